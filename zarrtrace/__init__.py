@@ -1,0 +1,18 @@
+"""zarrtrace: a trace store for MCMC that loses no draw and opens in ArviZ.
+
+`create` a trace, give each chain its `trace.writer(chain)`, `record` draw by draw from as many
+processes as you like, read it at any moment, `finish` it. The whole life is in `trace.py`.
+"""
+
+from importlib.metadata import version as _version
+
+from . import errors
+from .errors import TraceError
+from .run import run
+from .schema import Var
+from .trace import Trace, create, open
+from .writer import ChainWriter
+
+__version__ = _version("zarrtrace")
+
+__all__ = ["ChainWriter", "Trace", "TraceError", "Var", "create", "errors", "open", "run"]

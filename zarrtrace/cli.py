@@ -1,0 +1,134 @@
+"""The command `zarrtrace`: a demo, and a look at a trace."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__, summary
+from .errors import TraceError
+from .run import run
+from .trace import Trace, open
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when it did what was asked, 1 with a message when it could not."""
+    parser = argparse.ArgumentParser(
+        prog="zarrtrace", description="A trace store for MCMC: look at traces, try it out."
+    )
+    parser.add_argument("--version", action="version", version=f"zarrtrace {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo", help="sample the eight schools in four processes and show what comes out"
+    )
+    demo.add_argument(
+        "path", nargs="?", default="demo.zarr", help="where to keep the trace (%(default)s)"
+    )
+    demo.add_argument("--tune", type=int, default=1000, help="draws of warmup (%(default)s)")
+    demo.add_argument("--draws", type=int, default=1000, help="draws after it (%(default)s)")
+    info = commands.add_parser("info", help="show a trace, finished or running")
+    info.add_argument("path", metavar="PATH", help="a trace: run.zarr, a URL, or a finished .zip")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "demo":
+            show_demo(options.path, options.tune, options.draws)
+        else:
+            show_info(open(options.path))
+    except TraceError as error:
+        print(f"zarrtrace: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nzarrtrace: interrupted; every recorded draw is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+# info -----------------------------------------------------------------------------------------
+
+
+def show_info(trace: Trace) -> None:
+    """Print a trace as a person wants to see it."""
+    from rich.console import Console
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"[bold]{trace.path}[/bold]", highlight=False)
+    console.print(
+        f"{summary.status(trace)}: {summary.size(trace)}, recorded {summary.counts(trace)}"
+    )
+    total = trace.tune + trace.draws
+    if summary.status(trace) == "sampling" and trace.chains <= 32:
+        bars = Table.grid(padding=(0, 1))
+        for chain, count in enumerate(trace.recorded.tolist()):
+            bars.add_row(
+                f"chain {chain}", ProgressBar(total, count, width=40), f"{count} of {total}"
+            )
+        console.print(bars)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
+        table.add_column(heading, justify="right" if heading.startswith("draws") else "left")
+    for row in summary.rows(trace):
+        table.add_row(*row)
+    console.print(table)
+    for key, value in summary.facts(trace):
+        console.print(f"{key}: {value}", highlight=False)
+
+
+# demo -----------------------------------------------------------------------------------------
+
+
+def show_demo(path: str, tune: int, draws: int) -> None:
+    """Sample the eight schools, and print what a user of the library would look at."""
+    example = _import_example("eight_schools")
+    print(f"Eight schools: 4 chains × ({tune} warmup + {draws} draws), each in its own process")
+    trace = example.create(path, tune=tune, draws=draws, overwrite=True)
+    run(example.chain, trace)
+    trace.finish()
+    inference_data = trace.to_inferencedata()
+
+    import arviz
+
+    table = arviz.summary(inference_data, var_names=["mu", "tau", "theta"])
+    print(f"\n{table.to_string()}\n")
+    picture = Path(path).with_suffix(".png")
+    _save_trace_plot(inference_data, picture)
+    print(
+        f"trace  {path}\n"
+        f"plot   {picture}\n"
+        f"\n"
+        f"Next:\n"
+        f"  zarrtrace info {path}\n"
+        f"  python -c \"import zarrtrace; print(zarrtrace.open('{path}').posterior)\"\n"
+        f"  python -c \"import xarray; print(xarray.open_datatree('{path}', engine='zarr'))\""
+    )
+
+
+def _save_trace_plot(inference_data: Any, picture: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    import arviz
+
+    names = ["mu", "tau"]
+    if hasattr(arviz, "plot_trace_dist"):
+        arviz.plot_trace_dist(inference_data, var_names=names, backend="matplotlib").savefig(
+            picture
+        )
+    else:
+        arviz.plot_trace(inference_data, var_names=names)[0, 0].figure.savefig(picture)
+
+
+def _import_example(name: str) -> Any:
+    """A module of the examples, which lie in the package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    folder = package / "examples"
+    if not folder.is_dir():
+        folder = package.parent / "examples"
+    # By name on the path, not from a file: worker processes import it again.
+    sys.path.insert(0, str(folder))
+    return importlib.import_module(name)

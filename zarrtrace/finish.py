@@ -1,0 +1,118 @@
+"""The end of a trace's life: trimmed to what was recorded, right for any Zarr reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .documents import encode_document, group_document, read_document
+from .errors import DamagedTraceError, IncompleteTraceError
+from .journal import JOURNAL, remove_journals
+from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
+from .location import Location
+from .rows import block_value, recorded
+from .schema import DataArray
+from .warmup import write_array
+
+
+def require_draws(location: Location, layout: Layout) -> None:
+    """Refuse to finish a trace in which a chain has nothing after its warmup."""
+    counts = recorded(location, layout)
+    warmup = max(group.warmup for group in layout.groups.values())
+    if layout.draws and counts.min() <= warmup:
+        empty = np.flatnonzero(counts <= warmup)
+        raise IncompleteTraceError(
+            f"chain {', '.join(map(str, empty))} of {location} has no draw after {warmup} of "
+            f"warmup ({counts[empty[0]]} recorded): finishing would cut every chain to nothing. "
+            f"Record the rest, choose an earlier split_warmup(n), or export the other chains with "
+            f"to_datatree(chains=...)",
+            chain=int(empty[0]),
+        )
+
+
+def trim(location: Location, layout_file: LayoutFile) -> None:
+    """Give every array the length of the shortest chain, and every group its attributes.
+
+    Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
+    """
+    layout = layout_file.current()
+    counts = recorded(location, layout)
+    for group in layout.groups.values():
+        length = int(counts.min()) - group.stored_warmup
+        for variable in group.variables.values():
+            path = array_path(group.name, variable)
+            document = read_document(location, path)
+            if document is None:
+                raise DamagedTraceError(
+                    f"{location}: the array {path} is missing; restore it from a copy",
+                    group=group.name,
+                    variable=variable.name,
+                )
+            document["shape"][1] = length
+            location.write(f"{path}/zarr.json", encode_document(document))
+        draws = DataArray(("draw",), np.arange(length))
+        write_array(location, layout, f"{group.name}/draw", draws)
+        after = np.maximum(counts - group.stored_warmup, 0)
+        for path in (group.name, group.warmup_name):
+            document = read_document(location, path)
+            if document is not None:
+                attrs = {**document["attributes"], **group_attrs(layout, path)}
+                attrs |= sampling_attrs(location, layout)
+                if path == group.name and len(set(after)) > 1:
+                    attrs |= alignment_attrs(after, length)
+                location.write(f"{path}/zarr.json", encode_document(group_document(attrs)))
+    layout_file.write(replace(layout, finished=True))
+    remove_journals(location, layout)
+    location.delete_tree(JOURNAL)
+
+
+def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
+    """`sampling_time` in seconds, of the chain that took longest."""
+    spent = [
+        block_value(location, "sampling_time", block, 0.0) for block in range(layout.blocks)
+    ]
+    return {"sampling_time": max(spent)} if any(spent) else {}
+
+
+def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]:
+    """What a reader should know about chains of unequal length."""
+    how = "cut to the shortest chain" if length == counts.min() else "padded to the longest chain"
+    return {"draws_recorded": counts.tolist(), "alignment": how}
+
+
+def consolidate(location: Location, layout: Layout) -> None:
+    """Write consolidated metadata: one read opens the trace, and its groups keep their order.
+
+    `_sampling_state` is left out, so that plain readers see what ArviZ knows and nothing else.
+    """
+    names = layout.group_names
+    names += [f"warmup_{name}" for name, group in layout.groups.items() if group.stored_warmup]
+    metadata: dict[str, Any] = {}
+    for name in names:
+        group = layout.groups.get(name.removeprefix("warmup_"))
+        nodes = sorted({key.split("/")[1] for key in location.keys(name)} - {"zarr.json"})
+        if group is not None:
+            first = [variable for variable in group.variables if variable in nodes]
+            nodes = first + [node for node in nodes if node not in group.variables]
+        for path in (name, *(f"{name}/{node}" for node in nodes)):
+            document = read_document(location, path)
+            if document is not None:
+                metadata[path] = document
+    root = read_document(location, "") or group_document(root_attrs(layout))
+    root["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": metadata,
+    }
+    location.write("zarr.json", encode_document(root))
+
+
+def drop_consolidated(location: Location) -> bool:
+    """Remove consolidated metadata, which hides what is added later; whether there was any."""
+    document = read_document(location, "") or {}
+    if document.pop("consolidated_metadata", None) is None:
+        return False
+    location.write("zarr.json", encode_document(document))
+    return True

@@ -1,0 +1,282 @@
+"""The buffer of one writer: the rows of the chunk each variable is filling.
+
+In a local directory the buffer is a memory-mapped file, and that file is the writer's chunk of
+`_sampling_state/journal`: what is in it survives `kill -9`, and readers see it. Elsewhere it is
+plain memory.
+
+A file begins with a header of 64 bytes (8 bytes of magic, the published count as an int64, zeros);
+the rows of each variable follow in the order of definition, each at a multiple of 64 bytes, shaped
+(chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are those of its draws below the
+count; when its last draw is published, the chunk itself has been written. Strings have no fixed
+size and stay out of the file: their chunks are written with every draw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import mmap
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .chunks import fill_value
+from .documents import PLAIN, array_document, encode_document
+from .errors import ChainBusyError, DamagedTraceError, NotWritableError
+from .layout import STATE, Layout
+from .location import Location
+from .schema import Variable
+
+try:
+    import fcntl
+except ImportError:  # Windows: no flock; buffers stay in memory there.
+    fcntl = None  # type: ignore[assignment]
+
+JOURNAL = f"{STATE}/journal"
+MAGIC = b"zarrtrc1"
+_HEADER = 64
+_ALIGNMENT = 64
+
+Buffer = bytearray | mmap.mmap
+
+
+def can_map() -> bool:
+    """Whether this system can map and lock the journal's file."""
+    return fcntl is not None
+
+
+def journal_bytes(layout: Layout) -> int:
+    """Bytes per chain of the journal array: a writer's chunk is these times its chains."""
+    return -(-_place_rows(layout)[1] // layout.chains_per_chunk)
+
+
+def journal_item(layout: Layout) -> tuple[str, bytes]:
+    """The key and the zarr.json of the journal array: uncompressed, one chunk per writer."""
+    size = journal_bytes(layout)
+    document = array_document(
+        PLAIN["uint8"],
+        (layout.chains, size),
+        (layout.chains_per_chunk, size),
+        ("chain", "journal_byte"),
+    )
+    return f"{JOURNAL}/zarr.json", encode_document(document)
+
+
+def journal_file(directory: Path, block: int) -> Path:
+    """The chunk file of one writer."""
+    return directory / JOURNAL / f"c.{block}.0"
+
+
+def _place_rows(layout: Layout) -> tuple[list[tuple[Variable, int]], int]:
+    """Where the rows of each variable begin, and where they end altogether."""
+    places, end = [], _HEADER
+    for variable in layout.variables:
+        if variable.is_text:
+            continue
+        places.append((variable, end))
+        size = math.prod(layout.chunk_shape(variable)) * variable.dtype.itemsize
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return places, end
+
+
+class Journal:
+    """The rows of one writer, and the number of draws it has published.
+
+    Attributes
+    ----------
+    rows : dict of str to numpy.ndarray
+        For each `group/variable` the rows of its current chunk, in the shape of the chunk.
+    path : pathlib.Path or None
+        The mapped file, or None when the rows are in memory.
+    """
+
+    def __init__(
+        self, layout: Layout, buffer: Buffer, path: Path | None, descriptor: int | None
+    ) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._count = memoryview(buffer)[8:16].cast("q")
+        self.rows: dict[str, np.ndarray[Any, Any]] = {}
+        for variable, start in _place_rows(layout)[0]:
+            shape = layout.chunk_shape(variable)
+            self.rows[variable.label] = np.frombuffer(
+                buffer, variable.dtype, math.prod(shape), start
+            ).reshape(shape)
+
+    @property
+    def count(self) -> int:
+        """Draws published: whatever happens to the process, they are there."""
+        return self._count[0]
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._count[0] = value
+
+    @property
+    def survives(self) -> bool:
+        """Whether the rows outlive the process."""
+        return self.path is not None
+
+    @classmethod
+    def in_memory(cls, layout: Layout) -> Journal:
+        """Rows in memory, every one with its fill value."""
+        journal = cls(layout, bytearray(_place_rows(layout)[1]), None, None)
+        journal._clear(layout)
+        return journal
+
+    @classmethod
+    def for_writing(
+        cls, layout: Layout, directory: Path, block: int, fill: Callable[[Journal], None]
+    ) -> Journal:
+        """The mapped rows of a writer, locked for it.
+
+        A new file is given its count and rows by `fill` before any reader can see it.
+
+        Raises
+        ------
+        ChainBusyError
+            Another writer, in this process or another, holds the lock.
+        NotWritableError
+            There is no room for the file.
+        """
+        path = journal_file(directory, block)
+        size = journal_bytes(layout) * layout.chains_per_chunk
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                journal = cls._create(layout, path, size, fill)
+                if journal is None:
+                    continue
+                return journal
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                chains = layout.chains_of(block)
+                raise ChainBusyError(
+                    f"{chain_label(chains)} of {directory}: another writer is recording; a chain "
+                    f"has one writer at a time: close() that one, or end its process",
+                    chain=chains[0],
+                ) from None
+            # The file may have been removed between opening and locking.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    break
+            os.close(descriptor)
+        if os.fstat(descriptor).st_size != size:
+            os.close(descriptor)
+            raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
+        return cls(layout, _map(path, size), path, descriptor)
+
+    @classmethod
+    def _create(
+        cls, layout: Layout, path: Path, size: int, fill: Callable[[Journal], None]
+    ) -> Journal | None:
+        """New mapped rows, filled and locked before they appear; None when another was faster."""
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
+            _reserve(descriptor, size)
+            os.pwrite(descriptor, MAGIC, 0)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            journal = cls(layout, _map(partial, size), path, descriptor)
+            journal._clear(layout)
+            fill(journal)
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                journal.close()
+                return None
+            return journal
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NotWritableError(
+                f"{path.parent}: no room for a journal of {size:,} bytes; make room and start the "
+                f"chain again, nothing is lost"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def for_reading(cls, layout: Layout, directory: Path, block: int) -> Journal | None:
+        """The mapped rows of a writer as they are now, or None when it has no journal."""
+        try:
+            descriptor = os.open(journal_file(directory, block), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < _place_rows(layout)[1]:
+                return None
+            return cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
+        finally:
+            os.close(descriptor)
+
+    def _clear(self, layout: Layout) -> None:
+        for variable in layout.variables:
+            if variable.is_text:
+                continue
+            fill = fill_value(variable.dtype)
+            if fill != 0:
+                self.rows[variable.label][...] = fill
+
+    def close(self) -> None:
+        """Release the lock; the rows stay mapped as long as someone holds them."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def remove(self) -> None:
+        """Remove the file, under the lock."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
+
+
+def read_count(directory: Path, block: int) -> int | None:
+    """The published count in a writer's journal, or None when it has none."""
+    try:
+        with open(journal_file(directory, block), "rb", buffering=0) as file:
+            header = file.read(16)
+    except FileNotFoundError:
+        return None
+    return int.from_bytes(header[8:16], "little", signed=True)
+
+
+def remove_journals(location: Location, layout: Layout) -> None:
+    """Remove the journals of every writer; all their draws must be in the chunks."""
+    if location.path is not None:
+        for block in range(layout.blocks):
+            journal_file(location.path, block).unlink(missing_ok=True)
+
+
+def _map(path: Path, size: int) -> mmap.mmap:
+    # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    zeros = bytes(2**20)
+    for start in range(0, size, len(zeros)):
+        os.pwrite(descriptor, zeros[: size - start], start)
+
+
+def chain_label(chains: range) -> str:
+    """`chain 3` or `chains 0 to 31`."""
+    return f"chain {chains[0]}" if len(chains) == 1 else f"chains {chains[0]} to {chains[-1]}"

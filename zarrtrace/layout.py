@@ -1,0 +1,385 @@
+"""The layout of one trace: its groups and arrays, where the warmup ends, what is finished.
+
+A `Layout` is a value: it is written whole into the attributes of `_sampling_state` and read whole
+from there. `LayoutFile` is where that happens, and the one place that knows the current layout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .documents import (
+    CHUNK_BYTES,
+    PLAIN,
+    array_document,
+    encode_document,
+    group_document,
+    parse_document,
+)
+from .errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
+from .location import Location
+from .schema import Variable, as_dtype, check_name, dtype_name, ordered, stored_dtype
+
+FORMAT_VERSION = 1
+STATE = "_sampling_state"
+STAGING = f"{STATE}/split"
+_ATTRIBUTE = "zarrtrace"
+
+# The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
+BUFFER_BYTES = 64 * 2**20
+_MOST_CHUNKS = 32
+_SHORTEST_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """A group that is recorded draw by draw.
+
+    Attributes
+    ----------
+    warmup : int
+        Draws before this one are warmup.
+    stored_warmup : int
+        How many draws lie in the arrays of the warmup group: 0 before the split.
+    moving_to : int or None
+        While a split is under way, what `stored_warmup` will be.
+    moved : tuple of str
+        The variables that are there already.
+    """
+
+    name: str
+    variables: dict[str, Variable]
+    warmup: int
+    stored_warmup: int = 0
+    moving_to: int | None = None
+    moved: tuple[str, ...] = ()
+
+    @property
+    def warmup_name(self) -> str:
+        return f"warmup_{self.name}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a trace consists of, and how far its life has gone."""
+
+    chains: int
+    tune: int
+    draws: int
+    chains_per_chunk: int
+    groups: dict[str, SampledGroup]
+    data_groups: tuple[str, ...]
+    coords: dict[str, str]  # coordinate → its dimension; other dimensions are numbered from 0
+    encodings: dict[str, dict[str, Any]]  # dtype name → data_type, fill_value, codecs
+    attrs: dict[str, Any]
+    name: str
+    created_at: str
+    library_version: str
+    journal: bool
+    finished: bool = False
+
+    @property
+    def total(self) -> int:
+        """Declared draws of a chain, warmup included."""
+        return self.tune + self.draws
+
+    @property
+    def blocks(self) -> int:
+        """Number of writers: blocks of `chains_per_chunk` chains."""
+        return -(-self.chains // self.chains_per_chunk)
+
+    def chains_of(self, block: int) -> range:
+        """The chains of one writer."""
+        first = block * self.chains_per_chunk
+        return range(first, min(first + self.chains_per_chunk, self.chains))
+
+    @property
+    def group_names(self) -> list[str]:
+        """Sampled and other groups in ArviZ's order, without the warmup groups."""
+        return ordered([*self.groups, *self.data_groups])
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Every recorded variable, group by group."""
+        return [variable for group in self.groups.values() for variable in group.variables.values()]
+
+    @property
+    def splitting(self) -> bool:
+        """Whether a split was begun and is not finished."""
+        return any(group.moving_to is not None for group in self.groups.values())
+
+    def encoding(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        return self.encodings[dtype_name(dtype)]
+
+    def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
+        return (self.chains_per_chunk, variable.draws_per_chunk, *variable.shape)
+
+    def document(self, variable: Variable, draws: int) -> dict[str, Any]:
+        """The zarr.json of a variable's array with this many draws."""
+        return array_document(
+            self.encoding(variable.dtype),
+            (self.chains, draws, *variable.shape),
+            self.chunk_shape(variable),
+            ("chain", "draw", *variable.dims),
+            variable.attrs,
+        )
+
+    def with_group(self, group: SampledGroup) -> Layout:
+        return replace(self, groups={**self.groups, group.name: group})
+
+
+def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
+    """The key of one chunk of a variable whose array lies at `path`."""
+    return f"{path}/c.{block}.{chunk}{'.0' * len(variable.shape)}"
+
+
+def array_path(group: str, variable: Variable) -> str:
+    return f"{group}/{variable.name}"
+
+
+# Chunk lengths --------------------------------------------------------------------------------
+
+
+def choose_chunk_lengths(
+    variables: Iterable[Variable], *, chains_per_chunk: int, tune: int, total: int
+) -> list[Variable]:
+    """Variables with a `draws_per_chunk` each, chosen by size where the user has not.
+
+    Files are the bottleneck for scalars (0.2 to 0.6 ms each through zarr-python), memory for
+    large vectors: chunks of about 4 MB at most, at most some 32 of them per chain for a small
+    variable, a buffer of 64 MiB per writer, and, where it costs little, a length that divides
+    `tune`, so that the split moves whole chunks.
+    """
+    chosen = []
+    for variable in variables:
+        if variable.draws_per_chunk:
+            length = min(variable.draws_per_chunk, total)
+        else:
+            row = max(1, variable.bytes_per_draw * chains_per_chunk)
+            length = _chunk_length(max(1, CHUNK_BYTES // row), tune, total)
+        chosen.append(replace(variable, draws_per_chunk=length))
+    needed = sum(v.draws_per_chunk * v.bytes_per_draw * chains_per_chunk for v in chosen)
+    if needed > BUFFER_BYTES:
+        shrink = BUFFER_BYTES / needed
+        chosen = [
+            variable
+            if original.draws_per_chunk
+            else replace(
+                variable,
+                draws_per_chunk=_chunk_length(
+                    max(1, int(variable.draws_per_chunk * shrink)), tune, total
+                ),
+            )
+            for variable, original in zip(chosen, variables, strict=True)
+        ]
+    return chosen
+
+
+def _chunk_length(most: int, tune: int, total: int) -> int:
+    most = min(most, total)
+    aligned = max((d for d in range(1, min(most, tune) + 1) if tune % d == 0), default=0)
+    if aligned * 2 > most or (aligned and -(-total // aligned) <= _MOST_CHUNKS):
+        return aligned
+    return min(most, max(-(-total // _MOST_CHUNKS), _SHORTEST_CHUNK))
+
+
+# Attributes -----------------------------------------------------------------------------------
+
+
+def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
+    """Attributes of a group as ArviZ writes them, without those only sampling gives."""
+    attrs = {
+        "created_at": layout.created_at,
+        "creation_library": "zarrtrace",
+        "creation_library_version": layout.library_version,
+        "creation_library_language": "Python",
+        **layout.attrs,
+    }
+    sampled = layout.groups.get(group.removeprefix("warmup_"))
+    if sampled is not None:
+        attrs["sample_dims"] = ["chain", "draw"]
+        attrs["tuning_steps"] = sampled.warmup
+        if sampled.name == "posterior":
+            attrs["sampled_variables"] = list(sampled.variables)
+    return attrs
+
+
+def root_attrs(layout: Layout) -> dict[str, Any]:
+    return {
+        **({"name": layout.name} if layout.name else {}),
+        "created_at": layout.created_at,
+        "creation_library": "zarrtrace",
+        "creation_library_version": layout.library_version,
+        "creation_library_language": "Python",
+    }
+
+
+def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:
+    """The arrays of `_sampling_state`, one chunk per writer each; their chunks come with writing."""
+    per_block = (layout.chains_per_chunk,)
+    for name, kind in (
+        ("draw_idx", "int64"),
+        ("sampling_time", "float64"),
+        ("sampling_start_time", "float64"),
+        ("tuning_steps", "int64"),
+        ("state", "str"),
+        ("writer", "str"),
+    ):
+        encoding = PLAIN[kind]
+        if name == "tuning_steps":
+            # The same for every chain: the fill value says it without a chunk.
+            encoding = {**encoding, "fill_value": layout.tune}
+        document = array_document(encoding, (layout.chains,), per_block, ("chain",))
+        yield f"{STATE}/{name}/zarr.json", encode_document(document)
+
+
+# Stored form ----------------------------------------------------------------------------------
+
+
+def to_text(layout: Layout) -> str:
+    """The layout as JSON text: one attribute, so that it also passes through netCDF."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        **{
+            key: getattr(layout, key)
+            for key in (
+                "chains", "tune", "draws", "chains_per_chunk", "data_groups", "coords",
+                "encodings", "attrs", "name", "created_at", "library_version", "journal",
+                "finished",
+            )
+        },
+        "groups": [
+            {
+                "name": group.name,
+                "warmup": group.warmup,
+                "stored_warmup": group.stored_warmup,
+                "moving_to": group.moving_to,
+                "moved": group.moved,
+                "variables": [
+                    {
+                        **{k: v for k, v in asdict(variable).items() if k not in _DERIVED},
+                        "dtype": dtype_name(variable.declared),
+                    }
+                    for variable in group.variables.values()
+                ],
+            }
+            for group in layout.groups.values()
+        ],
+    }  # fmt: skip
+    return json.dumps(content)
+
+
+_DERIVED = ("group", "declared", "dtype")
+
+
+def from_text(text: str, where: str) -> Layout:
+    """The layout in JSON text; a TraceError for anything that is none."""
+    try:
+        content = json.loads(text)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{where} has format version {version!r}, this zarrtrace reads up to {FORMAT_VERSION}; "
+            f"upgrade it: pip install -U zarrtrace"
+        )
+    try:
+        layout = Layout(
+            chains=_count(content["chains"], 1),
+            tune=_count(content["tune"], 0),
+            draws=_count(content["draws"], 0),
+            chains_per_chunk=_count(content["chains_per_chunk"], 1),
+            groups={group["name"]: _group(group) for group in content["groups"]},
+            data_groups=tuple(check_name(name, "group") for name in content["data_groups"]),
+            coords={
+                check_name(name, "coordinate"): check_name(dim, "dimension")
+                for name, dim in content["coords"].items()
+            },
+            encodings={
+                str(name): {key: encoding[key] for key in ("data_type", "fill_value", "codecs")}
+                for name, encoding in content["encodings"].items()
+            },
+            attrs=dict(content["attrs"]),
+            name=str(content["name"]),
+            created_at=str(content["created_at"]),
+            library_version=str(content["library_version"]),
+            journal=bool(content["journal"]),
+            finished=bool(content["finished"]),
+        )
+        for variable in layout.variables:
+            layout.encoding(variable.dtype)
+    except (KeyError, TypeError, ValueError, AttributeError, TraceError) as error:
+        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+    return layout
+
+
+def _count(value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**62:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _group(content: Mapping[str, Any]) -> SampledGroup:
+    name = check_name(content["name"], "group")
+    moving_to = content["moving_to"]
+    return SampledGroup(
+        name=name,
+        variables={item["name"]: _variable(name, item) for item in content["variables"]},
+        warmup=_count(content["warmup"], 0),
+        stored_warmup=_count(content["stored_warmup"], 0),
+        moving_to=None if moving_to is None else _count(moving_to, 0),
+        moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
+    )
+
+
+def _variable(group: str, content: Mapping[str, Any]) -> Variable:
+    declared = as_dtype(str if content["dtype"] == "str" else content["dtype"], group)
+    return Variable(
+        group=group,
+        name=check_name(content["name"], "variable"),
+        declared=declared,
+        dtype=stored_dtype(group, declared),
+        shape=tuple(_count(size, 1) for size in content["shape"]),
+        dims=tuple(check_name(dim, "dimension") for dim in content["dims"]),
+        draws_per_chunk=_count(content["draws_per_chunk"], 1),
+        attrs=dict(content["attrs"]),
+    )
+
+
+class LayoutFile:
+    """The stored layout, read again only when its bytes have changed.
+
+    `current()` returns the same object as long as nothing has changed: a reader compares the
+    object before and after reading, and so knows that no split moved chunks in between.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._bytes = b""
+        self._layout: Layout | None = None
+
+    def current(self) -> Layout:
+        """The layout as it is now."""
+        data = self._location.read(f"{STATE}/zarr.json")
+        if data is None:
+            raise TraceNotFoundError(f"there is no trace at {self._location} any more")
+        if self._layout is None or data != self._bytes:
+            document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
+            attributes = document.get("attributes")
+            text = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
+            if not isinstance(text, str):
+                raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
+            self._layout = from_text(text, str(self._location))
+            self._bytes = bytes(data)
+        return self._layout
+
+    def write(self, layout: Layout) -> None:
+        """Put a new layout in place of the old one, at once for every reader."""
+        document = group_document({_ATTRIBUTE: to_text(layout)})
+        self._location.write(f"{STATE}/zarr.json", encode_document(document))

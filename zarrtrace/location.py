@@ -1,0 +1,262 @@
+"""Where a trace lives: a Zarr store, read and written key by key, and an address for other processes.
+
+Everything above this module works on keys and bytes. Local directories and memory are reached
+through the stores' synchronous methods; every other store through its asynchronous ones, many keys
+at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import zarr.buffer.cpu
+from zarr.abc.store import Store
+
+# zarr's own event loop: a store that was used on it (an S3 session, say) cannot be used on another.
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, MemoryStore
+
+from .errors import InvalidInputError, NotShareableError, NotWritableError, TraceNotFoundError
+
+Place = str | os.PathLike[str] | Store | None
+
+
+def locate(
+    place: Place,
+    *,
+    read_only: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Location:
+    """Find the store of a path, a URL, a zarr `Store`, or None for a new one in memory.
+
+    Nothing is created. A `.zip` file is opened read-only, whatever `read_only` says.
+    """
+    if place is None:
+        place = MemoryStore()
+    if isinstance(place, Store):
+        if storage_options:
+            raise InvalidInputError("storage_options goes with a URL; this is a store already")
+        if type(place) is LocalStore:
+            return Location(LocalStore(place.root.absolute()), read_only or place.read_only)
+        return Location(place, read_only or place.read_only)
+    if not isinstance(place, str | os.PathLike):
+        raise InvalidInputError(
+            f"a trace lives at a path, a URL, a zarr Store, or None for memory; "
+            f"got {type(place).__name__}"
+        )
+    text = os.fspath(place)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    if "://" in text:
+        from zarr.storage import FsspecStore
+
+        store = FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        return Location(store, read_only, address=(text, dict(storage_options or {})))
+    if storage_options:
+        raise InvalidInputError(f"storage_options goes with a URL; {text!r} is a local path")
+    path = Path(text).expanduser().absolute()
+    if path.is_file():
+        if path.suffix.lower() != ".zip":
+            raise TraceNotFoundError(
+                f"{path} is a file; a trace is a directory (run.zarr) or a .zip of a finished one"
+            )
+        from zarr.storage import ZipStore
+
+        return Location(ZipStore(path, mode="r"), read_only=True)
+    return Location(LocalStore(path), read_only)
+
+
+def _relocate(place: Place, read_only: bool, storage_options: dict[str, Any] | None) -> Location:
+    return locate(place, read_only=read_only, storage_options=storage_options)
+
+
+class Location:
+    """A Zarr store seen as keys and bytes.
+
+    Attributes
+    ----------
+    store : zarr.abc.store.Store
+        The store itself, read-only when `read_only` is.
+    path : pathlib.Path or None
+        The directory of a local store: its files can be renamed and mapped.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        read_only: bool,
+        address: tuple[str, dict[str, Any]] | None = None,
+    ) -> None:
+        self.store = store.with_read_only(True) if read_only and not store.read_only else store
+        self.read_only = read_only
+        self.path = store.root if isinstance(store, LocalStore) else None
+        self._address = address
+        self._process = os.getpid()
+        # LocalStore and MemoryStore only; a store behind a wrapper has no such methods.
+        self._direct = hasattr(store, "set_sync") and hasattr(store, "get_sync")
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return str(self.path)
+        if self._address is not None:
+            return self._address[0]
+        return "memory" if self.in_memory else str(self.store)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the draws live in this process alone."""
+        return isinstance(self.store, MemoryStore)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.in_memory:
+            raise NotShareableError(
+                "a trace in memory lives in this process alone and cannot be sent to another; "
+                "create it with a path (zarrtrace.create('run.zarr', ...)), or use threads"
+            )
+        if self.path is not None:
+            return _relocate, (str(self.path), self.read_only, None)
+        if self._address is not None:
+            return _relocate, (self._address[0], self.read_only, self._address[1])
+        return _relocate, (self.store, self.read_only, None)
+
+    def require_writable(self) -> None:
+        """Refuse when the store is read-only, or its memory belongs to a parent process."""
+        if self.read_only:
+            raise NotWritableError(
+                f"{self} is open read-only; open it with zarrtrace.open(..., mode='a') to write"
+            )
+        if self.in_memory and os.getpid() != self._process:
+            raise NotShareableError(
+                "this is a forked copy of a trace in memory: what is recorded here would be lost "
+                "with this process; create the trace with a path, or use threads"
+            )
+
+    # Reading ------------------------------------------------------------------------------
+
+    def read(self, key: str) -> memoryview | None:
+        """The bytes under a key, or None."""
+        prototype = zarr.buffer.cpu.buffer_prototype
+        if self._direct:
+            buffer = self.store.get_sync(key, prototype=prototype)  # type: ignore[attr-defined]
+        else:
+            buffer = sync(self.store.get(key, prototype))
+        return None if buffer is None else memoryview(buffer.as_numpy_array())
+
+    def read_many(self, keys: Iterable[str]) -> list[memoryview | None]:
+        """The bytes under each key, fetched side by side where the store is remote."""
+        keys = list(keys)
+        if self._direct:
+            return [self.read(key) for key in keys]
+        prototype = zarr.buffer.cpu.buffer_prototype
+
+        async def gather() -> list[memoryview | None]:
+            buffers = await asyncio.gather(*(self.store.get(key, prototype) for key in keys))
+            return [None if b is None else memoryview(b.as_numpy_array()) for b in buffers]
+
+        return sync(gather())
+
+    def exists(self, key: str) -> bool:
+        """Whether there is something under a key."""
+        if self.path is not None:
+            return (self.path / key).is_file()
+        return sync(self.store.exists(key))
+
+    def is_empty(self) -> bool:
+        """Whether the store holds nothing at all."""
+        if self.path is not None:
+            return not self.path.exists() or not any(self.path.iterdir())
+        return sync(self.store.is_empty(""))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key below a prefix, in no particular order."""
+        if self.path is not None:
+            return [
+                str(found.relative_to(self.path)) for found in _files_below(self.path / prefix)
+            ]
+
+        async def collect() -> list[str]:
+            return [key async for key in self.store.list_prefix(prefix.rstrip("/") + "/")]
+
+        return sync(collect())
+
+    # Writing ------------------------------------------------------------------------------
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put bytes under a key: a reader finds the old ones or the new ones, never a mixture."""
+        # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they are given.
+        buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
+        if self._direct:
+            self.store.set_sync(key, buffer)  # type: ignore[attr-defined]
+        else:
+            sync(self.store.set(key, buffer))
+
+    def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Put bytes under each key, in order; side by side where the store is remote."""
+        if self._direct:
+            for key, data in items:
+                self.write(key, data)
+            return
+
+        async def gather() -> None:
+            from_bytes = zarr.buffer.cpu.Buffer.from_bytes
+            await asyncio.gather(*(self.store.set(key, from_bytes(data)) for key, data in items))
+
+        sync(gather())
+
+    def delete(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        sync(self.store.delete(key))
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove everything below a prefix, if there is anything."""
+        if self.path is not None:
+            shutil.rmtree(self.path / prefix, ignore_errors=True)
+        else:
+            sync(self.store.delete_dir(prefix))
+
+    def clear(self) -> None:
+        """Remove everything in the store."""
+        sync(self.store.clear())
+
+    @property
+    def renames(self) -> bool:
+        """Whether keys can be renamed; elsewhere `move` and `move_tree` copy bytes."""
+        return self.path is not None
+
+    def move(self, source: str, target: str) -> None:
+        """Give bytes another key without decoding them; where keys cannot be renamed, copy them."""
+        if self.path is not None:
+            os.replace(self.path / source, self.path / target)
+            return
+        data = self.read(source)
+        if data is not None:
+            self.write(target, bytes(data))
+
+    def move_tree(self, source: str, target: str) -> None:
+        """Move everything below a prefix; `target`/zarr.json appears when all of it is there."""
+        if self.path is not None:
+            (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.path / source, self.path / target)
+            return
+        document = f"{source}/zarr.json"
+        for key in self.keys(source):
+            if key != document:
+                self.move(key, target + key.removeprefix(source))
+        self.move(document, f"{target}/zarr.json")
+        self.delete_tree(source)
+
+    def make_directory(self, prefix: str) -> None:
+        """Make the directory that `move` needs; nothing to do where a store has none."""
+        if self.path is not None:
+            (self.path / prefix).mkdir(parents=True, exist_ok=True)
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    for root, _, names in os.walk(directory):
+        for name in names:
+            yield cast(Path, Path(root) / name)

@@ -1,0 +1,221 @@
+"""The draws of one variable, wherever they lie: chunks, a journal, or half-way through a split.
+
+A draw is named by its number since the start of its chain, warmup included. That number never
+changes, so whoever holds it reads the same values before, during and after a split.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .chunks import ChunkCodec
+from .errors import DamagedTraceError
+from .journal import Journal, chain_label, read_count
+from .layout import (
+    STAGING,
+    STATE,
+    Layout,
+    LayoutFile,
+    SampledGroup,
+    array_path,
+    variable_key,
+)
+from .location import Location
+from .schema import Variable
+
+
+class Segment(NamedTuple):
+    """The draws `start` to `stop - 1`, which lie in the array at `path`."""
+
+    path: str
+    start: int
+    stop: int
+
+    def place(self, draw: int, length: int) -> tuple[int, range]:
+        """The chunk a draw lies in, and the draws of that chunk, for chunks of `length` draws."""
+        chunk = (draw - self.start) // length
+        first = self.start + chunk * length
+        return chunk, range(first, min(first + length, self.stop))
+
+
+def segments(
+    layout: Layout, group: SampledGroup, variable: Variable, boundary: int
+) -> list[Segment]:
+    """The arrays of a variable whose first `boundary` draws lie in the warmup group."""
+    after = Segment(array_path(group.name, variable), boundary, max(layout.total, boundary))
+    if not boundary:
+        return [after]
+    return [Segment(array_path(group.warmup_name, variable), 0, boundary), after]
+
+
+def staged(path: str) -> str:
+    """Where an array waits while a split takes its chunks away one by one."""
+    return f"{STAGING}/{path}"
+
+
+def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Draws published per chain, warmup included."""
+    counts = np.zeros(layout.chains, dtype=np.int64)
+    without_journal = []
+    for block in range(layout.blocks):
+        count = read_count(location.path, block) if location.path is not None else None
+        if count is None:
+            without_journal.append(block)
+        else:
+            counts[layout.chains_of(block)] = count
+    keys = [f"{STATE}/draw_idx/c.{block}" for block in without_journal]
+    for block, data in zip(without_journal, location.read_many(keys), strict=True):
+        if data is not None:
+            counts[layout.chains_of(block)] = np.frombuffer(data, "<i8", 1)
+    return np.clip(counts, 0, layout.total)
+
+
+def block_value(location: Location, name: str, block: int, default: float) -> float:
+    """What an array of `_sampling_state` says for a block of chains, or the default."""
+    data = location.read(f"{STATE}/{name}/c.{block}")
+    if data is None:
+        return default
+    return float(np.frombuffer(data, "<i8" if name == "draw_idx" else "<f8", 1)[0])
+
+
+def read_rows(
+    location: Location,
+    layout_file: LayoutFile,
+    group: str,
+    name: str,
+    block: int,
+    draws: range,
+) -> np.ndarray[Any, Any]:
+    """Some draws of one block of chains, each chunk read once.
+
+    The values are those of one layout: when a split changes it meanwhile, they are read again.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (chains of the block, draws, *shape).
+
+    Raises
+    ------
+    DamagedTraceError
+        A chunk below the published count is missing or cannot be decoded.
+    """
+    while True:
+        layout = layout_file.current()
+        sampled = layout.groups[group]
+        reader = RowReader(location, layout, sampled, sampled.variables[name], block)
+        try:
+            found = reader.read(draws)
+        except _Moved:
+            continue
+        except DamagedTraceError:
+            if layout_file.current() is layout:
+                raise
+            continue
+        if layout_file.current() is layout:
+            return found
+
+
+class RowReader:
+    """Reads draws of one variable and one block of chains under one layout."""
+
+    def __init__(
+        self,
+        location: Location,
+        layout: Layout,
+        group: SampledGroup,
+        variable: Variable,
+        block: int,
+    ) -> None:
+        self._location = location
+        self._layout = layout
+        self._group = group
+        self._variable = variable
+        self._block = block
+        self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+        self._moving = group.moving_to is not None and variable.name not in group.moved
+        moved = group.moving_to is not None and variable.name in group.moved
+        boundary = group.moving_to if moved else group.stored_warmup
+        assert boundary is not None
+        self.segments = segments(layout, group, variable, boundary)
+
+    def read(self, draws: range) -> np.ndarray[Any, Any]:
+        """The draws of a range, shape (chains of the block, draws, *shape)."""
+        variable, chains = self._variable, len(self._layout.chains_of(self._block))
+        found: np.ndarray[Any, Any] = np.empty(
+            (chains, len(draws), *variable.shape), dtype=variable.dtype
+        )
+        done = 0
+        for segment in self.segments:
+            while done < len(draws) and draws[done] < segment.stop:
+                chunk, covered = segment.place(draws[done], variable.draws_per_chunk)
+                inside = draws[done : done + len(range(draws[done], covered.stop, draws.step))]
+                rows = slice(inside[0] - covered.start, inside[-1] - covered.start + 1, draws.step)
+                part = self._rows(segment, chunk, covered, rows)
+                found[:, done : done + len(inside)] = part[:chains]
+                done += len(inside)
+        return found
+
+    def _rows(
+        self, segment: Segment, chunk: int, covered: range, rows: slice
+    ) -> np.ndarray[Any, Any]:
+        """Some rows of one chunk: from the journal while the chunk is being filled."""
+        directory = self._location.path
+        if self._layout.journal and directory is not None and not self._variable.is_text:
+            journal = Journal.for_reading(self._layout, directory, self._block)
+            if journal is not None and journal.count < covered.stop:
+                copied = journal.rows[self._variable.label][:, rows].copy()
+                # Published in full meanwhile: these may be rows of the next chunk.
+                if journal.count < covered.stop:
+                    return copied
+        return self.chunk(segment, chunk, covered)[:, rows]
+
+    def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
+        """One whole chunk from the store."""
+        key = variable_key(segment.path, self._variable, self._block, chunk)
+        data = self._moving_bytes(key, covered) if self._moving else self._location.read(key)
+        chains = self._layout.chains_of(self._block)
+        where = (
+            f"{self._location}: {self._variable.label}, {chain_label(chains)}, "
+            f"draws {covered.start} to {covered.stop - 1}: the chunk {key}"
+        )
+        place: dict[str, Any] = {
+            "group": self._group.name,
+            "variable": self._variable.name,
+            "chain": chains[0],
+            "draw": covered.start,
+        }
+        if data is None:
+            raise DamagedTraceError(f"{where} is missing; restore it from a copy", **place)
+        try:
+            return self._codec.decode(data, self._layout.chunk_shape(self._variable))
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise DamagedTraceError(
+                f"{where} cannot be decoded ({error}); restore it from a copy", **place
+            ) from error
+
+    def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
+        """The bytes of a chunk while a split moves them: staged, not staged yet, or moved."""
+        document = f"{staged(array_path(self._group.name, self._variable))}/zarr.json"
+        data = self._location.read(staged(key))
+        if data is not None:
+            return data
+        if not self._location.exists(document):
+            data = self._location.read(key)
+            if self._location.exists(document):
+                raise _Moved
+            return self._location.read(staged(key)) if data is None else data
+        assert self._group.moving_to is not None
+        for new in segments(self._layout, self._group, self._variable, self._group.moving_to):
+            if new.start <= covered.start < new.stop:
+                chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
+                return self._location.read(
+                    variable_key(new.path, self._variable, self._block, chunk)
+                )
+        return None
+
+
+class _Moved(Exception):
+    """An array went to the staging place between two looks."""

@@ -1,0 +1,149 @@
+"""What a trace looks like to a person: in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from .finish import sampling_attrs
+from .schema import Variable, dtype_name
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+
+def status(trace: Trace) -> str:
+    """One word for where a trace is in its life: new, sampling, complete, or finished."""
+    if trace.finished:
+        return "finished"
+    counts = trace.recorded
+    if not counts.any():
+        return "new"
+    return "complete" if (counts == trace.tune + trace.draws).all() else "sampling"
+
+
+def size(trace: Trace) -> str:
+    """`4 chains × (1000 warmup + 1000 draws)`."""
+    warmup = f"({trace.tune} warmup + {trace.draws} draws)" if trace.tune else f"{trace.draws} draws"
+    return f"{trace.chains} chain{'s' * (trace.chains > 1)} × {warmup}"
+
+
+def counts(trace: Trace, most: int = 8) -> str:
+    """Recorded draws of each chain, or their range when there are many chains."""
+    recorded = trace.recorded
+    total = trace.tune + trace.draws
+    if (recorded == recorded[0]).all():
+        each = " each" * (trace.chains > 1)
+        return f"{recorded[0]} of {total}{each}"
+    if len(recorded) > most:
+        return f"{recorded.min()} to {recorded.max()} of {total}"
+    return f"{', '.join(map(str, recorded))} of {total}"
+
+
+def describe_variable(variable: Variable) -> str:
+    """`theta (school: 8)`."""
+    dims = ", ".join(
+        f"{dim}: {length}" for dim, length in zip(variable.dims, variable.shape, strict=True)
+    )
+    return f"{variable.name} ({dims})" if dims else variable.name
+
+
+def group_lines(trace: Trace) -> list[tuple[str, str]]:
+    """Each group with its variables."""
+    layout = trace._layout
+    lines = []
+    for name in trace.groups:
+        group = layout.groups.get(name.removeprefix("warmup_"))
+        if group is None:
+            lines.append((name, ", ".join(map(str, trace.dataset(name).data_vars))))
+        elif name == group.name:
+            lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
+        else:
+            split = "split" if group.stored_warmup else "not split yet"
+            lines.append((name, f"{group.warmup} draws, {split}"))
+    return lines
+
+
+def as_text(trace: Trace) -> str:
+    """The repr of a trace."""
+    lines = group_lines(trace)
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(
+        [
+            f"<zarrtrace.Trace {trace.path}>",
+            f"{status(trace)}: {size(trace)}, recorded {counts(trace)}",
+            *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
+        ]
+    )
+
+
+def _shorten(text: str, width: int = 90) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def as_html(trace: Trace) -> str:
+    """The repr of a trace in a notebook: its state, and the tree as xarray shows it."""
+    total = trace.tune + trace.draws
+    recorded = trace.recorded
+    bars = ""
+    if not trace.finished and len(recorded) <= 32:
+        bars = "".join(
+            f"<div>chain {chain} <progress max='{total}' value='{count}'></progress> "
+            f"{count} of {total}</div>"
+            for chain, count in enumerate(recorded)
+        )
+    tree = trace.to_datatree(save_warmup=True)._repr_html_()
+    return (
+        f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(trace.path)}</code></div>"
+        f"<div>{status(trace)}: {html.escape(size(trace))}, recorded {counts(trace)}</div>"
+        f"{bars}{tree}"
+    )
+
+
+def rows(trace: Trace) -> list[tuple[str, ...]]:
+    """A row per variable: group, variable, dtype, draws, draws in a chunk."""
+    layout = trace._layout
+    found = []
+    for name in trace.groups:
+        group = layout.groups.get(name.removeprefix("warmup_"))
+        first = name
+        if group is None:
+            for key, array in trace.dataset(name).data_vars.items():
+                dims = ", ".join(f"{dim}: {length}" for dim, length in array.sizes.items())
+                text = f"{key} ({dims})" if dims else str(key)
+                found.append((first, text, str(array.dtype), "", ""))
+                first = ""
+        elif name == group.name:
+            drawn = int(trace.recorded.max()) - group.warmup
+            for variable in group.variables.values():
+                found.append(
+                    (
+                        first,
+                        describe_variable(variable),
+                        dtype_name(variable.declared),
+                        str(max(0, drawn)),
+                        str(variable.draws_per_chunk),
+                    )
+                )
+                first = ""
+        else:
+            drawn = min(int(trace.recorded.max()), group.warmup)
+            where = "split" if group.stored_warmup else "not split yet"
+            found.append((name, f"the same, {where}", "", str(drawn), ""))
+    return found
+
+
+def facts(trace: Trace) -> list[tuple[str, str]]:
+    """What else is worth a line: age, sampling time, library, size on disk."""
+    layout = trace._layout
+    found = [("created", layout.created_at)]
+    spent = sampling_attrs(trace._location, layout).get("sampling_time")
+    if spent is not None:
+        found.append(("sampling time", f"{spent:.1f} s, the longest chain"))
+    for key, value in layout.attrs.items():
+        found.append((key, str(value)))
+    if trace._location.path is not None:
+        files = [file for file in trace._location.path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        found.append(("on disk", f"{size / 1e6:.1f} MB in {len(files)} files"))
+    return found

@@ -1,0 +1,755 @@
+"""The trace: create or open one, hand out its writers and its views, split and finish it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import finish as finishing
+from . import warmup
+from .documents import (
+    array_items,
+    compose_encoding,
+    encode_document,
+    group_document,
+    parse_document,
+)
+from .errors import (
+    ChainBusyError,
+    ChainError,
+    InvalidInputError,
+    NotWritableError,
+    SchemaError,
+    TraceExistsError,
+    TraceNotFoundError,
+)
+from .journal import can_map, journal_file, journal_item
+from .layout import (
+    STATE,
+    Layout,
+    LayoutFile,
+    SampledGroup,
+    array_path,
+    choose_chunk_lengths,
+    group_attrs,
+    root_attrs,
+    state_items,
+)
+from .location import Location, Place, locate
+from .rows import recorded
+from .schema import (
+    CONSTANT_GROUPS,
+    DataArray,
+    Dimensions,
+    check_attrs,
+    check_distinct,
+    check_group_name,
+    define_data,
+    define_group,
+    dtype_name,
+)
+from .writer import ChainWriter, require_no_writer
+
+if TYPE_CHECKING:
+    import arviz
+    import xarray as xr
+
+Align = Literal["cut", "pad"]
+Definition = Mapping[str, Any]
+
+
+def create(
+    store: Place = None,
+    *,
+    chains: int,
+    draws: int,
+    tune: int = 0,
+    posterior: Definition,
+    sample_stats: Definition | None = None,
+    observed_data: Definition | xr.Dataset | None = None,
+    constant_data: Definition | xr.Dataset | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, str | Sequence[str]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    name: str = "",
+    chains_per_chunk: int = 1,
+    draws_per_chunk: int | None = None,
+    compressors: Any = "auto",
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    **groups: Definition,
+) -> Trace:
+    """Create a trace, ready for its writers.
+
+    Parameters
+    ----------
+    store : str, path, zarr.abc.store.Store or None
+        A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
+    chains, draws, tune : int
+        Chains, draws of each after warmup, and draws of warmup.
+    posterior, sample_stats, **groups : mapping of str to Var or example value
+        The variables of each sampled group; further ones (`log_likelihood=`,
+        `unconstrained_posterior=`, `posterior_predictive=`, ...) by keyword. An example value
+        stands for a variable of its shape and dtype.
+    observed_data, constant_data : mapping or xarray.Dataset, optional
+        Data that does not depend on the draw: arrays, DataArrays or pairs (dims, values).
+        `predictions_constant_data` goes by keyword.
+    coords : mapping of str to labels, optional
+        Labels of dimensions: ints, floats, strings, datetimes, or a pandas index. Tuples and mixed
+        labels are kept as text; each level of a MultiIndex becomes a coordinate of its own.
+    dims : mapping of str to dimension names, optional
+        Dimension names of variables given by example and of data, as ArviZ takes them.
+    attrs : mapping, optional
+        Attributes of every group, such as `inference_library`: strings, numbers, lists of these.
+    name : str, optional
+        The model's name, as model comparisons show it.
+    chains_per_chunk : int, default 1
+        Chains that are drawn together and recorded by one writer (ensembles, vmapped chains).
+    draws_per_chunk : int, optional
+        Draws in one chunk of every variable that does not say itself; chosen by size by default.
+    compressors : optional
+        What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
+    overwrite : bool, default False
+        Whether a trace that is there may be removed. Nothing but a trace is ever removed.
+    storage_options : mapping, optional
+        For a URL, what fsspec takes.
+
+    Raises
+    ------
+    SchemaError
+        A name, dtype, shape, dimension or coordinate cannot be stored; nothing is written.
+    TraceExistsError
+        There is something at this place already.
+    """
+    for label, count, least in (
+        ("chains", chains, 1),
+        ("draws", draws, 0),
+        ("tune", tune, 0),
+        ("chains_per_chunk", chains_per_chunk, 1),
+    ):
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+            raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+    if tune + draws == 0:
+        raise InvalidInputError("tune + draws is 0: there is nothing to record")
+    dims = dict(dims or {})
+    dimensions = Dimensions(coords)
+    data: dict[str, dict[str, DataArray]] = {}
+    sampled: dict[str, Definition] = {"posterior": posterior}
+    if sample_stats is not None:
+        sampled["sample_stats"] = sample_stats
+    given = {"observed_data": observed_data, "constant_data": constant_data, **groups}
+    for key, definition in given.items():
+        if definition is None:
+            continue
+        group = check_group_name(key)
+        if group in CONSTANT_GROUPS:
+            data[group] = define_data(group, definition, dimensions, dims)
+        else:
+            sampled[group] = definition
+    variables = choose_chunk_lengths(
+        [
+            variable
+            for group, definition in sampled.items()
+            for variable in define_group(group, definition, dimensions, dims, draws_per_chunk)
+        ],
+        chains_per_chunk=min(int(chains_per_chunk), int(chains)),
+        tune=int(tune),
+        total=int(tune + draws),
+    )
+    for group in (*sampled, *data):
+        names = [v.name for v in variables if v.group == group] + list(data.get(group, {}))
+        check_distinct(names, dimensions, group)
+    location = locate(store, storage_options=storage_options)
+    layout = Layout(
+        chains=int(chains),
+        tune=int(tune),
+        draws=int(draws),
+        chains_per_chunk=min(int(chains_per_chunk), int(chains)),
+        groups={
+            group: SampledGroup(
+                name=group,
+                variables={v.name: v for v in variables if v.group == group},
+                warmup=int(tune),
+            )
+            for group in sampled
+        },
+        data_groups=tuple(data),
+        coords={key: array.dims[0] for key, array in dimensions.coords.items()},
+        encodings=_encodings(variables, data, dimensions, compressors),
+        attrs=check_attrs(attrs or {}, "attrs"),
+        name=str(name),
+        created_at=datetime.now(UTC).isoformat(),
+        library_version=importlib.metadata.version("zarrtrace"),
+        journal=location.path is not None and can_map(),
+    )
+    _make_room(location, overwrite)
+    # The layout comes last: with it the trace is there, and whole.
+    location.write("zarr.json", encode_document(group_document(root_attrs(layout))))
+    location.write_many(_hierarchy_items(layout, dimensions, data))
+    layout_file = LayoutFile(location)
+    layout_file.write(layout)
+    return Trace(location, layout_file)
+
+
+def open(
+    store: Place,
+    mode: Literal["r", "a"] = "r",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Open a trace, also while chains write to it.
+
+    Parameters
+    ----------
+    store : str, path or zarr.abc.store.Store
+        Where it is; a finished trace may also be a `.zip` file of its directory.
+    mode : "r" or "a"
+        Read-only, or to write on. "a" finishes a split that was interrupted.
+
+    Raises
+    ------
+    TraceNotFoundError
+        There is nothing, or something else, at this place.
+    FormatVersionError
+        A newer zarrtrace wrote it.
+    """
+    if mode not in ("r", "a"):
+        raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}; zarrtrace.create makes a trace")
+    if store is None:
+        raise InvalidInputError("a trace in memory is opened by the Trace that create returned")
+    location = locate(store, read_only=mode == "r", storage_options=storage_options)
+    if location.path is not None and not location.path.exists():
+        raise TraceNotFoundError(f"there is nothing at {location}; zarrtrace.create makes a trace")
+    if mode == "a" and location.read_only:
+        raise NotWritableError(f"{location} can only be read; open it with mode='r'")
+    layout_file = LayoutFile(location)
+    try:
+        layout = layout_file.current()
+    except TraceNotFoundError:
+        raise TraceNotFoundError(_what_is_there(location)) from None
+    if mode == "a" and layout.splitting:
+        warmup.resume_split(location, layout_file)
+    return Trace(location, layout_file)
+
+
+class Trace:
+    """A trace: what `create` and `open` return.
+
+    A group is an attribute (`trace.posterior`) or an item (`trace["posterior"]`): an
+    `xarray.Dataset` with the draws there are at that moment, read when they are needed. A trace
+    can be sent to other processes; only its address goes there.
+    """
+
+    def __init__(self, location: Location, layout_file: LayoutFile) -> None:
+        self._location = location
+        self._layout_file = layout_file
+
+    # What it is ---------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """Where the trace is: a path, a URL, or "memory"."""
+        return str(self._location)
+
+    @property
+    def chains(self) -> int:
+        """Number of chains."""
+        return self._layout.chains
+
+    @property
+    def tune(self) -> int:
+        """Declared draws of warmup per chain."""
+        return self._layout.tune
+
+    @property
+    def draws(self) -> int:
+        """Declared draws after warmup per chain."""
+        return self._layout.draws
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in ArviZ's order, the warmup groups last."""
+        layout = self._layout
+        warmups = [f"warmup_{name}" for name, group in layout.groups.items() if group.warmup]
+        return (*layout.group_names, *warmups)
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish()` has been called: no more draws, right for any Zarr reader."""
+        return self._layout.finished
+
+    @property
+    def recorded(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Draws recorded per chain, warmup included: int64, shape (chains,).
+
+        What it counts is safe: from `kill -9` in a local directory, flushed elsewhere.
+        """
+        return recorded(self._location, self._layout)
+
+    @property
+    def blocks(self) -> list[int | range]:
+        """What `writer()` takes: each chain, or each block of chains with `chains_per_chunk`."""
+        layout = self._layout
+        if layout.chains_per_chunk == 1:
+            return list(range(layout.chains))
+        return [layout.chains_of(block) for block in range(layout.blocks)]
+
+    @property
+    def _layout(self) -> Layout:
+        return self._layout_file.current()
+
+    # Writing ------------------------------------------------------------------------------
+
+    def writer(self, chains: int | range | Sequence[int]) -> ChainWriter:
+        """The writer of one chain, or of a block of chains that are drawn together.
+
+        Parameters
+        ----------
+        chains : int, range or sequence of int
+            A chain; or, with `chains_per_chunk`, one of `trace.blocks`, such as `range(0, 32)`.
+
+        Raises
+        ------
+        ChainError
+            There is no such chain, or these chains are no block.
+        ChainBusyError
+            Another writer records them.
+        NotWritableError, FinishedError
+            The trace is read-only or finished.
+        """
+        return ChainWriter(self._location, self._layout_file, self._block_of(chains))
+
+    def _block_of(self, chains: int | range | Sequence[int]) -> int:
+        layout = self._layout
+        single = isinstance(chains, int | np.integer)
+        wanted = [int(chains)] if single else [int(chain) for chain in chains]  # type: ignore[arg-type, union-attr]
+        for chain in wanted:
+            if not 0 <= chain < layout.chains:
+                raise ChainError(
+                    f"{self.path} has chains 0 to {layout.chains - 1}, not {chain}", chain=chain
+                )
+        if not wanted:
+            raise ChainError("give at least one chain")
+        block = wanted[0] // layout.chains_per_chunk
+        if wanted != list(layout.chains_of(block)) or (single and layout.chains_per_chunk > 1):
+            if layout.chains_per_chunk == 1:
+                remedy = (
+                    f"each chain has a writer of its own: trace.writer({wanted[0]}); to record "
+                    f"chains together, create the trace with chains_per_chunk={len(wanted)}"
+                )
+            else:
+                remedy = f"its block is trace.writer({layout.chains_of(block)})"
+            raise ChainError(f"chains {wanted} are no block of {self.path}; {remedy}")
+        return block
+
+    def split_warmup(self, n: int | None = None, groups: str | Iterable[str] | None = None) -> None:
+        """Move the first draws of each chain to the `warmup_` groups.
+
+        Parameters
+        ----------
+        n : int, optional
+            Draws of warmup; `tune` by default. May be chosen, and changed, at any time later.
+        groups : str or iterable of str, optional
+            The sampled groups to split; all by default.
+
+        Notes
+        -----
+        Takes memory for two chunks. Chunks that lie on one side are renamed; those the boundary
+        cuts through are written anew. Killed at any point, nothing is lost: the trace reads the
+        same, and the next `open(mode="a")` finishes the split.
+
+        Raises
+        ------
+        ChainBusyError
+            A chain is being recorded.
+        IncompleteTraceError
+            A chain has fewer than `n` draws.
+        """
+        names = [groups] if isinstance(groups, str) else groups
+        self._location.require_writable()
+        self._settle(n, names)
+        warmup.resume_split(self._location, self._layout_file)
+        if self.finished:
+            finishing.drop_consolidated(self._location)
+            finishing.trim(self._location, self._layout_file)
+            finishing.consolidate(self._location, self._layout)
+
+    def finish(self) -> None:
+        """Finish the trace: split if that is not done, trim to what was recorded, consolidate.
+
+        Afterwards it takes no more draws, and `xarray.open_datatree(path, engine="zarr")` and, with
+        ArviZ 1.x, `arviz.from_zarr(path)` read it without zarrtrace. Chains of unequal length are
+        cut to the shortest there, as their attributes say; zarrtrace still reads all of them.
+        Calling it again, also after it was killed, does what is left.
+
+        Raises
+        ------
+        ChainBusyError
+            A chain is being recorded.
+        IncompleteTraceError
+            A chain has no draw after warmup.
+        """
+        self._location.require_writable()
+        if not self.finished:
+            finishing.require_draws(self._location, self._layout)
+            self._settle(None, None)
+            warmup.resume_split(self._location, self._layout_file)
+            finishing.trim(self._location, self._layout_file)
+        finishing.consolidate(self._location, self._layout)
+
+    def _settle(self, n: int | None, groups: Iterable[str] | None) -> None:
+        """Put every recorded draw into its chunk, and begin a split while no chain can write."""
+        location, layout_file = self._location, self._layout_file
+        require_no_writer(location)
+        with ExitStack() as stack:
+            layout = layout_file.current()
+            if layout.splitting:
+                warmup.resume_split(location, layout_file)
+                layout = layout_file.current()
+            locked = {block for block in range(layout.blocks) if self._has_journal(block)}
+            for block in sorted(locked):
+                writer = ChainWriter(location, layout_file, block)
+                stack.callback(writer.release)
+                writer.flush()
+            planned = warmup.plan_split(location, layout, n, groups)
+            if planned == layout:
+                return
+            layout_file.write(planned)
+            # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+            for block in range(layout.blocks):
+                if block not in locked and self._has_journal(block):
+                    layout_file.write(layout)
+                    chain = layout.chains_of(block)[0]
+                    raise ChainBusyError(
+                        f"chain {chain} of {self.path}: a writer opened just now; close() it first",
+                        chain=chain,
+                    )
+
+    def _has_journal(self, block: int) -> bool:
+        path = self._location.path
+        return path is not None and journal_file(path, block).exists()
+
+    def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
+        """Add a group that is given whole, at any time: predictions, log likelihoods, data.
+
+        Parameters
+        ----------
+        name : str
+            A new group's name.
+        data : xarray.Dataset, DataTree node, or mapping
+            With any dimensions; those named chain and draw come first and are stored by chain.
+            Arrays of dask are written piece by piece.
+
+        Raises
+        ------
+        TraceExistsError
+            There is such a group already.
+        SchemaError
+            Something in it cannot be stored, or disagrees with the coordinates of the trace.
+        """
+        self._location.require_writable()
+        layout = self._layout
+        group = check_group_name(name)
+        if group in layout.group_names:
+            raise TraceExistsError(f"{self.path} has a group {group!r} already; name it differently")
+        dimensions = Dimensions()
+        arrays = define_data(group, data, dimensions, {})
+        check_distinct(arrays, dimensions, group)
+        sizes = _sample_sizes(group, data, arrays)
+        encodings = _encodings([], {group: arrays}, dimensions, "auto") | layout.encodings
+        used = [dim for array in arrays.values() for dim in array.dims if dim not in sizes]
+        coords = {**dimensions.coords_of(used), **sizes}
+        again = self.finished and finishing.drop_consolidated(self._location)
+        attrs = group_attrs(layout, group) | ({"sample_dims": list(sizes)} if sizes else {})
+        self._location.delete_tree(group)
+        self._location.write_many(_data_items(group, attrs, {**coords, **arrays}, encodings))
+        self._layout_file.write(replace(layout, data_groups=(*layout.data_groups, group)))
+        if again:
+            finishing.consolidate(self._location, self._layout)
+
+    # Reading ------------------------------------------------------------------------------
+
+    def dataset(
+        self,
+        group: str,
+        *,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        chunks: Any = None,
+    ) -> xr.Dataset:
+        """The draws of one group as they are now.
+
+        Parameters
+        ----------
+        group : str
+            One of `trace.groups`.
+        align : "cut" or "pad"
+            Chains of unequal length are cut to the shortest, or padded to the longest with NaN,
+            NaT and "" (numbers and booleans become float64). The attributes say which, and the
+            draws of each chain.
+        chains : int or iterable of int, optional
+            Only these chains; one alone is never cut.
+        chunks : optional
+            For dask, as `xarray.open_dataset` takes it; None is lazy without dask, which is what
+            ArviZ needs.
+
+        Returns
+        -------
+        xarray.Dataset
+            A consistent cut: it does not change while writers go on.
+        """
+        from . import view
+
+        layout = self._layout
+        if group in layout.data_groups:
+            return view.open_data_group(self._location, group, chunks)
+        sampled = layout.groups.get(group.removeprefix("warmup_"))
+        if sampled is None or (group != sampled.name and not sampled.warmup):
+            raise TraceNotFoundError(
+                f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
+            )
+        cut = view.make_cut(self._location, self._layout_file, group, align, chains)
+        return view.open_cut(cut, chunks)
+
+    def to_datatree(
+        self,
+        groups: Iterable[str] | None = None,
+        *,
+        save_warmup: bool = False,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        chunks: Any = None,
+    ) -> xr.DataTree:
+        """The trace as an `xarray.DataTree`, lazy, its groups in ArviZ's order.
+
+        Parameters
+        ----------
+        groups : iterable of str, optional
+            Only these groups.
+        save_warmup : bool, default False
+            Whether the warmup groups come along.
+        align, chains, chunks
+            As in `dataset`.
+        """
+        from . import view
+
+        names = [
+            name
+            for name in (self.groups if groups is None else list(groups))
+            if groups is not None or save_warmup or not name.startswith("warmup_")
+        ]
+        datasets = {
+            name: self.dataset(name, align=align, chains=chains, chunks=chunks) for name in names
+        }
+        return view.build_tree(datasets, self._layout)
+
+    def to_inferencedata(
+        self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
+    ) -> arviz.InferenceData | xr.DataTree:
+        """The trace as the installed ArviZ takes it.
+
+        Returns
+        -------
+        arviz.InferenceData or xarray.DataTree
+            InferenceData with ArviZ < 1; the DataTree with ArviZ >= 1 or without ArviZ.
+        """
+        tree = self.to_datatree(groups, save_warmup=save_warmup, **options)
+        try:
+            version = importlib.metadata.version("arviz")
+        except importlib.metadata.PackageNotFoundError:
+            return tree
+        if int(version.split(".")[0]) >= 1:
+            return tree
+        import arviz
+
+        return arviz.InferenceData.from_datatree(tree)
+
+    def get(
+        self,
+        name: str,
+        *,
+        group: str | None = None,
+        draws: slice = slice(None),
+        chains: int | Iterable[int] | None = None,
+        flatten: bool = False,
+    ) -> np.ndarray[Any, Any]:
+        """The values of one variable in memory, each chunk read once.
+
+        Parameters
+        ----------
+        name : str
+            The variable.
+        group : str, optional
+            Its group; by default the first that has such a variable, posterior before others.
+        draws : slice, optional
+            Which draws, counted after warmup (in a `warmup_` group from the first).
+        chains : int or iterable of int, optional
+            Which chains; all by default. Unequal ones are cut to the shortest.
+        flatten : bool, default False
+            Whether chains and draws become one axis, chain after chain.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (chains, draws, *shape), or (chains * draws, *shape).
+        """
+        from . import view
+
+        layout = self._layout
+        found = view.find_group(layout, name, group, self.path)
+        cut = view.make_cut(self._location, self._layout_file, found, "cut", chains)
+        return view.read_values(cut, cut.group.variables[name], draws, flatten)
+
+    def __getitem__(self, group: str) -> xr.Dataset:
+        try:
+            return self.dataset(group)
+        except TraceNotFoundError as error:
+            raise KeyError(str(error)) from None
+
+    def __getattr__(self, name: str) -> xr.Dataset:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self.groups:
+            return self.dataset(name)
+        raise AttributeError(
+            f"a Trace has no attribute {name!r}, and this one no such group; "
+            f"its groups are {', '.join(self.groups)}"
+        )
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.groups]
+
+    def __contains__(self, group: object) -> bool:
+        return group in self.groups
+
+    # Life ---------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._location,)
+
+    def __repr__(self) -> str:
+        from . import summary
+
+        return summary.as_text(self)
+
+    def _repr_html_(self) -> str:
+        from . import summary
+
+        return summary.as_html(self)
+
+
+def _reopen(location: Location) -> Trace:
+    return Trace(location, LayoutFile(location))
+
+
+# Creating -------------------------------------------------------------------------------------
+
+
+def _encodings(
+    variables: Iterable[Any],
+    data: Mapping[str, Mapping[str, DataArray]],
+    dimensions: Dimensions,
+    compressors: Any,
+) -> dict[str, dict[str, Any]]:
+    """How each dtype of the trace is stored, composed once for all its arrays."""
+    dtypes = {dtype_name(v.dtype): v.dtype for v in variables}
+    dtypes["int64"] = np.dtype("int64")
+    arrays = [array for group in data.values() for array in group.values()]
+    for array in (*arrays, *dimensions.coords.values()):
+        dtypes[dtype_name(array.values.dtype)] = array.values.dtype
+    return {key: compose_encoding(dtype, compressors) for key, dtype in dtypes.items()}
+
+
+def _make_room(location: Location, overwrite: bool) -> None:
+    location.require_writable()
+    if location.is_empty():
+        return
+    data = location.read("zarr.json")
+    attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
+    ours = isinstance(attrs, dict) and attrs.get("creation_library") == "zarrtrace"
+    if not ours:
+        raise TraceExistsError(
+            f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
+            f"choose another place, or remove it yourself"
+        )
+    if not overwrite:
+        raise TraceExistsError(
+            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
+            f"choose another place, or pass overwrite=True to remove it"
+        )
+    # Whoever still reads it finds no layout first, and then no chunks.
+    location.delete(f"{STATE}/zarr.json")
+    location.clear()
+
+
+def _hierarchy_items(
+    layout: Layout, dimensions: Dimensions, data: Mapping[str, Mapping[str, DataArray]]
+) -> Iterable[tuple[str, bytes]]:
+    """Every document and chunk of a new trace, but its layout."""
+    for group in layout.groups.values():
+        variables = group.variables.values()
+        dims = [dim for variable in variables for dim in variable.dims]
+        coords = {
+            "chain": DataArray(("chain",), np.arange(layout.chains)),
+            "draw": DataArray(("draw",), np.arange(layout.total)),
+            **dimensions.coords_of(dims),
+        }
+        yield from _data_items(group.name, group_attrs(layout, group.name), coords, layout.encodings)
+        for variable in variables:
+            document = layout.document(variable, layout.total)
+            yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
+    for name, arrays in data.items():
+        coords = dimensions.coords_of(dim for array in arrays.values() for dim in array.dims)
+        attrs = group_attrs(layout, name)
+        yield from _data_items(name, attrs, {**coords, **arrays}, layout.encodings)
+    yield from state_items(layout)
+    if layout.journal:
+        yield journal_item(layout)
+
+
+def _data_items(
+    group: str,
+    attrs: Mapping[str, Any],
+    arrays: Mapping[str, DataArray],
+    encodings: Mapping[str, dict[str, Any]],
+) -> Iterable[tuple[str, bytes]]:
+    for name, array in arrays.items():
+        encoding = encodings[dtype_name(array.values.dtype)]
+        yield from array_items(f"{group}/{name}", array, encoding)
+    yield f"{group}/zarr.json", encode_document(group_document(attrs))
+
+
+def _sample_sizes(group: str, data: Any, arrays: Mapping[str, DataArray]) -> dict[str, DataArray]:
+    """The chain and draw coordinates of a group that is given whole."""
+    found: dict[str, DataArray] = {}
+    for name, array in arrays.items():
+        for dim, size in zip(array.dims, array.values.shape, strict=True):
+            if dim not in ("chain", "draw"):
+                continue
+            labels = np.arange(size)
+            given = getattr(data, "coords", {})
+            if dim in given:
+                labels = np.asarray(given[dim].values)
+            if dim in found and len(found[dim].values) != size:
+                raise SchemaError(
+                    f"{group}/{name}: {dim} has {size} elements, elsewhere in the group "
+                    f"{len(found[dim].values)}"
+                )
+            found[dim] = DataArray((dim,), labels)
+    return found
+
+
+def _what_is_there(location: Location) -> str:
+    if location.read("zarr.json") is not None:
+        return (
+            f"{location} is a Zarr hierarchy but no trace of zarrtrace; "
+            f"xarray.open_datatree(path, engine='zarr') may read it"
+        )
+    return f"{location} is no trace: it has no {STATE}/zarr.json; is the path right?"
+

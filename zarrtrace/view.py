@@ -1,0 +1,283 @@
+"""The draws as xarray: a consistent cut of each chain, lazy, warmup apart.
+
+A cut is made once, when a Dataset is asked for; it never grows, shrinks or changes afterwards,
+whatever writers do meanwhile. Ask the trace again for newer draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from .documents import read_array
+from .errors import ChainError, InvalidInputError, TraceNotFoundError
+from .finish import alignment_attrs, sampling_attrs
+from .layout import Layout, LayoutFile, SampledGroup, group_attrs, root_attrs
+from .location import Location
+from .rows import read_rows, recorded
+from .schema import Variable
+
+Align = Literal["cut", "pad"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which draws of which chains of one group a view shows.
+
+    Attributes
+    ----------
+    start : int
+        The first draw of the group, counted from the start of the chain.
+    counts : tuple of int
+        Draws of the group each chain has.
+    length : int
+        Draws the view shows of every chain.
+    """
+
+    location: Location
+    layout_file: LayoutFile
+    layout: Layout
+    group: SampledGroup
+    name: str
+    chains: tuple[int, ...]
+    start: int
+    counts: tuple[int, ...]
+    length: int
+
+    @property
+    def padded(self) -> bool:
+        return any(count < self.length for count in self.counts)
+
+
+def make_cut(
+    location: Location,
+    layout_file: LayoutFile,
+    name: str,
+    align: Align = "cut",
+    chains: int | Iterable[int] | None = None,
+) -> Cut:
+    """The draws there are now of a sampled group, or of its warmup (`warmup_` and its name)."""
+    if align not in ("cut", "pad"):
+        raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
+    layout = layout_file.current()
+    group = layout.groups[name.removeprefix("warmup_")]
+    chosen = choose_chains(layout, chains, str(location))
+    counts = recorded(location, layout)[list(chosen)]
+    if name == group.name:
+        start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
+    else:
+        start, counts = 0, np.minimum(counts, group.warmup)
+    length = int(counts.min() if align == "cut" else counts.max())
+    return Cut(
+        location=location,
+        layout_file=layout_file,
+        layout=layout,
+        group=group,
+        name=name,
+        chains=chosen,
+        start=start,
+        counts=tuple(map(int, counts)),
+        length=length,
+    )
+
+
+def choose_chains(
+    layout: Layout, chains: int | Iterable[int] | None, where: str
+) -> tuple[int, ...]:
+    """The chains asked for, all by default."""
+    if chains is None:
+        return tuple(range(layout.chains))
+    chosen = (chains,) if isinstance(chains, int | np.integer) else tuple(chains)
+    for chain in chosen:
+        if not isinstance(chain, int | np.integer) or not 0 <= chain < layout.chains:
+            raise ChainError(f"{where} has chains 0 to {layout.chains - 1}, not {chain!r}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ChainError(f"chains={list(chosen)}: give distinct chains, at least one")
+    return tuple(map(int, chosen))
+
+
+class CutArray(BackendArray):
+    """One variable of a cut, read when it is needed: shape (chains, draws, *shape)."""
+
+    def __init__(self, cut: Cut, variable: Variable) -> None:
+        self.cut = cut
+        self.variable = variable
+        self.shape = (len(cut.chains), cut.length, *variable.shape)
+        self.dtype = padded_dtype(variable.dtype) if cut.padded else variable.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+        """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
+        cut, variable = self.cut, self.variable
+        keys = [*key, *(slice(None) for _ in range(len(self.shape) - len(key)))]
+        positions = np.arange(len(cut.chains))[keys[0]]
+        draws, among = _draw_range(keys[1], cut.length)
+        kept = np.arange(len(draws))[among]
+        rest = tuple(keys[2:])
+        shape = tuple(np.arange(size)[k].size for size, k in zip(variable.shape, rest, strict=True))
+        found: np.ndarray[Any, Any] = np.empty(
+            (positions.size, kept.size, *shape), dtype=self.dtype
+        )
+        if cut.padded:
+            found[...] = _missing(self.dtype)
+        blocks: dict[int, list[tuple[int, int]]] = {}
+        for row, position in enumerate(positions.ravel()):
+            block, chain = divmod(cut.chains[position], cut.layout.chains_per_chunk)
+            blocks.setdefault(block, []).append((row, chain))
+        for block, rows in blocks.items():
+            count = cut.counts[int(positions.ravel()[rows[0][0]])]
+            there = draws[: len(range(draws.start, min(draws.stop, count), draws.step))]
+            shifted = range(there.start + cut.start, there.stop + cut.start, there.step)
+            values = read_rows(
+                cut.location, cut.layout_file, cut.group.name, variable.name, block, shifted
+            )
+            values = _outer(values, rest)
+            inside = kept.ravel() < len(there)
+            for row, chain in rows:
+                found[row, inside] = values[chain][kept.ravel()[inside]]
+        squeezed = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in keys)
+        return found[squeezed]
+
+
+def _draw_range(key: Any, length: int) -> tuple[range, Any]:
+    """The ascending draws to read for a key, and which of them the key asks for."""
+    if isinstance(key, slice):
+        asked = range(length)[key]
+        if not len(asked):
+            return range(0), slice(0)
+        if asked.step < 0:
+            return asked[::-1], slice(None, None, -1)
+        return range(asked[0], asked[-1] + 1, asked.step), slice(None)
+    wanted = np.arange(length)[key]
+    if not wanted.size:
+        return range(0), slice(0)
+    first = int(wanted.min())
+    return range(first, int(wanted.max()) + 1), wanted - first
+
+
+def _outer(values: np.ndarray[Any, Any], rest: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """Index the dimensions after chain and draw one by one; an int keeps its dimension."""
+    for axis, key in enumerate(rest, start=2):
+        if isinstance(key, int | np.integer):
+            key = slice(key, key + 1) if key != -1 else slice(-1, None)
+        values = values[(*(slice(None) for _ in range(axis)), key)]
+    return values
+
+
+def padded_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A dtype with a missing value: numbers and booleans become float64."""
+    return np.dtype("float64") if dtype.kind in "iub" else dtype
+
+
+def _missing(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind in "mM":
+        return np.array("NaT", dtype)
+    return "" if isinstance(dtype, np.dtypes.StringDType) else np.nan
+
+
+class CutEntrypoint(BackendEntrypoint):
+    """Lets `xarray.open_dataset` wrap a cut in its own caching and chunking."""
+
+    def open_dataset(  # type: ignore[override]
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+    ) -> xr.Dataset:
+        """The Dataset of a `Cut`."""
+        cut: Cut = filename_or_obj
+        dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        variables = {}
+        for name, variable in cut.group.variables.items():
+            if name in dropped:
+                continue
+            data = indexing.LazilyIndexedArray(CutArray(cut, variable))
+            chunks = {
+                "chain": cut.layout.chains_per_chunk,
+                "draw": variable.draws_per_chunk,
+                **dict(zip(variable.dims, variable.shape, strict=True)),
+            }
+            variables[name] = xr.Variable(
+                ("chain", "draw", *variable.dims),
+                data,
+                dict(variable.attrs),
+                {"preferred_chunks": chunks},
+            )
+        coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})
+        attrs = group_attrs(cut.layout, cut.name) | sampling_attrs(cut.location, cut.layout)
+        if len(set(cut.counts)) > 1:
+            attrs |= alignment_attrs(np.array(cut.counts), cut.length)
+        return xr.Dataset(variables, coords, attrs)
+
+
+def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
+    coords: dict[str, Any] = {
+        "chain": ("chain", np.array(cut.chains)),
+        "draw": ("draw", np.arange(cut.length)),
+    }
+    sizes = {
+        dim: size
+        for variable in cut.group.variables.values()
+        for dim, size in zip(variable.dims, variable.shape, strict=True)
+    }
+    for name, dim in cut.layout.coords.items():
+        if dim in dims:
+            array = read_array(cut.location, f"{cut.group.name}/{name}")
+            coords[name] = (array.dims, array.values, array.attrs)
+    for dim in dims - {"chain", "draw"} - set(coords):
+        coords[dim] = (dim, np.arange(sizes[dim]))
+    return coords
+
+
+def open_cut(cut: Cut, chunks: Any = None) -> xr.Dataset:
+    """The Dataset of a cut: lazy without dask by default, with dask when `chunks` is given."""
+    return xr.open_dataset(cut, engine=CutEntrypoint, chunks=chunks)  # type: ignore[arg-type]
+
+
+def open_data_group(location: Location, name: str, chunks: Any = None) -> xr.Dataset:
+    """A group that was given whole, as xarray reads it."""
+    return xr.open_zarr(
+        location.store, group=name, consolidated=False, chunks=chunks, zarr_format=3
+    )
+
+
+def build_tree(datasets: Mapping[str, xr.Dataset], layout: Layout) -> xr.DataTree:
+    """A DataTree of groups, in their order."""
+    root = xr.Dataset(attrs=root_attrs(layout))
+    return xr.DataTree.from_dict({"/": root, **{f"/{k}": v for k, v in datasets.items()}})
+
+
+def read_values(
+    cut: Cut, variable: Variable, draws: slice, flatten: bool
+) -> np.ndarray[Any, Any]:
+    """The values of `Trace.get`."""
+    values = CutArray(cut, variable).read((slice(None), draws))
+    return values.reshape(-1, *variable.shape) if flatten else values
+
+
+def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:
+    """The group a variable is in: the one asked for, or the first that has it."""
+    names: Sequence[str] = [group] if group is not None else layout.group_names
+    for candidate in names:
+        sampled = layout.groups.get(candidate.removeprefix("warmup_"))
+        if sampled is None and candidate not in layout.data_groups:
+            raise TraceNotFoundError(
+                f"{where} has no group {candidate!r}; it has {', '.join(layout.group_names)}",
+                group=candidate,
+            )
+        if sampled is not None and name in sampled.variables:
+            return candidate
+    here = f"group {group!r} of {where}" if group is not None else where
+    known = [v.label for v in layout.variables]
+    raise InvalidInputError(
+        f"{here} has no sampled variable {name!r}; there are {', '.join(known)}", variable=name
+    )
