@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from nuts import NUTS
 
 import zarrtrace as zt
+from nuts import NUTS
 
 SCHOOLS = [
     "Choate",
@@ -60,7 +60,8 @@ def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
 
 def log_likelihood(theta: np.ndarray) -> np.ndarray:
     """Return the log likelihood of each school's result."""
-    return -0.5 * ((Y - theta) / SIGMA) ** 2 - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)
+    density: np.ndarray = -0.5 * ((Y - theta) / SIGMA) ** 2
+    return density - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)
 
 
 def create(

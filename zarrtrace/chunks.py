@@ -58,9 +58,7 @@ class ChunkCodec:
             data = encode(data)
         return data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
 
-    def decode(
-        self, data: memoryview | bytes, shape: tuple[int, ...]
-    ) -> np.ndarray[Any, Any]:
+    def decode(self, data: memoryview | bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """The chunk of this shape that the bytes hold; ValueError or RuntimeError if they don't.
 
         The array may be read-only.
@@ -77,6 +75,7 @@ class ChunkCodec:
 
     def _array_in_memory(self, shape: tuple[int, ...]) -> tuple[Any, Any, str]:
         import zarr
+        import zarr.buffer.cpu
         from zarr.storage import MemoryStore
 
         store = MemoryStore()
@@ -101,7 +100,7 @@ class ChunkCodec:
     def _decode_through_zarr(
         self, data: memoryview | bytes, shape: tuple[int, ...]
     ) -> np.ndarray[Any, Any]:
-        import zarr
+        import zarr.buffer.cpu
 
         array, store, key = self._array_in_memory(shape)
         store.set_sync(key, zarr.buffer.cpu.Buffer.from_bytes(bytes(data)))

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .checks import STRING
 from .chunks import ChunkCodec, fill_value
+from .coordinates import DataArray
 from .errors import DamagedTraceError, SchemaError
 from .location import Location
-from .schema import STRING, DataArray
 
 CHUNK_BYTES = 4 * 2**20
 
@@ -173,9 +174,7 @@ def read_array(location: Location, path: str) -> DataArray:
     try:
         dtype = _dtype_of_document(document)
         shape = tuple(int(size) for size in document["shape"])
-        chunks = tuple(
-            int(size) for size in document["chunk_grid"]["configuration"]["chunk_shape"]
-        )
+        chunks = tuple(int(size) for size in document["chunk_grid"]["configuration"]["chunk_shape"])
         dims = tuple(map(str, document["dimension_names"]))
         attrs = dict(document["attributes"])
         codec = ChunkCodec(dtype, document)
@@ -201,4 +200,5 @@ def _dtype_of_document(document: Mapping[str, Any]) -> np.dtype[Any]:
     if isinstance(data_type, dict):
         kind = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}[data_type["name"]]
         return np.dtype(f"{kind}[{data_type['configuration']['unit']}]")
-    return STRING if data_type == "string" else np.dtype(data_type)
+    dtype: np.dtype[Any] = STRING if data_type == "string" else np.dtype(data_type)
+    return dtype

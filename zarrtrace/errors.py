@@ -8,7 +8,7 @@
     │   ├── DrawError                ... a value handed to record() or record_block()
     │   └── ChainError               ... a chain number   (also an IndexError)
     ├── TraceNotFoundError           look elsewhere       (also a FileNotFoundError)
-    ├── TraceExistsError             choose another place, or overwrite=True (also a FileExistsError)
+    ├── TraceExistsError             go elsewhere, or overwrite=True (also a FileExistsError)
     ├── FormatVersionError           upgrade zarrtrace
     ├── NotWritableError             open with mode="a", or leave the trace as it is
     │   ├── FinishedError            ... it is finished

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .coordinates import DataArray
 from .documents import encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import JOURNAL, remove_journals
 from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
 from .location import Location
 from .rows import block_value, recorded
-from .schema import DataArray
 from .warmup import write_array
 
 
@@ -70,9 +70,7 @@ def trim(location: Location, layout_file: LayoutFile) -> None:
 
 def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest."""
-    spent = [
-        block_value(location, "sampling_time", block, 0.0) for block in range(layout.blocks)
-    ]
+    spent = [block_value(location, "sampling_time", block, 0.0) for block in range(layout.blocks)]
     return {"sampling_time": max(spent)} if any(spent) else {}
 
 

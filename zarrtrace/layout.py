@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import as_dtype, check_name, dtype_name
 from .documents import (
     CHUNK_BYTES,
     PLAIN,
@@ -23,7 +24,7 @@ from .documents import (
 )
 from .errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
 from .location import Location
-from .schema import Variable, as_dtype, check_name, dtype_name, ordered, stored_dtype
+from .schema import Variable, ordered, stored_dtype
 
 FORMAT_VERSION = 1
 STATE = "_sampling_state"
@@ -61,6 +62,7 @@ class SampledGroup:
 
     @property
     def warmup_name(self) -> str:
+        """The group its warmup goes to."""
         return f"warmup_{self.name}"
 
 
@@ -114,9 +116,11 @@ class Layout:
         return any(group.moving_to is not None for group in self.groups.values())
 
     def encoding(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """How a dtype is stored: `data_type`, `fill_value` and `codecs` of a zarr.json."""
         return self.encodings[dtype_name(dtype)]
 
     def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
+        """The shape of every chunk of a variable, the last one of a chain too."""
         return (self.chains_per_chunk, variable.draws_per_chunk, *variable.shape)
 
     def document(self, variable: Variable, draws: int) -> dict[str, Any]:
@@ -130,6 +134,7 @@ class Layout:
         )
 
     def with_group(self, group: SampledGroup) -> Layout:
+        """The same with one group replaced."""
         return replace(self, groups={**self.groups, group.name: group})
 
 
@@ -139,6 +144,7 @@ def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
 
 
 def array_path(group: str, variable: Variable) -> str:
+    """The path of a variable's array in a group, its own or the warmup's."""
     return f"{group}/{variable.name}"
 
 
@@ -210,6 +216,7 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
 
 
 def root_attrs(layout: Layout) -> dict[str, Any]:
+    """Attributes of the root: the model's name, and who wrote it."""
     return {
         **({"name": layout.name} if layout.name else {}),
         "created_at": layout.created_at,
@@ -220,7 +227,7 @@ def root_attrs(layout: Layout) -> dict[str, Any]:
 
 
 def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:
-    """The arrays of `_sampling_state`, one chunk per writer each; their chunks come with writing."""
+    """The arrays of `_sampling_state`, one chunk per writer, written by it."""
     per_block = (layout.chains_per_chunk,)
     for name, kind in (
         ("draw_idx", "int64"),

@@ -1,4 +1,4 @@
-"""Where a trace lives: a Zarr store, read and written key by key, and an address for other processes.
+"""Where a trace lives: a Zarr store seen as keys and bytes, and an address for other processes.
 
 Everything above this module works on keys and bytes. Local directories and memory are reached
 through the stores' synchronous methods; every other store through its asynchronous ones, many keys
@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import zarr.buffer.cpu
 from zarr.abc.store import Store
@@ -175,9 +175,7 @@ class Location:
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, in no particular order."""
         if self.path is not None:
-            return [
-                str(found.relative_to(self.path)) for found in _files_below(self.path / prefix)
-            ]
+            return [str(found.relative_to(self.path)) for found in _files_below(self.path / prefix)]
 
         async def collect() -> list[str]:
             return [key async for key in self.store.list_prefix(prefix.rstrip("/") + "/")]
@@ -259,4 +257,4 @@ class Location:
 def _files_below(directory: Path) -> Iterator[Path]:
     for root, _, names in os.walk(directory):
         for name in names:
-            yield cast(Path, Path(root) / name)
+            yield Path(root) / name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from .checks import dtype_name
 from .finish import sampling_attrs
-from .schema import Variable, dtype_name
+from .schema import Variable
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -24,7 +25,9 @@ def status(trace: Trace) -> str:
 
 def size(trace: Trace) -> str:
     """`4 chains × (1000 warmup + 1000 draws)`."""
-    warmup = f"({trace.tune} warmup + {trace.draws} draws)" if trace.tune else f"{trace.draws} draws"
+    warmup = (
+        f"({trace.tune} warmup + {trace.draws} draws)" if trace.tune else f"{trace.draws} draws"
+    )
     return f"{trace.chains} chain{'s' * (trace.chains > 1)} × {warmup}"
 
 
@@ -92,7 +95,7 @@ def as_html(trace: Trace) -> str:
             f"{count} of {total}</div>"
             for chain, count in enumerate(recorded)
         )
-    tree = trace.to_datatree(save_warmup=True)._repr_html_()
+    tree: str = trace.to_datatree(save_warmup=True)._repr_html_()  # type: ignore[no-untyped-call]
     return (
         f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(trace.path)}</code></div>"
         f"<div>{status(trace)}: {html.escape(size(trace))}, recorded {counts(trace)}</div>"
@@ -103,7 +106,7 @@ def as_html(trace: Trace) -> str:
 def rows(trace: Trace) -> list[tuple[str, ...]]:
     """A row per variable: group, variable, dtype, draws, draws in a chunk."""
     layout = trace._layout
-    found = []
+    found: list[tuple[str, ...]] = []
     for name in trace.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
         first = name

@@ -5,55 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from . import creation, warmup
 from . import finish as finishing
-from . import warmup
-from .documents import (
-    array_items,
-    compose_encoding,
-    encode_document,
-    group_document,
-    parse_document,
-)
 from .errors import (
     ChainBusyError,
     ChainError,
     InvalidInputError,
     NotWritableError,
-    SchemaError,
-    TraceExistsError,
     TraceNotFoundError,
 )
-from .journal import can_map, journal_file, journal_item
-from .layout import (
-    STATE,
-    Layout,
-    LayoutFile,
-    SampledGroup,
-    array_path,
-    choose_chunk_lengths,
-    group_attrs,
-    root_attrs,
-    state_items,
-)
+from .journal import journal_file
+from .layout import STATE, Layout, LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
-from .schema import (
-    CONSTANT_GROUPS,
-    DataArray,
-    Dimensions,
-    check_attrs,
-    check_distinct,
-    check_group_name,
-    define_data,
-    define_group,
-    dtype_name,
-)
 from .writer import ChainWriter, require_no_writer
 
 if TYPE_CHECKING:
@@ -127,74 +95,29 @@ def create(
     TraceExistsError
         There is something at this place already.
     """
-    for label, count, least in (
-        ("chains", chains, 1),
-        ("draws", draws, 0),
-        ("tune", tune, 0),
-        ("chains_per_chunk", chains_per_chunk, 1),
-    ):
-        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
-            raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
-    if tune + draws == 0:
-        raise InvalidInputError("tune + draws is 0: there is nothing to record")
-    dims = dict(dims or {})
-    dimensions = Dimensions(coords)
-    data: dict[str, dict[str, DataArray]] = {}
-    sampled: dict[str, Definition] = {"posterior": posterior}
-    if sample_stats is not None:
-        sampled["sample_stats"] = sample_stats
-    given = {"observed_data": observed_data, "constant_data": constant_data, **groups}
-    for key, definition in given.items():
-        if definition is None:
-            continue
-        group = check_group_name(key)
-        if group in CONSTANT_GROUPS:
-            data[group] = define_data(group, definition, dimensions, dims)
-        else:
-            sampled[group] = definition
-    variables = choose_chunk_lengths(
-        [
-            variable
-            for group, definition in sampled.items()
-            for variable in define_group(group, definition, dimensions, dims, draws_per_chunk)
-        ],
-        chains_per_chunk=min(int(chains_per_chunk), int(chains)),
-        tune=int(tune),
-        total=int(tune + draws),
-    )
-    for group in (*sampled, *data):
-        names = [v.name for v in variables if v.group == group] + list(data.get(group, {}))
-        check_distinct(names, dimensions, group)
     location = locate(store, storage_options=storage_options)
-    layout = Layout(
-        chains=int(chains),
-        tune=int(tune),
-        draws=int(draws),
-        chains_per_chunk=min(int(chains_per_chunk), int(chains)),
-        groups={
-            group: SampledGroup(
-                name=group,
-                variables={v.name: v for v in variables if v.group == group},
-                warmup=int(tune),
-            )
-            for group in sampled
+    sampled = {"posterior": posterior, "sample_stats": sample_stats}
+    data = {"observed_data": observed_data, "constant_data": constant_data}
+    plan = creation.plan(
+        location,
+        chains=chains,
+        draws=draws,
+        tune=tune,
+        definitions={
+            group: definition
+            for group, definition in {**sampled, **data, **groups}.items()
+            if definition is not None
         },
-        data_groups=tuple(data),
-        coords={key: array.dims[0] for key, array in dimensions.coords.items()},
-        encodings=_encodings(variables, data, dimensions, compressors),
-        attrs=check_attrs(attrs or {}, "attrs"),
-        name=str(name),
-        created_at=datetime.now(UTC).isoformat(),
-        library_version=importlib.metadata.version("zarrtrace"),
-        journal=location.path is not None and can_map(),
+        coords=coords,
+        dims=dims,
+        attrs=attrs,
+        name=name,
+        chains_per_chunk=chains_per_chunk,
+        draws_per_chunk=draws_per_chunk,
+        compressors=compressors,
     )
-    _make_room(location, overwrite)
-    # The layout comes last: with it the trace is there, and whole.
-    location.write("zarr.json", encode_document(group_document(root_attrs(layout))))
-    location.write_many(_hierarchy_items(layout, dimensions, data))
-    layout_file = LayoutFile(location)
-    layout_file.write(layout)
-    return Trace(location, layout_file)
+    creation.make_room(location, overwrite)
+    return Trace(location, creation.write(location, plan))
 
 
 def open(
@@ -454,22 +377,8 @@ class Trace:
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
         """
         self._location.require_writable()
-        layout = self._layout
-        group = check_group_name(name)
-        if group in layout.group_names:
-            raise TraceExistsError(f"{self.path} has a group {group!r} already; name it differently")
-        dimensions = Dimensions()
-        arrays = define_data(group, data, dimensions, {})
-        check_distinct(arrays, dimensions, group)
-        sizes = _sample_sizes(group, data, arrays)
-        encodings = _encodings([], {group: arrays}, dimensions, "auto") | layout.encodings
-        used = [dim for array in arrays.values() for dim in array.dims if dim not in sizes]
-        coords = {**dimensions.coords_of(used), **sizes}
         again = self.finished and finishing.drop_consolidated(self._location)
-        attrs = group_attrs(layout, group) | ({"sample_dims": list(sizes)} if sizes else {})
-        self._location.delete_tree(group)
-        self._location.write_many(_data_items(group, attrs, {**coords, **arrays}, encodings))
-        self._layout_file.write(replace(layout, data_groups=(*layout.data_groups, group)))
+        creation.add_data_group(self._location, self._layout_file, name, data)
         if again:
             finishing.consolidate(self._location, self._layout)
 
@@ -568,7 +477,8 @@ class Trace:
             return tree
         import arviz
 
-        return arviz.InferenceData.from_datatree(tree)
+        converted: arviz.InferenceData = arviz.InferenceData.from_datatree(tree)  # type: ignore[no-untyped-call, unused-ignore]
+        return converted
 
     def get(
         self,
@@ -648,103 +558,6 @@ def _reopen(location: Location) -> Trace:
     return Trace(location, LayoutFile(location))
 
 
-# Creating -------------------------------------------------------------------------------------
-
-
-def _encodings(
-    variables: Iterable[Any],
-    data: Mapping[str, Mapping[str, DataArray]],
-    dimensions: Dimensions,
-    compressors: Any,
-) -> dict[str, dict[str, Any]]:
-    """How each dtype of the trace is stored, composed once for all its arrays."""
-    dtypes = {dtype_name(v.dtype): v.dtype for v in variables}
-    dtypes["int64"] = np.dtype("int64")
-    arrays = [array for group in data.values() for array in group.values()]
-    for array in (*arrays, *dimensions.coords.values()):
-        dtypes[dtype_name(array.values.dtype)] = array.values.dtype
-    return {key: compose_encoding(dtype, compressors) for key, dtype in dtypes.items()}
-
-
-def _make_room(location: Location, overwrite: bool) -> None:
-    location.require_writable()
-    if location.is_empty():
-        return
-    data = location.read("zarr.json")
-    attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
-    ours = isinstance(attrs, dict) and attrs.get("creation_library") == "zarrtrace"
-    if not ours:
-        raise TraceExistsError(
-            f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
-            f"choose another place, or remove it yourself"
-        )
-    if not overwrite:
-        raise TraceExistsError(
-            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
-            f"choose another place, or pass overwrite=True to remove it"
-        )
-    # Whoever still reads it finds no layout first, and then no chunks.
-    location.delete(f"{STATE}/zarr.json")
-    location.clear()
-
-
-def _hierarchy_items(
-    layout: Layout, dimensions: Dimensions, data: Mapping[str, Mapping[str, DataArray]]
-) -> Iterable[tuple[str, bytes]]:
-    """Every document and chunk of a new trace, but its layout."""
-    for group in layout.groups.values():
-        variables = group.variables.values()
-        dims = [dim for variable in variables for dim in variable.dims]
-        coords = {
-            "chain": DataArray(("chain",), np.arange(layout.chains)),
-            "draw": DataArray(("draw",), np.arange(layout.total)),
-            **dimensions.coords_of(dims),
-        }
-        yield from _data_items(group.name, group_attrs(layout, group.name), coords, layout.encodings)
-        for variable in variables:
-            document = layout.document(variable, layout.total)
-            yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
-    for name, arrays in data.items():
-        coords = dimensions.coords_of(dim for array in arrays.values() for dim in array.dims)
-        attrs = group_attrs(layout, name)
-        yield from _data_items(name, attrs, {**coords, **arrays}, layout.encodings)
-    yield from state_items(layout)
-    if layout.journal:
-        yield journal_item(layout)
-
-
-def _data_items(
-    group: str,
-    attrs: Mapping[str, Any],
-    arrays: Mapping[str, DataArray],
-    encodings: Mapping[str, dict[str, Any]],
-) -> Iterable[tuple[str, bytes]]:
-    for name, array in arrays.items():
-        encoding = encodings[dtype_name(array.values.dtype)]
-        yield from array_items(f"{group}/{name}", array, encoding)
-    yield f"{group}/zarr.json", encode_document(group_document(attrs))
-
-
-def _sample_sizes(group: str, data: Any, arrays: Mapping[str, DataArray]) -> dict[str, DataArray]:
-    """The chain and draw coordinates of a group that is given whole."""
-    found: dict[str, DataArray] = {}
-    for name, array in arrays.items():
-        for dim, size in zip(array.dims, array.values.shape, strict=True):
-            if dim not in ("chain", "draw"):
-                continue
-            labels = np.arange(size)
-            given = getattr(data, "coords", {})
-            if dim in given:
-                labels = np.asarray(given[dim].values)
-            if dim in found and len(found[dim].values) != size:
-                raise SchemaError(
-                    f"{group}/{name}: {dim} has {size} elements, elsewhere in the group "
-                    f"{len(found[dim].values)}"
-                )
-            found[dim] = DataArray((dim,), labels)
-    return found
-
-
 def _what_is_there(location: Location) -> str:
     if location.read("zarr.json") is not None:
         return (
@@ -752,4 +565,3 @@ def _what_is_there(location: Location) -> str:
             f"xarray.open_datatree(path, engine='zarr') may read it"
         )
     return f"{location} is no trace: it has no {STATE}/zarr.json; is the path right?"
-

@@ -52,6 +52,7 @@ class Cut:
 
     @property
     def padded(self) -> bool:
+        """Whether a chain is shorter than what the view shows."""
         return any(count < self.length for count in self.counts)
 
 
@@ -187,7 +188,7 @@ def _missing(dtype: np.dtype[Any]) -> Any:
 class CutEntrypoint(BackendEntrypoint):
     """Lets `xarray.open_dataset` wrap a cut in its own caching and chunking."""
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
@@ -245,9 +246,10 @@ def open_cut(cut: Cut, chunks: Any = None) -> xr.Dataset:
 
 def open_data_group(location: Location, name: str, chunks: Any = None) -> xr.Dataset:
     """A group that was given whole, as xarray reads it."""
-    return xr.open_zarr(
+    dataset: xr.Dataset = xr.open_zarr(
         location.store, group=name, consolidated=False, chunks=chunks, zarr_format=3
     )
+    return dataset
 
 
 def build_tree(datasets: Mapping[str, xr.Dataset], layout: Layout) -> xr.DataTree:
@@ -256,9 +258,7 @@ def build_tree(datasets: Mapping[str, xr.Dataset], layout: Layout) -> xr.DataTre
     return xr.DataTree.from_dict({"/": root, **{f"/{k}": v for k, v in datasets.items()}})
 
 
-def read_values(
-    cut: Cut, variable: Variable, draws: slice, flatten: bool
-) -> np.ndarray[Any, Any]:
+def read_values(cut: Cut, variable: Variable, draws: slice, flatten: bool) -> np.ndarray[Any, Any]:
     """The values of `Trace.get`."""
     values = CutArray(cut, variable).read((slice(None), draws))
     return values.reshape(-1, *variable.shape) if flatten else values

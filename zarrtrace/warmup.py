@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .checks import dtype_name
 from .chunks import ChunkCodec
+from .coordinates import DataArray
 from .documents import (
     array_items,
     compose_encoding,
@@ -38,7 +40,7 @@ from .layout import (
 )
 from .location import Location
 from .rows import RowReader, Segment, recorded, segments, staged
-from .schema import DataArray, Variable, dtype_name
+from .schema import Variable
 
 
 def plan_split(

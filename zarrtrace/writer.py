@@ -18,12 +18,20 @@ from typing import Any, Self
 import numpy as np
 
 from .chunks import ChunkCodec
-from .errors import ChainBusyError, ChainFullError, DrawError, FinishedError, NotWritableError, TraceError
+from .errors import (
+    ChainBusyError,
+    ChainFullError,
+    DrawError,
+    FinishedError,
+    NotWritableError,
+    TraceError,
+)
 from .journal import Journal, chain_label
 from .layout import STATE, Layout, LayoutFile, variable_key
 from .location import Location
 from .rows import RowReader, block_value
-from .schema import Variable, dtype_name
+from .schema import Variable
+from .values import Target
 
 FLUSH_EVERY = 10.0  # seconds, where draws would be lost with the process
 
@@ -126,14 +134,14 @@ class ChainWriter:
         chains = len(self.chains)
         block = self._layout.chains_per_chunk > 1
         self._rows = {**self._journal.rows, **self._text}
-        self._targets: dict[str, list[_Target]] = {}
+        self._targets: dict[str, list[Target]] = {}
         for group in self._layout.groups.values():
             targets = []
             for name, variable in group.variables.items():
                 rows = self._rows[variable.label]
                 by_draw = np.moveaxis(rows[:chains], 1, 0) if block else rows[0]
                 shape = (chains, *variable.shape) if block else variable.shape
-                targets.append(_Target(name, variable, by_draw, shape, group.stored_warmup))
+                targets.append(Target(name, variable, by_draw, shape, group.stored_warmup))
             self._targets[group.name] = targets
         self._set_boundary()
 
@@ -233,7 +241,7 @@ class ChainWriter:
             wrong = set(given).symmetric_difference(self._targets)
             raise self._misnamed(min(wrong), given.get(min(wrong)))
         draws: int | None = None
-        checked: list[tuple[_Target, np.ndarray[Any, Any]]] = []
+        checked: list[tuple[Target, np.ndarray[Any, Any]]] = []
         for group, targets in self._targets.items():
             if {target.name for target in targets} != set(given[group]):
                 raise self._misnamed(group, given[group])
@@ -398,9 +406,7 @@ class ChainWriter:
             )
         names = [target.name for target in self._targets[group]]
         if not isinstance(values, Mapping):
-            return DrawError(
-                f"{where}: give a mapping with the values of {', '.join(names)}", **at
-            )
+            return DrawError(f"{where}: give a mapping with the values of {', '.join(names)}", **at)
         missing = [name for name in names if name not in values]
         unknown = [name for name in values if name not in names]
         if unknown:
@@ -433,125 +439,6 @@ class ChainWriter:
             "a writer stays in the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
-
-
-class _Target:
-    """Where the values of one variable go, and what may go there."""
-
-    __slots__ = ("length", "name", "offset", "rows", "shape", "trusted", "variable")
-
-    def __init__(
-        self,
-        name: str,
-        variable: Variable,
-        rows: np.ndarray[Any, Any],
-        shape: tuple[int, ...],
-        offset: int,
-    ) -> None:
-        self.name = name
-        self.variable = variable
-        self.rows = rows
-        self.shape = shape
-        self.offset = offset
-        self.length = variable.draws_per_chunk
-        # Types whose every value fits as it is, or overflows with an error of its own.
-        self.trusted: frozenset[type] = frozenset()
-        if shape == ():
-            scalar = variable.declared.type
-            plain = {"f": (float, int, np.float64), "c": (complex, float, int), "i": (int,), "u": (int,)}
-            more = {"b": (bool,), "T": (str,)}
-            kind = variable.declared.kind
-            self.trusted = frozenset(
-                {*plain.get(kind, ()), *more.get(kind, ()), *((scalar,) if kind != "T" else ())}
-            )
-
-    def next_boundary(self, count: int) -> int:
-        """The next count at which a chunk of this variable is full."""
-        return self.offset + ((count - self.offset) // self.length + 1) * self.length
-
-    def check(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
-        """The value of one draw as an array that fits."""
-        array = self._as_array(value, chains, draw)
-        if array.shape != self.shape:
-            raise self.refuse(
-                f"the value has shape {array.shape}, one draw has {self.shape}; "
-                f"give an array of that shape",
-                chains,
-                draw,
-            )
-        return self._cast(array, chains, draw)
-
-    def check_block(
-        self, value: Any, draws: int | None, chains: range, draw: int
-    ) -> tuple[np.ndarray[Any, Any], int]:
-        """The values of a block as an array with the draws first, and their number."""
-        array = self._as_array(value, chains, draw)
-        lead = 1 if len(self.shape) == len(self.variable.shape) else 2
-        wanted = (*self.shape[: lead - 1], "draws" if draws is None else draws)
-        shape = array.shape[:lead]
-        if (
-            array.ndim != lead + len(self.variable.shape)
-            or array.shape[lead:] != self.variable.shape
-            or (lead == 2 and shape[0] != self.shape[0])
-            or (draws is not None and shape[-1] != draws)
-        ):
-            expected = ", ".join(map(str, (*wanted, *self.variable.shape)))
-            raise self.refuse(
-                f"the block has shape {array.shape}, needed is ({expected})", chains, draw
-            )
-        array = self._cast(array, chains, draw)
-        return (np.moveaxis(array, 1, 0) if lead == 2 else array), shape[-1]
-
-    def refuse(self, why: str, chains: range, draw: int) -> DrawError:
-        """The error for a value that cannot be recorded."""
-        return DrawError(
-            f"{self.variable.label}, {chain_label(chains)}, draw {draw}: {why}",
-            group=self.variable.group,
-            variable=self.variable.name,
-            chain=chains[0],
-            draw=draw,
-        )
-
-    def _as_array(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
-        try:
-            return np.asarray(value)
-        except Exception as error:
-            raise self.refuse(f"{value!r} is no array ({error})", chains, draw) from error
-
-    def _cast(self, array: np.ndarray[Any, Any], chains: range, draw: int) -> np.ndarray[Any, Any]:
-        """The array in the declared dtype, if that loses nothing but floating precision."""
-        declared = self.variable.declared
-        if array.dtype == declared:
-            return array
-        if self.variable.is_text:
-            if array.dtype.kind in "UT" or all(isinstance(item, str) for item in array.flat):
-                return array.astype(declared)
-            safe = False
-        else:
-            safe = array.dtype.kind not in "OUST" and np.can_cast(
-                array.dtype, declared, casting="same_kind"
-            )
-        # A Python int has no dtype of its own: 3 goes into uint8, -3 and 300 do not.
-        if array.dtype.kind in "iu" and declared.kind in "iu":
-            with np.errstate(all="ignore"):
-                cast = array.astype(declared)
-            if not np.array_equal(cast, array):
-                raise self.refuse(
-                    f"{_some(array)} does not fit {declared}; widen the dtype", chains, draw
-                )
-            return cast
-        if not safe:
-            raise self.refuse(
-                f"a value of dtype {array.dtype} cannot become {dtype_name(declared)} without "
-                f"loss; convert it first, or declare zarrtrace.Var(dtype=...) so",
-                chains,
-                draw,
-            )
-        return array.astype(declared)
-
-
-def _some(array: np.ndarray[Any, Any]) -> str:
-    return str(array) if array.size < 10 else f"an array with {array.min()} to {array.max()}"
 
 
 def require_no_writer(location: Location, block: int | None = None) -> None:

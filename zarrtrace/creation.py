@@ -1,0 +1,243 @@
+"""A new trace: its layout planned from definitions, its place cleared, its hierarchy written."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checks import check_attrs, check_group_name, dtype_name
+from .coordinates import SAMPLE_DIMS, DataArray, Dimensions, check_distinct, define_data
+from .documents import (
+    array_items,
+    compose_encoding,
+    encode_document,
+    group_document,
+    parse_document,
+)
+from .errors import InvalidInputError, SchemaError, TraceExistsError
+from .journal import can_map, journal_item
+from .layout import (
+    STATE,
+    Layout,
+    LayoutFile,
+    SampledGroup,
+    array_path,
+    choose_chunk_lengths,
+    group_attrs,
+    root_attrs,
+    state_items,
+)
+from .location import Location
+from .schema import CONSTANT_GROUPS, Variable, define_group
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Definition = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a new trace consists of, before anything is written."""
+
+    layout: Layout
+    dimensions: Dimensions
+    data: dict[str, dict[str, DataArray]]
+
+
+def plan(
+    location: Location,
+    *,
+    chains: int,
+    draws: int,
+    tune: int,
+    definitions: Mapping[str, Definition | xr.Dataset],
+    coords: Mapping[str, Any] | None,
+    dims: Mapping[str, str | Sequence[str]] | None,
+    attrs: Mapping[str, Any] | None,
+    name: str,
+    chains_per_chunk: int,
+    draws_per_chunk: int | None,
+    compressors: Any,
+) -> Plan:
+    """Check all that `zarrtrace.create` was given, and choose the layout."""
+    for label, count, least in (
+        ("chains", chains, 1),
+        ("draws", draws, 0),
+        ("tune", tune, 0),
+        ("chains_per_chunk", chains_per_chunk, 1),
+    ):
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+            raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+    if tune + draws == 0:
+        raise InvalidInputError("tune + draws is 0: there is nothing to record")
+    dims = dict(dims or {})
+    dimensions = Dimensions(coords)
+    data: dict[str, dict[str, DataArray]] = {}
+    drawn: list[Variable] = []
+    for key, definition in definitions.items():
+        group = check_group_name(key)
+        if group in CONSTANT_GROUPS:
+            data[group] = define_data(group, definition, dimensions, dims)
+        else:
+            drawn += define_group(group, definition, dimensions, dims, draws_per_chunk)
+    together = int(min(chains_per_chunk, chains))
+    variables = choose_chunk_lengths(
+        drawn, chains_per_chunk=together, tune=int(tune), total=int(tune + draws)
+    )
+    groups: dict[str, SampledGroup] = {}
+    for variable in variables:
+        sampled = groups.setdefault(variable.group, SampledGroup(variable.group, {}, int(tune)))
+        sampled.variables[variable.name] = variable
+    for sampled in groups.values():
+        check_distinct(sampled.variables, dimensions, sampled.name)
+    for group, arrays in data.items():
+        check_distinct(arrays, dimensions, group)
+    layout = Layout(
+        chains=int(chains),
+        tune=int(tune),
+        draws=int(draws),
+        chains_per_chunk=together,
+        groups=groups,
+        data_groups=tuple(data),
+        coords={key: array.dims[0] for key, array in dimensions.coords.items()},
+        encodings=_encodings(variables, data, dimensions, compressors),
+        attrs=check_attrs(attrs or {}, "attrs"),
+        name=str(name),
+        created_at=datetime.now(UTC).isoformat(),
+        library_version=importlib.metadata.version("zarrtrace"),
+        journal=location.path is not None and can_map(),
+    )
+    return Plan(layout, dimensions, data)
+
+
+def make_room(location: Location, overwrite: bool) -> None:
+    """Refuse a place where something is, or remove the trace there when that was asked for."""
+    location.require_writable()
+    if location.is_empty():
+        return
+    data = location.read("zarr.json")
+    attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
+    if not isinstance(attrs, dict) or attrs.get("creation_library") != "zarrtrace":
+        raise TraceExistsError(
+            f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
+            f"choose another place, or remove it yourself"
+        )
+    if not overwrite:
+        raise TraceExistsError(
+            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
+            f"choose another place, or pass overwrite=True to remove it"
+        )
+    # Whoever still reads it finds no layout first, and then no chunks.
+    location.delete(f"{STATE}/zarr.json")
+    location.clear()
+
+
+def write(location: Location, plan: Plan) -> LayoutFile:
+    """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
+    root = group_document(root_attrs(plan.layout))
+    location.write("zarr.json", encode_document(root))
+    location.write_many(_hierarchy_items(plan))
+    layout_file = LayoutFile(location)
+    layout_file.write(plan.layout)
+    return layout_file
+
+
+def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
+    layout, dimensions = plan.layout, plan.dimensions
+    for group in layout.groups.values():
+        variables = group.variables.values()
+        coords = {
+            "chain": DataArray(("chain",), np.arange(layout.chains)),
+            "draw": DataArray(("draw",), np.arange(layout.total)),
+            **dimensions.coords_of(dim for variable in variables for dim in variable.dims),
+        }
+        attrs = group_attrs(layout, group.name)
+        yield from _group_items(group.name, attrs, coords, layout.encodings)
+        for variable in variables:
+            document = layout.document(variable, layout.total)
+            yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
+    for name, arrays in plan.data.items():
+        coords = dimensions.coords_of(dim for array in arrays.values() for dim in array.dims)
+        attrs = group_attrs(layout, name)
+        yield from _group_items(name, attrs, {**coords, **arrays}, layout.encodings)
+    yield from state_items(layout)
+    if layout.journal:
+        yield journal_item(layout)
+
+
+def _group_items(
+    group: str,
+    attrs: Mapping[str, Any],
+    arrays: Mapping[str, DataArray],
+    encodings: Mapping[str, dict[str, Any]],
+) -> Iterable[tuple[str, bytes]]:
+    for name, array in arrays.items():
+        encoding = encodings[dtype_name(array.values.dtype)]
+        yield from array_items(f"{group}/{name}", array, encoding)
+    yield f"{group}/zarr.json", encode_document(group_document(attrs))
+
+
+def _encodings(
+    variables: Iterable[Variable],
+    data: Mapping[str, Mapping[str, DataArray]],
+    dimensions: Dimensions,
+    compressors: Any,
+) -> dict[str, dict[str, Any]]:
+    """How each dtype of the trace is stored, composed once for all its arrays."""
+    dtypes = {dtype_name(variable.dtype): variable.dtype for variable in variables}
+    dtypes["int64"] = np.dtype("int64")
+    arrays = [array for group in data.values() for array in group.values()]
+    for array in (*arrays, *dimensions.coords.values()):
+        dtypes[dtype_name(array.values.dtype)] = array.values.dtype
+    return {key: compose_encoding(dtype, compressors) for key, dtype in dtypes.items()}
+
+
+# A group that comes later ---------------------------------------------------------------------
+
+
+def add_data_group(
+    location: Location, layout_file: LayoutFile, name: str, data: Definition | xr.Dataset
+) -> None:
+    """Write a group that is given whole, and enter it into the layout."""
+    layout = layout_file.current()
+    group = check_group_name(name)
+    if group in layout.group_names:
+        raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
+    dimensions = Dimensions()
+    arrays = define_data(group, data, dimensions, {})
+    check_distinct(arrays, dimensions, group)
+    samples = _sample_coordinates(group, data, arrays)
+    encodings = _encodings([], {group: arrays}, dimensions, "auto") | layout.encodings
+    coords = dimensions.coords_of(
+        dim for array in arrays.values() for dim in array.dims if dim not in samples
+    )
+    attrs = group_attrs(layout, group) | ({"sample_dims": list(samples)} if samples else {})
+    location.delete_tree(group)
+    location.write_many(_group_items(group, attrs, {**samples, **coords, **arrays}, encodings))
+    layout_file.write(replace(layout, data_groups=(*layout.data_groups, group)))
+
+
+def _sample_coordinates(
+    group: str, data: Any, arrays: Mapping[str, DataArray]
+) -> dict[str, DataArray]:
+    """The chain and draw coordinates of a group that is given whole."""
+    found: dict[str, DataArray] = {}
+    given = getattr(data, "coords", {})
+    for name, array in arrays.items():
+        for dim, size in zip(array.dims, array.values.shape, strict=True):
+            if dim not in SAMPLE_DIMS:
+                continue
+            if dim in found and len(found[dim].values) != size:
+                raise SchemaError(
+                    f"{group}/{name}: {dim} has {size} elements, elsewhere in the group "
+                    f"{len(found[dim].values)}"
+                )
+            labels = np.asarray(given[dim].values) if dim in given else np.arange(size)
+            found[dim] = DataArray((dim,), labels)
+    return found
