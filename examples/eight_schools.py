@@ -60,8 +60,10 @@ def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
 
 def log_likelihood(theta: np.ndarray) -> np.ndarray:
     """Return the log likelihood of each school's result."""
-    density: np.ndarray = -0.5 * ((Y - theta) / SIGMA) ** 2
-    return density - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)
+    density: np.ndarray = (
+        -0.5 * ((Y - theta) / SIGMA) ** 2 - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)
+    )
+    return density
 
 
 def create(
