@@ -1,4 +1,11 @@
-"""The eight schools (Rubin 1981), sampled in several processes into one trace store."""
+"""The eight schools (Rubin 1981): a hierarchical model, each chain in a process of its own.
+
+    y ~ Normal(theta, sigma)           each school's estimate, with its standard error
+    theta = mu + tau * theta_tilde     the effect of coaching there
+    theta_tilde ~ Normal(0, 1),  mu ~ Normal(0, 5),  tau ~ HalfCauchy(5)
+
+Sampled in (mu, log tau, theta_tilde): non-centred, so that small tau are no funnel.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +34,20 @@ N_PARAMETERS = 2 + len(SCHOOLS)
 
 
 def constrain(position: np.ndarray) -> dict[str, Any]:
-    """Turn (mu, log tau, theta_tilde) into the parameters of the model."""
+    """Turn a position (mu, log tau, theta_tilde) into what the trace records."""
     mu, tau = position[0], np.exp(position[1])
     return {"mu": mu, "tau": tau, "theta": mu + tau * position[2:]}
 
 
 def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the log posterior of (mu, log tau, theta_tilde), up to a constant, and its slope."""
+    """Return the log posterior, up to a constant, and its gradient at a position."""
     mu, log_tau = float(position[0]), float(position[1])
     theta_tilde = position[2:]
     # np.exp overflows to infinity, where math.exp would raise.
     tau = float(np.exp(log_tau))
     scaled_tau_squared = (tau / 5) * (tau / 5)
     residual = (Y - mu - tau * theta_tilde) / SIGMA
-    slope = residual / SIGMA
+    score = residual / SIGMA  # the derivative of the log likelihood by theta
 
     log_density = (
         -mu * mu / 50
@@ -50,16 +57,16 @@ def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
         - 0.5 * float(residual.dot(residual))
     )
     gradient = np.empty(N_PARAMETERS)
-    gradient[0] = -mu / 25 + slope.sum()
+    gradient[0] = -mu / 25 + score.sum()
     gradient[1] = (
-        1 - 2 * scaled_tau_squared / (1 + scaled_tau_squared) + tau * float(slope.dot(theta_tilde))
+        1 - 2 * scaled_tau_squared / (1 + scaled_tau_squared) + tau * float(score.dot(theta_tilde))
     )
-    gradient[2:] = tau * slope - theta_tilde
+    gradient[2:] = tau * score - theta_tilde
     return log_density, gradient
 
 
 def log_likelihood(theta: np.ndarray) -> np.ndarray:
-    """Return the log likelihood of each school's result."""
+    """Return the log likelihood of each school's estimate."""
     density: np.ndarray = (
         -0.5 * ((Y - theta) / SIGMA) ** 2 - np.log(SIGMA) - 0.5 * math.log(2 * math.pi)
     )
@@ -69,7 +76,7 @@ def log_likelihood(theta: np.ndarray) -> np.ndarray:
 def create(
     store: Any, tune: int = 1000, draws: int = 1000, chains: int = 4, **options: Any
 ) -> zt.Trace:
-    """Create the empty trace of the model."""
+    """Create an empty trace for the model; `options` go to `zarrtrace.create`."""
     return zt.create(
         store,
         chains=chains,
@@ -96,23 +103,22 @@ def create(
     )
 
 
-def random_start(rng: np.random.Generator, tune: int) -> NUTS:
-    """Return a sampler at a random position."""
+def start_at_random(rng: np.random.Generator, tune: int) -> NUTS:
+    """Return a sampler at a random position, its warmup still ahead."""
     return NUTS(log_density_and_gradient, rng.uniform(-2, 2, N_PARAMETERS), rng, tune)
 
 
 def chain(index: int, trace: zt.Trace) -> None:
-    """Sample one chain, going on after the draws that are already stored."""
-    sampler = random_start(np.random.default_rng([SEED, index]), trace.tune)
+    """Sample one chain, going on after the draws that are there already."""
+    sampler = start_at_random(np.random.default_rng([SEED, index]), trace.tune)
     with trace.writer(index) as writer:
         start, state = writer.resume()
         if state is not None:
             sampler.restore(state)
         elif start > 0:
-            # Without a checkpoint the sampler's state after draw `start` is lost. The first seed
-            # would only repeat the stored draws, so a new one begins anew, and goes unrecorded
-            # through the warmup that the stored draws had so as not to pass warmup off as draws.
-            sampler = random_start(np.random.default_rng([SEED, index, start]), trace.tune)
+            # Draws without the sampler's state: another seed, so as not to repeat them, and as
+            # much warmup as they had, unrecorded, so as not to pass warmup off as draws.
+            sampler = start_at_random(np.random.default_rng([SEED, index, start]), trace.tune)
             for _ in range(min(start, trace.tune)):
                 sampler.step()
         for _ in range(start, trace.tune + trace.draws):

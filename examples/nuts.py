@@ -126,7 +126,10 @@ class Adaptation:
     n_positions: int = 0
 
     def next_step_size(self, error: float) -> float:
-        """Take in how far acceptance fell short and return the step size to try next."""
+        """Take in how far acceptance fell short and return the step size to try next.
+
+        10, 0.05 and 0.75 are Hoffman & Gelman's t0, gamma and kappa.
+        """
         self.n_errors += 1
         self.error_average += (error - self.error_average) / (self.n_errors + 10)
         log_step = self.log_step_centre - self.error_average * math.sqrt(self.n_errors) / 0.05
@@ -141,13 +144,13 @@ class Adaptation:
         self.position_squares += deviation * (position - self.position_mean)
 
     def variance(self) -> np.ndarray:
-        """Return the variance, drawn towards a small constant while the positions are few."""
+        """Return the variance, drawn towards 0.001 while the positions are few, as in Stan."""
         share = self.n_positions / (self.n_positions + 5)
         return share * self.position_squares / max(self.n_positions - 1, 1) + (1 - share) * 1e-3
 
 
 def adaptation_windows(tune: int) -> list[int]:
-    """Return the iterations between which the windows of the mass matrix lie."""
+    """Return the iterations at which the windows of the mass matrix begin and end, as in Stan."""
     if tune < 20:
         return [0]
     start, stop = (75, tune - 50) if tune >= 150 else (15 * tune // 100, tune - tune // 10)

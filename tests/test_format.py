@@ -1,0 +1,205 @@
+"""FORMAT.md is enough: a reader written from it alone, with numpy and numcodecs, no zarr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import pytest
+
+import zarrtrace as zt
+
+
+class Reader:
+    """Reads a local trace at any moment, as "Reading at any moment" in FORMAT.md says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        document = json.loads((path / "_sampling_state/zarr.json").read_text())
+        self.layout = json.loads(document["attributes"]["zarrtrace"])
+        assert self.layout["format_version"] == 1
+        self.together = self.layout["chains_per_chunk"]
+
+    def count(self, block: int) -> int:
+        journal = self.path / f"_sampling_state/journal/c.{block}.0"
+        counts = self.path / f"_sampling_state/draw_idx/c.{block}"
+        if journal.exists():
+            return int(np.frombuffer(journal.read_bytes(), "<i8", 1, 8)[0])
+        return int(np.frombuffer(counts.read_bytes(), "<i8", 1)[0]) if counts.exists() else 0
+
+    def read(self, group_name: str, name: str, chain: int, draws: range) -> np.ndarray[Any, Any]:
+        """Some draws of one chain, numbered from the first one of warmup."""
+        group = next(g for g in self.layout["groups"] if g["name"] == group_name)
+        variable = next(v for v in group["variables"] if v["name"] == name)
+        block, row = divmod(chain, self.together)
+        return np.array([self.draw(group, variable, block, draw)[row] for draw in draws])
+
+    def draw(self, group: Any, variable: Any, block: int, draw: int) -> np.ndarray[Any, Any]:
+        length = variable["draws_per_chunk"]
+        split = variable["name"] in group["moved"]
+        key, stop = self.key(group, variable, block, draw, group["moving_to"] if split else None)
+        if variable["dtype"] != "str":
+            row = self.journal_row(group, variable, block, draw, stop)
+            if row is not None:
+                return row
+        file = self.path / key
+        if group["moving_to"] is not None and not split:
+            aside = self.path / "_sampling_state/split"
+            if (aside / key).exists():
+                file = aside / key
+            elif (aside / group["name"] / variable["name"] / "zarr.json").exists():
+                key, _ = self.key(group, variable, block, draw, group["moving_to"])
+                file = self.path / key
+        start = draw - self.start(group, draw, group["moving_to"] if split else None)
+        return self.decode(variable, self.stored(group, variable), file)[:, start % length]
+
+    def start(self, group: Any, draw: int, boundary: int | None) -> int:
+        boundary = group["stored_warmup"] if boundary is None else boundary
+        return 0 if draw < boundary else boundary
+
+    def key(
+        self, group: Any, variable: Any, block: int, draw: int, boundary: int | None
+    ) -> tuple[str, int]:
+        total = self.layout["tune"] + self.layout["draws"]
+        boundary = group["stored_warmup"] if boundary is None else boundary
+        start, end, prefix = (0, boundary, "warmup_") if draw < boundary else (boundary, total, "")
+        chunk = (draw - start) // variable["draws_per_chunk"]
+        stop = min(start + (chunk + 1) * variable["draws_per_chunk"], end)
+        tail = ".0" * len(variable["shape"])
+        return f"{prefix}{group['name']}/{variable['name']}/c.{block}.{chunk}{tail}", stop
+
+    def stored(self, group: Any, variable: Any) -> str:
+        as_int8 = variable["dtype"] == "bool" and not group["name"].startswith("sample_stats")
+        return "int8" if as_int8 else str(variable["dtype"])
+
+    def journal_row(
+        self, group: Any, variable: Any, block: int, draw: int, stop: int
+    ) -> np.ndarray[Any, Any] | None:
+        file = self.path / f"_sampling_state/journal/c.{block}.0"
+        if not file.exists() or self.count(block) >= stop:
+            return None
+        data, place = file.read_bytes(), 64
+        assert data[:8] == b"zarrtrc1"
+        for owner in self.layout["groups"]:
+            for other in owner["variables"]:
+                if other["dtype"] == "str":
+                    continue
+                dtype = np.dtype(self.stored(owner, other)).newbyteorder("<")
+                shape = (self.together, other["draws_per_chunk"], *other["shape"])
+                if (owner, other) == (group, variable):
+                    rows = np.frombuffer(data, dtype, math.prod(shape), place).reshape(shape)
+                    index = (draw - group["stored_warmup"]) % other["draws_per_chunk"]
+                    return rows[:, index] if self.count(block) < stop else None
+                place += -(-math.prod(shape) * dtype.itemsize // 64) * 64
+        raise AssertionError
+
+    def decode(self, variable: Any, dtype: str, file: Path) -> np.ndarray[Any, Any]:
+        data: Any = file.read_bytes()
+        codecs = self.layout["encodings"][dtype]["codecs"]
+        assert [codec["name"] for codec in codecs[1:]] == ["blosc"]
+        data = numcodecs.Blosc().decode(data)
+        shape = (self.together, variable["draws_per_chunk"], *variable["shape"])
+        if dtype == "str":
+            return np.array(numcodecs.VLenUTF8().decode(data)).reshape(shape)
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+
+TUNE, DRAWS = 8, 13
+EXPECTED: dict[tuple[str, str], Callable[[int, int], Any]] = {
+    ("posterior", "mu"): lambda chain, draw: 100 * chain + draw,
+    ("posterior", "theta"): lambda chain, draw: [draw, chain],
+    ("posterior", "label"): lambda chain, draw: f"{chain} → {draw}",
+    ("posterior", "flag"): lambda chain, draw: draw % 2,
+    ("sample_stats", "diverging"): lambda chain, draw: draw % 3 == 0,
+    ("sample_stats", "at"): lambda chain, draw: np.datetime64(draw, "ms"),
+}
+
+
+def record(directory: Any, chains: int, together: int, draws: int) -> zt.Trace:
+    trace: zt.Trace = directory.create(
+        chains=chains,
+        tune=TUNE,
+        draws=DRAWS,
+        chains_per_chunk=together,
+        draws_per_chunk=4,
+        posterior={
+            "mu": zt.Var(draws_per_chunk=5),
+            "theta": zt.Var(shape=2, dtype="float32"),
+            "label": zt.Var(dtype=str),
+            "flag": zt.Var(dtype=bool),
+        },
+        sample_stats={"diverging": zt.Var(dtype=bool), "at": zt.Var(dtype="datetime64[ms]")},
+    )
+    for block in trace.blocks:
+        writer = trace.writer(block)
+        for draw in range(draws):
+            values: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
+            for (group, name), value in EXPECTED.items():
+                of_chains = [value(chain, draw) for chain in writer.chains]
+                given = of_chains if together > 1 else of_chains[0]
+                boolean = name in ("flag", "diverging")
+                values[group][name] = np.array(given, dtype=bool if boolean else None)
+            writer.record(**values)
+        writer.release()  # as if killed: nothing is flushed
+    return trace
+
+
+def check(path: Path, chains: range, draws: range) -> None:
+    reader = Reader(path)
+    for chain in chains:
+        assert reader.count(chain // reader.together) == draws.stop
+        for (group, name), value in EXPECTED.items():
+            found = reader.read(group, name, chain, draws)
+            assert found.tolist() == np.array([value(chain, draw) for draw in draws]).tolist()
+
+
+@pytest.mark.parametrize("draws", [1, 4, 11, TUNE + DRAWS])
+@pytest.mark.parametrize(("chains", "together"), [(2, 1), (3, 2)])
+def test_the_specification_is_enough_to_read_a_trace_that_is_being_written(
+    directory: Any, chains: int, together: int, draws: int
+) -> None:
+    record(directory, chains, together, draws)
+    check(directory.path, range(chains), range(draws))
+
+
+@pytest.mark.parametrize("warmup", [8, 3])
+def test_the_specification_is_enough_to_read_a_split_and_a_finished_trace(
+    directory: Any, warmup: int
+) -> None:
+    trace = record(directory, 3, 2, TUNE + DRAWS)
+    trace.split_warmup(warmup)
+    check(directory.path, range(3), range(TUNE + DRAWS))
+    trace.finish()
+    check(directory.path, range(3), range(TUNE + DRAWS))
+
+
+@pytest.mark.parametrize("warmup", [8, 3])
+def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
+    directory: Any, warmup: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = record(directory, 3, 2, TUNE + DRAWS)
+    location = type(trace._location)
+    steps = 0
+
+    def looked_at(name: str) -> None:
+        original = getattr(location, name)
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal steps
+            check(directory.path, range(2, 3), range(0, TUNE + DRAWS, 2))
+            steps += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(location, name, step)
+
+    for name in ("write", "move", "move_tree", "delete_tree"):
+        looked_at(name)
+    trace.split_warmup(warmup)
+    monkeypatch.undo()
+    check(directory.path, range(3), range(TUNE + DRAWS))
+    assert steps > 20
