@@ -114,7 +114,7 @@ def fill_value(dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "fc":
         return dtype.type(complex(np.nan, np.nan) if dtype.kind == "c" else np.nan)
     if dtype.kind in "mM":
-        return dtype.type("NaT")
+        return np.array("NaT", dtype)[()]
     return dtype.type(0)
 
 
