@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +18,13 @@ from .coordinates import SAMPLE_DIMS, DataArray, Dimensions, check_distinct, def
 from .documents import (
     array_items,
     compose_encoding,
+    drop_consolidated,
     encode_document,
     group_document,
     parse_document,
 )
 from .errors import InvalidInputError, SchemaError, TraceExistsError
-from .journal import can_map, journal_item
+from .journal import IN_STORE, can_map, journal_item
 from .layout import (
     STATE,
     Layout,
@@ -64,6 +68,10 @@ def plan(
     chains_per_chunk: int,
     draws_per_chunk: int | None,
     compressors: Any,
+    checksum: bool,
+    journal: bool | str | os.PathLike[str],
+    flush_every: float,
+    durability: str,
 ) -> Plan:
     """Check all that `zarrtrace.create` was given, and choose the layout."""
     for label, count, least in (
@@ -74,6 +82,13 @@ def plan(
     ):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
             raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+    if durability not in ("process", "disk"):
+        raise InvalidInputError(
+            f"durability is 'process' (draws survive kill -9) or 'disk' (power loss too), "
+            f"got {durability!r}"
+        )
+    if not isinstance(flush_every, int | float) or not flush_every >= 0:
+        raise InvalidInputError(f"flush_every is a number of seconds, got {flush_every!r}")
     if tune + draws == 0:
         raise InvalidInputError("tune + draws is 0: there is nothing to record")
     dims = dict(dims or {})
@@ -106,14 +121,31 @@ def plan(
         groups=groups,
         data_groups=tuple(data),
         coords={key: array.dims[0] for key, array in dimensions.coords.items()},
-        encodings=_encodings(variables, data, dimensions, compressors),
+        encodings=_encodings(variables, data, dimensions, compressors, checksum),
         attrs=check_attrs(attrs or {}, "attrs"),
         name=str(name),
         created_at=datetime.now(UTC).isoformat(),
         library_version=importlib.metadata.version("zarrtrace"),
-        journal=location.path is not None and can_map(),
+        journal=_journal_place(location, journal),
+        flush_every=float(flush_every),
+        durable=durability == "disk",
     )
     return Plan(layout, dimensions, data)
+
+
+def _journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
+    """Where the journals go: into the store, to a directory of their own, or nowhere."""
+    if journal is False:
+        return ""
+    if journal is True:
+        return IN_STORE if location.path is not None and can_map() else ""
+    if not can_map():
+        raise InvalidInputError("journal: this system cannot map and lock files; pass False")
+    directory = Path(journal).expanduser().absolute()
+    if not directory.is_dir():
+        raise InvalidInputError(f"journal: {directory} is no directory; make it first")
+    name = str(location).rstrip("/").rpartition("/")[2]
+    return str(directory / f"{name}-{uuid.uuid4().hex[:8]}-journal")
 
 
 def make_room(location: Location, overwrite: bool) -> None:
@@ -143,6 +175,8 @@ def write(location: Location, plan: Plan) -> LayoutFile:
     root = group_document(root_attrs(plan.layout))
     location.write("zarr.json", encode_document(root))
     location.write_many(_hierarchy_items(plan))
+    if plan.layout.journal not in ("", IN_STORE):
+        Path(plan.layout.journal).mkdir()
     layout_file = LayoutFile(location)
     layout_file.write(plan.layout)
     return layout_file
@@ -167,7 +201,7 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
         attrs = group_attrs(layout, name)
         yield from _group_items(name, attrs, {**coords, **arrays}, layout.encodings)
     yield from state_items(layout)
-    if layout.journal:
+    if layout.journal == IN_STORE:
         yield journal_item(layout)
 
 
@@ -188,6 +222,7 @@ def _encodings(
     data: Mapping[str, Mapping[str, DataArray]],
     dimensions: Dimensions,
     compressors: Any,
+    checksum: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """How each dtype of the trace is stored, composed once for all its arrays."""
     dtypes = {dtype_name(variable.dtype): variable.dtype for variable in variables}
@@ -195,7 +230,26 @@ def _encodings(
     arrays = [array for group in data.values() for array in group.values()]
     for array in (*arrays, *dimensions.coords.values()):
         dtypes[dtype_name(array.values.dtype)] = array.values.dtype
-    return {key: compose_encoding(dtype, compressors) for key, dtype in dtypes.items()}
+    return {key: compose_encoding(dtype, compressors, checksum) for key, dtype in dtypes.items()}
+
+
+def make_longer(location: Location, layout: Layout) -> None:
+    """Bring the documents of a trace that was extended up to its new length."""
+    drop_consolidated(location)
+    for group in layout.groups.values():
+        draws = layout.total - group.stored_warmup
+        for variable in group.variables.values():
+            document = layout.document(variable, draws)
+            path = array_path(group.name, variable)
+            location.write(f"{path}/zarr.json", encode_document(document))
+        coordinate = DataArray(("draw",), np.arange(draws))
+        location.write_many(
+            array_items(f"{group.name}/draw", coordinate, layout.encodings["int64"])
+        )
+    if layout.journal == IN_STORE:
+        location.write(*journal_item(layout))
+    elif layout.journal:
+        Path(layout.journal).mkdir(exist_ok=True)
 
 
 # A group that comes later ---------------------------------------------------------------------

@@ -94,17 +94,22 @@ def chunk_key(path: str, index: Sequence[int]) -> str:
     return f"{path}/c.{'.'.join(map(str, index))}"
 
 
-def compose_encoding(dtype: np.dtype[Any], compressors: Any) -> dict[str, Any]:
+def compose_encoding(
+    dtype: np.dtype[Any], compressors: Any, checksum: bool = False
+) -> dict[str, Any]:
     """How zarr stores a dtype with these compressors; "auto" is Blosc lz4 with shuffle.
 
     Blosc lz4 encodes at 4.8 GB/s and, on floats, smaller than zarr's default zstd.
     """
     import zarr
-    from zarr.codecs import BloscCodec
+    from zarr.codecs import BloscCodec, Crc32cCodec
     from zarr.storage import MemoryStore
 
     if isinstance(compressors, str) and compressors == "auto":
         compressors = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")]
+    if checksum:
+        given = compressors if isinstance(compressors, list | tuple) else [compressors]
+        compressors = [*(codec for codec in given if codec is not None), Crc32cCodec()]
     store = MemoryStore()
     try:
         zarr.create_array(
@@ -123,6 +128,15 @@ def compose_encoding(dtype: np.dtype[Any], compressors: Any) -> dict[str, Any]:
     assert buffer is not None
     document = json.loads(buffer.to_bytes())
     return {key: document[key] for key in ("data_type", "fill_value", "codecs")}
+
+
+def drop_consolidated(location: Location) -> bool:
+    """Remove consolidated metadata, which hides what is added later; whether there was any."""
+    document = read_document(location, "") or {}
+    if document.pop("consolidated_metadata", None) is None:
+        return False
+    location.write("zarr.json", encode_document(document))
+    return True
 
 
 # Whole arrays ---------------------------------------------------------------------------------

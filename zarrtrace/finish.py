@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from .coordinates import DataArray
-from .documents import encode_document, group_document, read_document
+from .documents import drop_consolidated, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import JOURNAL, remove_journals
 from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
 from .location import Location
 from .rows import block_value, recorded
-from .warmup import write_array
+from .warmup import resume_split, write_array
 
 
 def require_draws(location: Location, layout: Layout) -> None:
@@ -32,12 +32,22 @@ def require_draws(location: Location, layout: Layout) -> None:
         )
 
 
-def trim(location: Location, layout_file: LayoutFile) -> None:
+def complete(location: Location, layout_file: LayoutFile) -> None:
+    """Do what is left of a split or of `finish`, after it was killed too."""
+    resume_split(location, layout_file)
+    layout = layout_file.current()
+    if layout.closed and not layout.finished:
+        drop_consolidated(location)
+        _trim(location, layout)
+        consolidate(location, layout)
+        layout_file.write(replace(layout, finished=True))
+
+
+def _trim(location: Location, layout: Layout) -> None:
     """Give every array the length of the shortest chain, and every group its attributes.
 
     Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
     """
-    layout = layout_file.current()
     counts = recorded(location, layout)
     for group in layout.groups.values():
         length = int(counts.min()) - group.stored_warmup
@@ -63,7 +73,6 @@ def trim(location: Location, layout_file: LayoutFile) -> None:
                 if path == group.name and len(set(after)) > 1:
                     attrs |= alignment_attrs(after, length)
                 location.write(f"{path}/zarr.json", encode_document(group_document(attrs)))
-    layout_file.write(replace(layout, finished=True))
     remove_journals(location, layout)
     location.delete_tree(JOURNAL)
 
@@ -105,12 +114,3 @@ def consolidate(location: Location, layout: Layout) -> None:
         "metadata": metadata,
     }
     location.write("zarr.json", encode_document(root))
-
-
-def drop_consolidated(location: Location) -> bool:
-    """Remove consolidated metadata, which hides what is added later; whether there was any."""
-    document = read_document(location, "") or {}
-    if document.pop("consolidated_metadata", None) is None:
-        return False
-    location.write("zarr.json", encode_document(document))
-    return True

@@ -4,9 +4,11 @@ In a local directory the buffer is a memory-mapped file, and that file is the wr
 `_sampling_state/journal`: what is in it survives `kill -9`, and readers see it. Elsewhere it is
 plain memory.
 
-A file begins with a header of 64 bytes (8 bytes of magic, the published count as an int64, zeros);
-the rows of each variable follow in the order of definition, each at a multiple of 64 bytes, shaped
-(chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are those of its draws below the
+A file begins with a header of 64 bytes: 8 bytes of magic, the published count as an int64, the 16
+bytes of the machine's boot id, the count at the last msync as an int64, 1 as an int64 when draws
+shall survive power loss, zeros. After power loss (another boot id) of such a journal the count of
+the last msync holds. The rows of each variable follow in the order of definition, each at a
+multiple of 64 bytes, shaped (chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are those of its draws below the
 count; when its last draw is published, the chunk itself has been written. Strings have no fixed
 size and stay out of the file: their chunks are written with every draw.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import math
 import mmap
 import os
@@ -27,7 +30,7 @@ import numpy as np
 
 from .chunks import fill_value
 from .documents import PLAIN, array_document, encode_document
-from .errors import ChainBusyError, DamagedTraceError, NotWritableError
+from .errors import DamagedTraceError, NotWritableError
 from .layout import STATE, Layout
 from .location import Location
 from .schema import Variable
@@ -38,8 +41,10 @@ except ImportError:  # Windows: no flock; buffers stay in memory there.
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = f"{STATE}/journal"
+IN_STORE = "store"
 MAGIC = b"zarrtrc1"
 _HEADER = 64
+_COUNT, _BOOT, _SYNCED, _DURABLE = 1, 2, 4, 5  # in words of 8 bytes
 _ALIGNMENT = 64
 
 Buffer = bytearray | mmap.mmap
@@ -67,9 +72,16 @@ def journal_item(layout: Layout) -> tuple[str, bytes]:
     return f"{JOURNAL}/zarr.json", encode_document(document)
 
 
+def journal_directory(location: Location, layout: Layout) -> Path | None:
+    """Where the journals of a trace are: in its store, elsewhere on this machine, or nowhere."""
+    if layout.journal == IN_STORE:
+        return None if location.path is None else location.path / JOURNAL
+    return Path(layout.journal) if layout.journal else None
+
+
 def journal_file(directory: Path, block: int) -> Path:
-    """The chunk file of one writer."""
-    return directory / JOURNAL / f"c.{block}.0"
+    """The file of one writer, named as its chunk."""
+    return directory / f"c.{block}.0"
 
 
 def _place_rows(layout: Layout) -> tuple[list[tuple[Variable, int]], int]:
@@ -98,9 +110,10 @@ class Journal:
     def __init__(
         self, layout: Layout, buffer: Buffer, path: Path | None, descriptor: int | None
     ) -> None:
-        self.path = path
         self._descriptor = descriptor
-        self._count = memoryview(buffer)[8:16].cast("q")
+        self.path = path
+        self._buffer = buffer
+        self._header = memoryview(buffer)[:_HEADER].cast("q")
         self.rows: dict[str, np.ndarray[Any, Any]] = {}
         for variable, start in _place_rows(layout)[0]:
             shape = layout.chunk_shape(variable)
@@ -111,11 +124,23 @@ class Journal:
     @property
     def count(self) -> int:
         """Draws published: whatever happens to the process, they are there."""
-        return self._count[0]
+        return self._header[_COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
-        self._count[0] = value
+        self._header[_COUNT] = value
+
+    def make_durable(self) -> None:
+        """Return when the published draws survive power loss."""
+        if isinstance(self._buffer, mmap.mmap):
+            # First the rows, then the count that says how many of them are there.
+            count = self.count
+            self._buffer.flush()
+            self._header[_SYNCED] = count
+            self._buffer.flush(0, mmap.PAGESIZE)
+
+    def __del__(self) -> None:
+        self.close()
 
     @property
     def survives(self) -> bool:
@@ -139,7 +164,7 @@ class Journal:
 
         Raises
         ------
-        ChainBusyError
+        BlockingIOError
             Another writer, in this process or another, holds the lock.
         NotWritableError
             There is no room for the file.
@@ -150,7 +175,7 @@ class Journal:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                journal = cls._create(layout, path, size, fill)
+                journal = cls._create(layout, path, size, fill, os.link)
                 if journal is None:
                     continue
                 return journal
@@ -158,12 +183,7 @@ class Journal:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
-                chains = layout.chains_of(block)
-                raise ChainBusyError(
-                    f"{chain_label(chains)} of {directory}: another writer is recording; a chain "
-                    f"has one writer at a time: close() that one, or end its process",
-                    chain=chains[0],
-                ) from None
+                raise
             # The file may have been removed between opening and locking.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -172,11 +192,32 @@ class Journal:
         if os.fstat(descriptor).st_size != size:
             os.close(descriptor)
             raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
-        return cls(layout, _map(path, size), path, descriptor)
+        journal = cls(layout, _map(path, size), path, descriptor)
+        with open(path, "rb", buffering=0) as file:
+            journal.count = _count_in(file.read(_HEADER))
+        journal._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
+        return journal
+
+    def replaced(self, layout: Layout, fill: Callable[[Journal], None]) -> Journal:
+        """Other rows and another count in place of these, at once for every reader."""
+        if self.path is None:
+            journal = Journal.in_memory(layout)
+            fill(journal)
+            return journal
+        size = journal_bytes(layout) * layout.chains_per_chunk
+        created = Journal._create(layout, self.path, size, fill, os.replace)
+        assert created is not None
+        self.close()
+        return created
 
     @classmethod
     def _create(
-        cls, layout: Layout, path: Path, size: int, fill: Callable[[Journal], None]
+        cls,
+        layout: Layout,
+        path: Path,
+        size: int,
+        fill: Callable[[Journal], None],
+        appear: Callable[[Path, Path], None],
     ) -> Journal | None:
         """New mapped rows, filled and locked before they appear; None when another was faster."""
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
@@ -184,13 +225,16 @@ class Journal:
         try:
             # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
             _reserve(descriptor, size)
-            os.pwrite(descriptor, MAGIC, 0)
+            os.pwrite(descriptor, MAGIC + bytes(8) + _boot_id(), 0)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             journal = cls(layout, _map(partial, size), path, descriptor)
             journal._clear(layout)
             fill(journal)
+            journal._header[_DURABLE] = layout.durable
+            if layout.durable:
+                journal.make_durable()
             try:
-                os.link(partial, path)
+                appear(partial, path)
             except FileExistsError:
                 journal.close()
                 return None
@@ -235,28 +279,39 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def remove(self) -> None:
-        """Remove the file, under the lock."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-        self.close()
-
 
 def read_count(directory: Path, block: int) -> int | None:
     """The published count in a writer's journal, or None when it has none."""
     try:
         with open(journal_file(directory, block), "rb", buffering=0) as file:
-            header = file.read(16)
+            return _count_in(file.read(_HEADER))
     except FileNotFoundError:
         return None
-    return int.from_bytes(header[8:16], "little", signed=True)
+
+
+def _count_in(header: bytes) -> int:
+    """The published count, or the one of the last msync when power was lost since."""
+    words = memoryview(header.ljust(_HEADER, b"\0")).cast("q")
+    if words[_DURABLE] and header[_BOOT * 8 : _BOOT * 8 + 16] != _boot_id():
+        return words[_SYNCED]
+    return words[_COUNT]
+
+
+@functools.cache
+def _boot_id() -> bytes:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return uuid.UUID(file.read().strip()).bytes
+    except (OSError, ValueError):
+        return bytes(16)
 
 
 def remove_journals(location: Location, layout: Layout) -> None:
     """Remove the journals of every writer; all their draws must be in the chunks."""
-    if location.path is not None:
+    directory = journal_directory(location, layout)
+    if directory is not None:
         for block in range(layout.blocks):
-            journal_file(location.path, block).unlink(missing_ok=True)
+            journal_file(directory, block).unlink(missing_ok=True)
 
 
 def _map(path: Path, size: int) -> mmap.mmap:

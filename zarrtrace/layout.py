@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from .checks import as_dtype, check_name, dtype_name
@@ -82,8 +83,11 @@ class Layout:
     name: str
     created_at: str
     library_version: str
-    journal: bool
-    finished: bool = False
+    journal: str  # "store", a directory on another disk, or "" for none
+    flush_every: float  # seconds, where there is no journal
+    durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    closed: bool = False  # takes no more draws
+    finished: bool = False  # and is split, trimmed and consolidated
 
     @property
     def total(self) -> int:
@@ -257,6 +261,9 @@ def to_text(layout: Layout) -> str:
             for key in (
                 "chains", "tune", "draws", "chains_per_chunk", "data_groups", "coords",
                 "encodings", "attrs", "name", "created_at", "library_version", "journal",
+                "flush_every",
+                "durable",
+                "closed",
                 "finished",
             )
         },
@@ -316,7 +323,10 @@ def from_text(text: str, where: str) -> Layout:
             name=str(content["name"]),
             created_at=str(content["created_at"]),
             library_version=str(content["library_version"]),
-            journal=bool(content["journal"]),
+            journal=str(content["journal"]),
+            flush_every=float(content["flush_every"]),
+            durable=bool(content["durable"]),
+            closed=bool(content["closed"]),
             finished=bool(content["finished"]),
         )
         for variable in layout.variables:
@@ -382,11 +392,18 @@ class LayoutFile:
             text = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
             if not isinstance(text, str):
                 raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
+            if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
+                raise DamagedTraceError(
+                    f"{self._location}: the layout in {STATE}/zarr.json is damaged, its checksum "
+                    f"does not match; restore that file from a copy"
+                )
             self._layout = from_text(text, str(self._location))
             self._bytes = bytes(data)
         return self._layout
 
     def write(self, layout: Layout) -> None:
         """Put a new layout in place of the old one, at once for every reader."""
-        document = group_document({_ATTRIBUTE: to_text(layout)})
+        text = to_text(layout)
+        checksum = google_crc32c.value(text.encode())
+        document = group_document({_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": checksum})
         self._location.write(f"{STATE}/zarr.json", encode_document(document))

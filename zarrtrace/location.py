@@ -206,6 +206,21 @@ class Location:
 
         sync(gather())
 
+    def make_durable(self, keys: Iterable[str]) -> None:
+        """Return when what was written under these keys survives power loss.
+
+        On a remote store it does when it is written.
+        """
+        if self.path is None:
+            return
+        paths = [self.path / key for key in keys]
+        for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     def delete(self, key: str) -> None:
         """Remove a key, if it is there."""
         sync(self.store.delete(key))

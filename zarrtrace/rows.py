@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .chunks import ChunkCodec
-from .errors import DamagedTraceError
-from .journal import Journal, chain_label, read_count
+from .errors import DamagedTraceError, TraceError
+from .journal import Journal, chain_label, journal_directory, read_count
 from .layout import (
     STAGING,
     STATE,
@@ -58,9 +58,10 @@ def staged(path: str) -> str:
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain, warmup included."""
     counts = np.zeros(layout.chains, dtype=np.int64)
+    directory = journal_directory(location, layout)
     without_journal = []
     for block in range(layout.blocks):
-        count = read_count(location.path, block) if location.path is not None else None
+        count = read_count(directory, block) if directory is not None else None
         if count is None:
             without_journal.append(block)
         else:
@@ -135,6 +136,7 @@ class RowReader:
         self._variable = variable
         self._block = block
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+        self._directory = journal_directory(location, layout)
         self._moving = group.moving_to is not None and variable.name not in group.moved
         moved = group.moving_to is not None and variable.name in group.moved
         boundary = group.moving_to if moved else group.stored_warmup
@@ -162,10 +164,15 @@ class RowReader:
         self, segment: Segment, chunk: int, covered: range, rows: slice
     ) -> np.ndarray[Any, Any]:
         """Some rows of one chunk: from the journal while the chunk is being filled."""
-        directory = self._location.path
-        if self._layout.journal and directory is not None and not self._variable.is_text:
-            journal = Journal.for_reading(self._layout, directory, self._block)
+        if self._directory is not None and not self._variable.is_text:
+            journal = Journal.for_reading(self._layout, self._directory, self._block)
             if journal is not None and journal.count < covered.stop:
+                if journal.count < covered.start + rows.stop:
+                    raise TraceError(
+                        f"{chain_label(self._layout.chains_of(self._block))} of {self._location} "
+                        f"went back to its checkpoint at draw {journal.count} since this view was "
+                        f"made; ask the trace for it again"
+                    )
                 copied = journal.rows[self._variable.label][:, rows].copy()
                 # Published in full meanwhile: these may be rows of the next chunk.
                 if journal.count < covered.stop:

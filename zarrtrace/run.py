@@ -1,21 +1,26 @@
-"""The chains of a trace on processes of their own, or on any executor.
+"""The chains of a trace, each in a process of its own, or on any executor.
 
-Here each chain has a process: one that raises, or is killed, takes no other with it. Progress
-is read from the trace, as anyone could read it.
+A process is a fresh interpreter that is sent the function by value: nothing depends on how
+multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. One that
+raises, or is killed, takes no other with it; when this process dies, they end too. Progress is
+read from the trace, as anyone could read it.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
-from multiprocessing import connection
-from multiprocessing.context import BaseContext
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cloudpickle
@@ -26,7 +31,11 @@ from .trace import Trace
 Block = int | range
 ChainFunction = Callable[[Any, Trace], object]
 
-_REFRESH = 0.2  # seconds between two looks at the trace
+_LOOK_EVERY = 0.1  # seconds
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from zarrtrace.run import run_chain; run_chain(sys.argv[2])"
+)
 
 
 def run(
@@ -34,7 +43,6 @@ def run(
     trace: Trace,
     *,
     processes: int | None = None,
-    start_method: str | None = None,
     executor: Executor | None = None,
     progress: bool = True,
 ) -> None:
@@ -45,15 +53,14 @@ def run(
     chain_function : callable
         `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`, asks
         `writer.resume()` where to begin, and records up to `trace.tune + trace.draws` draws. With
-        `chains_per_chunk` it is given a range of chains. May be defined in a notebook.
+        `chains_per_chunk` it is given a range of chains. It may be a lambda, a closure, or
+        defined in a notebook.
     trace : Trace
         Open for writing, and not in memory.
     processes : int, optional
         Chains at the same time; as many as there are cores by default.
-    start_method : "fork", "forkserver" or "spawn", optional
-        As in `multiprocessing`, whose default it has.
     executor : concurrent.futures.Executor, optional
-        Where to run the chains instead: a thread pool, Dask, MPI. It must be able to send
+        Where to run the chains instead: threads, Dask, MPI. It must be able to send
         `chain_function`.
     progress : bool, default True
         Whether to show a bar for each chain.
@@ -69,27 +76,22 @@ def run(
     trace._location.require_writable()
     total = trace.tune + trace.draws
     counts = trace.recorded
-    missing = [
-        block
-        for block in trace.blocks
-        if counts[block if isinstance(block, int) else block[0]] < total
-    ]
+    missing = [block for block in trace.blocks if counts[_first(block)] < total]
     if not missing:
         return
-    with _bars(trace, missing, progress):
+    with _bars(trace, missing, progress) as refresh:
         if executor is not None:
-            failures = _run_on_executor(chain_function, trace, missing, executor)
+            failures = _run_on_executor(chain_function, trace, missing, executor, refresh)
+        elif trace._location.in_memory:
+            raise NotShareableError(
+                "a trace in memory cannot be written by other processes; create it with a path, "
+                "or pass executor=concurrent.futures.ThreadPoolExecutor()"
+            )
         else:
-            if trace._location.in_memory:
-                raise NotShareableError(
-                    "a trace in memory cannot be written by other processes; create it with a "
-                    "path, or pass executor=concurrent.futures.ThreadPoolExecutor()"
-                )
             limit = processes if processes is not None else os.cpu_count() or 1
             if not isinstance(limit, int) or limit < 1:
                 raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
-            context = multiprocessing.get_context(start_method)
-            failures = _run_on_processes(chain_function, trace, missing, limit, context)
+            failures = _run_on_processes(chain_function, trace, missing, limit, refresh)
     if failures:
         raise _failed(trace, failures, len(missing))
 
@@ -99,13 +101,13 @@ def _first(block: Block) -> int:
 
 
 def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedError:
+    counts = trace.recorded
     lines = [f"{len(failures)} of {tried} chains failed; the draws of all of them are kept:"]
     for chain, report in sorted(failures.items()):
         lines.append(
-            f"  chain {chain} after {trace.recorded[chain]} draws: "
-            f"{report.strip().splitlines()[-1]}"
+            f"  chain {chain} after {counts[chain]} draws: {report.strip().splitlines()[-1]}"
         )
-    lines.append("Their tracebacks follow. Mend the cause and call run() again to go on.")
+    lines.append("Mend the cause and call run() again: it goes on from there.")
     error = ChainsFailedError("\n".join(lines), failures)
     for chain, report in sorted(failures.items()):
         error.add_note(f"\nchain {chain}:\n{report.rstrip()}")
@@ -120,95 +122,127 @@ def _run_on_processes(
     trace: Trace,
     blocks: list[Block],
     limit: int,
-    context: BaseContext,
+    refresh: Callable[[], None],
 ) -> dict[int, str]:
-    # cloudpickle: functions of a notebook, which plain pickle cannot send.
-    payload = cloudpickle.dumps((chain_function, trace))
     waiting = list(reversed(blocks))
-    running: dict[Any, tuple[Block, Any, connection.Connection]] = {}
+    running: dict[Block, subprocess.Popen[bytes]] = {}
     failures: dict[int, str] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < limit:
-                block = waiting.pop()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(  # type: ignore[attr-defined]
-                    target=_chain_process,
-                    args=(payload, block, sender),
-                    name=f"zarrtrace chain {_first(block)}",
-                )
-                process.start()
-                sender.close()
-                running[process.sentinel] = block, process, receiver
-            for sentinel in connection.wait(list(running)):
-                block, process, receiver = running.pop(sentinel)
-                process.join()
-                report = _report(process, receiver)
-                if report is not None:
-                    failures[_first(block)] = report
-    except BaseException:
-        _stop(running)
-        raise
+    with tempfile.TemporaryDirectory(prefix="zarrtrace-") as folder:
+        reports = Path(folder)
+        try:
+            while waiting or running:
+                while waiting and len(running) < limit:
+                    block = waiting.pop()
+                    running[block] = _start(chain_function, trace, block, reports)
+                _wait(running)
+                for block, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[block]
+                        report = _report(process, reports, block)
+                        if report:
+                            failures[_first(block)] = report
+                refresh()
+        finally:
+            _stop(running)
     return failures
 
 
-def _report(process: Any, receiver: connection.Connection) -> str | None:
-    """The traceback a process has sent, or how it died without sending one."""
-    try:
-        with receiver:
-            report: str | None = receiver.recv()
-            return report
-    except EOFError:
-        code = process.exitcode
-        if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
-        return f"the process ended with exit code {code}"
+def _start(
+    chain_function: ChainFunction, trace: Trace, block: Block, reports: Path
+) -> subprocess.Popen[bytes]:
+    """Start the process of a chain; its standard input stays open as long as this process lives."""
+    payload = cloudpickle.dumps((chain_function, block, trace))
+    report = _report_file(reports, block)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _START, json.dumps(sys.path), str(report)], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    # One that has ended already says so by its exit code.
+    with suppress(BrokenPipeError):
+        process.stdin.write(len(payload).to_bytes(8, "little") + payload)
+        process.stdin.flush()
+    return process
 
 
-def _stop(running: dict[Any, tuple[Block, Any, connection.Connection]]) -> None:
+def _wait(running: dict[Block, subprocess.Popen[bytes]]) -> None:
+    """Return when a process has ended, or after a moment."""
+    with suppress(subprocess.TimeoutExpired):
+        next(iter(running.values())).wait(_LOOK_EVERY)
+
+
+def _report_file(reports: Path, block: Block) -> Path:
+    return reports / f"chain-{_first(block)}.txt"
+
+
+def _report(process: subprocess.Popen[bytes], reports: Path, block: Block) -> str:
+    """The traceback of a process, or how it died without leaving one; "" when all went well."""
+    assert process.stdin is not None
+    process.stdin.close()
+    file = _report_file(reports, block)
+    if file.exists():
+        return file.read_text()
+    if process.returncode < 0:
+        return f"killed by {signal.Signals(-process.returncode).name}"
+    return f"the process ended with exit code {process.returncode}"
+
+
+def _stop(running: dict[Block, subprocess.Popen[bytes]]) -> None:
     """Ask every chain to end; each closes its writer on the way out."""
-    for _, process, _ in running.values():
+    for process in running.values():
         process.terminate()
-    for _, process, receiver in running.values():
-        process.join()
-        receiver.close()
+    for process in running.values():
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
-def _chain_process(payload: bytes, block: Block, sender: connection.Connection) -> None:
+def run_chain(report_file: str) -> None:
+    """Run one chain in this process, which `run` has started: what it does, it reads from stdin."""
     # Ctrl-C reaches the whole process group, and the parent decides: it sends SIGTERM once, which
     # ends the chain as Ctrl-C would.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
-    report = None
+    report = ""
     try:
-        chain_function, trace = cloudpickle.loads(payload)
+        payload = sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(8), "little"))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        chain_function, block, trace = cloudpickle.loads(payload)
         chain_function(block, trace)
     except KeyboardInterrupt:
         report = "KeyboardInterrupt"
     except BaseException:
         report = traceback.format_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with sender:
-        sender.send(report)
+    Path(report_file).write_text(report)
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    # The parent never writes again: what comes is the end of the file, when it ends.
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 # Any executor -----------------------------------------------------------------------------
 
 
 def _run_on_executor(
-    chain_function: ChainFunction, trace: Trace, blocks: list[Block], executor: Executor
+    chain_function: ChainFunction,
+    trace: Trace,
+    blocks: list[Block],
+    executor: Executor,
+    refresh: Callable[[], None],
 ) -> dict[int, str]:
     futures: dict[Future[object], Block] = {
         executor.submit(chain_function, block, trace): block for block in blocks
     }
     try:
-        # Not as_completed: Dask's futures and MPI's are waited for in the same way.
-        wait(futures)
+        while wait(futures, timeout=_LOOK_EVERY).not_done:
+            refresh()
     except BaseException:
         for future in futures:
             future.cancel()
@@ -225,10 +259,10 @@ def _run_on_executor(
 
 
 @contextmanager
-def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[None]:
-    """A bar for each chain, moved by a thread that reads the trace."""
+def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[], None]]:
+    """A bar for each chain; gives a function that moves them to where the trace is."""
     if not shown:
-        yield
+        yield lambda: None
         return
     from rich.progress import (
         BarColumn,
@@ -239,6 +273,7 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[None]:
         TimeRemainingColumn,
     )
 
+    total = trace.tune + trace.draws
     display = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -246,10 +281,11 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[None]:
         TextColumn("{task.fields[phase]:<8}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        # No thread of its own: this one looks at the trace and draws.
+        auto_refresh=False,
     )
-    total = trace.tune + trace.draws
     tasks = {
-        _first(block): display.add_task(_name(block), total=total, phase="waiting")
+        _first(block): display.add_task(_name(block), start=False, total=total, phase="waiting")
         for block in blocks
     }
 
@@ -257,24 +293,17 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[None]:
         counts = trace.recorded
         for chain, task in tasks.items():
             count = int(counts[chain])
+            if count and not display.tasks[task].started:
+                display.start_task(task)
             phase = "warmup" if count < trace.tune else "sampling"
             phase = "done" if count == total else "waiting" if not count else phase
             display.update(task, completed=count, phase=phase)
+        display.refresh()
 
-    done = threading.Event()
-
-    def follow() -> None:
-        while not done.wait(_REFRESH):
-            refresh()
-
-    follower = threading.Thread(target=follow, name="zarrtrace progress", daemon=True)
     with display:
-        follower.start()
         try:
-            yield
+            yield refresh
         finally:
-            done.set()
-            follower.join()
             refresh()
 
 

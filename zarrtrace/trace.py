@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import creation, warmup
 from . import finish as finishing
+from .claim import require_free
+from .documents import drop_consolidated
 from .errors import (
     ChainBusyError,
     ChainError,
@@ -18,11 +22,11 @@ from .errors import (
     NotWritableError,
     TraceNotFoundError,
 )
-from .journal import journal_file
+from .journal import journal_directory, journal_file
 from .layout import STATE, Layout, LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
-from .writer import ChainWriter, require_no_writer
+from .writer import ChainWriter
 
 if TYPE_CHECKING:
     import arviz
@@ -49,6 +53,10 @@ def create(
     chains_per_chunk: int = 1,
     draws_per_chunk: int | None = None,
     compressors: Any = "auto",
+    checksum: bool = False,
+    journal: bool | str | os.PathLike[str] = True,
+    flush_every: float = 10.0,
+    durability: Literal["process", "disk"] = "process",
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **groups: Definition,
@@ -83,6 +91,16 @@ def create(
         Draws in one chunk of every variable that does not say itself; chosen by size by default.
     compressors : optional
         What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
+    checksum : bool, default False
+        Whether each chunk carries a crc32c, so that `zarrtrace check` finds every flipped bit.
+    journal : bool or path, default True
+        Where draws are kept until their chunk is full: in the store when that is a local
+        directory; in another directory on this machine, whatever the store; or, with False and
+        where a store cannot be mapped, in memory, flushed by chunk and every `flush_every` seconds.
+    flush_every : float, default 10
+        Seconds of draws that a killed process may lose where there is no journal.
+    durability : "process" or "disk"
+        What recorded draws survive: the process, or at each checkpoint and flush power loss too.
     overwrite : bool, default False
         Whether a trace that is there may be removed. Nothing but a trace is ever removed.
     storage_options : mapping, optional
@@ -115,6 +133,10 @@ def create(
         chains_per_chunk=chains_per_chunk,
         draws_per_chunk=draws_per_chunk,
         compressors=compressors,
+        checksum=checksum,
+        journal=journal,
+        flush_every=flush_every,
+        durability=durability,
     )
     creation.make_room(location, overwrite)
     return Trace(location, creation.write(location, plan))
@@ -133,7 +155,7 @@ def open(
     store : str, path or zarr.abc.store.Store
         Where it is; a finished trace may also be a `.zip` file of its directory.
     mode : "r" or "a"
-        Read-only, or to write on. "a" finishes a split that was interrupted.
+        Read-only, or to write on. "a" does what is left of a split or a finish that was killed.
 
     Raises
     ------
@@ -156,8 +178,8 @@ def open(
         layout = layout_file.current()
     except TraceNotFoundError:
         raise TraceNotFoundError(_what_is_there(location)) from None
-    if mode == "a" and layout.splitting:
-        warmup.resume_split(location, layout_file)
+    if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
+        finishing.complete(location, layout_file)
     return Trace(location, layout_file)
 
 
@@ -229,7 +251,7 @@ class Trace:
 
     # Writing ------------------------------------------------------------------------------
 
-    def writer(self, chains: int | range | Sequence[int]) -> ChainWriter:
+    def writer(self, chains: int | range | Sequence[int], *, force: bool = False) -> ChainWriter:
         """The writer of one chain, or of a block of chains that are drawn together.
 
         Parameters
@@ -237,16 +259,21 @@ class Trace:
         chains : int, range or sequence of int
             A chain; or, with `chains_per_chunk`, one of `trace.blocks`, such as `range(0, 32)`.
 
+        force : bool, default False
+            Whether to take the place of a writer on another host that still seems to live. On the
+            same host a living writer keeps its place, and a dead one's is taken without asking.
+
         Raises
         ------
         ChainError
             There is no such chain, or these chains are no block.
         ChainBusyError
-            Another writer records them.
+            Another writer records them; the message says which process on which host.
         NotWritableError, FinishedError
             The trace is read-only or finished.
         """
-        return ChainWriter(self._location, self._layout_file, self._block_of(chains))
+        block = self._block_of(chains)
+        return ChainWriter(self._location, self._layout_file, block, force=force)
 
     def _block_of(self, chains: int | range | Sequence[int]) -> int:
         layout = self._layout
@@ -295,13 +322,37 @@ class Trace:
             A chain has fewer than `n` draws.
         """
         names = [groups] if isinstance(groups, str) else groups
-        self._location.require_writable()
-        self._settle(n, names)
-        warmup.resume_split(self._location, self._layout_file)
-        if self.finished:
-            finishing.drop_consolidated(self._location)
-            finishing.trim(self._location, self._layout_file)
-            finishing.consolidate(self._location, self._layout)
+
+        def split(layout: Layout) -> Layout:
+            planned = warmup.plan_split(self._location, layout, n, names)
+            return replace(planned, finished=layout.finished and not planned.splitting)
+
+        self._change_layout(split)
+        finishing.complete(self._location, self._layout_file)
+
+    def extend(self, draws: int) -> Trace:
+        """Make room for more draws in every chain, in a finished trace too.
+
+        Parameters
+        ----------
+        draws : int
+            How many more each chain shall have; `run` or the writers record them after those
+            that are there, from the last checkpoint.
+
+        Returns
+        -------
+        Trace
+            This trace, no longer finished.
+        """
+        if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
+            raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
+
+        def longer(layout: Layout) -> Layout:
+            return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
+
+        self._change_layout(longer)
+        creation.make_longer(self._location, self._layout)
+        return self
 
     def finish(self) -> None:
         """Finish the trace: split if that is not done, trim to what was recorded, consolidate.
@@ -318,45 +369,41 @@ class Trace:
         IncompleteTraceError
             A chain has no draw after warmup.
         """
-        self._location.require_writable()
+
+        def close(layout: Layout) -> Layout:
+            finishing.require_draws(self._location, layout)
+            planned = warmup.plan_split(self._location, layout)
+            return replace(planned, closed=True, finished=False)
+
         if not self.finished:
-            finishing.require_draws(self._location, self._layout)
-            self._settle(None, None)
-            warmup.resume_split(self._location, self._layout_file)
-            finishing.trim(self._location, self._layout_file)
-        finishing.consolidate(self._location, self._layout)
+            self._change_layout(close)
+            finishing.complete(self._location, self._layout_file)
 
-    def _settle(self, n: int | None, groups: Iterable[str] | None) -> None:
-        """Put every recorded draw into its chunk, and begin a split while no chain can write."""
+    def _change_layout(self, change: Callable[[Layout], Layout]) -> None:
+        """Put another layout in place while no chain can write and every draw is in its chunk."""
         location, layout_file = self._location, self._layout_file
-        require_no_writer(location)
+        location.require_writable()
+        finishing.complete(location, layout_file)
+        layout = layout_file.current()
+        directory = journal_directory(location, layout)
         with ExitStack() as stack:
-            layout = layout_file.current()
-            if layout.splitting:
-                warmup.resume_split(location, layout_file)
-                layout = layout_file.current()
-            locked = {block for block in range(layout.blocks) if self._has_journal(block)}
-            for block in sorted(locked):
-                writer = ChainWriter(location, layout_file, block)
-                stack.callback(writer.release)
-                writer.flush()
-            planned = warmup.plan_split(location, layout, n, groups)
-            if planned == layout:
-                return
-            layout_file.write(planned)
-            # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+            free = []
             for block in range(layout.blocks):
-                if block not in locked and self._has_journal(block):
-                    layout_file.write(layout)
-                    chain = layout.chains_of(block)[0]
-                    raise ChainBusyError(
-                        f"chain {chain} of {self.path}: a writer opened just now; close() it first",
-                        chain=chain,
-                    )
-
-    def _has_journal(self, block: int) -> bool:
-        path = self._location.path
-        return path is not None and journal_file(path, block).exists()
+                if directory is not None and journal_file(directory, block).exists():
+                    writer = ChainWriter(location, layout_file, block)
+                    stack.callback(writer.release)
+                    writer.flush()
+                else:
+                    require_free(location, layout, block, force=False)
+                    free.append(block)
+            layout_file.write(change(layout))
+            try:
+                # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+                for block in free:
+                    require_free(location, layout, block, force=False)
+            except ChainBusyError:
+                layout_file.write(layout)
+                raise
 
     def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
         """Add a group that is given whole, at any time: predictions, log likelihoods, data.
@@ -377,7 +424,7 @@ class Trace:
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
         """
         self._location.require_writable()
-        again = self.finished and finishing.drop_consolidated(self._location)
+        again = self.finished and drop_consolidated(self._location)
         creation.add_data_group(self._location, self._layout_file, name, data)
         if again:
             finishing.consolidate(self._location, self._layout)

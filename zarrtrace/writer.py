@@ -8,32 +8,42 @@ is not did not happen.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import time
-import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from . import ending
+from .checkpoint import decode_state, encode_state
 from .chunks import ChunkCodec
+from .claim import (
+    BEAT_EVERY,
+    Claim,
+    busy,
+    read_claim,
+    read_text,
+    require_free,
+    write_claim,
+    write_text,
+)
 from .errors import (
     ChainBusyError,
     ChainFullError,
+    DamagedTraceError,
     DrawError,
     FinishedError,
     NotWritableError,
-    TraceError,
 )
-from .journal import Journal, chain_label
-from .layout import STATE, Layout, LayoutFile, variable_key
+from .journal import Journal, chain_label, journal_directory
+from .layout import STATE, LayoutFile, variable_key
 from .location import Location
 from .rows import RowReader, block_value
 from .schema import Variable
 from .values import Target
-
-FLUSH_EVERY = 10.0  # seconds, where draws would be lost with the process
 
 Values = Mapping[str, Any]
 
@@ -52,79 +62,106 @@ class ChainWriter:
         The chains this writer records.
     """
 
-    def __init__(self, location: Location, layout_file: LayoutFile, block: int) -> None:
+    def __init__(
+        self, location: Location, layout_file: LayoutFile, block: int, *, force: bool = False
+    ) -> None:
         layout = layout_file.current()
+        location.require_writable()
         self.chains = layout.chains_of(block)
         self._where = f"{chain_label(self.chains)} of {location}"
-        location.require_writable()
-        if layout.finished:
+        if layout.closed:
             raise FinishedError(
-                f"{location} is finished and takes no more draws; create another trace",
+                f"{location} is finished and takes no more draws; "
+                f"extend(draws=...) makes room for more",
                 chain=self.chains[0],
             )
         self._location = location
+        self._layout = layout
         self._block = block
         self._closed = False
         self._process = os.getpid()
+        self._codecs = {
+            variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+            for variable in layout.variables
+        }
+        self._claim = Claim.new()
+        self._lost_to: Claim | None = None
+        self._journal = self._open_journal(force)
+        try:
+            write_claim(location, layout, block, self._claim)
+            # Nobody changes the layout while a chain is claimed: from here on it stands still.
+            if layout_file.current() is not layout or layout.splitting:
+                raise ChainBusyError(
+                    f"{location} is being split, extended or finished just now; "
+                    f"try again when that is done",
+                    chain=self.chains[0],
+                )
+            if not self._journal.survives and self._holder() != self._claim.token:
+                raise busy(location, layout, block, read_claim(location, layout, block))
+            self._count = self._journal.count
+            self._total = layout.total
+            self._text = self._text_rows()
+        except BaseException:
+            self._give_up_claim()
+            self._journal.close()
+            raise
         self._opened = time.time()
         self._started = block_value(location, "sampling_start_time", block, self._opened)
         self._spent = block_value(location, "sampling_time", block, 0.0)
         self._flushed = time.monotonic()
-        self._codecs = {
-            name: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
-            for name, variable in ((v.label, v) for v in layout.variables)
-        }
-        if layout.journal and location.path is not None:
-            self._journal = Journal.for_writing(layout, location.path, block, self._fill(layout))
-            # A split cannot run while the journal is locked: from here on the layout stands still.
-            current = layout_file.current()
-            if current is not layout:
-                self._journal.close()
-                raise TraceError(f"{location} was split or finished just now; open it again")
-        else:
-            require_no_writer(location, block)
-            self._journal = Journal.in_memory(layout)
-            self._fill(layout)(self._journal)
-        self._layout = layout
-        self._text = self._text_rows(layout)
-        self._count = self._journal.count
-        self._total = layout.total
         # Draws that were there before: resume() says that the sampler knows of them.
         self._acknowledged = self._count == 0
         self._plan_recording()
-        _open_writers.add(self)
+        ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
 
-    def _fill(self, layout: Layout) -> Any:
-        """What gives a new journal its count and the rows of the chunks that are partly filled."""
+    def _open_journal(self, force: bool) -> Journal:
+        location, layout, block = self._location, self._layout, self._block
+        directory = journal_directory(location, layout)
+        if directory is None:
+            require_free(location, layout, block, force)
+            journal = Journal.in_memory(layout)
+            self._fill(journal)
+            return journal
+        try:
+            journal = Journal.for_writing(layout, directory, block, self._fill)
+        except BlockingIOError:
+            raise busy(location, layout, block, read_claim(location, layout, block)) from None
+        claim = read_claim(location, layout, block)
+        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
+        if claim is not None and claim.host != self._claim.host:
+            try:
+                require_free(location, layout, block, force)
+            except ChainBusyError:
+                journal.close()
+                raise
+        return journal
 
-        def fill(journal: Journal) -> None:
-            count = int(block_value(self._location, "draw_idx", self._block, 0))
-            for variable in layout.variables:
-                if not variable.is_text:
-                    self._load_rows(layout, variable, count, journal.rows[variable.label])
-            journal.count = count
+    def _fill(self, journal: Journal) -> None:
+        """Give a new journal its count and the rows of the chunks that are partly filled."""
+        count = int(block_value(self._location, "draw_idx", self._block, 0))
+        for variable in self._layout.variables:
+            if not variable.is_text:
+                self._load_rows(variable, count, journal.rows[variable.label])
+        journal.count = count
 
-        return fill
-
-    def _text_rows(self, layout: Layout) -> dict[str, np.ndarray[Any, Any]]:
+    def _text_rows(self) -> dict[str, np.ndarray[Any, Any]]:
         """The rows of strings, whose place is always in memory."""
         rows: dict[str, np.ndarray[Any, Any]] = {}
-        for variable in layout.variables:
+        for variable in self._layout.variables:
             if variable.is_text:
-                rows[variable.label] = np.full(layout.chunk_shape(variable), "", variable.dtype)
-                self._load_rows(layout, variable, self._journal.count, rows[variable.label])
+                shape = self._layout.chunk_shape(variable)
+                rows[variable.label] = np.full(shape, "", variable.dtype)
+                self._load_rows(variable, self._count, rows[variable.label])
         return rows
 
-    def _load_rows(
-        self, layout: Layout, variable: Variable, count: int, rows: np.ndarray[Any, Any]
-    ) -> None:
+    def _load_rows(self, variable: Variable, count: int, rows: np.ndarray[Any, Any]) -> None:
         """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
-        group = layout.groups[variable.group]
+        group = self._layout.groups[variable.group]
         filled = (count - group.stored_warmup) % variable.draws_per_chunk
         if filled:
-            reader = RowReader(self._location, layout, group, variable, self._block)
+            reader = RowReader(self._location, self._layout, group, variable, self._block)
             segment = reader.segments[-1]
             chunk, covered = segment.place(count, variable.draws_per_chunk)
             rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
@@ -154,7 +191,7 @@ class ChainWriter:
         )
         self._boundary = min(self._boundary, self._total)
         # Below this count record() need not ask whether it may.
-        ready = self._acknowledged and not self._closed
+        ready = self._acknowledged and not self._closed and self._lost_to is None
         self._stop = self._total if ready else -1
 
     # Recording ----------------------------------------------------------------------------
@@ -164,20 +201,117 @@ class ChainWriter:
         """Draws recorded so far, warmup included."""
         return self._count
 
-    def resume(self) -> tuple[int, None]:
-        """Go on where this chain stopped.
+    def resume(self, like: Any = None) -> tuple[int, Any]:
+        """Go on where this chain stopped: at its last checkpoint, or after its last draw.
+
+        Draws after the checkpoint are dropped: the sampler will draw them again. A chain that has
+        all its draws is never shortened.
+
+        Parameters
+        ----------
+        like : optional
+            A state of the same structure, whose NamedTuples and dataclasses the state shall have;
+            without it their fields come as dictionaries.
 
         Returns
         -------
         draws : int
-            How many are recorded, warmup included: the next `record()` adds to them.
-        state : None
-            Kept for the sampler's state.
+            How many are kept, warmup included: the next `record()` adds to them.
+        state : object or None
+            What `checkpoint()` was given after that many draws; None when there was none.
+
+        Raises
+        ------
+        DamagedTraceError
+            The checkpoint cannot be read, or belongs to a draw that is not there.
         """
         self._require_open()
+        draws, state = self._read_checkpoint(like)
+        if draws < self._count:
+            self._go_back(draws)
         self._acknowledged = True
         self._set_boundary()
-        return self._count, None
+        return self._count, state
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep the sampler's state together with the draws recorded so far, atomically.
+
+        After a kill there is this checkpoint or the one before, never half of one, and the draw
+        it belongs to is there.
+
+        Parameters
+        ----------
+        state
+            Nested dictionaries, lists, tuples, NamedTuples and dataclasses of numbers, strings,
+            bytes, None, bools and arrays. Kept bit for bit, without pickle.
+
+        Raises
+        ------
+        InvalidInputError
+            Something in it cannot be stored; the checkpoint before stays.
+        """
+        if self._stop < 0:
+            self._require_recordable(0)
+        text = f'{{"draw":{self._count},"state":{encode_state(state)}}}'
+        if not self._journal.survives:
+            self.flush()
+        elif self._layout.durable:
+            self._journal.make_durable()
+        write_text(self._location, self._layout, "state", self._block, text)
+        if self._layout.durable:
+            self._location.make_durable([f"{STATE}/state/c.{self._block}"])
+
+    def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
+        """The draw to go on from, and the state there."""
+        text = read_text(self._location, self._layout, "state", self._block)
+        if not text:
+            return self._count, None
+        try:
+            content = json.loads(text)
+            draws = int(content["draw"])
+            if draws != self._count == self._total:
+                return self._count, None
+            state = decode_state(content["state"], like)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedTraceError(
+                f"{self._where}: its checkpoint cannot be read ({error}); `zarrtrace repair` "
+                f"drops it, and the chain goes on after its last draw without a state",
+                chain=self.chains[0],
+            ) from error
+        if not 0 <= draws <= self._count:
+            raise DamagedTraceError(
+                f"{self._where}: its checkpoint belongs to draw {draws}, but {self._count} are "
+                f"there; `zarrtrace repair` drops it, and the chain goes on without a state",
+                chain=self.chains[0],
+                draw=draws,
+            )
+        return draws, state
+
+    def _go_back(self, draws: int) -> None:
+        """Drop the draws from `draws` on."""
+        rows = self._rows
+
+        def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
+            offset = self._layout.groups[variable.group].stored_warmup
+            length = variable.draws_per_chunk
+            if (draws - offset) // length == (self._count - offset) // length:
+                target[...] = rows[variable.label]
+            else:
+                self._load_rows(variable, draws, target)
+
+        def fill(journal: Journal) -> None:
+            for variable in self._layout.variables:
+                if not variable.is_text:
+                    load(variable, journal.rows[variable.label])
+            journal.count = draws
+
+        self._journal = self._journal.replaced(self._layout, fill)
+        for variable in self._layout.variables:
+            if variable.is_text:
+                load(variable, self._text[variable.label])
+        self._count = draws
+        self._publish(draws)
+        self._plan_recording()
 
     def record(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
@@ -278,11 +412,11 @@ class ChainWriter:
             self._write_chunks(count, complete_only=count < self._total)
         if self._text and self._journal.survives:
             self._write_text(count)
-        self._count = count
-        if self._journal.survives:
-            self._journal.count = count
-        elif time.monotonic() - self._flushed > FLUSH_EVERY or count == self._total:
-            self.flush()
+        self._count = self._journal.count = count
+        if not self._journal.survives:
+            late = time.monotonic() - self._flushed > self._layout.flush_every
+            if late and count != self._total:
+                self.flush()
         if count == self._boundary:
             self._set_boundary()
             if count == self._total:
@@ -296,7 +430,10 @@ class ChainWriter:
         Not needed for safety in a local directory: there each draw is safe already.
         """
         self._require_open()
+        self._require_claim()
         self._write_chunks(self._count, complete_only=False)
+        if self._layout.durable:
+            self._journal.make_durable()
         self._publish(self._count)
 
     def close(self) -> None:
@@ -310,10 +447,36 @@ class ChainWriter:
 
     def release(self) -> None:
         """End the writer without flushing; what the journal holds stays there."""
+        if self._closed:
+            return
         self._closed = True
         self._stop = -1
-        self._journal.close()
-        _open_writers.discard(self)
+        try:
+            self._give_up_claim()
+        finally:
+            self._journal.close()
+            ending.forget(self)
+
+    def _give_up_claim(self) -> None:
+        # In a forked child it goes on being the parent's.
+        if os.getpid() == self._process and self._holder() == self._claim.token:
+            write_claim(self._location, self._layout, self._block, None)
+
+    def beat(self) -> None:
+        """Show other hosts that this writer lives."""
+        claim = read_claim(self._location, self._layout, self._block)
+        if self._closed:
+            return
+        if claim is not None and claim.token != self._claim.token:
+            self._lost_to = claim
+            self._stop = -1
+            return
+        self._claim = self._claim.beating()
+        write_claim(self._location, self._layout, self._block, self._claim)
+
+    def _holder(self) -> str | None:
+        claim = read_claim(self._location, self._layout, self._block)
+        return None if claim is None else claim.token
 
     def _write_chunks(self, count: int, *, complete_only: bool) -> None:
         """Write the chunks that `count` completes, or also those it has partly filled."""
@@ -323,7 +486,7 @@ class ChainWriter:
                 filled = (count - target.offset) % target.length
                 if count > target.offset and (filled == 0 or not complete_only):
                     items.append((target.variable, count - 1, filled or target.length))
-        self._location.write_many(self._encoded(items))
+        self._write(items)
 
     def _write_text(self, count: int) -> None:
         """Write the partly filled chunks of the strings: they have no rows in the journal."""
@@ -333,7 +496,15 @@ class ChainWriter:
                 filled = (count - target.offset) % target.length
                 if target.variable.is_text and filled:
                     items.append((target.variable, count - 1, filled))
-        self._location.write_many(self._encoded(items))
+        self._write(items)
+
+    def _write(self, items: list[tuple[Variable, int, int]]) -> None:
+        encoded = self._encoded(items)
+        if self._layout.durable:
+            encoded = list(encoded)
+        self._location.write_many(encoded)
+        if self._layout.durable:
+            self._location.make_durable(key for key, _ in encoded)
 
     def _encoded(self, items: Iterable[tuple[Variable, int, int]]) -> Iterable[tuple[str, bytes]]:
         for variable, draw, filled in items:
@@ -353,13 +524,17 @@ class ChainWriter:
         self._flushed = time.monotonic()
         self._spent += now - self._opened
         self._opened = now
+        keys = []
         for name, value in (
             ("sampling_start_time", np.float64(self._started)),
             ("sampling_time", np.float64(self._spent)),
             ("draw_idx", np.int64(count)),
         ):
             values = np.full(self._layout.chains_per_chunk, value)
-            self._location.write(f"{STATE}/{name}/c.{self._block}", values.tobytes())
+            keys.append(f"{STATE}/{name}/c.{self._block}")
+            self._location.write(keys[-1], values.tobytes())
+        if self._layout.durable:
+            self._location.make_durable(keys)
 
     # Refusing -----------------------------------------------------------------------------
 
@@ -376,8 +551,23 @@ class ChainWriter:
                 chain=self.chains[0],
             )
 
+    def _require_claim(self) -> None:
+        """Refuse to write when another writer has taken this chain."""
+        claim = read_claim(self._location, self._layout, self._block)
+        if claim is not None and claim.token != self._claim.token:
+            self._lost_to = claim
+            self._stop = -1
+        if self._lost_to is not None:
+            raise ChainBusyError(
+                f"{self._where}: its place was taken by {self._lost_to}; what this writer has "
+                f"flushed is kept, the rest belongs to the other",
+                chain=self.chains[0],
+            )
+
     def _require_recordable(self, draws: int = 1) -> None:
         self._require_open()
+        if self._lost_to is not None:
+            self._require_claim()
         if not self._acknowledged:
             raise NotWritableError(
                 f"{self._where}: {self._count} draws are there from before; call "
@@ -439,28 +629,3 @@ class ChainWriter:
             "a writer stays in the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
-
-
-def require_no_writer(location: Location, block: int | None = None) -> None:
-    """Refuse when this process has an open writer, where there is no lock that would tell."""
-    for writer in list(_open_writers):
-        same = writer._location.store == location.store
-        if same and block in (None, writer._block) and not writer._journal.survives:
-            raise ChainBusyError(
-                f"{writer._where}: another writer is recording; a chain has one writer at a time: "
-                f"close() that one first",
-                chain=writer.chains[0],
-            )
-
-
-_open_writers: weakref.WeakSet[ChainWriter] = weakref.WeakSet()
-
-
-def _release_in_child() -> None:
-    # The chain goes on belonging to the parent.
-    for writer in list(_open_writers):
-        writer.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_in_child)

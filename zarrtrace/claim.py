@@ -1,0 +1,166 @@
+"""Who records a chain: one claim per writer, in `_sampling_state/writer`.
+
+On one machine the lock on the journal decides, and death frees it. The claim says who holds it,
+and decides where there is no lock, and between machines: by the process on the same host, by the
+heartbeat from another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .checks import STRING
+from .chunks import ChunkCodec
+from .documents import PLAIN
+from .errors import ChainBusyError
+from .journal import chain_label
+from .layout import STATE, Layout
+from .location import Location
+
+BEAT_EVERY = 15.0  # seconds
+STALE_AFTER = 60.0  # seconds: four beats that did not come
+
+_TEXT = ChunkCodec(STRING, PLAIN["str"])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One writer's claim on a block of chains; times in seconds since the epoch."""
+
+    host: str
+    pid: int
+    process_start: int
+    since: float
+    beat: float
+    token: str
+
+    @classmethod
+    def new(cls) -> Claim:
+        """The claim of this process, now."""
+        now = time.time()
+        pid = os.getpid()
+        return cls(platform.node(), pid, _process_start(pid), now, now, uuid.uuid4().hex)
+
+    def beating(self) -> Claim:
+        """The same with a fresh heartbeat."""
+        return replace(self, beat=time.time())
+
+    @property
+    def alive(self) -> bool:
+        """Whether its writer is: by its process on this host, by its heartbeat elsewhere."""
+        if self.host == platform.node():
+            return _process_start(self.pid) == self.process_start
+        return time.time() - self.beat < STALE_AFTER
+
+    def __str__(self) -> str:
+        now = time.time()
+        return (
+            f"process {self.pid} on {self.host}, writing since {_ago(now - self.since)}, "
+            f"last heard of {_ago(now - self.beat)} ago"
+        )
+
+
+def read_claim(location: Location, layout: Layout, block: int) -> Claim | None:
+    """The claim on a block of chains, or None."""
+    text = read_text(location, layout, "writer", block)
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+        return Claim(
+            host=str(content["host"]),
+            pid=int(content["pid"]),
+            process_start=int(content["process_start"]),
+            since=float(content["since"]),
+            beat=float(content["beat"]),
+            token=str(content["token"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def write_claim(location: Location, layout: Layout, block: int, claim: Claim | None) -> None:
+    """Put a claim on a block of chains, or take it back."""
+    text = "" if claim is None else json.dumps(asdict(claim))
+    write_text(location, layout, "writer", block, text)
+
+
+def require_free(location: Location, layout: Layout, block: int, force: bool) -> None:
+    """Refuse a block of chains that a living writer has claimed.
+
+    Raises
+    ------
+    ChainBusyError
+        With the host, the process and the age of that writer.
+    """
+    claim = read_claim(location, layout, block)
+    if claim is None or not claim.alive or force:
+        return
+    raise busy(location, layout, block, claim)
+
+
+def busy(location: Location, layout: Layout, block: int, claim: Claim | None) -> ChainBusyError:
+    """The error for a chain that has a writer already."""
+    chains = layout.chains_of(block)
+    who = "another writer" if claim is None else str(claim)
+    remedy = "close() that writer or end its process"
+    if claim is not None and claim.host != platform.node():
+        remedy += (
+            f"; if it is gone, wait until it is silent for {STALE_AFTER:.0f} s, "
+            f"or take its place with trace.writer({chains[0]}, force=True)"
+        )
+    return ChainBusyError(
+        f"{chain_label(chains)} of {location} is being recorded by {who}; {remedy}",
+        chain=chains[0],
+    )
+
+
+# Texts of a block -----------------------------------------------------------------------------
+
+
+def read_text(location: Location, layout: Layout, name: str, block: int) -> str:
+    """What a text array of `_sampling_state` holds for a block of chains, or ""."""
+    data = location.read(f"{STATE}/{name}/c.{block}")
+    if data is None:
+        return ""
+    try:
+        return str(_TEXT.decode(data, (layout.chains_per_chunk,))[0])
+    except (ValueError, RuntimeError, TypeError):
+        return ""
+
+
+def write_text(location: Location, layout: Layout, name: str, block: int, text: str) -> None:
+    """Put a text into an array of `_sampling_state`, for the first chain of a block."""
+    values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, "", dtype=STRING)
+    values[0] = text
+    location.write(f"{STATE}/{name}/c.{block}", _TEXT.encode(values))
+
+
+def _process_start(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when unknown, -1 when there is none."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except OSError:
+        pass
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # The name, in parentheses, may hold anything.
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

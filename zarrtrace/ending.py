@@ -1,0 +1,138 @@
+"""How a process with open writers ends, and how it shows that it lives.
+
+At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
+closed; in a forked child they are let go, since they belong to the parent. While there are open
+writers, one thread keeps their claims fresh.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Protocol
+
+
+class OpenWriter(Protocol):
+    """What this module needs of a writer."""
+
+    def close(self) -> None:
+        """Flush and end."""
+
+    def release(self) -> None:
+        """End without flushing."""
+
+    def beat(self) -> None:
+        """Refresh the claim."""
+
+
+# Strong references: a writer that is dropped without close() still has draws to flush.
+_writers: set[OpenWriter] = set()
+_lock = threading.RLock()
+_process = 0
+_stop = threading.Event()
+_thread: threading.Thread | None = None
+_took_sigterm = False
+
+
+def register(writer: OpenWriter, beat_every: float) -> None:
+    """Look after a writer until it is forgotten."""
+    global _thread, _stop
+    with _lock:
+        _prepare_process()
+        _writers.add(writer)
+        _take_sigterm()
+        if _thread is None:
+            _stop = threading.Event()
+            _thread = threading.Thread(
+                target=_beat, args=(_stop, beat_every), name="zarrtrace heartbeat", daemon=True
+            )
+            _thread.start()
+
+
+def forget(writer: OpenWriter) -> None:
+    """Look after a writer no more; with the last one the thread ends."""
+    global _thread
+    with _lock:
+        _writers.discard(writer)
+        if _writers:
+            return
+        _give_sigterm_back()
+        thread, _thread = _thread, None
+        _stop.set()
+    if thread is not None and thread is not threading.current_thread():
+        thread.join(timeout=5)
+
+
+def open_writers() -> list[OpenWriter]:
+    """The writers of this process that are open."""
+    with _lock:
+        return list(_writers)
+
+
+def _beat(stop: threading.Event, every: float) -> None:
+    while not stop.wait(every):
+        for writer in open_writers():
+            # A store that does not answer now is the recording thread's to report.
+            with contextlib.suppress(Exception):
+                writer.beat()
+
+
+def _close_all() -> None:
+    for writer in open_writers():
+        writer.close()
+
+
+def _prepare_process() -> None:
+    """Arrange once per process that its writers are closed when it ends."""
+    global _process
+    if _process == os.getpid():
+        return
+    _process = os.getpid()
+    from multiprocessing import util
+
+    # A multiprocessing child leaves by os._exit, past atexit, but calls its finalizers.
+    util.Finalize(None, _close_all, exitpriority=10)
+
+
+def _take_sigterm() -> None:
+    """Turn SIGTERM, which a scheduler sends before it kills, into an ordinary exit."""
+    global _took_sigterm
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _exit_on_sigterm)
+        _took_sigterm = True
+
+
+def _give_sigterm_back() -> None:
+    global _took_sigterm
+    if _took_sigterm and threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGTERM) is _exit_on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _took_sigterm = False
+
+
+def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _release_in_child() -> None:
+    global _thread, _lock, _took_sigterm
+    # The thread was not copied, and the lock may have been held by it.
+    _lock, _thread = threading.RLock(), None
+    for writer in list(_writers):
+        writer.release()
+    _writers.clear()
+    if _took_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _took_sigterm = False
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)
