@@ -217,7 +217,7 @@ def _shape_like(value: Any, like: Any, where: str) -> Any:
             for key, item in value.items()
         }
     if type(value) in (list, tuple):
-        inner = like if isinstance(like, list | tuple) else ()
+        inner: Any = like if isinstance(like, list | tuple) else ()
         items = [
             _shape_like(item, inner[i] if i < len(inner) else None, f"{where}[{i}]")
             for i, item in enumerate(value)

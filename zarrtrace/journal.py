@@ -8,9 +8,10 @@ A file begins with a header of 64 bytes: 8 bytes of magic, the published count a
 bytes of the machine's boot id, the count at the last msync as an int64, 1 as an int64 when draws
 shall survive power loss, zeros. After power loss (another boot id) of such a journal the count of
 the last msync holds. The rows of each variable follow in the order of definition, each at a
-multiple of 64 bytes, shaped (chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are those of its draws below the
-count; when its last draw is published, the chunk itself has been written. Strings have no fixed
-size and stay out of the file: their chunks are written with every draw.
+multiple of 64 bytes, shaped (chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are
+those of its draws below the count; when its last draw is published, the chunk itself has been
+written. Strings have no fixed size and stay out of the file: their chunks are written with every
+draw.
 """
 
 from __future__ import annotations

@@ -389,7 +389,8 @@ class LayoutFile:
         if self._layout is None or data != self._bytes:
             document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
             attributes = document.get("attributes")
-            text = attributes.get(_ATTRIBUTE) if isinstance(attributes, dict) else None
+            attributes = attributes if isinstance(attributes, dict) else {}
+            text = attributes.get(_ATTRIBUTE)
             if not isinstance(text, str):
                 raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
             if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):

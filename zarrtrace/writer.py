@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from . import ending
 from .checkpoint import decode_state, encode_state
-from .chunks import ChunkCodec
 from .claim import (
     BEAT_EVERY,
     Claim,
@@ -38,8 +37,9 @@ from .errors import (
     FinishedError,
     NotWritableError,
 )
+from .flush import Flusher
 from .journal import Journal, chain_label, journal_directory
-from .layout import STATE, LayoutFile, variable_key
+from .layout import STATE, LayoutFile
 from .location import Location
 from .rows import RowReader, block_value
 from .schema import Variable
@@ -80,10 +80,6 @@ class ChainWriter:
         self._block = block
         self._closed = False
         self._process = os.getpid()
-        self._codecs = {
-            variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
-            for variable in layout.variables
-        }
         self._claim = Claim.new()
         self._lost_to: Claim | None = None
         self._journal = self._open_journal(force)
@@ -105,9 +101,7 @@ class ChainWriter:
             self._give_up_claim()
             self._journal.close()
             raise
-        self._opened = time.time()
-        self._started = block_value(location, "sampling_start_time", block, self._opened)
-        self._spent = block_value(location, "sampling_time", block, 0.0)
+        self._flusher = Flusher(location, layout, block)
         self._flushed = time.monotonic()
         # Draws that were there before: resume() says that the sampler knows of them.
         self._acknowledged = self._count == 0
@@ -310,7 +304,7 @@ class ChainWriter:
             if variable.is_text:
                 load(variable, self._text[variable.label])
         self._count = draws
-        self._publish(draws)
+        self._flusher.publish(draws)
         self._plan_recording()
 
     def record(
@@ -409,9 +403,11 @@ class ChainWriter:
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`, once the chunks they complete are written."""
         if count == self._boundary:
-            self._write_chunks(count, complete_only=count < self._total)
+            self._flusher.write_full(self._rows, count)
+            if count == self._total:
+                self._flusher.write_partial(self._rows, count)
         if self._text and self._journal.survives:
-            self._write_text(count)
+            self._flusher.write_partial(self._rows, count, text_only=True)
         self._count = self._journal.count = count
         if not self._journal.survives:
             late = time.monotonic() - self._flushed > self._layout.flush_every
@@ -420,7 +416,7 @@ class ChainWriter:
         if count == self._boundary:
             self._set_boundary()
             if count == self._total:
-                self._publish(count)
+                self._flusher.publish(count)
 
     # Writing ------------------------------------------------------------------------------
 
@@ -431,10 +427,12 @@ class ChainWriter:
         """
         self._require_open()
         self._require_claim()
-        self._write_chunks(self._count, complete_only=False)
+        # Full chunks were written when they became full, and may have left the buffer since.
+        self._flusher.write_partial(self._rows, self._count)
         if self._layout.durable:
             self._journal.make_durable()
-        self._publish(self._count)
+        self._flusher.publish(self._count)
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and end the writer; closing it again does nothing."""
@@ -477,64 +475,6 @@ class ChainWriter:
     def _holder(self) -> str | None:
         claim = read_claim(self._location, self._layout, self._block)
         return None if claim is None else claim.token
-
-    def _write_chunks(self, count: int, *, complete_only: bool) -> None:
-        """Write the chunks that `count` completes, or also those it has partly filled."""
-        items = []
-        for targets in self._targets.values():
-            for target in targets:
-                filled = (count - target.offset) % target.length
-                if count > target.offset and (filled == 0 or not complete_only):
-                    items.append((target.variable, count - 1, filled or target.length))
-        self._write(items)
-
-    def _write_text(self, count: int) -> None:
-        """Write the partly filled chunks of the strings: they have no rows in the journal."""
-        items = []
-        for targets in self._targets.values():
-            for target in targets:
-                filled = (count - target.offset) % target.length
-                if target.variable.is_text and filled:
-                    items.append((target.variable, count - 1, filled))
-        self._write(items)
-
-    def _write(self, items: list[tuple[Variable, int, int]]) -> None:
-        encoded = self._encoded(items)
-        if self._layout.durable:
-            encoded = list(encoded)
-        self._location.write_many(encoded)
-        if self._layout.durable:
-            self._location.make_durable(key for key, _ in encoded)
-
-    def _encoded(self, items: Iterable[tuple[Variable, int, int]]) -> Iterable[tuple[str, bytes]]:
-        for variable, draw, filled in items:
-            group = self._layout.groups[variable.group]
-            rows = self._rows[variable.label]
-            codec = self._codecs[variable.label]
-            if filled < variable.draws_per_chunk:
-                rows = rows.copy()
-                rows[:, filled:] = codec.fill
-            chunk = (draw - group.stored_warmup) // variable.draws_per_chunk
-            path = f"{variable.group}/{variable.name}"
-            yield variable_key(path, variable, self._block, chunk), codec.encode(rows)
-
-    def _publish(self, count: int) -> None:
-        """Put the count and the times where plain Zarr readers find them."""
-        now = time.time()
-        self._flushed = time.monotonic()
-        self._spent += now - self._opened
-        self._opened = now
-        keys = []
-        for name, value in (
-            ("sampling_start_time", np.float64(self._started)),
-            ("sampling_time", np.float64(self._spent)),
-            ("draw_idx", np.int64(count)),
-        ):
-            values = np.full(self._layout.chains_per_chunk, value)
-            keys.append(f"{STATE}/{name}/c.{self._block}")
-            self._location.write(keys[-1], values.tobytes())
-        if self._layout.durable:
-            self._location.make_durable(keys)
 
     # Refusing -----------------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""Buffer → chunks: what one writer puts into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .chunks import ChunkCodec
+from .layout import STATE, Layout, array_path, variable_key
+from .location import Location
+from .rows import block_value
+from .schema import Variable
+
+Rows = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Flusher:
+    """Writes the chunks of one block of chains, and how many draws of it are in them.
+
+    Rows are those of a writer's buffer, by `group/variable`: of each variable the chunk that the
+    draw before the count lies in.
+    """
+
+    def __init__(self, location: Location, layout: Layout, block: int) -> None:
+        self._location = location
+        self._layout = layout
+        self._block = block
+        self._codecs = {
+            variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+            for variable in layout.variables
+        }
+        self._since = time.time()
+        self._started = block_value(location, "sampling_start_time", block, self._since)
+        self._spent = block_value(location, "sampling_time", block, 0.0)
+
+    def _position(self, variable: Variable, count: int) -> int:
+        """Draws of a variable's present array below the count."""
+        return count - self._layout.groups[variable.group].stored_warmup
+
+    def write_full(self, rows: Rows, count: int) -> None:
+        """Write the chunks whose last draw is the one before the count.
+
+        Their rows are in the buffer only until the next draw is.
+        """
+        self._write(
+            (variable, rows[variable.label], position // variable.draws_per_chunk - 1)
+            for variable in self._layout.variables
+            if (position := self._position(variable, count))
+            and position % variable.draws_per_chunk == 0
+        )
+
+    def write_partial(self, rows: Rows, count: int, *, text_only: bool = False) -> None:
+        """Write the chunks that are partly filled, the rest with the fill value."""
+        items = []
+        for variable in self._layout.variables:
+            position = self._position(variable, count)
+            chunk, filled = divmod(position, variable.draws_per_chunk)
+            if filled and (variable.is_text or not text_only):
+                whole = rows[variable.label].copy()
+                whole[:, filled:] = self._codecs[variable.label].fill
+                items.append((variable, whole, chunk))
+        self._write(items)
+
+    def _write(self, items: Iterable[tuple[Variable, np.ndarray[Any, Any], int]]) -> None:
+        encoded = (
+            (
+                variable_key(array_path(variable.group, variable), variable, self._block, chunk),
+                self._codecs[variable.label].encode(rows),
+            )
+            for variable, rows, chunk in items
+        )
+        if not self._layout.durable:
+            self._location.write_many(encoded)
+            return
+        chunks = list(encoded)
+        self._location.write_many(chunks)
+        self._location.make_durable(key for key, _ in chunks)
+
+    def publish(self, count: int) -> None:
+        """Put the count and the times where plain Zarr readers find them."""
+        now = time.time()
+        self._spent += now - self._since
+        self._since = now
+        keys = []
+        for name, value in (
+            ("sampling_start_time", np.float64(self._started)),
+            ("sampling_time", np.float64(self._spent)),
+            ("draw_idx", np.int64(count)),
+        ):
+            values = np.full(self._layout.chains_per_chunk, value)
+            keys.append(f"{STATE}/{name}/c.{self._block}")
+            self._location.write(keys[-1], values.tobytes())
+        if self._layout.durable:
+            self._location.make_durable(keys)
