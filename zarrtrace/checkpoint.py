@@ -217,9 +217,9 @@ def _shape_like(value: Any, like: Any, where: str) -> Any:
             for key, item in value.items()
         }
     if type(value) in (list, tuple):
-        inner: Any = like if isinstance(like, list | tuple) else ()
+        patterns: Any = like if isinstance(like, list | tuple) else ()
         items = [
-            _shape_like(item, inner[i] if i < len(inner) else None, f"{where}[{i}]")
+            _shape_like(item, patterns[i] if i < len(patterns) else None, f"{where}[{i}]")
             for i, item in enumerate(value)
         ]
         return items if type(value) is list else tuple(items)

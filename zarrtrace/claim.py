@@ -13,22 +13,15 @@ import platform
 import time
 import uuid
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from .checks import STRING
-from .chunks import ChunkCodec
-from .documents import PLAIN
-from .errors import ChainBusyError
+from .bookkeeping import read_value, write_value
+from .errors import ChainBusyError, DamagedTraceError
 from .journal import chain_label
-from .layout import STATE, Layout
+from .layout import Layout
 from .location import Location
 
 BEAT_EVERY = 15.0  # seconds
 STALE_AFTER = 60.0  # seconds: four beats that did not come
-
-_TEXT = ChunkCodec(STRING, PLAIN["str"])
 
 
 @dataclass(frozen=True)
@@ -70,11 +63,10 @@ class Claim:
 
 def read_claim(location: Location, layout: Layout, block: int) -> Claim | None:
     """The claim on a block of chains, or None."""
-    text = read_text(location, layout, "writer", block)
-    if not text:
-        return None
     try:
-        content = json.loads(text)
+        content = json.loads(read_value(location, layout, "writer", block) or "null")
+        if content is None:
+            return None
         return Claim(
             host=str(content["host"]),
             pid=int(content["pid"]),
@@ -83,14 +75,14 @@ def read_claim(location: Location, layout: Layout, block: int) -> Claim | None:
             beat=float(content["beat"]),
             token=str(content["token"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, DamagedTraceError):
         return None
 
 
 def write_claim(location: Location, layout: Layout, block: int, claim: Claim | None) -> None:
     """Put a claim on a block of chains, or take it back."""
     text = "" if claim is None else json.dumps(asdict(claim))
-    write_text(location, layout, "writer", block, text)
+    write_value(location, layout, "writer", block, text)
 
 
 def require_free(location: Location, layout: Layout, block: int, force: bool) -> None:
@@ -121,27 +113,6 @@ def busy(location: Location, layout: Layout, block: int, claim: Claim | None) ->
         f"{chain_label(chains)} of {location} is being recorded by {who}; {remedy}",
         chain=chains[0],
     )
-
-
-# Texts of a block -----------------------------------------------------------------------------
-
-
-def read_text(location: Location, layout: Layout, name: str, block: int) -> str:
-    """What a text array of `_sampling_state` holds for a block of chains, or ""."""
-    data = location.read(f"{STATE}/{name}/c.{block}")
-    if data is None:
-        return ""
-    try:
-        return str(_TEXT.decode(data, (layout.chains_per_chunk,))[0])
-    except (ValueError, RuntimeError, TypeError):
-        return ""
-
-
-def write_text(location: Location, layout: Layout, name: str, block: int, text: str) -> None:
-    """Put a text into an array of `_sampling_state`, for the first chain of a block."""
-    values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, "", dtype=STRING)
-    values[0] = text
-    location.write(f"{STATE}/{name}/c.{block}", _TEXT.encode(values))
 
 
 def _process_start(pid: int) -> int:

@@ -22,20 +22,26 @@ from .location import Location
 
 CHUNK_BYTES = 4 * 2**20
 
-# Bookkeeping arrays are tiny: no compression, and no zarr-python needed to read them.
+# Bookkeeping arrays are tiny: no compression, a checksum always.
+_CHECKSUM = {"name": "crc32c"}
 PLAIN: dict[str, dict[str, Any]] = {
     "int64": {
         "data_type": "int64",
         "fill_value": 0,
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKSUM],
     },
     "float64": {
         "data_type": "float64",
         "fill_value": "NaN",
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKSUM],
     },
+    "str": {
+        "data_type": "string",
+        "fill_value": "",
+        "codecs": [{"name": "vlen-utf8"}, _CHECKSUM],
+    },
+    # The journal: mapped, so its bytes are the array's.
     "uint8": {"data_type": "uint8", "fill_value": 0, "codecs": [{"name": "bytes"}]},
-    "str": {"data_type": "string", "fill_value": "", "codecs": [{"name": "vlen-utf8"}]},
 }
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from .bookkeeping import read_value
 from .coordinates import DataArray
 from .documents import drop_consolidated, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import JOURNAL, remove_journals
 from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
 from .location import Location
-from .rows import block_value, recorded
+from .rows import recorded
 from .warmup import resume_split, write_array
 
 
@@ -79,7 +80,10 @@ def _trim(location: Location, layout: Layout) -> None:
 
 def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest."""
-    spent = [block_value(location, "sampling_time", block, 0.0) for block in range(layout.blocks)]
+    spent = [
+        float(read_value(location, layout, "sampling_time", block) or 0.0)
+        for block in range(layout.blocks)
+    ]
     return {"sampling_time": max(spent)} if any(spent) else {}
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .bookkeeping import read_value, write_value
 from .chunks import ChunkCodec
-from .layout import STATE, Layout, array_path, variable_key
+from .layout import Layout, array_path, variable_key
 from .location import Location
-from .rows import block_value
 from .schema import Variable
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
@@ -33,8 +33,9 @@ class Flusher:
             for variable in layout.variables
         }
         self._since = time.time()
-        self._started = block_value(location, "sampling_start_time", block, self._since)
-        self._spent = block_value(location, "sampling_time", block, 0.0)
+        started = read_value(location, layout, "sampling_start_time", block)
+        self._started = self._since if started is None else float(started)
+        self._spent = float(read_value(location, layout, "sampling_time", block) or 0.0)
 
     def _position(self, variable: Variable, count: int) -> int:
         """Draws of a variable's present array below the count."""
@@ -84,14 +85,13 @@ class Flusher:
         now = time.time()
         self._spent += now - self._since
         self._since = now
-        keys = []
-        for name, value in (
-            ("sampling_start_time", np.float64(self._started)),
-            ("sampling_time", np.float64(self._spent)),
-            ("draw_idx", np.int64(count)),
-        ):
-            values = np.full(self._layout.chains_per_chunk, value)
-            keys.append(f"{STATE}/{name}/c.{self._block}")
-            self._location.write(keys[-1], values.tobytes())
+        keys = [
+            write_value(self._location, self._layout, name, self._block, value)
+            for name, value in (
+                ("sampling_start_time", self._started),
+                ("sampling_time", self._spent),
+                ("draw_idx", count),
+            )
+        ]
         if self._layout.durable:
             self._location.make_durable(keys)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .bookkeeping import decode_value, state_key
 from .chunks import ChunkCodec
 from .errors import DamagedTraceError, TraceError
 from .journal import Journal, chain_label, journal_directory, read_count
 from .layout import (
     STAGING,
-    STATE,
     Layout,
     LayoutFile,
     SampledGroup,
@@ -66,19 +66,12 @@ def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.
             without_journal.append(block)
         else:
             counts[layout.chains_of(block)] = count
-    keys = [f"{STATE}/draw_idx/c.{block}" for block in without_journal]
+    keys = [state_key("draw_idx", block) for block in without_journal]
     for block, data in zip(without_journal, location.read_many(keys), strict=True):
-        if data is not None:
-            counts[layout.chains_of(block)] = np.frombuffer(data, "<i8", 1)
+        counts[layout.chains_of(block)] = (
+            decode_value(location, layout, "draw_idx", block, data) or 0
+        )
     return np.clip(counts, 0, layout.total)
-
-
-def block_value(location: Location, name: str, block: int, default: float) -> float:
-    """What an array of `_sampling_state` says for a block of chains, or the default."""
-    data = location.read(f"{STATE}/{name}/c.{block}")
-    if data is None:
-        return default
-    return float(np.frombuffer(data, "<i8" if name == "draw_idx" else "<f8", 1)[0])
 
 
 def read_rows(

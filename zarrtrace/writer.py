@@ -18,16 +18,15 @@ from typing import Any, Self
 import numpy as np
 
 from . import ending
+from .bookkeeping import read_value, write_value
 from .checkpoint import decode_state, encode_state
 from .claim import (
     BEAT_EVERY,
     Claim,
     busy,
     read_claim,
-    read_text,
     require_free,
     write_claim,
-    write_text,
 )
 from .errors import (
     ChainBusyError,
@@ -39,9 +38,9 @@ from .errors import (
 )
 from .flush import Flusher
 from .journal import Journal, chain_label, journal_directory
-from .layout import STATE, LayoutFile
+from .layout import LayoutFile
 from .location import Location
-from .rows import RowReader, block_value
+from .rows import RowReader
 from .schema import Variable
 from .values import Target
 
@@ -134,7 +133,7 @@ class ChainWriter:
 
     def _fill(self, journal: Journal) -> None:
         """Give a new journal its count and the rows of the chunks that are partly filled."""
-        count = int(block_value(self._location, "draw_idx", self._block, 0))
+        count = int(read_value(self._location, self._layout, "draw_idx", self._block) or 0)
         for variable in self._layout.variables:
             if not variable.is_text:
                 self._load_rows(variable, count, journal.rows[variable.label])
@@ -251,13 +250,13 @@ class ChainWriter:
             self.flush()
         elif self._layout.durable:
             self._journal.make_durable()
-        write_text(self._location, self._layout, "state", self._block, text)
+        key = write_value(self._location, self._layout, "state", self._block, text)
         if self._layout.durable:
-            self._location.make_durable([f"{STATE}/state/c.{self._block}"])
+            self._location.make_durable([key])
 
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
-        text = read_text(self._location, self._layout, "state", self._block)
+        text = read_value(self._location, self._layout, "state", self._block)
         if not text:
             return self._count, None
         try:

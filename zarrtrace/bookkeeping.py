@@ -1,0 +1,67 @@
+"""The arrays of `_sampling_state`: one value per chain, one chunk per writer, each with a checksum.
+
+A writer keeps its own chunks only, so that nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .checks import STRING
+from .chunks import ChunkCodec
+from .documents import PLAIN
+from .errors import DamagedTraceError
+from .layout import STATE, Layout
+from .location import Location
+
+_INTEGER = ChunkCodec(np.dtype("int64"), PLAIN["int64"])
+_FLOAT = ChunkCodec(np.dtype("float64"), PLAIN["float64"])
+_TEXT = ChunkCodec(STRING, PLAIN["str"])
+_CODECS = {
+    "draw_idx": _INTEGER,
+    "sampling_time": _FLOAT,
+    "sampling_start_time": _FLOAT,
+    "state": _TEXT,
+    "writer": _TEXT,
+}
+
+
+def state_key(name: str, block: int) -> str:
+    """The key of the chunk that a writer keeps in an array of `_sampling_state`."""
+    return f"{STATE}/{name}/c.{block}"
+
+
+def decode_value(
+    location: Location, layout: Layout, name: str, block: int, data: memoryview | None
+) -> Any:
+    """What a chunk says for its block of chains; None when there is no chunk."""
+    if data is None:
+        return None
+    try:
+        return _CODECS[name].decode(data, (layout.chains_per_chunk,))[0]
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DamagedTraceError(
+            f"{location}: {state_key(name, block)} is damaged ({error}); "
+            f"`zarrtrace repair` makes it anew from what is there",
+            chain=layout.chains_of(block)[0],
+        ) from error
+
+
+def read_value(location: Location, layout: Layout, name: str, block: int) -> Any:
+    """What an array of `_sampling_state` says for a block of chains; None where it says nothing."""
+    data = location.read(state_key(name, block))
+    return decode_value(location, layout, name, block, data)
+
+
+def write_value(location: Location, layout: Layout, name: str, block: int, value: Any) -> str:
+    """Put a value into an array of `_sampling_state` for a block of chains; gives the key."""
+    codec = _CODECS[name]
+    values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, value, codec.dtype)
+    if codec is _TEXT:
+        # A state may be large: for the first chain of the block is enough.
+        values[1:] = ""
+    key = state_key(name, block)
+    location.write(key, codec.encode(values))
+    return key
