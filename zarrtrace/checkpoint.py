@@ -67,6 +67,31 @@ def decode_state(content: Any, like: Any = None) -> Any:
         raise ValueError(f"no state of a sampler ({error!r})") from None
 
 
+def write_checkpoint(draws: int, state: Any) -> str:
+    """The text of a checkpoint: a state and the number of draws it belongs to."""
+    return f'{{"draw":{draws},"state":{encode_state(state)}}}'
+
+
+def read_checkpoint(text: str | None) -> tuple[int, Any]:
+    """The draws a checkpoint belongs to and the content of its state; (0, None) without one.
+
+    Raises
+    ------
+    ValueError
+        The text is no checkpoint.
+    """
+    if not text:
+        return 0, None
+    try:
+        content = json.loads(text)
+        draws, state = content["draw"], content["state"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no checkpoint ({error!r})") from None
+    if type(draws) is not int or draws < 0:
+        raise ValueError(f"no number of draws: {draws!r}")
+    return draws, state
+
+
 def _encode(value: Any, where: str) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, summary
+from .check import checksummed
 from .errors import TraceError
 from .run import run
 from .trace import Trace, open
@@ -32,10 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--draws", type=int, default=1000, help="draws after it (%(default)s)")
     info = commands.add_parser("info", help="show a trace, finished or running")
     info.add_argument("path", metavar="PATH", help="a trace: run.zarr, a URL, or a finished .zip")
+    check = commands.add_parser("check", help="read all of a trace and name what is damaged")
+    check.add_argument("path", metavar="PATH", help="a trace that is on a disk or at a URL")
+    repair = commands.add_parser(
+        "repair", help="mend a damaged trace, keep what can be kept, say what was lost"
+    )
+    repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
     options = parser.parse_args(arguments)
     try:
         if options.command == "demo":
             show_demo(options.path, options.tune, options.draws)
+        elif options.command == "check":
+            return show_check(open(options.path))
+        elif options.command == "repair":
+            show_repair(options.path)
         else:
             show_info(open(options.path))
     except TraceError as error:
@@ -77,6 +88,32 @@ def show_info(trace: Trace) -> None:
     console.print(table)
     for key, value in summary.facts(trace):
         console.print(f"{key}: {value}", highlight=False)
+
+
+# check and repair -----------------------------------------------------------------------------
+
+
+def show_check(trace: Trace) -> int:
+    """Print what is damaged; 1 when anything is."""
+    found = trace.check()
+    for damage in found:
+        print(damage)
+    if found:
+        print(f"{len(found)} things are wrong; `zarrtrace repair {trace.path}` mends what it can")
+        return 1
+    sure = checksummed(trace._layout)
+    print(
+        f"{trace.path}: all is well, every chunk was read"
+        + ("" if sure else "; it has no checksums (checksum=True), so a flipped bit may hide")
+    )
+    return 0
+
+
+def show_repair(path: str) -> None:
+    """Print what was mended and what was lost."""
+    done = open(path, "a").repair()
+    for line in done or ["nothing to mend"]:
+        print(line)
 
 
 # demo -----------------------------------------------------------------------------------------

@@ -186,8 +186,11 @@ def array_items(
         yield chunk_key(path, index), codec.encode(part)
 
 
-def read_array(location: Location, path: str) -> DataArray:
-    """A small array of ours (a coordinate, a counter), read whole without zarr-python."""
+def read_array(location: Location, path: str, *, complete: bool = False) -> DataArray:
+    """A small array of ours (a coordinate, a counter), read whole without zarr-python.
+
+    A missing chunk holds the fill value; with `complete` it is damage.
+    """
     document = read_document(location, path)
     if document is None:
         raise DamagedTraceError(f"{location}: the array {path} is missing")
@@ -203,6 +206,8 @@ def read_array(location: Location, path: str) -> DataArray:
         found = location.read_many([chunk_key(path, index) for index in indices])
         values = np.full(shape, codec.fill, dtype=dtype)
         for index, data in zip(indices, found, strict=True):
+            if data is None and complete:
+                raise ValueError(f"the chunk {chunk_key(path, index)} is missing")
             if data is None:
                 continue
             region = tuple(slice(i * chunk, None) for i, chunk in zip(index, chunks, strict=True))

@@ -80,11 +80,8 @@ def _trim(location: Location, layout: Layout) -> None:
 
 def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest."""
-    spent = [
-        float(read_value(location, layout, "sampling_time", block) or 0.0)
-        for block in range(layout.blocks)
-    ]
-    return {"sampling_time": max(spent)} if any(spent) else {}
+    spent = [read_value(location, layout, "sampling_time", b) or 0.0 for b in range(layout.blocks)]
+    return {"sampling_time": float(max(spent))} if any(spent) else {}
 
 
 def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -67,6 +67,16 @@ class SampledGroup:
         return f"warmup_{self.name}"
 
 
+class Lost(NamedTuple):
+    """Draws of a variable that cannot be read any more, counted from the start of the chain."""
+
+    group: str
+    variable: str
+    block: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a trace consists of, and how far its life has gone."""
@@ -86,6 +96,7 @@ class Layout:
     journal: str  # "store", a directory on another disk, or "" for none
     flush_every: float  # seconds, where there is no journal
     durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
 
@@ -134,8 +145,18 @@ class Layout:
             (self.chains, draws, *variable.shape),
             self.chunk_shape(variable),
             ("chain", "draw", *variable.dims),
-            variable.attrs,
+            self.variable_attrs(variable),
         )
+
+    def variable_attrs(self, variable: Variable) -> dict[str, Any]:
+        """The attributes of a variable: its own, and which draws of it were lost."""
+        lost = [
+            f"chains {chains.start} to {chains.stop - 1}: draws {start} to {stop - 1}"
+            for group, name, block, start, stop in self.lost
+            if (group, name) == (variable.group, variable.name)
+            for chains in [self.chains_of(block)]
+        ]
+        return {**variable.attrs, **({"lost_draws": lost} if lost else {})}
 
     def with_group(self, group: SampledGroup) -> Layout:
         """The same with one group replaced."""
@@ -263,6 +284,7 @@ def to_text(layout: Layout) -> str:
                 "encodings", "attrs", "name", "created_at", "library_version", "journal",
                 "flush_every",
                 "durable",
+                "lost",
                 "closed",
                 "finished",
             )
@@ -326,6 +348,7 @@ def from_text(text: str, where: str) -> Layout:
             journal=str(content["journal"]),
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
+            lost=tuple(_lost(item) for item in content["lost"]),
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
         )
@@ -340,6 +363,11 @@ def _count(value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**62:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _lost(content: Any) -> Lost:
+    group, variable, block, start, stop = content
+    return Lost(str(group), str(variable), _count(block, 0), _count(start, 0), _count(stop, 0))
 
 
 def _group(content: Mapping[str, Any]) -> SampledGroup:

@@ -172,6 +172,19 @@ class RowReader:
                     return copied
         return self.chunk(segment, chunk, covered)[:, rows]
 
+    def check(self, segment: Segment, chunk: int, covered: range, there: range) -> None:
+        """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
+        self._rows(segment, chunk, covered, slice(0, len(there), 1))
+
+    def _is_lost(self, covered: range) -> bool:
+        return any(
+            (lost.group, lost.variable, lost.block)
+            == (self._group.name, self._variable.name, self._block)
+            and lost.start < covered.stop
+            and covered.start < lost.stop
+            for lost in self._layout.lost
+        )
+
     def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
         """One whole chunk from the store."""
         key = variable_key(segment.path, self._variable, self._block, chunk)
@@ -187,6 +200,11 @@ class RowReader:
             "chain": chains[0],
             "draw": covered.start,
         }
+        if data is None and self._layout.lost and self._is_lost(covered):
+            if self._variable.dtype.kind in "fcmM":
+                shape = self._layout.chunk_shape(self._variable)
+                return np.full(shape, self._codec.fill, self._variable.dtype)
+            raise DamagedTraceError(f"{where} was lost, as repair has said", **place)
         if data is None:
             raise DamagedTraceError(f"{where} is missing; restore it from a copy", **place)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,6 +32,8 @@ from .writer import ChainWriter
 if TYPE_CHECKING:
     import arviz
     import xarray as xr
+
+    from .check import Damage
 
 Align = Literal["cut", "pad"]
 Definition = Mapping[str, Any]
@@ -405,6 +408,48 @@ class Trace:
                 layout_file.write(layout)
                 raise
 
+    def check(self) -> list[Damage]:
+        """Read everything, and say what is damaged or missing.
+
+        With `checksum=True` at creation every flipped bit of a chunk is found; without, what
+        cannot be decoded.
+
+        Returns
+        -------
+        list of Damage
+            Empty when all is well; each has a text, and for draws its group, variable, chains
+            and draws.
+        """
+        from .check import check
+
+        return list(check(self._location, self._layout))
+
+    def repair(self) -> list[str]:
+        """Mend what `check` finds: keep all that can be kept, and say exactly what was lost.
+
+        An interrupted split or finish is done; files that killed processes left are removed;
+        documents and counts are made anew from what is there. A chunk that cannot be decoded is
+        put aside, beside a trace on a local disk at `PATH.damaged`: its floats and times then read
+        as missing values, its other dtypes raise `DamagedTraceError`, and the attribute
+        `lost_draws` of the variable names the draws.
+
+        Returns
+        -------
+        list of str
+            What was done, and what is left for a copy to restore.
+
+        Raises
+        ------
+        ChainBusyError
+            A chain is being recorded.
+        """
+        from .repair import repair
+
+        self._location.require_writable()
+        for block in range(self._layout.blocks):
+            require_free(self._location, self._layout, block, force=False)
+        return list(repair(self._location, self._layout_file))
+
     def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
         """Add a group that is given whole, at any time: predictions, log likelihoods, data.
 
@@ -522,7 +567,10 @@ class Trace:
             return tree
         if int(version.split(".")[0]) >= 1:
             return tree
-        import arviz
+        with warnings.catch_warnings():
+            # Once a day ArviZ 0.23 announces ArviZ 1 when it is imported.
+            warnings.simplefilter("ignore", FutureWarning)
+            import arviz
 
         converted: arviz.InferenceData = arviz.InferenceData.from_datatree(tree)  # type: ignore[no-untyped-call, unused-ignore]
         return converted

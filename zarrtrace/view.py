@@ -210,7 +210,7 @@ class CutEntrypoint(BackendEntrypoint):
             variables[name] = xr.Variable(
                 ("chain", "draw", *variable.dims),
                 data,
-                dict(variable.attrs),
+                cut.layout.variable_attrs(variable),
                 {"preferred_chunks": chunks},
             )
         coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})

@@ -8,7 +8,6 @@ is not did not happen.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import numpy as np
 
 from . import ending
 from .bookkeeping import read_value, write_value
-from .checkpoint import decode_state, encode_state
+from .checkpoint import decode_state, read_checkpoint, write_checkpoint
 from .claim import (
     BEAT_EVERY,
     Claim,
@@ -245,7 +244,7 @@ class ChainWriter:
         """
         if self._stop < 0:
             self._require_recordable(0)
-        text = f'{{"draw":{self._count},"state":{encode_state(state)}}}'
+        text = write_checkpoint(self._count, state)
         if not self._journal.survives:
             self.flush()
         elif self._layout.durable:
@@ -256,22 +255,19 @@ class ChainWriter:
 
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
-        text = read_value(self._location, self._layout, "state", self._block)
-        if not text:
-            return self._count, None
         try:
-            content = json.loads(text)
-            draws = int(content["draw"])
-            if draws != self._count == self._total:
+            text = read_value(self._location, self._layout, "state", self._block)
+            draws, content = read_checkpoint(text)
+            if not text or draws != self._count == self._total:
                 return self._count, None
-            state = decode_state(content["state"], like)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            state = decode_state(content, like)
+        except (ValueError, DamagedTraceError) as error:
             raise DamagedTraceError(
                 f"{self._where}: its checkpoint cannot be read ({error}); `zarrtrace repair` "
                 f"drops it, and the chain goes on after its last draw without a state",
                 chain=self.chains[0],
             ) from error
-        if not 0 <= draws <= self._count:
+        if draws > self._count:
             raise DamagedTraceError(
                 f"{self._where}: its checkpoint belongs to draw {draws}, but {self._count} are "
                 f"there; `zarrtrace repair` drops it, and the chain goes on without a state",
