@@ -18,7 +18,6 @@ from .coordinates import SAMPLE_DIMS, DataArray, Dimensions, check_distinct, def
 from .documents import (
     array_items,
     compose_encoding,
-    drop_consolidated,
     encode_document,
     group_document,
     parse_document,
@@ -175,11 +174,18 @@ def write(location: Location, plan: Plan) -> LayoutFile:
     root = group_document(root_attrs(plan.layout))
     location.write("zarr.json", encode_document(root))
     location.write_many(_hierarchy_items(plan))
-    if plan.layout.journal not in ("", IN_STORE):
-        Path(plan.layout.journal).mkdir()
+    make_journals(location, plan.layout)
     layout_file = LayoutFile(location)
     layout_file.write(plan.layout)
     return layout_file
+
+
+def make_journals(location: Location, layout: Layout) -> None:
+    """Make the place where the writers' journals go, if they have one."""
+    if layout.journal == IN_STORE:
+        location.write(*journal_item(layout))
+    elif layout.journal:
+        Path(layout.journal).mkdir(parents=True, exist_ok=True)
 
 
 def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
@@ -201,8 +207,6 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
         attrs = group_attrs(layout, name)
         yield from _group_items(name, attrs, {**coords, **arrays}, layout.encodings)
     yield from state_items(layout)
-    if layout.journal == IN_STORE:
-        yield journal_item(layout)
 
 
 def _group_items(
@@ -231,25 +235,6 @@ def _encodings(
     for array in (*arrays, *dimensions.coords.values()):
         dtypes[dtype_name(array.values.dtype)] = array.values.dtype
     return {key: compose_encoding(dtype, compressors, checksum) for key, dtype in dtypes.items()}
-
-
-def make_longer(location: Location, layout: Layout) -> None:
-    """Bring the documents of a trace that was extended up to its new length."""
-    drop_consolidated(location)
-    for group in layout.groups.values():
-        draws = layout.total - group.stored_warmup
-        for variable in group.variables.values():
-            document = layout.document(variable, draws)
-            path = array_path(group.name, variable)
-            location.write(f"{path}/zarr.json", encode_document(document))
-        coordinate = DataArray(("draw",), np.arange(draws))
-        location.write_many(
-            array_items(f"{group.name}/draw", coordinate, layout.encodings["int64"])
-        )
-    if layout.journal == IN_STORE:
-        location.write(*journal_item(layout))
-    elif layout.journal:
-        Path(layout.journal).mkdir(exist_ok=True)
 
 
 # A group that comes later ---------------------------------------------------------------------

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .bookkeeping import read_value
-from .coordinates import DataArray
-from .documents import drop_consolidated, encode_document, group_document, read_document
+from .chunks import ChunkCodec
+from .documents import chunk_key, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import JOURNAL, remove_journals
 from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
 from .location import Location
 from .rows import recorded
-from .warmup import resume_split, write_array
+from .warmup import resume_split
 
 
 def require_draws(location: Location, layout: Layout) -> None:
@@ -38,9 +39,7 @@ def complete(location: Location, layout_file: LayoutFile) -> None:
     resume_split(location, layout_file)
     layout = layout_file.current()
     if layout.closed and not layout.finished:
-        drop_consolidated(location)
         _trim(location, layout)
-        consolidate(location, layout)
         layout_file.write(replace(layout, finished=True))
 
 
@@ -50,32 +49,51 @@ def _trim(location: Location, layout: Layout) -> None:
     Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
     """
     counts = recorded(location, layout)
+    documents: dict[str, dict[str, Any]] = {}
     for group in layout.groups.values():
         length = int(counts.min()) - group.stored_warmup
-        for variable in group.variables.values():
-            path = array_path(group.name, variable)
-            document = read_document(location, path)
-            if document is None:
-                raise DamagedTraceError(
-                    f"{location}: the array {path} is missing; restore it from a copy",
-                    group=group.name,
-                    variable=variable.name,
-                )
-            document["shape"][1] = length
-            location.write(f"{path}/zarr.json", encode_document(document))
-        draws = DataArray(("draw",), np.arange(length))
-        write_array(location, layout, f"{group.name}/draw", draws)
-        after = np.maximum(counts - group.stored_warmup, 0)
-        for path in (group.name, group.warmup_name):
-            document = read_document(location, path)
-            if document is not None:
-                attrs = {**document["attributes"], **group_attrs(layout, path)}
-                attrs |= sampling_attrs(location, layout)
-                if path == group.name and len(set(after)) > 1:
-                    attrs |= alignment_attrs(after, length)
-                location.write(f"{path}/zarr.json", encode_document(group_document(attrs)))
+        for path in [group.name, *([group.warmup_name] if group.stored_warmup else [])]:
+            for variable in group.variables.values():
+                array = array_path(path, variable)
+                document = read_document(location, array)
+                if document is None:
+                    raise DamagedTraceError(
+                        f"{location}: the array {array} is missing; restore it from a copy",
+                        group=path,
+                        variable=variable.name,
+                    )
+                document["shape"][1] = length if path == group.name else group.stored_warmup
+                documents[array] = document
+            document = read_document(location, path) or group_document()
+            attrs = {**document["attributes"], **group_attrs(layout, path)}
+            attrs |= sampling_attrs(location, layout)
+            after = counts - group.stored_warmup
+            if path == group.name and len(set(after)) > 1:
+                attrs |= alignment_attrs(after, length)
+            documents[path] = group_document(attrs)
+        documents[f"{group.name}/draw"] = _draw_coordinate(location, layout, group.name, length)
+    # With the consolidated metadata all arrays change their length at once.
+    consolidate(location, layout, documents)
+    location.write_many(
+        (f"{path}/zarr.json", encode_document(document)) for path, document in documents.items()
+    )
     remove_journals(location, layout)
     location.delete_tree(JOURNAL)
+    location.remove_partial_files()
+
+
+def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:
+    """The document of a `draw` coordinate of this length, whose chunks hold at least so much."""
+    path = f"{group}/draw"
+    document = read_document(location, path)
+    if document is None:
+        raise DamagedTraceError(f"{location}: {path} is missing; `zarrtrace repair` numbers anew")
+    size = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
+    codec = ChunkCodec(np.dtype("int64"), document)
+    for chunk in range(-(-length // size)):
+        numbers = np.arange(chunk * size, (chunk + 1) * size)
+        location.write(chunk_key(path, (chunk,)), codec.encode(numbers))
+    return {**document, "shape": [length]}
 
 
 def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
@@ -90,10 +108,13 @@ def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]
     return {"draws_recorded": counts.tolist(), "alignment": how}
 
 
-def consolidate(location: Location, layout: Layout) -> None:
+def consolidate(
+    location: Location, layout: Layout, changed: Mapping[str, dict[str, Any]] | None = None
+) -> None:
     """Write consolidated metadata: one read opens the trace, and its groups keep their order.
 
     `_sampling_state` is left out, so that plain readers see what ArviZ knows and nothing else.
+    Documents that are `changed` are taken from there.
     """
     names = layout.group_names
     names += [f"warmup_{name}" for name, group in layout.groups.items() if group.stored_warmup]
@@ -105,7 +126,7 @@ def consolidate(location: Location, layout: Layout) -> None:
             first = [variable for variable in group.variables if variable in nodes]
             nodes = first + [node for node in nodes if node not in group.variables]
         for path in (name, *(f"{name}/{node}" for node in nodes)):
-            document = read_document(location, path)
+            document = (changed or {}).get(path) or read_document(location, path)
             if document is not None:
                 metadata[path] = document
     root = read_document(location, "") or group_document(root_attrs(layout))

@@ -51,7 +51,9 @@ class SampledGroup:
     moving_to : int or None
         While a split is under way, what `stored_warmup` will be.
     moved : tuple of str
-        The variables that are there already.
+        The variables whose chunks all lie in the staging place already.
+    swapping : bool
+        Whether the staged groups are taking their place.
     """
 
     name: str
@@ -60,6 +62,7 @@ class SampledGroup:
     stored_warmup: int = 0
     moving_to: int | None = None
     moved: tuple[str, ...] = ()
+    swapping: bool = False
 
     @property
     def warmup_name(self) -> str:
@@ -296,6 +299,7 @@ def to_text(layout: Layout) -> str:
                 "stored_warmup": group.stored_warmup,
                 "moving_to": group.moving_to,
                 "moved": group.moved,
+                "swapping": group.swapping,
                 "variables": [
                     {
                         **{k: v for k, v in asdict(variable).items() if k not in _DERIVED},
@@ -380,6 +384,7 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         stored_warmup=_count(content["stored_warmup"], 0),
         moving_to=None if moving_to is None else _count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
+        swapping=bool(content["swapping"]),
     )
 
 

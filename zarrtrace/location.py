@@ -232,6 +232,20 @@ class Location:
         else:
             sync(self.store.delete_dir(prefix))
 
+    def remove_partial_files(self, directory: str = "", prefix: str = "") -> list[str]:
+        """Remove what killed processes left half-written below a directory; gives its keys.
+
+        Whoever could still be writing such files must not: the caller sees to that.
+        """
+        if self.path is None:
+            return []
+        removed = []
+        for file in list(_files_below(self.path / directory)):
+            if file.name.endswith(".partial") and file.name.startswith(prefix):
+                file.unlink(missing_ok=True)
+                removed.append(str(file.relative_to(self.path)))
+        return removed
+
     def clear(self) -> None:
         """Remove everything in the store."""
         sync(self.store.clear())
@@ -251,7 +265,7 @@ class Location:
             self.write(target, bytes(data))
 
     def move_tree(self, source: str, target: str) -> None:
-        """Move everything below a prefix; `target`/zarr.json appears when all of it is there."""
+        """Move everything below a prefix; elsewhere than on disk its zarr.json comes last."""
         if self.path is not None:
             (self.path / target).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.path / source, self.path / target)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,8 @@ def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
     No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
     go to `PATH.damaged`, beside the trace.
     """
-    for key in location.keys(""):
-        if key.endswith(".partial"):
-            location.delete(key)
-            yield f"{key}: removed, left behind by a process that was killed"
+    for key in location.remove_partial_files():
+        yield f"{key}: removed, left behind by a process that was killed"
     yield from _repair_documents(location, layout_file.current())
     yield from _repair_bookkeeping(location, layout_file.current())
     layout = layout_file.current()
@@ -80,9 +79,7 @@ def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
         yield f"{path}/zarr.json: written anew from the layout"
 
 
-def _expected_documents(
-    location: Location, layout: Layout
-) -> Iterator[tuple[str, dict[str, object]]]:
+def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "", group_document(root_attrs(layout))
     for name in layout.data_groups:
         yield name, group_document(group_attrs(layout, name))
@@ -155,7 +152,7 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
     variable that has NaN or NaT for that, the last chunk counts only when the chain ends with it.
     """
     ends = []
-    blank: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.ones(layout.total, dtype=bool)
+    blank = np.ones(layout.total, dtype=bool)
     telling = any(variable.dtype.kind in "fcmM" for variable in layout.variables)
     for group in layout.groups.values():
         for variable in group.variables.values():
@@ -186,9 +183,8 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
     return count
 
 
-def _is_fill(
-    rows: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """For each draw, whether all its values are the fill value."""
     fill = fill_value(rows.dtype)
     same = np.isnan(rows) if rows.dtype.kind in "fc" else rows == fill
     if rows.dtype.kind in "mM":

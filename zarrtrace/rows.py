@@ -102,8 +102,6 @@ def read_rows(
         reader = RowReader(location, layout, sampled, sampled.variables[name], block)
         try:
             found = reader.read(draws)
-        except _Moved:
-            continue
         except DamagedTraceError:
             if layout_file.current() is layout:
                 raise
@@ -130,7 +128,6 @@ class RowReader:
         self._block = block
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
         self._directory = journal_directory(location, layout)
-        self._moving = group.moving_to is not None and variable.name not in group.moved
         moved = group.moving_to is not None and variable.name in group.moved
         boundary = group.moving_to if moved else group.stored_warmup
         assert boundary is not None
@@ -188,7 +185,8 @@ class RowReader:
     def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
         """One whole chunk from the store."""
         key = variable_key(segment.path, self._variable, self._block, chunk)
-        data = self._moving_bytes(key, covered) if self._moving else self._location.read(key)
+        moving = self._group.moving_to is not None
+        data = self._moving_bytes(key, covered) if moving else self._location.read(key)
         chains = self._layout.chains_of(self._block)
         where = (
             f"{self._location}: {self._variable.label}, {chain_label(chains)}, "
@@ -215,25 +213,20 @@ class RowReader:
             ) from error
 
     def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
-        """The bytes of a chunk while a split moves them: staged, not staged yet, or moved."""
-        document = f"{staged(array_path(self._group.name, self._variable))}/zarr.json"
-        data = self._location.read(staged(key))
-        if data is not None:
-            return data
-        if not self._location.exists(document):
-            data = self._location.read(key)
-            if self._location.exists(document):
-                raise _Moved
-            return self._location.read(staged(key)) if data is None else data
+        """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
         assert self._group.moving_to is not None
+        places = []
         for new in segments(self._layout, self._group, self._variable, self._group.moving_to):
             if new.start <= covered.start < new.stop:
                 chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
-                return self._location.read(
-                    variable_key(new.path, self._variable, self._block, chunk)
-                )
+                moved = variable_key(new.path, self._variable, self._block, chunk)
+                # Until they are swapped, what lies there is the old array.
+                places = [staged(moved), moved] if self._group.swapping else [staged(moved)]
+        if self._variable.name not in self._group.moved:
+            places.insert(0, key)
+        # It may have gone from one place to the next while both were looked at.
+        for place in (*places, *places):
+            data = self._location.read(place)
+            if data is not None:
+                return data
         return None
-
-
-class _Moved(Exception):
-    """An array went to the staging place between two looks."""

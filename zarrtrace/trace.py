@@ -354,7 +354,7 @@ class Trace:
             return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
 
         self._change_layout(longer)
-        creation.make_longer(self._location, self._layout)
+        creation.make_journals(self._location, self._layout)
         return self
 
     def finish(self) -> None:

@@ -3,13 +3,15 @@
 Chunks that lie wholly on one side are renamed, never decoded (copied as bytes in stores that
 cannot rename); where the boundary cuts through chunks, they stream through memory one by one.
 
-The way of one variable: its array is moved aside in one step, its chunks go from there to their
-new places, the layout says so, and what is left aside is removed. Killed at any point, the same
-steps done again finish the work, and readers find every chunk in one of the two places.
+Both groups are built beside the old one, under `_sampling_state/split`, and take its place when
+they are whole. Each chunk is at any moment either where it was or where it will be, and the layout
+says of which variables all are there: readers find every draw throughout, and a split that was
+killed anywhere is finished by the same steps done again.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,7 +29,7 @@ from .documents import (
     read_array,
     read_document,
 )
-from .errors import DamagedTraceError, IncompleteTraceError, InvalidInputError
+from .errors import IncompleteTraceError, InvalidInputError
 from .journal import remove_journals
 from .layout import (
     STAGING,
@@ -35,12 +37,13 @@ from .layout import (
     LayoutFile,
     SampledGroup,
     array_path,
-    group_attrs,
     variable_key,
 )
 from .location import Location
 from .rows import RowReader, Segment, recorded, segments, staged
 from .schema import Variable
+
+_CHUNK_NAME = re.compile(r"c(\.\d+)+")
 
 
 def plan_split(
@@ -99,86 +102,100 @@ def resume_split(location: Location, layout_file: LayoutFile) -> None:
     if layout.splitting:
         remove_journals(location, layout)
     for name, group in layout.groups.items():
-        if group.moving_to is not None:
-            _move_group(location, layout_file, name)
-    if layout.splitting or read_document(location, STAGING) is not None:
+        if group.moving_to is not None and not group.swapping:
+            _fill_staging(location, layout_file, name)
+    for name, group in layout_file.current().groups.items():
+        if group.swapping:
+            _swap(location, layout_file, name)
+    if layout.splitting or location.exists(f"{STAGING}/zarr.json"):
         location.delete_tree(STAGING)
 
 
-def _move_group(location: Location, layout_file: LayoutFile, name: str) -> None:
+def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> None:
+    """Build both groups, with all their chunks, in the staging place."""
     layout = layout_file.current()
     group = layout.groups[name]
     target = group.moving_to
     assert target is not None
-    done = replace(group, warmup=target, stored_warmup=target, moving_to=None, moved=())
-    for path in (STAGING, staged(group.name), staged(group.warmup_name)):
-        location.write(f"{path}/zarr.json", encode_document(group_document()))
-    if target:
-        attrs = group_attrs(layout.with_group(done), group.warmup_name)
-        location.write(f"{group.warmup_name}/zarr.json", encode_document(group_document(attrs)))
-        _write_coordinates(location, layout, group, group.warmup_name, target)
+    lengths = {group.name: layout.total - target, group.warmup_name: target}
+    location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
+    for path, draws in lengths.items():
+        if draws:
+            attrs = (read_document(location, group.name) or group_document())["attributes"]
+            document = group_document({**attrs, "tuning_steps": target})
+            location.write(f"{staged(path)}/zarr.json", encode_document(document))
+            _copy_coordinates(location, layout, group, path, draws)
     for variable in group.variables.values():
         if variable.name not in group.moved:
-            _move_variable(location, layout, group, variable)
+            old = segments(layout, group, variable, group.stored_warmup)
+            new = [
+                segment._replace(path=staged(segment.path))
+                for segment in segments(layout, group, variable, target)
+            ]
+            _write_documents(location, layout, variable, old, new)
+            length = variable.draws_per_chunk
+            if group.stored_warmup % length == 0 and target % length == 0:
+                _move_chunks(location, variable, old, new)
+            else:
+                _stream_chunks(location, layout, group, variable, new)
             group = replace(group, moved=(*group.moved, variable.name))
             layout = layout.with_group(group)
             layout_file.write(layout)
+        # Nothing is read there any more; the documents stay, so that the group goes on opening.
         for path in (group.name, group.warmup_name):
-            location.delete_tree(staged(array_path(path, variable)))
-    _write_coordinates(location, layout, group, group.name, layout.total - target)
-    document = read_document(location, group.name) or group_document()
-    document["attributes"]["tuning_steps"] = target
-    location.write(f"{group.name}/zarr.json", encode_document(document))
+            for key in chunk_keys(location, array_path(path, variable)):
+                location.delete(key)
+    layout_file.write(layout.with_group(replace(group, swapping=True)))
+
+
+def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
+    """Put the staged groups in the place of the old ones, whose chunks are all gone."""
+    layout = layout_file.current()
+    group = layout.groups[name]
+    target = group.moving_to
+    assert target is not None
+    for path in (group.name, group.warmup_name):
+        if location.exists(f"{staged(path)}/zarr.json"):
+            location.delete_tree(path)
+            location.move_tree(staged(path), path)
     if not target:
         location.delete_tree(group.warmup_name)
+    done = replace(
+        group, warmup=target, stored_warmup=target, moving_to=None, moved=(), swapping=False
+    )
     layout_file.write(layout.with_group(done))
 
 
-def _move_variable(
-    location: Location, layout: Layout, group: SampledGroup, variable: Variable
-) -> None:
-    assert group.moving_to is not None
-    old = segments(layout, group, variable, group.stored_warmup)
-    new = segments(layout, group, variable, group.moving_to)
-    # The array of the group itself goes last: its document says that all are aside.
-    for segment in old:
-        if read_document(location, staged(segment.path)) is None:
-            if read_document(location, segment.path) is None:
-                raise DamagedTraceError(
-                    f"{location}: the array {segment.path} is missing; restore it from a copy",
-                    group=group.name,
-                    variable=variable.name,
-                )
-            location.move_tree(segment.path, staged(segment.path))
-        elif not location.renames:
-            # Copies: what an interrupted move left behind; all of it is aside.
-            location.delete_tree(segment.path)
-    for segment in new:
-        document = layout.document(variable, segment.stop - segment.start)
-        location.write(f"{segment.path}/zarr.json", encode_document(document))
-    length = variable.draws_per_chunk
-    if group.stored_warmup % length == 0 and group.moving_to % length == 0:
-        _move_chunks(location, layout, variable, old, new)
-    else:
-        _stream_chunks(location, layout, group, variable, new)
-
-
-def _move_chunks(
+def _write_documents(
     location: Location,
     layout: Layout,
     variable: Variable,
     old: list[Segment],
     new: list[Segment],
 ) -> None:
+    """The documents of the new arrays: those of the old ones, with another number of draws."""
+    found = read_document(location, old[-1].path)
+    for segment in new:
+        draws = segment.stop - segment.start
+        document = layout.document(variable, draws)
+        if found is not None:
+            document["attributes"] = found["attributes"]
+        location.write(f"{segment.path}/zarr.json", encode_document(document))
+
+
+def chunk_keys(location: Location, path: str) -> list[str]:
+    """The keys of the chunks of an array, without what a killed process left behind."""
+    return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
+
+
+def _move_chunks(
+    location: Location, variable: Variable, old: list[Segment], new: list[Segment]
+) -> None:
     """Give each chunk its new key, whole."""
     length = variable.draws_per_chunk
     for segment in old:
-        waiting = staged(segment.path)
-        for key in location.keys(waiting):
-            name = key.rpartition("/")[2]
-            if not name.startswith("c."):
-                continue
-            block, chunk = map(int, name.split(".")[1:3])
+        for key in chunk_keys(location, segment.path):
+            block, chunk = map(int, key.rpartition("/")[2].split(".")[1:3])
             draw = segment.start + chunk * length
             for target in new:
                 if target.start <= draw < target.stop:
@@ -199,7 +216,7 @@ def _stream_chunks(
     for block in range(layout.blocks):
         chains = layout.chains_of(block)
         count = int(counts[chains[0]])
-        reader = _StagedReader(location, layout, group, variable, block)
+        reader = _StreamReader(location, layout, group, variable, block)
         for segment in new:
             first = segment.start
             while first < min(segment.stop, count):
@@ -209,27 +226,15 @@ def _stream_chunks(
                     layout.chunk_shape(variable), codec.fill, dtype=variable.dtype
                 )
                 whole[: len(chains), : len(rows)] = reader.read(rows)
-                location.write(
-                    variable_key(segment.path, variable, block, chunk), codec.encode(whole)
-                )
+                key = variable_key(segment.path, variable, block, chunk)
+                location.write(key, codec.encode(whole))
                 first = covered.stop
 
 
-class _StagedReader(RowReader):
-    """Reads the arrays that wait aside; keeps the last chunk, which two new ones share."""
+class _StreamReader(RowReader):
+    """Keeps the last chunk, which two new ones share."""
 
-    def __init__(
-        self,
-        location: Location,
-        layout: Layout,
-        group: SampledGroup,
-        variable: Variable,
-        block: int,
-    ) -> None:
-        still = replace(group, moving_to=None, moved=())
-        super().__init__(location, layout, still, variable, block)
-        self.segments = [s._replace(path=staged(s.path)) for s in self.segments]
-        self._last: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
+    _last: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
 
     def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
         if self._last is None or self._last[0] != (segment.path, chunk):
@@ -237,17 +242,17 @@ class _StagedReader(RowReader):
         return self._last[1]
 
 
-def _write_coordinates(
+def _copy_coordinates(
     location: Location, layout: Layout, group: SampledGroup, path: str, draws: int
 ) -> None:
-    """The coordinate arrays of a group: `draw` anew, the others as the group has them."""
+    """The coordinate arrays of a staged group: `draw` anew, the others as the group has them."""
     dims = ["chain", *(dim for v in group.variables.values() for dim in v.dims)]
     names = [name for name, dim in layout.coords.items() if dim in dims]
     for name in dict.fromkeys([*dims, *names]):
-        if path != group.name:
-            array = read_array(location, f"{group.name}/{name}")
-            write_array(location, layout, f"{path}/{name}", array)
-    write_array(location, layout, f"{path}/draw", DataArray(("draw",), np.arange(draws)))
+        array = read_array(location, f"{group.name}/{name}")
+        write_array(location, layout, f"{staged(path)}/{name}", array)
+    draw = DataArray(("draw",), np.arange(draws))
+    write_array(location, layout, f"{staged(path)}/draw", draw)
 
 
 def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> None:

@@ -37,7 +37,7 @@ from .errors import (
 )
 from .flush import Flusher
 from .journal import Journal, chain_label, journal_directory
-from .layout import LayoutFile
+from .layout import LayoutFile, array_path
 from .location import Location
 from .rows import RowReader
 from .schema import Variable
@@ -121,6 +121,11 @@ class ChainWriter:
         except BlockingIOError:
             raise busy(location, layout, block, read_claim(location, layout, block)) from None
         claim = read_claim(location, layout, block)
+        if claim is not None:
+            # Of a writer that was killed: what it was writing at that moment is of no use.
+            for variable in layout.variables:
+                path = array_path(variable.group, variable)
+                location.remove_partial_files(path, prefix=f"c.{block}.")
         # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
         if claim is not None and claim.host != self._claim.host:
             try:
