@@ -51,7 +51,7 @@ class SampledGroup:
     moving_to : int or None
         While a split is under way, what `stored_warmup` will be.
     moved : tuple of str
-        The variables whose chunks all lie in the staging place already.
+        The variables that were cut anew, and are read in the staging place only.
     swapping : bool
         Whether the staged groups are taking their place.
     """

@@ -215,14 +215,16 @@ class RowReader:
     def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
         """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
         assert self._group.moving_to is not None
-        places = []
+        places, moved = [], ""
         for new in segments(self._layout, self._group, self._variable, self._group.moving_to):
             if new.start <= covered.start < new.stop:
                 chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
                 moved = variable_key(new.path, self._variable, self._block, chunk)
-                # Until they are swapped, what lies there is the old array.
-                places = [staged(moved), moved] if self._group.swapping else [staged(moved)]
-        if self._variable.name not in self._group.moved:
+                places = [staged(moved)]
+        # One path is the old array's until the groups are swapped, and the new one's from then.
+        if self._group.swapping:
+            places.append(moved)
+        elif self._variable.name not in self._group.moved:
             places.insert(0, key)
         # It may have gone from one place to the next while both were looked at.
         for place in (*places, *places):

@@ -36,7 +36,6 @@ from .layout import (
     Layout,
     LayoutFile,
     SampledGroup,
-    array_path,
     variable_key,
 )
 from .location import Location
@@ -126,8 +125,8 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             location.write(f"{staged(path)}/zarr.json", encode_document(document))
             _copy_coordinates(location, layout, group, path, draws)
     for variable in group.variables.values():
+        old = segments(layout, group, variable, group.stored_warmup)
         if variable.name not in group.moved:
-            old = segments(layout, group, variable, group.stored_warmup)
             new = [
                 segment._replace(path=staged(segment.path))
                 for segment in segments(layout, group, variable, target)
@@ -136,14 +135,14 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             length = variable.draws_per_chunk
             if group.stored_warmup % length == 0 and target % length == 0:
                 _move_chunks(location, variable, old, new)
-            else:
-                _stream_chunks(location, layout, group, variable, new)
+                continue
+            _stream_chunks(location, layout, group, variable, new)
             group = replace(group, moved=(*group.moved, variable.name))
             layout = layout.with_group(group)
             layout_file.write(layout)
         # Nothing is read there any more; the documents stay, so that the group goes on opening.
-        for path in (group.name, group.warmup_name):
-            for key in chunk_keys(location, array_path(path, variable)):
+        for segment in old:
+            for key in chunk_keys(location, segment.path):
                 location.delete(key)
     layout_file.write(layout.with_group(replace(group, swapping=True)))
 
