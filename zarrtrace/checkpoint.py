@@ -59,12 +59,15 @@ def decode_state(content: Any, like: Any = None) -> Any:
     Raises
     ------
     ValueError
-        The content is no state, or does not fit the template.
+        The content is no state.
+    InvalidInputError
+        It does not fit the template.
     """
     try:
-        return _shape_like(_decode(content), like, "state")
+        state = _decode(content)
     except (KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise ValueError(f"no state of a sampler ({error!r})") from None
+    return _shape_like(state, like, "state")
 
 
 def write_checkpoint(draws: int, state: Any) -> str:
@@ -190,7 +193,8 @@ def _decode(value: Any) -> Any:
     if kind == "int":
         return int(value["hex"], 16)
     if kind == "fields":
-        return _Fields({key: _decode(item) for key, item in value["fields"].items()})
+        fields = {str(key): _decode(item) for key, item in value["fields"].items()}
+        return _Fields(str(value["of"]), fields)
     if kind in ("array", "scalar", "text"):
         return _decode_array(kind, value)
     data = base64.b64decode(value["data"], validate=True)
@@ -205,6 +209,8 @@ def _decode(value: Any) -> Any:
 
 def _decode_array(kind: str, value: dict[str, Any]) -> Any:
     shape = tuple(int(size) for size in value["shape"])
+    if any(size < 0 for size in shape):
+        raise ValueError(f"no shape: {shape}")
     if kind == "text":
         items = [str(item) for item in value["items"]]
         return np.array(items, dtype=np.dtypes.StringDType()).reshape(shape)
@@ -218,6 +224,10 @@ def _decode_array(kind: str, value: dict[str, Any]) -> Any:
 
 class _Fields(dict[str, Any]):
     """The fields of a NamedTuple or dataclass, before a template says which."""
+
+    def __init__(self, of: str, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.of = of
 
 
 def _shape_like(value: Any, like: Any, where: str) -> Any:
@@ -234,7 +244,10 @@ def _shape_like(value: Any, like: Any, where: str) -> Any:
         try:
             return make(**fields)
         except TypeError as error:
-            raise ValueError(f"{where}: the state has fields {list(fields)}, but {error}") from None
+            raise InvalidInputError(
+                f"like: {where} was a {value.of} with the fields {', '.join(fields)}, "
+                f"and {make.__name__} takes others ({error})"
+            ) from None
     if type(value) is dict:
         inner = like if isinstance(like, dict) else {}
         return {

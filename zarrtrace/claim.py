@@ -13,6 +13,7 @@ import platform
 import time
 import uuid
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from .bookkeeping import read_value, write_value
 from .errors import ChainBusyError, DamagedTraceError
@@ -124,9 +125,8 @@ def _process_start(pid: int) -> int:
     except OSError:
         pass
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # The name, in parentheses, may hold anything.
-            return int(file.read().rpartition(")")[2].split()[19])
+        # The name, in parentheses, may hold anything.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return 0
 

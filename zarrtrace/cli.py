@@ -72,6 +72,8 @@ def show_info(trace: Trace) -> None:
     console.print(
         f"{summary.status(trace)}: {summary.size(trace)}, recorded {summary.counts(trace)}"
     )
+    if not trace.finished:
+        console.print(summary.safety(trace))
     total = trace.tune + trace.draws
     if summary.status(trace) == "sampling" and trace.chains <= 32:
         bars = Table.grid(padding=(0, 1))

@@ -10,7 +10,8 @@ import numpy as np
 
 from .bookkeeping import read_value, write_value
 from .chunks import ChunkCodec
-from .layout import Layout, array_path, variable_key
+from .errors import TraceNotFoundError
+from .layout import STATE, Layout, array_path, variable_key
 from .location import Location
 from .schema import Variable
 
@@ -66,6 +67,12 @@ class Flusher:
         self._write(items)
 
     def _write(self, items: Iterable[tuple[Variable, np.ndarray[Any, Any], int]]) -> None:
+        # LocalStore makes the directories it misses: a trace that was removed must not come back.
+        if self._location.path is not None and not self._location.exists(f"{STATE}/zarr.json"):
+            raise TraceNotFoundError(
+                f"there is no trace at {self._location} any more: it was removed while it was "
+                f"recorded; what is in memory cannot be flushed"
+            )
         encoded = (
             (
                 variable_key(array_path(variable.group, variable), variable, self._block, chunk),

@@ -31,7 +31,7 @@ import numpy as np
 
 from .chunks import fill_value
 from .documents import PLAIN, array_document, encode_document
-from .errors import DamagedTraceError, NotWritableError
+from .errors import DamagedTraceError, NotWritableError, TraceNotFoundError
 from .layout import STATE, Layout
 from .location import Location
 from .schema import Variable
@@ -138,7 +138,7 @@ class Journal:
             count = self.count
             self._buffer.flush()
             self._header[_SYNCED] = count
-            self._buffer.flush(0, mmap.PAGESIZE)
+            self._buffer.flush(0, min(len(self._buffer), mmap.PAGESIZE))
 
     def __del__(self) -> None:
         self.close()
@@ -222,7 +222,15 @@ class Journal:
     ) -> Journal | None:
         """New mapped rows, filled and locked before they appear; None when another was faster."""
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            raise TraceNotFoundError(f"{path.parent} is gone: was the trace removed?") from None
+        except PermissionError as error:
+            raise NotWritableError(
+                f"{path.parent}: the journal cannot be written, permission is denied; mend the "
+                f"permissions, or create the trace with journal=False"
+            ) from error
         try:
             # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
             _reserve(descriptor, size)
@@ -301,8 +309,7 @@ def _count_in(header: bytes) -> int:
 @functools.cache
 def _boot_id() -> bytes:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return uuid.UUID(file.read().strip()).bytes
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
         return bytes(16)
 

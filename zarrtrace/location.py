@@ -8,6 +8,7 @@ at a time.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,16 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from .errors import InvalidInputError, NotShareableError, NotWritableError, TraceNotFoundError
+
+_NO_ROOM = "there is no room left; nothing is lost: make room and go on"
+_NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
+_REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+}
 
 Place = str | os.PathLike[str] | Store | None
 
@@ -188,10 +199,16 @@ class Location:
         """Put bytes under a key: a reader finds the old ones or the new ones, never a mixture."""
         # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they are given.
         buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
-        if self._direct:
-            self.store.set_sync(key, buffer)  # type: ignore[attr-defined]
-        else:
-            sync(self.store.set(key, buffer))
+        try:
+            if self._direct:
+                self.store.set_sync(key, buffer)  # type: ignore[attr-defined]
+            else:
+                sync(self.store.set(key, buffer))
+        except OSError as error:
+            remedy = _REMEDIES.get(error.errno or 0)
+            if remedy is None:
+                raise
+            raise NotWritableError(f"{self}: {key} cannot be written, {remedy}") from error
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; side by side where the store is remote."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from .bookkeeping import read_value, state_key, write_value
 from .check import Damage, check
-from .checkpoint import read_checkpoint
+from .checkpoint import decode_state, read_checkpoint
 from .chunks import fill_value
 from .coordinates import DataArray
 from .documents import encode_document, group_document, read_array, read_document
@@ -128,7 +128,8 @@ def _repair_checkpoint(location: Location, layout: Layout, block: int) -> Iterat
     chains = chain_label(layout.chains_of(block))
     count = int(recorded(location, layout)[layout.chains_of(block)[0]])
     try:
-        draws, _ = read_checkpoint(read_value(location, layout, "state", block))
+        draws, content = read_checkpoint(read_value(location, layout, "state", block))
+        decode_state(content)
         why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:
         why = f"it cannot be read ({error})"

@@ -43,6 +43,17 @@ def counts(trace: Trace, most: int = 8) -> str:
     return f"{', '.join(map(str, recorded))} of {total}"
 
 
+def safety(trace: Trace) -> str:
+    """What a killed process loses."""
+    layout = trace._layout
+    if trace._location.in_memory:
+        return "in memory: all draws are lost with this process"
+    if not layout.journal:
+        return f"a killed process loses up to {layout.flush_every:g} s of draws"
+    power = ", and power loss up to the last checkpoint" if layout.durable else ""
+    return f"draws survive kill -9{power}"
+
+
 def describe_variable(variable: Variable) -> str:
     """`theta (school: 8)`."""
     dims = ", ".join(
@@ -75,6 +86,7 @@ def as_text(trace: Trace) -> str:
         [
             f"<zarrtrace.Trace {trace.path}>",
             f"{status(trace)}: {size(trace)}, recorded {counts(trace)}",
+            *([safety(trace)] if not trace.finished else []),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
         ]
     )

@@ -33,6 +33,7 @@ from .errors import (
     DamagedTraceError,
     DrawError,
     FinishedError,
+    InvalidInputError,
     NotWritableError,
 )
 from .flush import Flusher
@@ -266,6 +267,8 @@ class ChainWriter:
             if not text or draws != self._count == self._total:
                 return self._count, None
             state = decode_state(content, like)
+        except InvalidInputError:
+            raise
         except (ValueError, DamagedTraceError) as error:
             raise DamagedTraceError(
                 f"{self._where}: its checkpoint cannot be read ({error}); `zarrtrace repair` "
