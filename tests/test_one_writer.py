@@ -1,4 +1,4 @@
-"""One writer per chain: a second is refused, a dead one's place is taken, a child corrupts nothing."""
+"""One writer per chain: a second is refused, a dead one gives way, a child corrupts nothing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_writer_on_another_host_keeps_its_place_until_it_is_silent(place: Plac
     trace = place.create(**DEFINITION)
     layout = trace._layout
     write_claim(trace._location, layout, 0, far_away(age=5))
-    with pytest.raises(zt.errors.ChainBusyError, match="on elsewhere.*force=True"):
+    with pytest.raises(zt.errors.ChainBusyError, match=r"on elsewhere.*force=True"):
         trace.writer(0)
     write_claim(trace._location, layout, 0, far_away(age=claims.STALE_AFTER + 1))
     trace.writer(0).close()

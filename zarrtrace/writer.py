@@ -417,6 +417,9 @@ class ChainWriter:
             if late and count != self._total:
                 self.flush()
         if count == self._boundary:
+            if self._layout.durable:
+                # Before rows are used again: the count on the disk must not lie before them.
+                self._journal.make_durable()
             self._set_boundary()
             if count == self._total:
                 self._flusher.publish(count)
