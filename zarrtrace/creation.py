@@ -23,8 +23,10 @@ from .documents import (
     parse_document,
 )
 from .errors import InvalidInputError, SchemaError, TraceExistsError
-from .journal import IN_STORE, can_map, journal_item
+from .journal import can_map, journal_item
 from .layout import (
+    IN_STORE,
+    MOST_CHAINS,
     STATE,
     Layout,
     LayoutFile,
@@ -81,6 +83,8 @@ def plan(
     ):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
             raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+    if chains > MOST_CHAINS:
+        raise InvalidInputError(f"chains is {MOST_CHAINS:,} at most, got {chains:,}")
     if durability not in ("process", "disk"):
         raise InvalidInputError(
             f"durability is 'process' (draws survive kill -9) or 'disk' (power loss too), "

@@ -32,7 +32,7 @@ import numpy as np
 from .chunks import fill_value
 from .documents import PLAIN, array_document, encode_document
 from .errors import DamagedTraceError, NotWritableError, TraceNotFoundError
-from .layout import STATE, Layout
+from .layout import IN_STORE, STATE, Layout
 from .location import Location
 from .schema import Variable
 
@@ -42,7 +42,6 @@ except ImportError:  # Windows: no flock; buffers stay in memory there.
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = f"{STATE}/journal"
-IN_STORE = "store"
 MAGIC = b"zarrtrc1"
 _HEADER = 64
 _COUNT, _BOOT, _SYNCED, _DURABLE = 1, 2, 4, 5  # in words of 8 bytes
@@ -264,7 +263,7 @@ class Journal:
         """The mapped rows of a writer as they are now, or None when it has no journal."""
         try:
             descriptor = os.open(journal_file(directory, block), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             size = os.fstat(descriptor).st_size
@@ -294,7 +293,7 @@ def read_count(directory: Path, block: int) -> int | None:
     try:
         with open(journal_file(directory, block), "rb", buffering=0) as file:
             return _count_in(file.read(_HEADER))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -7,6 +7,7 @@ from there. `LayoutFile` is where that happens, and the one place that knows the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
-from .checks import as_dtype, check_name, dtype_name
+from .checks import as_dtype, check_group_name, check_name, dtype_name
 from .documents import (
     CHUNK_BYTES,
     PLAIN,
@@ -30,11 +31,14 @@ from .schema import Variable, ordered, stored_dtype
 FORMAT_VERSION = 1
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
+IN_STORE = "store"
+_JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
 _ATTRIBUTE = "zarrtrace"
 
 # The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
 BUFFER_BYTES = 64 * 2**20
 _MOST_CHUNKS = 32
+MOST_CHAINS = 10**6
 _SHORTEST_CHUNK = 4096
 
 
@@ -331,12 +335,12 @@ def from_text(text: str, where: str) -> Layout:
         )
     try:
         layout = Layout(
-            chains=_count(content["chains"], 1),
+            chains=_count(content["chains"], 1, MOST_CHAINS),
             tune=_count(content["tune"], 0),
             draws=_count(content["draws"], 0),
             chains_per_chunk=_count(content["chains_per_chunk"], 1),
             groups={group["name"]: _group(group) for group in content["groups"]},
-            data_groups=tuple(check_name(name, "group") for name in content["data_groups"]),
+            data_groups=tuple(check_group_name(name) for name in content["data_groups"]),
             coords={
                 check_name(name, "coordinate"): check_name(dim, "dimension")
                 for name, dim in content["coords"].items()
@@ -349,7 +353,7 @@ def from_text(text: str, where: str) -> Layout:
             name=str(content["name"]),
             created_at=str(content["created_at"]),
             library_version=str(content["library_version"]),
-            journal=str(content["journal"]),
+            journal=_journal(content["journal"]),
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
             lost=tuple(_lost(item) for item in content["lost"]),
@@ -363,10 +367,19 @@ def from_text(text: str, where: str) -> Layout:
     return layout
 
 
-def _count(value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**62:
+def _count(value: Any, least: int, most: int = 2**62) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _journal(content: Any) -> str:
+    # Files are written and removed there: no other directory has such a name.
+    if content in ("", IN_STORE):
+        return str(content)
+    if not isinstance(content, str) or not _JOURNAL_DIRECTORY.fullmatch(content):
+        raise ValueError(f"no place for journals: {content!r}")
+    return content
 
 
 def _lost(content: Any) -> Lost:
@@ -375,7 +388,7 @@ def _lost(content: Any) -> Lost:
 
 
 def _group(content: Mapping[str, Any]) -> SampledGroup:
-    name = check_name(content["name"], "group")
+    name = check_group_name(content["name"])
     moving_to = content["moving_to"]
     return SampledGroup(
         name=name,

@@ -116,6 +116,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
             write_value(location, layout, "draw_idx", block, count)
             source = "its journal" if kept is not None else "its chunks"
             yield f"{state_key('draw_idx', block)}: {chains} has {count} draws, says {source}"
+    for block in range(layout.blocks):
         yield from _repair_checkpoint(location, layout, block)
     for group in layout.groups.values():
         if group.moving_to is None:

@@ -1,0 +1,318 @@
+"""Integrity: damage is found and named; repair keeps all that can be kept and says what was lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import Place
+
+import zarrtrace as zt
+from zarrtrace.cli import main
+
+DRAWS, TUNE = 30, 10
+
+
+def fill(trace: zt.Trace, chains: int = 2, draws: int = TUNE + DRAWS) -> zt.Trace:
+    for chain in range(chains):
+        with trace.writer(chain) as writer:
+            start, _ = writer.resume()
+            for i in range(start, draws):
+                writer.record(
+                    {"mu": 100 * chain + i + 0.5, "theta": [i, -i, chain], "steps": i},
+                    {"lp": -i - 0.25},
+                )
+                if i == 20:
+                    writer.checkpoint({"at": 21})
+    return trace
+
+
+def create(place: Place, **more: Any) -> zt.Trace:
+    return place.create(
+        chains=2,
+        tune=TUNE,
+        draws=DRAWS,
+        posterior={
+            "mu": zt.Var(draws_per_chunk=10),
+            "theta": zt.Var(dims="what", draws_per_chunk=8),
+            "steps": zt.Var(dtype="int32", draws_per_chunk=10),
+        },
+        sample_stats={"lp": zt.Var()},
+        coords={"what": ["a", "b", "c"]},
+        observed_data={"y": np.arange(5.0)},
+        **more,
+    )
+
+
+def flip(file: Path, bit: int) -> bytes:
+    """Flip one bit of a file; gives what was there before."""
+    before = file.read_bytes()
+    data = bytearray(before)
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+    return before
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_nothing_is_wrong_with_a_trace_that_is_well(place: Place, finish: bool) -> None:
+    trace = fill(create(place, checksum=True))
+    if finish:
+        trace.finish()
+    assert [str(damage) for damage in place.open().check()] == []
+    assert trace.repair() == []
+
+
+def test_a_running_trace_can_be_checked(directory: Place) -> None:
+    trace = create(directory)
+    with trace.writer(0) as writer:
+        for i in range(17):
+            writer.record({"mu": i, "theta": [i, i, i], "steps": i}, {"lp": i})
+        assert directory.open().check() == []
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_every_flipped_bit_of_a_checksummed_chunk_is_found(
+    directory: Place, finish: bool, flips: int = 150
+) -> None:
+    trace = fill(create(directory, checksum=True))
+    if finish:
+        trace.finish()
+    chooser = random.Random(1)
+    chunks = sorted(
+        file
+        for file in directory.path.rglob("c.*")
+        if "_sampling_state" not in file.parts or "journal" not in file.parts
+    )
+    assert len(chunks) > 30
+    reader = directory.open()
+    for number in range(flips):
+        # Every file in turn, so that none is spared.
+        file = chunks[number % len(chunks)]
+        bit = chooser.randrange(8 * file.stat().st_size)
+        before = flip(file, bit)
+        found = reader.check()
+        key = str(file.relative_to(directory.path).parent)
+        assert any(key in str(damage) for damage in found), f"bit {bit} of {file}: {found}"
+        file.write_bytes(before)
+    assert reader.check() == []
+
+
+def test_a_flipped_bit_of_the_metadata_is_an_error_or_harmless(directory: Place) -> None:
+    """No bit makes a reader believe something false: values are right, or a TraceError says why."""
+    trace = fill(create(directory, checksum=True))
+    trace.finish()
+    chooser = random.Random(2)
+    documents = sorted(directory.path.rglob("zarr.json"))
+    right = {name: trace.get(name) for name in ("mu", "theta", "steps", "lp")}
+    found = 0
+    for number in range(200):
+        file = documents[number % len(documents)]
+        before = flip(file, chooser.randrange(8 * file.stat().st_size))
+        try:
+            reader = directory.open()
+            for name, values in right.items():
+                assert np.array_equal(reader.get(name), values), f"{file}: {name}"
+            reader.posterior.load()
+            found += bool(reader.check())
+        except zt.TraceError:
+            found += 1
+        except UnicodeDecodeError as error:
+            raise AssertionError(f"{file}: {error}") from error
+        file.write_bytes(before)
+    assert found > 50
+
+
+def test_a_damaged_chunk_is_named_by_variable_chain_and_draws(
+    directory: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(create(directory))
+    (directory.path / "posterior" / "theta" / "c.1.2.0").write_bytes(b"no chunk")
+    (directory.path / "posterior" / "mu" / "c.0.3").unlink()
+    assert main(["check", str(directory.path)]) == 1
+    printed = capsys.readouterr().out
+    assert "posterior/theta, chain 1, draws 16 to 23" in printed
+    assert "posterior/mu, chain 0, draws 30 to 39" in printed
+    assert "missing" in printed
+    assert "2 things are wrong" in printed
+    with pytest.raises(zt.errors.DamagedTraceError, match="chain 1, draws 16 to 23") as caught:
+        zt.open(directory.path).get("theta")
+    assert (caught.value.variable, caught.value.chain, caught.value.draw) == ("theta", 1, 16)
+
+
+def test_repair_keeps_all_else_and_says_what_was_lost(
+    directory: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = fill(create(directory))
+    right = {name: trace.get(name) for name in ("mu", "theta", "steps")}
+    damaged = directory.path / "posterior" / "theta" / "c.1.2.0"
+    damaged.write_bytes(b"no chunk")
+    (directory.path / "posterior" / "steps" / "c.0.1").write_bytes(b"nor this")
+
+    assert main(["repair", str(directory.path)]) == 0
+    printed = capsys.readouterr().out
+    assert "posterior/theta, chain 1, draws 16 to 23" in printed
+    assert "read as missing values" in printed
+    assert "cannot be read" in printed
+    kept = Path(f"{directory.path}.damaged") / "posterior" / "theta" / "c.1.2.0"
+    assert kept.read_bytes() == b"no chunk"
+
+    again = zt.open(directory.path)
+    theta = again.get("theta")
+    lost = np.zeros(theta.shape, bool)
+    lost[1, 16 - TUNE : 24 - TUNE] = True
+    assert np.array_equal(np.isnan(theta), lost)
+    assert np.array_equal(theta[~lost], right["theta"][~lost])
+    assert np.array_equal(again.get("mu"), right["mu"])
+    assert again.posterior.theta.attrs["lost_draws"] == ["chains 1 to 1: draws 16 to 23"]
+    with pytest.raises(zt.errors.DamagedTraceError, match="was lost"):
+        again.get("steps", chains=0)
+    assert np.array_equal(again.get("steps", chains=1), right["steps"][1:])
+
+    capsys.readouterr()
+    trace.finish()
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    assert np.array_equal(np.isnan(plain.posterior.theta.values), lost)
+    assert plain.posterior.theta.attrs["lost_draws"] == ["chains 1 to 1: draws 16 to 23"]
+
+
+def test_repair_makes_documents_and_counts_anew(directory: Place) -> None:
+    trace = fill(create(directory))
+    trace.finish()
+    right = {name: trace.get(name) for name in ("mu", "theta", "steps", "lp")}
+    (directory.path / "posterior" / "mu" / "zarr.json").write_text("{}")
+    (directory.path / "sample_stats" / "lp" / "zarr.json").unlink()
+    (directory.path / "posterior" / "draw" / "c.0").unlink()
+    (directory.path / "posterior" / "zarr.json").write_text("not json")
+    (directory.path / "_sampling_state" / "draw_idx" / "c.0").write_bytes(b"123")
+    (directory.path / "_sampling_state" / "sampling_time" / "c.1").write_bytes(b"")
+    (directory.path / "_sampling_state" / "state" / "c.1").write_bytes(b"xx")
+    (directory.path / "posterior" / "mu" / "c.0.abc.partial").write_bytes(b"half a chunk")
+    assert len(zt.open(directory.path).check()) >= 7
+
+    done = "\n".join(zt.open(directory.path, "a").repair())
+    assert "posterior/mu/zarr.json: written anew" in done
+    assert "draw_idx/c.0: chain 0 has 40 draws, says its chunks" in done
+    assert "the checkpoint of chain 1 is dropped" in done
+    assert "c.0.abc.partial: removed" in done
+    again = zt.open(directory.path)
+    assert again.check() == []
+    assert again.recorded.tolist() == [40, 40]
+    for name, values in right.items():
+        assert np.array_equal(again.get(name), values)
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    assert np.array_equal(plain.posterior.mu.values, right["mu"])
+
+
+@pytest.mark.parametrize("draws", [1, 9, 10, 23, 40])
+def test_counts_come_back_from_the_chunks_alone(directory: Place, draws: int) -> None:
+    trace = create(directory)
+    fill(trace, draws=draws)
+    shutil.rmtree(directory.path / "_sampling_state" / "journal")
+    (directory.path / "_sampling_state" / "draw_idx" / "c.1").write_bytes(b"broken")
+    with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
+        _ = trace.recorded
+    trace.repair()
+    assert trace.recorded.tolist() == [draws, draws]
+
+
+def test_what_only_a_copy_can_restore_is_said(directory: Place) -> None:
+    trace = fill(create(directory))
+    (directory.path / "observed_data" / "y" / "c.0").write_bytes(b"gone")
+    assert any("observed_data/y" in str(damage) for damage in trace.check())
+    assert any(
+        line.startswith("not mended: observed_data/y") and "copy" in line for line in trace.repair()
+    )
+
+
+def test_repair_waits_for_no_writer(directory: Place) -> None:
+    trace = create(directory)
+    with trace.writer(0), pytest.raises(zt.errors.ChainBusyError):
+        trace.repair()
+
+
+def test_the_command_says_when_all_is_well_and_what_it_cannot_see(
+    directory: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(create(directory))
+    assert main(["check", str(directory.path)]) == 0
+    assert "a flipped bit may hide" in capsys.readouterr().out
+    fill(create(directory, checksum=True, overwrite=True))
+    assert main(["check", str(directory.path)]) == 0
+    assert "may hide" not in capsys.readouterr().out
+    assert main(["repair", str(directory.path)]) == 0
+    assert "nothing to mend" in capsys.readouterr().out
+    assert main(["check", str(directory.path / "nowhere")]) == 1
+
+
+# Hostile stores -------------------------------------------------------------------------------
+
+
+def mutate(value: Any, chooser: random.Random) -> Any:
+    """A JSON value with one thing somewhere replaced by something that has no place there."""
+    odd = [
+        None, -1, 2**80, 1e308, "", "../../etc/passwd", "__import__('os').system('x')", [], {},
+        {"!": "array"}, True, "object", ["a", 1], "\x00", "posterior/mu", 2**40,
+    ]  # fmt: skip
+    if isinstance(value, dict) and value and chooser.random() < 0.9:
+        key = chooser.choice(sorted(value))
+        copy = dict(value)
+        if chooser.random() < 0.1:
+            del copy[key]
+        else:
+            copy[key] = mutate(value[key], chooser)
+        return copy
+    if isinstance(value, list) and value and chooser.random() < 0.8:
+        copy_of_list = list(value)
+        place = chooser.randrange(len(value))
+        copy_of_list[place] = mutate(value[place], chooser)
+        return copy_of_list
+    return chooser.choice(odd)
+
+
+def test_a_crafted_layout_runs_nothing_and_is_a_trace_error(directory: Place) -> None:
+    import google_crc32c
+
+    fill(create(directory))
+    file = directory.path / "_sampling_state" / "zarr.json"
+    document = json.loads(file.read_text())
+    layout = json.loads(document["attributes"]["zarrtrace"])
+    refused = 0
+    for seed in range(400):
+        crafted = json.dumps(mutate(layout, random.Random(seed)))
+        document["attributes"]["zarrtrace"] = crafted
+        document["attributes"]["zarrtrace_crc32c"] = google_crc32c.value(crafted.encode())
+        file.write_text(json.dumps(document))
+        try:
+            trace = zt.open(directory.path)
+            repr(trace)
+            _ = trace.recorded
+            trace.to_datatree(save_warmup=True)
+            trace.get("mu", draws=slice(0, 3))
+        except (zt.TraceError, KeyError):
+            refused += 1
+    assert refused > 200
+
+
+def test_a_pickle_is_never_read(directory: Place, tmp_path: Path) -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return Path(tmp_path / "it ran").touch, ()
+
+    fill(create(directory))
+    for file in directory.path.rglob("c.*"):
+        if "journal" not in file.parts:
+            file.write_bytes(pickle.dumps(Bomb()))
+    trace = zt.open(directory.path)
+    for name in ("mu", "theta", "steps", "lp"):
+        with pytest.raises(zt.TraceError):
+            trace.get(name)
+    trace.check()
+    assert not (tmp_path / "it ran").exists()
