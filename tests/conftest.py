@@ -22,6 +22,19 @@ import zarrtrace as zt
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--trials", type=int, default=None, help="size of the harnesses, small by default"
+    )
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> int | None:
+    """How often a harness tries, when the command line says it."""
+    found: int | None = request.config.getoption("--trials")
+    return found
+
+
 @dataclass
 class Place:
     """Where a test puts its trace: how to create one there and open it again."""
