@@ -136,15 +136,6 @@ def compose_encoding(
     return {key: document[key] for key in ("data_type", "fill_value", "codecs")}
 
 
-def drop_consolidated(location: Location) -> bool:
-    """Remove consolidated metadata, which hides what is added later; whether there was any."""
-    document = read_document(location, "") or {}
-    if document.pop("consolidated_metadata", None) is None:
-        return False
-    location.write("zarr.json", encode_document(document))
-    return True
-
-
 # Whole arrays ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from .errors import InvalidInputError, NotShareableError, NotWritableError, TraceNotFoundError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_SIDE_BY_SIDE = 32
 
 _NO_ROOM = "there is no room left; nothing is lost: make room and go on"
 _NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
@@ -217,11 +226,36 @@ class Location:
                 self.write(key, data)
             return
 
-        async def gather() -> None:
+        async def put(batch: list[tuple[str, bytes]]) -> None:
             from_bytes = zarr.buffer.cpu.Buffer.from_bytes
-            await asyncio.gather(*(self.store.set(key, from_bytes(data)) for key, data in items))
+            await asyncio.gather(*(self.store.set(key, from_bytes(data)) for key, data in batch))
 
-        sync(gather())
+        # So many at a time, or a large group would be in memory as a whole.
+        remaining = iter(items)
+        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+            sync(put(batch))
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold off other processes that would split, finish or extend; False when one is at it.
+
+        On a local disk only; elsewhere nothing is held and the answer is True.
+        """
+        if self.path is None or fcntl is None:
+            yield True
+            return
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            alone = True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False
+            except OSError:
+                pass  # a file system, such as NFS, that locks no directories
+            yield alone
+        finally:
+            os.close(descriptor)
 
     def make_durable(self, keys: Iterable[str]) -> None:
         """Return when what was written under these keys survives power loss.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,6 @@ import numpy as np
 from . import creation, warmup
 from . import finish as finishing
 from .claim import require_free
-from .documents import drop_consolidated
 from .errors import (
     ChainBusyError,
     ChainError,
@@ -182,7 +181,10 @@ def open(
     except TraceNotFoundError:
         raise TraceNotFoundError(_what_is_there(location)) from None
     if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
-        finishing.complete(location, layout_file)
+        with location.alone() as alone:
+            # Whoever is at it now will do it.
+            if alone:
+                finishing.complete(location, layout_file)
     return Trace(location, layout_file)
 
 
@@ -330,8 +332,9 @@ class Trace:
             planned = warmup.plan_split(self._location, layout, n, names)
             return replace(planned, finished=layout.finished and not planned.splitting)
 
-        self._change_layout(split)
-        finishing.complete(self._location, self._layout_file)
+        with self._alone():
+            self._change_layout(split)
+            finishing.complete(self._location, self._layout_file)
 
     def extend(self, draws: int) -> Trace:
         """Make room for more draws in every chain, in a finished trace too.
@@ -353,8 +356,9 @@ class Trace:
         def longer(layout: Layout) -> Layout:
             return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
 
-        self._change_layout(longer)
-        creation.make_journals(self._location, self._layout)
+        with self._alone():
+            self._change_layout(longer)
+            creation.make_journals(self._location, self._layout)
         return self
 
     def finish(self) -> None:
@@ -378,14 +382,26 @@ class Trace:
             planned = warmup.plan_split(self._location, layout)
             return replace(planned, closed=True, finished=False)
 
-        if not self.finished:
-            self._change_layout(close)
-            finishing.complete(self._location, self._layout_file)
+        with self._alone():
+            if not self.finished:
+                self._change_layout(close)
+                finishing.complete(self._location, self._layout_file)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold off other processes that would change the hierarchy."""
+        self._location.require_writable()
+        with self._location.alone() as alone:
+            if not alone:
+                raise ChainBusyError(
+                    f"{self.path} is being split, finished or extended by another process; "
+                    f"try again when that is done"
+                )
+            yield
 
     def _change_layout(self, change: Callable[[Layout], Layout]) -> None:
         """Put another layout in place while no chain can write and every draw is in its chunk."""
         location, layout_file = self._location, self._layout_file
-        location.require_writable()
         finishing.complete(location, layout_file)
         layout = layout_file.current()
         directory = journal_directory(location, layout)
@@ -445,10 +461,10 @@ class Trace:
         """
         from .repair import repair
 
-        self._location.require_writable()
-        for block in range(self._layout.blocks):
-            require_free(self._location, self._layout, block, force=False)
-        return list(repair(self._location, self._layout_file))
+        with self._alone():
+            for block in range(self._layout.blocks):
+                require_free(self._location, self._layout, block, force=False)
+            return list(repair(self._location, self._layout_file))
 
     def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
         """Add a group that is given whole, at any time: predictions, log likelihoods, data.
@@ -468,11 +484,10 @@ class Trace:
         SchemaError
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
         """
-        self._location.require_writable()
-        again = self.finished and drop_consolidated(self._location)
-        creation.add_data_group(self._location, self._layout_file, name, data)
-        if again:
-            finishing.consolidate(self._location, self._layout)
+        with self._alone():
+            creation.add_data_group(self._location, self._layout_file, name, data)
+            if self.finished:
+                finishing.consolidate(self._location, self._layout)
 
     # Reading ------------------------------------------------------------------------------
 

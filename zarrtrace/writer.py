@@ -85,7 +85,9 @@ class ChainWriter:
         try:
             write_claim(location, layout, block, self._claim)
             # Nobody changes the layout while a chain is claimed: from here on it stands still.
-            if layout_file.current() is not layout or layout.splitting:
+            current = layout_file.current()
+            still = current.groups == layout.groups and current.total == layout.total
+            if not still or layout.splitting or current.closed:
                 raise ChainBusyError(
                     f"{location} is being split, extended or finished just now; "
                     f"try again when that is done",
