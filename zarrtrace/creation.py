@@ -29,7 +29,6 @@ from .layout import (
     MOST_CHAINS,
     STATE,
     Layout,
-    LayoutFile,
     SampledGroup,
     array_path,
     choose_chunk_lengths,
@@ -37,6 +36,7 @@ from .layout import (
     root_attrs,
     state_items,
 )
+from .layoutfile import LayoutFile
 from .location import Location
 from .schema import CONSTANT_GROUPS, Variable, define_group
 

@@ -13,7 +13,8 @@ from .chunks import ChunkCodec
 from .documents import chunk_key, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import JOURNAL, remove_journals
-from .layout import Layout, LayoutFile, array_path, group_attrs, root_attrs
+from .layout import Layout, array_path, group_attrs, root_attrs
+from .layoutfile import LayoutFile
 from .location import Location
 from .rows import recorded
 from .warmup import resume_split

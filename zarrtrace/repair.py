@@ -19,7 +19,8 @@ from .documents import encode_document, group_document, read_array, read_documen
 from .errors import DamagedTraceError
 from .finish import complete, consolidate
 from .journal import chain_label, journal_directory, read_count
-from .layout import Layout, LayoutFile, Lost, array_path, group_attrs, root_attrs, variable_key
+from .layout import Layout, Lost, array_path, group_attrs, root_attrs, variable_key
+from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader, recorded
 from .warmup import write_array

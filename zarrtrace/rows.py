@@ -17,11 +17,11 @@ from .journal import Journal, chain_label, journal_directory, read_count
 from .layout import (
     STAGING,
     Layout,
-    LayoutFile,
     SampledGroup,
     array_path,
     variable_key,
 )
+from .layoutfile import LayoutFile
 from .location import Location
 from .schema import Variable
 

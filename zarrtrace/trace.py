@@ -23,7 +23,8 @@ from .errors import (
     TraceNotFoundError,
 )
 from .journal import journal_directory, journal_file
-from .layout import STATE, Layout, LayoutFile
+from .layout import STATE, Layout
+from .layoutfile import LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
 from .writer import ChainWriter

@@ -18,7 +18,8 @@ from xarray.core import indexing
 from .documents import read_array
 from .errors import ChainError, InvalidInputError, TraceNotFoundError
 from .finish import alignment_attrs, sampling_attrs
-from .layout import Layout, LayoutFile, SampledGroup, group_attrs, root_attrs
+from .layout import Layout, SampledGroup, group_attrs, root_attrs
+from .layoutfile import LayoutFile
 from .location import Location
 from .rows import read_rows, recorded
 from .schema import Variable

@@ -34,10 +34,10 @@ from .journal import remove_journals
 from .layout import (
     STAGING,
     Layout,
-    LayoutFile,
     SampledGroup,
     variable_key,
 )
+from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader, Segment, recorded, segments, staged
 from .schema import Variable

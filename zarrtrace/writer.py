@@ -38,7 +38,8 @@ from .errors import (
 )
 from .flush import Flusher
 from .journal import Journal, chain_label, journal_directory
-from .layout import LayoutFile, array_path
+from .layout import array_path
+from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader
 from .schema import Variable
