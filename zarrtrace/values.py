@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,120 @@ import numpy as np
 from .checks import dtype_name
 from .errors import DrawError
 from .journal import chain_label
+from .layout import Layout
 from .schema import Variable
+
+Values = Mapping[str, Any]
+
+
+class RecordingPlan:
+    """Where the values of a draw go, laid out once for all draws of a writer.
+
+    Parameters
+    ----------
+    rows : mapping of str to numpy.ndarray
+        The buffer: for each `group/variable` its rows, in the shape of a chunk.
+    """
+
+    def __init__(
+        self, layout: Layout, chains: range, rows: Mapping[str, np.ndarray[Any, Any]]
+    ) -> None:
+        self._chains = chains
+        self._targets: dict[str, list[Target]] = {}
+        together = layout.chains_per_chunk > 1
+        for group in layout.groups.values():
+            targets = []
+            for name, variable in group.variables.items():
+                held = rows[variable.label]
+                by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
+                shape = (len(chains), *variable.shape) if together else variable.shape
+                targets.append(Target(name, variable, by_draw, shape, group.stored_warmup))
+            self._targets[group.name] = targets
+
+    def next_boundary(self, count: int) -> int:
+        """The next count at which some chunk is full."""
+        return min(
+            target.next_boundary(count) for targets in self._targets.values() for target in targets
+        )
+
+    def put(self, given: Mapping[str, Values], count: int) -> None:
+        """Put the values of draw `count` into the buffer.
+
+        When one is refused others may be there already: they count for nothing until the draw is
+        published, and the next draw replaces them.
+        """
+        for group, targets in self._targets.items():
+            values = given.get(group)
+            if values is None or len(values) != len(targets):
+                raise self._misnamed(group, values, count)
+            try:
+                for target in targets:
+                    value = values[target.name]
+                    if type(value) not in target.trusted:
+                        value = target.check(value, self._chains, count)
+                    target.rows[(count - target.offset) % target.length] = value
+            except KeyError:
+                raise self._misnamed(group, values, count) from None
+            except OverflowError as error:
+                raise target.refuse(f"{error}; widen the dtype", self._chains, count) from None
+        if len(given) != len(self._targets):
+            unknown = next(name for name in given if name not in self._targets)
+            raise self._misnamed(unknown, None, count)
+
+    def check_block(self, given: Mapping[str, Values], count: int) -> Block:
+        """The values of several draws from `count` on, every one of them checked."""
+        for group in (*self._targets, *given):
+            if group not in self._targets or group not in given:
+                raise self._misnamed(group, given.get(group), count)
+        draws: int | None = None
+        values: list[tuple[Target, np.ndarray[Any, Any]]] = []
+        for group, targets in self._targets.items():
+            if {target.name for target in targets} != set(given[group]):
+                raise self._misnamed(group, given[group], count)
+            for target in targets:
+                value, draws = target.check_block(
+                    given[group][target.name], draws, self._chains, count
+                )
+                values.append((target, value))
+        assert draws is not None
+        return Block(draws, values)
+
+    def _misnamed(self, group: str, values: object, count: int) -> DrawError:
+        """The error for a group or variable that is missing, or that the trace does not have."""
+        where = f"{group}, {chain_label(self._chains)}, draw {count}"
+        at: dict[str, Any] = {"group": group, "chain": self._chains[0], "draw": count}
+        if group not in self._targets:
+            return DrawError(
+                f"{where}: the trace has no sampled group {group!r}; "
+                f"it has {', '.join(self._targets)}",
+                **at,
+            )
+        names = [target.name for target in self._targets[group]]
+        if not isinstance(values, Mapping):
+            return DrawError(f"{where}: give a mapping with the values of {', '.join(names)}", **at)
+        missing = [name for name in names if name not in values]
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            close = difflib.get_close_matches(str(unknown[0]), names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+            message = f"{where}: the group has no variable {unknown[0]!r}; {hint}"
+        else:
+            message = f"{where}: no value for {', '.join(map(repr, missing))}; give one each draw"
+        return DrawError(message, variable=(unknown or missing)[0], **at)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The values of several draws, checked, with the draws first."""
+
+    draws: int
+    values: list[tuple[Target, np.ndarray[Any, Any]]]
+
+    def put(self, start: int, step: int, count: int) -> None:
+        """Put `step` draws of the block into the buffer, for the draws from `count` on."""
+        for target, value in self.values:
+            first = (count - target.offset) % target.length
+            target.rows[first : first + step] = value[start : start + step]
 
 
 class Target:

@@ -7,10 +7,8 @@ is not did not happen.
 
 from __future__ import annotations
 
-import difflib
 import os
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,7 +29,6 @@ from .errors import (
     ChainBusyError,
     ChainFullError,
     DamagedTraceError,
-    DrawError,
     FinishedError,
     InvalidInputError,
     NotWritableError,
@@ -43,9 +40,7 @@ from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader
 from .schema import Variable
-from .values import Target
-
-Values = Mapping[str, Any]
+from .values import RecordingPlan, Values
 
 
 class ChainWriter:
@@ -107,7 +102,7 @@ class ChainWriter:
         self._flushed = time.monotonic()
         # Draws that were there before: resume() says that the sampler knows of them.
         self._acknowledged = self._count == 0
-        self._plan_recording()
+        self._lay_rows()
         ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
@@ -167,30 +162,15 @@ class ChainWriter:
             chunk, covered = segment.place(count, variable.draws_per_chunk)
             rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
 
-    def _plan_recording(self) -> None:
-        """Lay out what `record()` does for each draw, so that it does nothing else."""
-        chains = len(self.chains)
-        block = self._layout.chains_per_chunk > 1
+    def _lay_rows(self) -> None:
+        """Lay out where `record()` puts its values, so that it does nothing else."""
         self._rows = {**self._journal.rows, **self._text}
-        self._targets: dict[str, list[Target]] = {}
-        for group in self._layout.groups.values():
-            targets = []
-            for name, variable in group.variables.items():
-                rows = self._rows[variable.label]
-                by_draw = np.moveaxis(rows[:chains], 1, 0) if block else rows[0]
-                shape = (chains, *variable.shape) if block else variable.shape
-                targets.append(Target(name, variable, by_draw, shape, group.stored_warmup))
-            self._targets[group.name] = targets
+        self._plan = RecordingPlan(self._layout, self.chains, self._rows)
         self._set_boundary()
 
     def _set_boundary(self) -> None:
         """Find the next count at which some chunk is full, or the chain."""
-        self._boundary = min(
-            target.next_boundary(self._count)
-            for targets in self._targets.values()
-            for target in targets
-        )
-        self._boundary = min(self._boundary, self._total)
+        self._boundary = min(self._plan.next_boundary(self._count), self._total)
         # Below this count record() need not ask whether it may.
         ready = self._acknowledged and not self._closed and self._lost_to is None
         self._stop = self._total if ready else -1
@@ -311,7 +291,7 @@ class ChainWriter:
                 load(variable, self._text[variable.label])
         self._count = draws
         self._flusher.publish(draws)
-        self._plan_recording()
+        self._lay_rows()
 
     def record(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
@@ -335,23 +315,7 @@ class ChainWriter:
         count = self._count
         if count >= self._stop:
             self._require_recordable()
-        given = self._given(posterior, sample_stats, groups)
-        for group, targets in self._targets.items():
-            values = given.get(group)
-            if values is None or len(values) != len(targets):
-                raise self._misnamed(group, values)
-            try:
-                for target in targets:
-                    value = values[target.name]
-                    if type(value) not in target.trusted:
-                        value = target.check(value, self.chains, count)
-                    target.rows[(count - target.offset) % target.length] = value
-            except KeyError:
-                raise self._misnamed(group, values) from None
-            except OverflowError as error:
-                raise target.refuse(f"{error}; widen the dtype", self.chains, count) from None
-        if len(given) != len(self._targets):
-            raise self._misnamed(next(name for name in given if name not in self._targets), {})
+        self._plan.put(_given(posterior, sample_stats, groups), count)
         self._advance(count + 1)
 
     def record_block(
@@ -370,41 +334,16 @@ class ChainWriter:
         DrawError, ChainFullError
             As `record()`; nothing of the block is kept.
         """
-        given = self._given(posterior, sample_stats, groups)
-        if len(given) != len(self._targets) or any(name not in given for name in self._targets):
-            wrong = set(given).symmetric_difference(self._targets)
-            raise self._misnamed(min(wrong), given.get(min(wrong)))
-        draws: int | None = None
-        checked: list[tuple[Target, np.ndarray[Any, Any]]] = []
-        for group, targets in self._targets.items():
-            if {target.name for target in targets} != set(given[group]):
-                raise self._misnamed(group, given[group])
-            for target in targets:
-                value, draws = target.check_block(
-                    given[group][target.name], draws, self.chains, self._count
-                )
-                checked.append((target, value))
-        assert draws is not None
-        if self._count + draws > self._stop:
-            self._require_recordable(draws)
+        given = _given(posterior, sample_stats, groups)
+        block = self._plan.check_block(given, self._count)
+        if self._count + block.draws > self._stop:
+            self._require_recordable(block.draws)
         done = 0
-        while done < draws:
-            count = self._count
-            step = min(draws - done, self._boundary - count)
-            for target, value in checked:
-                first = (count - target.offset) % target.length
-                target.rows[first : first + step] = value[done : done + step]
+        while done < block.draws:
+            step = min(block.draws - done, self._boundary - self._count)
+            block.put(done, step, self._count)
             done += step
-            self._advance(count + step)
-
-    def _given(
-        self, posterior: Values | None, sample_stats: Values | None, groups: dict[str, Values]
-    ) -> dict[str, Values]:
-        if posterior is not None:
-            groups["posterior"] = posterior
-        if sample_stats is not None:
-            groups["sample_stats"] = sample_stats
-        return groups
+            self._advance(self._count + step)
 
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`, once the chunks they complete are written."""
@@ -534,28 +473,6 @@ class ChainWriter:
                 draw=self._total,
             )
 
-    def _misnamed(self, group: str, values: Values | None) -> DrawError:
-        where = f"{group}, {chain_label(self.chains)}, draw {self._count}"
-        at: dict[str, Any] = {"group": group, "chain": self.chains[0], "draw": self._count}
-        if group not in self._targets:
-            return DrawError(
-                f"{where}: the trace has no sampled group {group!r}; "
-                f"it has {', '.join(self._targets)}",
-                **at,
-            )
-        names = [target.name for target in self._targets[group]]
-        if not isinstance(values, Mapping):
-            return DrawError(f"{where}: give a mapping with the values of {', '.join(names)}", **at)
-        missing = [name for name in names if name not in values]
-        unknown = [name for name in values if name not in names]
-        if unknown:
-            close = difflib.get_close_matches(str(unknown[0]), names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-            message = f"{where}: the group has no variable {unknown[0]!r}; {hint}"
-        else:
-            message = f"{where}: no value for {', '.join(map(repr, missing))}; give one each draw"
-        return DrawError(message, variable=(unknown or missing)[0], **at)
-
     # Life ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -578,3 +495,13 @@ class ChainWriter:
             "a writer stays in the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
+
+
+def _given(
+    posterior: Values | None, sample_stats: Values | None, groups: dict[str, Values]
+) -> dict[str, Values]:
+    if posterior is not None:
+        groups["posterior"] = posterior
+    if sample_stats is not None:
+        groups["sample_stats"] = sample_stats
+    return groups
