@@ -184,7 +184,7 @@ class Location:
         """Whether there is something under a key."""
         if self.path is not None:
             return (self.path / key).is_file()
-        return sync(self.store.exists(key))
+        return self.read(key) is not None if self._direct else sync(self.store.exists(key))
 
     def is_empty(self) -> bool:
         """Whether the store holds nothing at all."""
@@ -274,7 +274,10 @@ class Location:
 
     def delete(self, key: str) -> None:
         """Remove a key, if it is there."""
-        sync(self.store.delete(key))
+        if self._direct:
+            self.store.delete_sync(key)  # type: ignore[attr-defined]
+        else:
+            sync(self.store.delete(key))
 
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below a prefix, if there is anything."""
