@@ -95,7 +95,7 @@ def require_free(location: Location, layout: Layout, block: int, force: bool) ->
         With the host, the process and the age of that writer.
     """
     claim = read_claim(location, layout, block)
-    if claim is None or not claim.alive or force:
+    if claim is None or not claim.alive or (force and claim.host != platform.node()):
         return
     raise busy(location, layout, block, claim)
 

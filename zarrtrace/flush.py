@@ -11,8 +11,9 @@ import numpy as np
 from .bookkeeping import read_value, write_value
 from .chunks import ChunkCodec
 from .errors import TraceNotFoundError
-from .layout import STATE, Layout, array_path, variable_key
+from .layout import STATE, Layout, variable_key
 from .location import Location
+from .rows import segment_of, segments
 from .schema import Variable
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
@@ -33,40 +34,53 @@ class Flusher:
             variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
             for variable in layout.variables
         }
+        self._segments = {
+            variable.label: segments(layout, group, variable, group.stored_warmup)
+            for group in layout.groups.values()
+            for variable in group.variables.values()
+        }
         self._since = time.time()
         started = read_value(location, layout, "sampling_start_time", block)
         self._started = self._since if started is None else float(started)
         self._spent = float(read_value(location, layout, "sampling_time", block) or 0.0)
 
-    def _position(self, variable: Variable, count: int) -> int:
-        """Draws of a variable's present array below the count."""
-        return count - self._layout.groups[variable.group].stored_warmup
+    def _last_chunk(self, variable: Variable, count: int) -> tuple[str, int, range]:
+        """The chunk that the draw before the count lies in: array, number, draws it covers."""
+        segment = segment_of(self._segments[variable.label], count - 1)
+        chunk, covered = segment.place(count - 1, variable.draws_per_chunk)
+        return segment.path, chunk, covered
 
     def write_full(self, rows: Rows, count: int) -> None:
         """Write the chunks whose last draw is the one before the count.
 
         Their rows are in the buffer only until the next draw is.
         """
-        self._write(
-            (variable, rows[variable.label], position // variable.draws_per_chunk - 1)
-            for variable in self._layout.variables
-            if (position := self._position(variable, count))
-            and position % variable.draws_per_chunk == 0
-        )
-
-    def write_partial(self, rows: Rows, count: int, *, text_only: bool = False) -> None:
-        """Write the chunks that are partly filled, the rest with the fill value."""
         items = []
         for variable in self._layout.variables:
-            position = self._position(variable, count)
-            chunk, filled = divmod(position, variable.draws_per_chunk)
-            if filled and (variable.is_text or not text_only):
-                whole = rows[variable.label].copy()
-                whole[:, filled:] = self._codecs[variable.label].fill
-                items.append((variable, whole, chunk))
+            path, chunk, covered = self._last_chunk(variable, count)
+            if count == covered.stop:
+                items.append((variable, path, chunk, self._filled(variable, rows, len(covered))))
         self._write(items)
 
-    def _write(self, items: Iterable[tuple[Variable, np.ndarray[Any, Any], int]]) -> None:
+    def write_partial(self, rows: Rows, count: int, *, text_only: bool = False) -> None:
+        """Write the chunks that are partly filled."""
+        items = []
+        for variable in self._layout.variables if count else []:
+            path, chunk, covered = self._last_chunk(variable, count)
+            if count < covered.stop and (variable.is_text or not text_only):
+                filled = self._filled(variable, rows, count - covered.start)
+                items.append((variable, path, chunk, filled))
+        self._write(items)
+
+    def _filled(self, variable: Variable, rows: Rows, length: int) -> np.ndarray[Any, Any]:
+        """The rows of a variable, with the fill value after the first `length`."""
+        held = rows[variable.label]
+        if length < variable.draws_per_chunk:
+            held = held.copy()
+            held[:, length:] = self._codecs[variable.label].fill
+        return held
+
+    def _write(self, items: Iterable[tuple[Variable, str, int, np.ndarray[Any, Any]]]) -> None:
         # LocalStore makes the directories it misses: a trace that was removed must not come back.
         if self._location.path is not None and not self._location.exists(f"{STATE}/zarr.json"):
             raise TraceNotFoundError(
@@ -75,10 +89,10 @@ class Flusher:
             )
         encoded = (
             (
-                variable_key(array_path(variable.group, variable), variable, self._block, chunk),
+                variable_key(path, variable, self._block, chunk),
                 self._codecs[variable.label].encode(rows),
             )
-            for variable, rows, chunk in items
+            for variable, path, chunk, rows in items
         )
         if not self._layout.durable:
             self._location.write_many(encoded)

@@ -50,6 +50,11 @@ def segments(
     return [Segment(array_path(group.warmup_name, variable), 0, boundary), after]
 
 
+def segment_of(found: list[Segment], draw: int) -> Segment:
+    """The segment a draw lies in, or would."""
+    return next(segment for segment in reversed(found) if segment.start <= draw)
+
+
 def staged(path: str) -> str:
     """Where an array waits while a split takes its chunks away one by one."""
     return f"{STAGING}/{path}"

@@ -13,22 +13,29 @@ from .checks import dtype_name
 from .errors import DrawError
 from .journal import chain_label
 from .layout import Layout
+from .rows import Segment, segment_of, segments
 from .schema import Variable
 
 Values = Mapping[str, Any]
 
 
 class RecordingPlan:
-    """Where the values of a draw go, laid out once for all draws of a writer.
+    """Where the values of a draw go, laid out once for all draws of a stretch.
 
     Parameters
     ----------
+    count : int
+        The draws recorded so far: the plan serves those from there on, to where their arrays end.
     rows : mapping of str to numpy.ndarray
         The buffer: for each `group/variable` its rows, in the shape of a chunk.
     """
 
     def __init__(
-        self, layout: Layout, chains: range, rows: Mapping[str, np.ndarray[Any, Any]]
+        self,
+        layout: Layout,
+        chains: range,
+        rows: Mapping[str, np.ndarray[Any, Any]],
+        count: int,
     ) -> None:
         self._chains = chains
         self._targets: dict[str, list[Target]] = {}
@@ -39,7 +46,9 @@ class RecordingPlan:
                 held = rows[variable.label]
                 by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
                 shape = (len(chains), *variable.shape) if together else variable.shape
-                targets.append(Target(name, variable, by_draw, shape, group.stored_warmup))
+                stretches = segments(layout, group, variable, group.stored_warmup)
+                segment = segment_of(stretches, count)
+                targets.append(Target(name, variable, by_draw, shape, segment))
             self._targets[group.name] = targets
 
     def next_boundary(self, count: int) -> int:
@@ -63,7 +72,7 @@ class RecordingPlan:
                     value = values[target.name]
                     if type(value) not in target.trusted:
                         value = target.check(value, self._chains, count)
-                    target.rows[(count - target.offset) % target.length] = value
+                    target.rows[(count - target.start) % target.length] = value
             except KeyError:
                 raise self._misnamed(group, values, count) from None
             except OverflowError as error:
@@ -78,7 +87,7 @@ class RecordingPlan:
             if group not in self._targets or group not in given:
                 raise self._misnamed(group, given.get(group), count)
         draws: int | None = None
-        values: list[tuple[Target, np.ndarray[Any, Any]]] = []
+        values: list[np.ndarray[Any, Any]] = []
         for group, targets in self._targets.items():
             if {target.name for target in targets} != set(given[group]):
                 raise self._misnamed(group, given[group], count)
@@ -86,9 +95,16 @@ class RecordingPlan:
                 value, draws = target.check_block(
                     given[group][target.name], draws, self._chains, count
                 )
-                values.append((target, value))
+                values.append(value)
         assert draws is not None
         return Block(draws, values)
+
+    def put_block(self, block: Block, start: int, step: int, count: int) -> None:
+        """Put `step` draws of a block into the buffer, for the draws from `count` on."""
+        targets = (target for targets in self._targets.values() for target in targets)
+        for target, value in zip(targets, block.values, strict=True):
+            first = (count - target.start) % target.length
+            target.rows[first : first + step] = value[start : start + step]
 
     def _misnamed(self, group: str, values: object, count: int) -> DrawError:
         """The error for a group or variable that is missing, or that the trace does not have."""
@@ -116,22 +132,16 @@ class RecordingPlan:
 
 @dataclass(frozen=True)
 class Block:
-    """The values of several draws, checked, with the draws first."""
+    """The values of several draws, checked: the draws first, in the order of the variables."""
 
     draws: int
-    values: list[tuple[Target, np.ndarray[Any, Any]]]
-
-    def put(self, start: int, step: int, count: int) -> None:
-        """Put `step` draws of the block into the buffer, for the draws from `count` on."""
-        for target, value in self.values:
-            first = (count - target.offset) % target.length
-            target.rows[first : first + step] = value[start : start + step]
+    values: list[np.ndarray[Any, Any]]
 
 
 class Target:
     """Where the values of one variable go, and what may go there."""
 
-    __slots__ = ("length", "name", "offset", "rows", "shape", "trusted", "variable")
+    __slots__ = ("length", "name", "rows", "segment", "shape", "start", "trusted", "variable")
 
     def __init__(
         self,
@@ -139,13 +149,14 @@ class Target:
         variable: Variable,
         rows: np.ndarray[Any, Any],
         shape: tuple[int, ...],
-        offset: int,
+        segment: Segment,
     ) -> None:
         self.name = name
         self.variable = variable
         self.rows = rows
         self.shape = shape
-        self.offset = offset
+        self.segment = segment
+        self.start = segment.start
         self.length = variable.draws_per_chunk
         # Types whose every value fits as it is, or overflows with an error of its own.
         self.trusted: frozenset[type] = frozenset()
@@ -165,7 +176,7 @@ class Target:
 
     def next_boundary(self, count: int) -> int:
         """The next count at which a chunk of this variable is full."""
-        return self.offset + ((count - self.offset) // self.length + 1) * self.length
+        return self.segment.place(count, self.length)[1].stop
 
     def check(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
         """The value of one draw as an array that fits."""

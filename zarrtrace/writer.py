@@ -8,6 +8,7 @@ is not did not happen.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,7 @@ from .journal import Journal, chain_label, journal_directory
 from .layout import array_path
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import RowReader
+from .rows import RowReader, segment_of, segments
 from .schema import Variable
 from .values import RecordingPlan, Values
 
@@ -76,6 +77,7 @@ class ChainWriter:
         self._closed = False
         self._process = os.getpid()
         self._claim = Claim.new()
+        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
         self._lost_to: Claim | None = None
         self._journal = self._open_journal(force)
         try:
@@ -94,11 +96,11 @@ class ChainWriter:
             self._count = self._journal.count
             self._total = layout.total
             self._text = self._text_rows()
+            self._flusher = Flusher(location, layout, block)
         except BaseException:
             self._give_up_claim()
             self._journal.close()
             raise
-        self._flusher = Flusher(location, layout, block)
         self._flushed = time.monotonic()
         # Draws that were there before: resume() says that the sampler knows of them.
         self._acknowledged = self._count == 0
@@ -155,17 +157,17 @@ class ChainWriter:
     def _load_rows(self, variable: Variable, count: int, rows: np.ndarray[Any, Any]) -> None:
         """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
         group = self._layout.groups[variable.group]
-        filled = (count - group.stored_warmup) % variable.draws_per_chunk
+        reader = RowReader(self._location, self._layout, group, variable, self._block)
+        segment = segment_of(reader.segments, count)
+        chunk, covered = segment.place(count, variable.draws_per_chunk)
+        filled = count - covered.start
         if filled:
-            reader = RowReader(self._location, self._layout, group, variable, self._block)
-            segment = reader.segments[-1]
-            chunk, covered = segment.place(count, variable.draws_per_chunk)
             rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
 
     def _lay_rows(self) -> None:
         """Lay out where `record()` puts its values, so that it does nothing else."""
         self._rows = {**self._journal.rows, **self._text}
-        self._plan = RecordingPlan(self._layout, self.chains, self._rows)
+        self._plan = RecordingPlan(self._layout, self.chains, self._rows, self._count)
         self._set_boundary()
 
     def _set_boundary(self) -> None:
@@ -272,9 +274,12 @@ class ChainWriter:
         rows = self._rows
 
         def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
-            offset = self._layout.groups[variable.group].stored_warmup
-            length = variable.draws_per_chunk
-            if (draws - offset) // length == (self._count - offset) // length:
+            group = self._layout.groups[variable.group]
+            stretches = segments(self._layout, group, variable, group.stored_warmup)
+            segment = segment_of(stretches, draws)
+            _, covered = segment.place(draws, variable.draws_per_chunk)
+            # The chunk that is being filled is in the buffer, every other one in the store.
+            if self._count in covered:
                 target[...] = rows[variable.label]
             else:
                 self._load_rows(variable, draws, target)
@@ -341,28 +346,30 @@ class ChainWriter:
         done = 0
         while done < block.draws:
             step = min(block.draws - done, self._boundary - self._count)
-            block.put(done, step, self._count)
+            self._plan.put_block(block, done, step, self._count)
             done += step
             self._advance(self._count + step)
 
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`, once the chunks they complete are written."""
+        late = self._flushed + self._layout.flush_every
+        if not self._journal.survives and time.monotonic() > late:
+            # The draws before this one: should that fail, this one was not accepted.
+            self.flush()
         if count == self._boundary:
             self._flusher.write_full(self._rows, count)
-            if count == self._total:
-                self._flusher.write_partial(self._rows, count)
         if self._text and self._journal.survives:
             self._flusher.write_partial(self._rows, count, text_only=True)
         self._count = self._journal.count = count
-        if not self._journal.survives:
-            late = time.monotonic() - self._flushed > self._layout.flush_every
-            if late and count != self._total:
-                self.flush()
         if count == self._boundary:
             if self._layout.durable:
                 # Before rows are used again: the count on the disk must not lie before them.
                 self._journal.make_durable()
-            self._set_boundary()
+            if any(group.stored_warmup == count for group in self._layout.groups.values()):
+                # From the warmup group to the group itself: a chain that went back before a split.
+                self._lay_rows()
+            else:
+                self._set_boundary()
             if count == self._total:
                 self._flusher.publish(count)
 
@@ -405,20 +412,24 @@ class ChainWriter:
 
     def _give_up_claim(self) -> None:
         # In a forked child it goes on being the parent's.
-        if os.getpid() == self._process and self._holder() == self._claim.token:
-            write_claim(self._location, self._layout, self._block, None)
+        if os.getpid() != self._process:
+            return
+        with self._claiming:
+            if self._holder() == self._claim.token:
+                write_claim(self._location, self._layout, self._block, None)
 
     def beat(self) -> None:
         """Show other hosts that this writer lives."""
-        claim = read_claim(self._location, self._layout, self._block)
-        if self._closed:
-            return
-        if claim is not None and claim.token != self._claim.token:
-            self._lost_to = claim
-            self._stop = -1
-            return
-        self._claim = self._claim.beating()
-        write_claim(self._location, self._layout, self._block, self._claim)
+        with self._claiming:
+            claim = read_claim(self._location, self._layout, self._block)
+            if self._closed:
+                return
+            if claim is not None and claim.token != self._claim.token:
+                self._lost_to = claim
+                self._stop = -1
+                return
+            self._claim = self._claim.beating()
+            write_claim(self._location, self._layout, self._block, self._claim)
 
     def _holder(self) -> str | None:
         claim = read_claim(self._location, self._layout, self._block)
