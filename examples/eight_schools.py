@@ -29,6 +29,7 @@ SCHOOLS = [
 ]
 Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 SIGMA = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+CHECKPOINT_EVERY = 100  # draws
 SEED = 20261120
 N_PARAMETERS = 2 + len(SCHOOLS)
 
@@ -109,24 +110,23 @@ def start_at_random(rng: np.random.Generator, tune: int) -> NUTS:
 
 
 def chain(index: int, trace: zt.Trace) -> None:
-    """Sample one chain, going on after the draws that are there already."""
+    """Sample one chain; called again after a kill, go on as if nothing had happened."""
     sampler = start_at_random(np.random.default_rng([SEED, index]), trace.tune)
     with trace.writer(index) as writer:
         start, state = writer.resume()
-        if state is not None:
+        if state is None:
+            # With a checkpoint before the first draw there is always one to go back to.
+            writer.checkpoint(sampler.state())
+        else:
             sampler.restore(state)
-        elif start > 0:
-            # Draws without the sampler's state: another seed, so as not to repeat them, and as
-            # much warmup as they had, unrecorded, so as not to pass warmup off as draws.
-            sampler = start_at_random(np.random.default_rng([SEED, index, start]), trace.tune)
-            for _ in range(min(start, trace.tune)):
-                sampler.step()
-        for _ in range(start, trace.tune + trace.draws):
+        for i in range(start, trace.tune + trace.draws):
             position, stats = sampler.step()
             parameters = constrain(position)
             writer.record(
                 parameters, stats, log_likelihood={"y": log_likelihood(parameters["theta"])}
             )
+            if (i + 1) % CHECKPOINT_EVERY == 0:
+                writer.checkpoint(sampler.state())
 
 
 if __name__ == "__main__":

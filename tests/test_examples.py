@@ -41,6 +41,12 @@ SHOWN = {
         r"^finished: True$",
     ],
     "eight_schools": [r"^chain 3 .* 2000/2000 done", r"^mu +4\.", r"^theta\[Mt\. Hermon\] +4\."],
+    "resume_after_kill": [
+        r"^killed by SIGKILL$",
+        r"^at least 730 draws are there: True$",
+        r"^after the resume: 2000 draws$",
+        *(rf"^{name}: every draw .* bit for bit: True$" for name in ("mu", "tau", "theta")),
+    ],
     "nuts": [r"\A\Z"],  # the sampler the others import
 }
 
