@@ -7,9 +7,9 @@ import threading
 import time
 
 import numpy as np
-from eight_schools import chain, create
 
 import zarrtrace as zt
+from eight_schools import chain, create
 
 
 def sample_and_die(trace: zt.Trace) -> None:
