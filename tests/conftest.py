@@ -6,17 +6,23 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 import zarrtrace as zt
+from zarrtrace.checks import as_dtype
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # One process per test is busy enough on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -131,3 +137,140 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the S3 server did not answer")
+
+
+# Draws that say which draw they are ---------------------------------------------------------
+
+
+class Encoded:
+    """Traces in which every value is `1e6 * chain + draw`, in variables of every kind.
+
+    Their chunks have different lengths, and a draw is counted from the start of its chain: a value
+    out of place, a fill value or a torn draw cannot be mistaken for what was recorded.
+    """
+
+    def __init__(self, *, text: bool = True) -> None:
+        word = {"word": zt.Var(dtype=str, draws_per_chunk=5)} if text else {}
+        self.groups = {
+            "posterior": {
+                "mu": zt.Var(draws_per_chunk=4),
+                "theta": zt.Var(shape=3, dtype="int32", draws_per_chunk=3),
+                **word,
+            },
+            "sample_stats": {
+                "lp": zt.Var(draws_per_chunk=5),
+                "late": zt.Var(dtype=bool, draws_per_chunk=2),
+                "when": zt.Var(dtype="datetime64[s]", draws_per_chunk=7),
+            },
+        }
+
+    def create(self, store: Any, **definition: Any) -> zt.Trace:
+        """A trace without draws; `store` is a Place, or what `zarrtrace.create` takes."""
+        definition = {**self.groups, **definition}
+        return (
+            store.create(**definition)
+            if isinstance(store, Place)
+            else zt.create(store, **definition)
+        )
+
+    def fill(self, trace: zt.Trace, *stops: int) -> zt.Trace:
+        """Record each block of chains up to its stop; the last stop is that of all further ones."""
+        stops = stops or (trace.tune + trace.draws,)
+        for number, block in enumerate(trace.blocks):
+            with trace.writer(block) as writer:
+                self.record(writer, block, stops[min(number, len(stops) - 1)])
+        return trace
+
+    def record(self, writer: zt.ChainWriter, block: int | range, stop: int) -> None:
+        """Go on recording until the chain, or the block of chains, has `stop` draws."""
+        start, _ = writer.resume()
+        for draw in range(start, stop):
+            writer.record(**self.draw(block, draw))
+
+    def draw(self, block: int | range, draw: int) -> dict[str, dict[str, Any]]:
+        """The values of one draw of one chain, or of a block of chains."""
+        chains = [block] if isinstance(block, int) else list(block)
+        values = {
+            group: {
+                name: encode(chains, [draw], as_dtype(var.dtype, name), var.shape)[:, 0]
+                for name, var in variables.items()
+            }
+            for group, variables in self.groups.items()
+        }
+        if isinstance(block, int):
+            values = {g: {k: v[0] for k, v in named.items()} for g, named in values.items()}
+        return values
+
+    def check(self, group: xr.Dataset, start: int, stop: int, chains: Any = None) -> None:
+        """Assert that a group holds the draws from `start` to `stop - 1`, and nothing else."""
+        chains = list(range(group.sizes["chain"])) if chains is None else list(chains)
+        assert group.chain.values.tolist() == chains
+        assert group.draw.values.tolist() == list(range(stop - start))
+        for name, array in group.data_vars.items():
+            found = array.values
+            assert array.dims[:2] == ("chain", "draw")
+            assert found.dtype == array.dtype
+            expected = encode(chains, range(start, stop), array.dtype, array.shape[2:])
+            assert np.array_equal(found, expected), f"{name}: {found} is not {expected}"
+
+    def check_split(self, trace: Any, at: int, stop: int) -> None:
+        """Assert that the first `at` draws are warmup, and those from there to `stop` are not.
+
+        `trace` is a Trace, or a DataTree that plain xarray opened.
+        """
+        for name in ("posterior", "sample_stats"):
+            self.check(trace[name], at, stop)
+            assert (f"warmup_{name}" in trace) == bool(at)
+            if at:
+                self.check(trace[f"warmup_{name}"], 0, at)
+
+
+def encode(chains: Any, draws: Any, dtype: np.dtype[Any], shape: Any = ()) -> Any:
+    """The values of some draws: shape (chains, draws, *shape)."""
+    shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(shape)
+    numbers = 1_000_000 * np.asarray(chains)[:, None] + np.asarray(draws)[None, :]
+    numbers = np.broadcast_to(
+        numbers.reshape(*numbers.shape, *(1 for _ in shape)), (*numbers.shape, *shape)
+    )
+    if dtype.kind == "b":
+        return numbers % 3 == 1
+    if dtype.kind == "M":
+        return numbers.astype("datetime64[s]").astype(dtype)
+    return numbers.astype(str).astype(dtype) if dtype.kind == "T" else numbers.astype(dtype)
+
+
+@pytest.fixture
+def encoded() -> Encoded:
+    return Encoded()
+
+
+@dataclass
+class Script:
+    """Python code run as a script by a process of its own, warnings being errors there."""
+
+    folder: Path
+
+    def start(self, code: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        file = self.folder / f"script_{uuid.uuid4().hex}.py"
+        file.write_text(textwrap.dedent(code))
+        here = Path(__file__).parent
+        paths = [str(here.parent), str(here), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        command = [sys.executable, "-W", "error", str(file), *map(str, arguments)]
+        return subprocess.Popen(command, env=environment, cwd=self.folder, **options)
+
+    def run(self, code: str, *arguments: Any, timeout: float = 120) -> str:
+        """What the script prints, once it has ended well."""
+        process = self.start(code, *arguments)
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        assert process.returncode == 0, errors
+        return output
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)

@@ -83,6 +83,10 @@ def check_name(name: object, what: str) -> str:
         )
     if name.startswith("__") or name.strip(".") == "":
         raise SchemaError(f"{what} {name!r}: Zarr keeps '__' and dots for itself; rename it")
+    if name == "zarr.json":
+        raise SchemaError(f"{what} {name!r}: Zarr keeps this name for its documents; rename it")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise SchemaError(f"{what} {name!r}: half a surrogate pair is no text; rename it")
     if len(name.encode()) > _LONGEST_NAME:
         raise SchemaError(f"{what} {name[:40]!r}...: longer than {_LONGEST_NAME} bytes; shorten it")
     return name
@@ -104,6 +108,8 @@ def check_group_name(name: object) -> str:
 def check_attrs(attrs: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Attributes that JSON and netCDF both hold: strings, numbers, lists of these."""
     checked: dict[str, Any] = {}
+    if not isinstance(attrs, Mapping):
+        raise SchemaError(f"{what}: give a mapping of names to values, got {attrs!r}")
     for key, value in attrs.items():
         if isinstance(value, np.ndarray | np.generic):
             value = value.tolist()

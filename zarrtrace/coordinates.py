@@ -32,6 +32,8 @@ class Dimensions:
     def __init__(self, coords: Mapping[Any, Any] | None = None) -> None:
         self.sizes: dict[str, int] = {}
         self.coords: dict[str, DataArray] = {}
+        if not isinstance(coords, Mapping | None):
+            raise SchemaError(f"coords: give a mapping of dimensions to labels, got {coords!r}")
         for dim, labels in (coords or {}).items():
             name = check_name(dim, "coordinate")
             if name in SAMPLE_DIMS:
@@ -174,7 +176,12 @@ def define_data(
     """
     arrays: dict[str, DataArray] = {}
     # A Dataset and a node of a DataTree both have data_vars, and their arrays bring the coords.
-    items: Mapping[Any, Any] = getattr(data, "data_vars", data)
+    items: Any = getattr(data, "data_vars", data)
+    if not isinstance(items, Mapping):
+        raise SchemaError(
+            f"group {group!r}: give a mapping of names to values or a Dataset, "
+            f"got {type(data).__name__}"
+        )
     for key, value in items.items():
         name = check_name(key, f"variable in {group}")
         what = f"{group}/{name}"
@@ -184,20 +191,23 @@ def define_data(
             for coord_name, coord in value.coords.items():
                 if coord_name not in SAMPLE_DIMS:
                     _adopt_coordinate(group, coord_name, coord, dimensions)
-            sampled = [dim for dim in SAMPLE_DIMS if dim in value.dims]
-            value = value.transpose(*sampled, ...)
             named, attrs, value = value.dims, check_attrs(value.attrs, what), value.data
         elif isinstance(value, tuple) and len(value) == 2 and _are_names(value[0]):
             named, value = value
         # Arrays of dask stay lazy; everything else is in memory already.
-        lazy = hasattr(value, "dtype") and hasattr(value, "shape") and hasattr(value, "astype")
+        lazy = hasattr(value, "astype") and hasattr(value, "__array_function__")
         values: Any = value if lazy else np.asarray(value)
         values = values.astype(as_dtype(dtype_of_values(values), what), copy=False)
-        all_names = (named,) if isinstance(named, str) else named
-        lead = sum(dim in SAMPLE_DIMS for dim in all_names or ())
-        rest = None if all_names is None else tuple(all_names[lead:])
+        all_names = None if named is None else (named,) if isinstance(named, str) else tuple(named)
+        sampled = [dim for dim in SAMPLE_DIMS if dim in (all_names or ())]
+        if all_names is not None and len(all_names) == values.ndim:
+            ordered = (*sampled, *(dim for dim in all_names if dim not in sampled))
+            values = values.transpose([all_names.index(dim) for dim in ordered])
+            all_names = ordered
+        lead = len(sampled)
+        rest = None if all_names is None else all_names[lead:]
         _, names = dimensions.resolve(what, name, tuple(values.shape[lead:]), rest)
-        arrays[name] = DataArray((*(all_names or ())[:lead], *names), values, attrs)
+        arrays[name] = DataArray((*sampled, *names), values, attrs)
     if not arrays:
         raise SchemaError(f"group {group!r} has no variables; leave it out")
     return arrays
@@ -237,7 +247,7 @@ def _adopt_coordinate(group: str, name: Hashable, coord: Any, dimensions: Dimens
 def check_distinct(variables: Iterable[str], dimensions: Dimensions, group: str) -> None:
     """Refuse a variable with the name of a dimension or coordinate: xarray would hide it."""
     for name in variables:
-        if name in dimensions.sizes or name in dimensions.coords:
+        if name in dimensions.sizes or name in dimensions.coords or name in SAMPLE_DIMS:
             raise SchemaError(
                 f"{group}/{name}: {name!r} is also the name of a dimension or coordinate; "
                 f"rename one of the two"

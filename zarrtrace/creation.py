@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_attrs, check_group_name, dtype_name
+from .claim import require_free
 from .coordinates import SAMPLE_DIMS, DataArray, Dimensions, check_distinct, define_data
 from .documents import (
     array_items,
@@ -21,8 +22,10 @@ from .documents import (
     encode_document,
     group_document,
     parse_document,
+    read_array,
+    read_document,
 )
-from .errors import InvalidInputError, SchemaError, TraceExistsError
+from .errors import InvalidInputError, SchemaError, TraceError, TraceExistsError
 from .journal import can_map, journal_item
 from .layout import (
     IN_STORE,
@@ -94,6 +97,8 @@ def plan(
         raise InvalidInputError(f"flush_every is a number of seconds, got {flush_every!r}")
     if tune + draws == 0:
         raise InvalidInputError("tune + draws is 0: there is nothing to record")
+    if not isinstance(dims, Mapping | None):
+        raise SchemaError(f"dims: give a mapping of variables to names, got {dims!r}")
     dims = dict(dims or {})
     dimensions = Dimensions(coords)
     data: dict[str, dict[str, DataArray]] = {}
@@ -104,6 +109,8 @@ def plan(
             data[group] = define_data(group, definition, dimensions, dims)
         else:
             drawn += define_group(group, definition, dimensions, dims, draws_per_chunk)
+    if not drawn:
+        raise SchemaError("there is nothing to record: give posterior={...}")
     together = int(min(chains_per_chunk, chains))
     variables = choose_chunk_lengths(
         drawn, chains_per_chunk=together, tune=int(tune), total=int(tune + draws)
@@ -122,7 +129,7 @@ def plan(
         draws=int(draws),
         chains_per_chunk=together,
         groups=groups,
-        data_groups=tuple(data),
+        data_groups={group: tuple(arrays) for group, arrays in data.items()},
         coords={key: array.dims[0] for key, array in dimensions.coords.items()},
         encodings=_encodings(variables, data, dimensions, compressors, checksum),
         attrs=check_attrs(attrs or {}, "attrs"),
@@ -158,7 +165,9 @@ def make_room(location: Location, overwrite: bool) -> None:
         return
     data = location.read("zarr.json")
     attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
-    if not isinstance(attrs, dict) or attrs.get("creation_library") != "zarrtrace":
+    # What was exported from a trace has the attributes of one, but no sampling state.
+    ours = isinstance(attrs, dict) and attrs.get("creation_library") == "zarrtrace"
+    if not ours or location.read(f"{STATE}/zarr.json") is None:
         raise TraceExistsError(
             f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
             f"choose another place, or remove it yourself"
@@ -168,8 +177,16 @@ def make_room(location: Location, overwrite: bool) -> None:
             f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
             f"choose another place, or pass overwrite=True to remove it"
         )
+    try:
+        layout = LayoutFile(location).current()
+    except TraceError:
+        pass
+    else:
+        # A writer would go on into the new trace.
+        for block in range(layout.blocks):
+            require_free(location, layout, block, force=False)
     # Whoever still reads it finds no layout first, and then no chunks.
-    location.delete(f"{STATE}/zarr.json")
+    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
     location.clear()
 
 
@@ -177,6 +194,8 @@ def write(location: Location, plan: Plan) -> LayoutFile:
     """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
     root = group_document(root_attrs(plan.layout))
     location.write("zarr.json", encode_document(root))
+    # By this group an unfinished creation is known as ours, and may be overwritten.
+    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
     location.write_many(_hierarchy_items(plan))
     make_journals(location, plan.layout)
     layout_file = LayoutFile(location)
@@ -252,7 +271,7 @@ def add_data_group(
     group = check_group_name(name)
     if group in layout.group_names:
         raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
-    dimensions = Dimensions()
+    dimensions = _known_dimensions(location, layout)
     arrays = define_data(group, data, dimensions, {})
     check_distinct(arrays, dimensions, group)
     samples = _sample_coordinates(group, data, arrays)
@@ -263,7 +282,21 @@ def add_data_group(
     attrs = group_attrs(layout, group) | ({"sample_dims": list(samples)} if samples else {})
     location.delete_tree(group)
     location.write_many(_group_items(group, attrs, {**samples, **coords, **arrays}, encodings))
-    layout_file.write(replace(layout, data_groups=(*layout.data_groups, group)))
+    data_groups = {**layout.data_groups, group: tuple(arrays)}
+    layout_file.write(replace(layout, data_groups=data_groups))
+
+
+def _known_dimensions(location: Location, layout: Layout) -> Dimensions:
+    """The dimensions that have labels in the trace, which a later group shares."""
+    dimensions = Dimensions()
+    for name, dim in layout.coords.items():
+        for group in layout.group_names:
+            if read_document(location, f"{group}/{name}") is not None:
+                array = read_array(location, f"{group}/{name}")
+                dimensions.coords[name] = array
+                dimensions.sizes[dim] = len(array.values)
+                break
+    return dimensions
 
 
 def _sample_coordinates(

@@ -50,10 +50,11 @@ class Flusher:
         chunk, covered = segment.place(count - 1, variable.draws_per_chunk)
         return segment.path, chunk, covered
 
-    def write_full(self, rows: Rows, count: int) -> None:
+    def write_full(self, rows: Rows, count: int) -> bool:
         """Write the chunks whose last draw is the one before the count.
 
-        Their rows are in the buffer only until the next draw is.
+        Their rows are in the buffer only until the next draw is. True when no variable is left
+        with a chunk that is partly filled.
         """
         items = []
         for variable in self._layout.variables:
@@ -61,6 +62,7 @@ class Flusher:
             if count == covered.stop:
                 items.append((variable, path, chunk, self._filled(variable, rows, len(covered))))
         self._write(items)
+        return len(items) == len(self._layout.variables)
 
     def write_partial(self, rows: Rows, count: int, *, text_only: bool = False) -> None:
         """Write the chunks that are partly filled."""

@@ -277,9 +277,9 @@ class Journal:
         for variable in layout.variables:
             if variable.is_text:
                 continue
-            fill = fill_value(variable.dtype)
-            if fill != 0:
-                self.rows[variable.label][...] = fill
+            # The fill of the others is 0, and the bytes are.
+            if variable.dtype.kind in "fcmM":
+                self.rows[variable.label][...] = fill_value(variable.dtype)
 
     def close(self) -> None:
         """Release the lock; the rows stay mapped as long as someone holds them."""

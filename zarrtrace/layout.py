@@ -83,7 +83,7 @@ class Layout:
     draws: int
     chains_per_chunk: int
     groups: dict[str, SampledGroup]
-    data_groups: tuple[str, ...]
+    data_groups: dict[str, tuple[str, ...]]  # group given whole → its variables, in order
     coords: dict[str, str]  # coordinate → its dimension; other dimensions are numbered from 0
     encodings: dict[str, dict[str, Any]]  # dtype name → data_type, fill_value, codecs
     attrs: dict[str, Any]

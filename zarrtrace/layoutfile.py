@@ -12,8 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from .checks import as_dtype, check_group_name, check_name, dtype_name
+from .chunks import ChunkCodec
 from .documents import encode_document, group_document, parse_document
 from .errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
 from .layout import (
@@ -78,7 +80,7 @@ def from_text(text: str, where: str) -> Layout:
     try:
         content = json.loads(text)
         version = content["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FormatVersionError(
@@ -92,7 +94,10 @@ def from_text(text: str, where: str) -> Layout:
             draws=_count(content["draws"], 0),
             chains_per_chunk=_count(content["chains_per_chunk"], 1),
             groups={group["name"]: _group(group) for group in content["groups"]},
-            data_groups=tuple(check_group_name(name) for name in content["data_groups"]),
+            data_groups={
+                check_group_name(group): tuple(check_name(name, "variable") for name in names)
+                for group, names in content["data_groups"].items()
+            },
             coords={
                 check_name(name, "coordinate"): check_name(dim, "dimension")
                 for name, dim in content["coords"].items()
@@ -112,11 +117,42 @@ def from_text(text: str, where: str) -> Layout:
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
         )
-        for variable in layout.variables:
-            layout.encoding(variable.dtype)
+        _check(layout)
     except (KeyError, TypeError, ValueError, AttributeError, TraceError) as error:
         raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
     return layout
+
+
+def _check(layout: Layout) -> None:
+    """Refuse a layout whose parts do not fit each other."""
+    if not layout.variables:
+        raise ValueError("no variables")
+    for group in layout.groups.values():
+        if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
+            raise ValueError(f"{group.name} has more warmup than draws")
+        for variable in group.variables.values():
+            names = {*variable.dims, *group.variables, "chain", "draw"}
+            if (
+                len(variable.dims) != len(variable.shape)
+                or len(names) != len(variable.dims) + len(group.variables) + 2
+            ):
+                raise ValueError(
+                    f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
+                )
+            layout.encoding(variable.dtype)
+    for name, encoding in layout.encodings.items():
+        dtype = as_dtype(str if name == "str" else name, "encodings")
+        try:
+            codec = ChunkCodec(dtype, encoding)
+            codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
+        except Exception as error:
+            raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return value
 
 
 def _count(value: Any, least: int, most: int = 2**62) -> int:
@@ -160,8 +196,8 @@ def _variable(group: str, content: Mapping[str, Any]) -> Variable:
         name=check_name(content["name"], "variable"),
         declared=declared,
         dtype=stored_dtype(group, declared),
-        shape=tuple(_count(size, 1) for size in content["shape"]),
-        dims=tuple(check_name(dim, "dimension") for dim in content["dims"]),
+        shape=tuple(_count(size, 1) for size in _list(content["shape"])),
+        dims=tuple(check_name(dim, "dimension") for dim in _list(content["dims"])),
         draws_per_chunk=_count(content["draws_per_chunk"], 1),
         attrs=dict(content["attrs"]),
     )

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import zarr.buffer.cpu
 from zarr.abc.store import Store
@@ -87,7 +88,10 @@ def locate(
             )
         from zarr.storage import ZipStore
 
-        return Location(ZipStore(path, mode="r"), read_only=True)
+        try:
+            return Location(sync(ZipStore.open(path, mode="r")), read_only=True)
+        except BadZipFile:
+            raise TraceNotFoundError(f"{path} is no zip file; is the path right?") from None
     return Location(LocalStore(path), read_only)
 
 

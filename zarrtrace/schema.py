@@ -68,7 +68,10 @@ class Var:
     @classmethod
     def like(cls, example: Any, dims: str | Sequence[str] | None = None) -> Var:
         """A variable with the shape and dtype of an example value (number, list, array)."""
-        value = np.asarray(example)
+        try:
+            value = np.asarray(example)
+        except ValueError as error:
+            raise SchemaError(f"the example {example!r} is no array ({error})") from None
         return cls(shape=value.shape, dtype=dtype_of_values(value), dims=dims)
 
 
@@ -145,7 +148,8 @@ def define_group(
             shape = ()
         shape, names = dimensions.resolve(what, name, shape, named)
         length = var.draws_per_chunk if var.draws_per_chunk is not None else draws_per_chunk
-        if length is not None and (not isinstance(length, int) or length < 1):
+        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
+        if length is not None and (not whole or length < 1):
             raise SchemaError(f"{what}: draws_per_chunk is a whole number from 1, got {length!r}")
         variables.append(
             Variable(
@@ -155,7 +159,7 @@ def define_group(
                 dtype=stored_dtype(group, declared),
                 shape=shape,
                 dims=names,
-                draws_per_chunk=length or 0,
+                draws_per_chunk=int(length or 0),
                 attrs=check_attrs(var.attrs, what),
             )
         )
@@ -163,7 +167,7 @@ def define_group(
 
 
 def _shape(shape: Any, what: str) -> tuple[int, ...]:
-    items = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    items = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in items):
         raise SchemaError(f"{what}: shape {shape!r} is not made of whole numbers")
     return tuple(int(size) for size in items)

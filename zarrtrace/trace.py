@@ -283,13 +283,17 @@ class Trace:
 
     def _block_of(self, chains: int | range | Sequence[int]) -> int:
         layout = self._layout
-        single = isinstance(chains, int | np.integer)
-        wanted = [int(chains)] if single else [int(chain) for chain in chains]  # type: ignore[arg-type, union-attr]
-        for chain in wanted:
+        given: list[Any] = [chains] if isinstance(chains, str) else np.ravel(chains).tolist()
+        single = isinstance(chains, str) or np.ndim(chains) == 0
+        wanted: list[int] = []
+        for chain in given:
+            if type(chain) is not int:
+                raise ChainError(f"{chain!r} is no chain of {self.path}: chains are numbers from 0")
             if not 0 <= chain < layout.chains:
                 raise ChainError(
                     f"{self.path} has chains 0 to {layout.chains - 1}, not {chain}", chain=chain
                 )
+            wanted.append(chain)
         if not wanted:
             raise ChainError("give at least one chain")
         block = wanted[0] // layout.chains_per_chunk
@@ -525,7 +529,7 @@ class Trace:
 
         layout = self._layout
         if group in layout.data_groups:
-            return view.open_data_group(self._location, group, chunks)
+            return view.open_data_group(self._location, layout, group, chunks)
         sampled = layout.groups.get(group.removeprefix("warmup_"))
         if sampled is None or (group != sampled.name and not sampled.warmup):
             raise TraceNotFoundError(

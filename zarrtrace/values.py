@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,19 +64,23 @@ class RecordingPlan:
         published, and the next draw replaces them.
         """
         for group, targets in self._targets.items():
-            values = given.get(group)
-            if values is None or len(values) != len(targets):
-                raise self._misnamed(group, values, count)
+            values: Any = given.get(group)
             try:
+                if len(values) != len(targets):
+                    raise self._misnamed(group, values, count)
                 for target in targets:
                     value = values[target.name]
                     if type(value) not in target.trusted:
                         value = target.check(value, self._chains, count)
                     target.rows[(count - target.start) % target.length] = value
-            except KeyError:
+            except (LookupError, TypeError):
+                if _has_exactly(values, targets):
+                    raise
                 raise self._misnamed(group, values, count) from None
             except OverflowError as error:
                 raise target.refuse(f"{error}; widen the dtype", self._chains, count) from None
+            except UnicodeError as error:
+                raise target.refuse(f"{error}; replace it", self._chains, count) from None
         if len(given) != len(self._targets):
             unknown = next(name for name in given if name not in self._targets)
             raise self._misnamed(unknown, None, count)
@@ -89,7 +93,7 @@ class RecordingPlan:
         draws: int | None = None
         values: list[np.ndarray[Any, Any]] = []
         for group, targets in self._targets.items():
-            if {target.name for target in targets} != set(given[group]):
+            if not _has_exactly(given[group], targets):
                 raise self._misnamed(group, given[group], count)
             for target in targets:
                 value, draws = target.check_block(
@@ -170,9 +174,9 @@ class Target:
             }
             more = {"b": (bool,), "T": (str,)}
             kind = variable.declared.kind
-            self.trusted = frozenset(
-                {*plain.get(kind, ()), *more.get(kind, ()), *((scalar,) if kind != "T" else ())}
-            )
+            # A datetime64 says its unit in its dtype, not in its type.
+            exact = () if kind in "TmM" else (scalar,)
+            self.trusted = frozenset({*plain.get(kind, ()), *more.get(kind, ()), *exact})
 
     def next_boundary(self, count: int) -> int:
         """The next count at which a chunk of this variable is full."""
@@ -234,7 +238,11 @@ class Target:
             return array
         if self.variable.is_text:
             if array.dtype.kind in "UT" or all(isinstance(item, str) for item in array.flat):
-                return array.astype(declared)
+                try:
+                    return array.astype(declared)
+                except (UnicodeError, TypeError) as error:
+                    # Half a surrogate pair.
+                    raise self.refuse(f"{error}; replace it", chains, draw) from None
             safe = False
         else:
             safe = array.dtype.kind not in "OUST" and np.can_cast(
@@ -256,7 +264,32 @@ class Target:
                 chains,
                 draw,
             )
+        if declared.kind in "mM":
+            return self._cast_time(array, chains, draw)
         return array.astype(declared)
+
+    def _cast_time(
+        self, array: np.ndarray[Any, Any], chains: range, draw: int
+    ) -> np.ndarray[Any, Any]:
+        """A time in the declared unit: 1500 ms are no whole seconds, the year 3000 not in ns."""
+        try:
+            cast = array.astype(self.variable.declared)
+            same = np.array_equal(cast.astype(array.dtype), array, equal_nan=True)
+        except OverflowError:
+            same = False
+        if not same:
+            raise self.refuse(
+                f"{array.dtype} does not fit {self.variable.declared}; "
+                f"declare zarrtrace.Var(dtype={str(array.dtype)!r})",
+                chains,
+                draw,
+            )
+        return cast
+
+
+def _has_exactly(values: object, targets: Iterable[Target]) -> bool:
+    """Whether these are values of just these variables."""
+    return isinstance(values, Mapping) and values.keys() == {target.name for target in targets}
 
 
 def _some(array: np.ndarray[Any, Any]) -> str:

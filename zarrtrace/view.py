@@ -15,8 +15,8 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from .documents import read_array
-from .errors import ChainError, InvalidInputError, TraceNotFoundError
+from .documents import read_array, read_document
+from .errors import ChainError, DamagedTraceError, InvalidInputError, TraceNotFoundError
 from .finish import alignment_attrs, sampling_attrs
 from .layout import Layout, SampledGroup, group_attrs, root_attrs
 from .layoutfile import LayoutFile
@@ -114,6 +114,9 @@ class CutArray(BackendArray):
         self.dtype = padded_dtype(variable.dtype) if cut.padded else variable.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            # Past the adapter, which fails for an empty slice with a negative step.
+            return self.read(key.tuple)
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
 
@@ -234,6 +237,12 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
     for name, dim in cut.layout.coords.items():
         if dim in dims:
             array = read_array(cut.location, f"{cut.group.name}/{name}")
+            if array.values.shape != (sizes[dim],):
+                raise DamagedTraceError(
+                    f"{cut.location}: the coordinate {cut.group.name}/{name} has shape "
+                    f"{array.values.shape}, dimension {dim!r} has {sizes[dim]} elements",
+                    group=cut.group.name,
+                )
             coords[name] = (array.dims, array.values, array.attrs)
     for dim in dims - {"chain", "draw"} - set(coords):
         coords[dim] = (dim, np.arange(sizes[dim]))
@@ -245,12 +254,20 @@ def open_cut(cut: Cut, chunks: Any = None) -> xr.Dataset:
     return xr.open_dataset(cut, engine=CutEntrypoint, chunks=chunks)  # type: ignore[arg-type]
 
 
-def open_data_group(location: Location, name: str, chunks: Any = None) -> xr.Dataset:
+def open_data_group(
+    location: Location, layout: Layout, name: str, chunks: Any = None
+) -> xr.Dataset:
     """A group that was given whole, as xarray reads it."""
+    if read_document(location, name) is None:
+        raise DamagedTraceError(
+            f"{location}: the group {name} is missing; restore it from a copy", group=name
+        )
     dataset: xr.Dataset = xr.open_zarr(
         location.store, group=name, consolidated=False, chunks=chunks, zarr_format=3
     )
-    return dataset
+    # Stores list their keys in no order.
+    order = [*layout.data_groups[name], *dataset.coords]
+    return dataset[order]
 
 
 def build_tree(datasets: Mapping[str, xr.Dataset], layout: Layout) -> xr.DataTree:

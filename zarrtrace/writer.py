@@ -356,8 +356,7 @@ class ChainWriter:
         if not self._journal.survives and time.monotonic() > late:
             # The draws before this one: should that fail, this one was not accepted.
             self.flush()
-        if count == self._boundary:
-            self._flusher.write_full(self._rows, count)
+        whole = count == self._boundary and self._flusher.write_full(self._rows, count)
         if self._text and self._journal.survives:
             self._flusher.write_partial(self._rows, count, text_only=True)
         self._count = self._journal.count = count
@@ -370,7 +369,7 @@ class ChainWriter:
                 self._lay_rows()
             else:
                 self._set_boundary()
-            if count == self._total:
+            if whole and (count == self._total or not self._journal.survives):
                 self._flusher.publish(count)
 
     # Writing ------------------------------------------------------------------------------
