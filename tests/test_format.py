@@ -29,7 +29,9 @@ class Reader:
         journal = self.path / f"_sampling_state/journal/c.{block}.0"
         counts = self.path / f"_sampling_state/draw_idx/c.{block}"
         if journal.exists():
-            return int(np.frombuffer(journal.read_bytes(), "<i8", 1, 8)[0])
+            words = np.frombuffer(journal.read_bytes(), "<i8", 8)
+            assert words[5] == 0  # else the boot id would matter
+            return int(words[1])
         return int(np.frombuffer(counts.read_bytes(), "<i8", 1)[0]) if counts.exists() else 0
 
     def read(self, group_name: str, name: str, chain: int, draws: range) -> np.ndarray[Any, Any]:
@@ -48,13 +50,14 @@ class Reader:
             if row is not None:
                 return row
         file = self.path / key
-        if group["moving_to"] is not None and not split:
-            aside = self.path / "_sampling_state/split"
-            if (aside / key).exists():
-                file = aside / key
-            elif (aside / group["name"] / variable["name"] / "zarr.json").exists():
-                key, _ = self.key(group, variable, block, draw, group["moving_to"])
-                file = self.path / key
+        if group["moving_to"] is not None:
+            goal, _ = self.key(group, variable, block, draw, group["moving_to"])
+            places = [self.path / "_sampling_state/split" / goal]
+            if group["swapping"]:
+                places.append(self.path / goal)
+            elif not split:
+                places.insert(0, file)
+            file = next(place for place in places if place.exists())
         start = draw - self.start(group, draw, group["moving_to"] if split else None)
         return self.decode(variable, self.stored(group, variable), file)[:, start % length]
 
