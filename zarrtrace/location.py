@@ -310,13 +310,19 @@ class Location:
 
     @property
     def renames(self) -> bool:
-        """Whether keys can be renamed; elsewhere `move` and `move_tree` copy bytes."""
+        """Whether keys can be renamed; elsewhere `share` and `move_tree` copy bytes."""
         return self.path is not None
 
-    def move(self, source: str, target: str) -> None:
-        """Give bytes another key without decoding them; where keys cannot be renamed, copy them."""
+    def share(self, source: str, target: str) -> None:
+        """Put the bytes of a key under another one too, without decoding or, on a disk, copying."""
         if self.path is not None:
-            os.replace(self.path / source, self.path / target)
+            try:
+                os.link(self.path / source, self.path / target)
+            except FileExistsError:
+                pass  # done before a kill
+            except OSError:
+                # A file system without hard links.
+                os.replace(self.path / source, self.path / target)
             return
         data = self.read(source)
         if data is not None:
@@ -331,14 +337,11 @@ class Location:
         document = f"{source}/zarr.json"
         for key in self.keys(source):
             if key != document:
-                self.move(key, target + key.removeprefix(source))
-        self.move(document, f"{target}/zarr.json")
+                self.share(key, target + key.removeprefix(source))
+        self.share(document, f"{target}/zarr.json")
+        # First: as long as it is there, the source counts as whole.
+        self.delete(document)
         self.delete_tree(source)
-
-    def make_directory(self, prefix: str) -> None:
-        """Make the directory that `move` needs; nothing to do where a store has none."""
-        if self.path is not None:
-            (self.path / prefix).mkdir(parents=True, exist_ok=True)
 
 
 def _files_below(directory: Path) -> Iterator[Path]:

@@ -320,9 +320,10 @@ class Trace:
 
         Notes
         -----
-        Takes memory for two chunks. Chunks that lie on one side are renamed; those the boundary
-        cuts through are written anew. Killed at any point, nothing is lost: the trace reads the
-        same, and the next `open(mode="a")` finishes the split.
+        Takes memory for two chunks. Chunks that lie on one side are linked to their new places;
+        where the boundary cuts through chunks, those of that variable are written anew. Killed
+        anywhere, nothing is lost: the trace reads as after the split, and the next
+        `open(mode="a")` does what is left.
 
         Raises
         ------

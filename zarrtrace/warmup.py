@@ -1,7 +1,7 @@
 """The split: the first draws of each chain go to the warmup groups.
 
-Chunks that lie wholly on one side are renamed, never decoded (copied as bytes in stores that
-cannot rename); where the boundary cuts through chunks, they stream through memory one by one.
+Chunks that lie wholly on one side are hard-linked, never decoded (copied as bytes in stores that
+have no files); where the boundary cuts through chunks, they stream through memory one by one.
 
 Both groups are built beside the old one, under `_sampling_state/split`, and take its place when
 they are whole. Each chunk is at any moment either where it was or where it will be, and the layout
@@ -84,10 +84,9 @@ def plan_split(
                 f"{counts[chain]}",
                 chain=chain,
             )
-        if group.stored_warmup == target:
-            group = replace(group, warmup=int(target))
-        else:
-            group = replace(group, moving_to=int(target))
+        # What is warmup changes at once and for all groups together; where it lies, by and by.
+        moving_to = None if group.stored_warmup == target else int(target)
+        group = replace(group, warmup=int(target), moving_to=moving_to)
         layout = layout.with_group(group)
     return layout
 
@@ -134,7 +133,7 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             _write_documents(location, layout, variable, old, new)
             length = variable.draws_per_chunk
             if group.stored_warmup % length == 0 and target % length == 0:
-                _move_chunks(location, variable, old, new)
+                _share_chunks(location, variable, old, new)
                 continue
             _stream_chunks(location, layout, group, variable, new)
             group = replace(group, moved=(*group.moved, variable.name))
@@ -148,14 +147,21 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
 
 
 def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
-    """Put the staged groups in the place of the old ones, whose chunks are all gone."""
+    """Put the staged groups in the place of the old ones."""
     layout = layout_file.current()
     group = layout.groups[name]
     target = group.moving_to
     assert target is not None
     for path in (group.name, group.warmup_name):
         if location.exists(f"{staged(path)}/zarr.json"):
-            location.delete_tree(path)
+            if location.renames and location.exists(f"{path}/zarr.json"):
+                # Two renames: for a plain reader the group is away for a moment, not for long.
+                old = staged(f"_old/{path}")
+                location.write(f"{staged('_old')}/zarr.json", encode_document(group_document()))
+                location.delete_tree(old)
+                location.move_tree(path, old)
+            else:
+                location.delete_tree(path)
             location.move_tree(staged(path), path)
     if not target:
         location.delete_tree(group.warmup_name)
@@ -187,10 +193,10 @@ def chunk_keys(location: Location, path: str) -> list[str]:
     return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
 
 
-def _move_chunks(
+def _share_chunks(
     location: Location, variable: Variable, old: list[Segment], new: list[Segment]
 ) -> None:
-    """Give each chunk its new key, whole."""
+    """Give each chunk its new key beside the old one, whole."""
     length = variable.draws_per_chunk
     for segment in old:
         for key in chunk_keys(location, segment.path):
@@ -199,7 +205,7 @@ def _move_chunks(
             for target in new:
                 if target.start <= draw < target.stop:
                     moved, _ = target.place(draw, length)
-                    location.move(key, variable_key(target.path, variable, block, moved))
+                    location.share(key, variable_key(target.path, variable, block, moved))
 
 
 def _stream_chunks(
