@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +10,7 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace.errors import (
-    ChainBusyError,
-    ChainError,
-    ChainFullError,
     DrawError,
-    FinishedError,
-    NotWritableError,
 )
 
 TUNE, DRAWS = 2, 4
@@ -40,7 +34,16 @@ def as_block(draw: Draw) -> Draw:
 
 @pytest.fixture
 def trace(fast_place: Any) -> zt.Trace:
-    created: zt.Trace = fast_place.create(
+    return make_trace(fast_place)
+
+
+@pytest.fixture
+def trace_in_memory(memory: Any) -> zt.Trace:
+    return make_trace(memory)
+
+
+def make_trace(place: Any) -> zt.Trace:
+    created: zt.Trace = place.create(
         chains=2,
         tune=TUNE,
         draws=DRAWS,
@@ -174,27 +177,27 @@ def test_a_draw_needs_a_value_for_every_variable_and_no_other(
     ids=lambda value: str(np.shape(value)) if not isinstance(value, str) else value,
 )
 def test_a_wrong_shape_is_refused_also_one_that_would_broadcast(
-    trace: zt.Trace, variable: str, value: Any
+    trace_in_memory: zt.Trace, variable: str, value: Any
 ) -> None:
     def spoil(draw: Draw) -> None:
         block = isinstance(draw["sample_stats"]["lp"], list)
         draw["posterior"][variable] = np.asarray(value)[np.newaxis] if block else value
 
-    assert_refused_at_every_draw(trace, spoil, ("posterior", variable), "shape")
+    assert_refused_at_every_draw(trace_in_memory, spoil, ("posterior", variable), "shape")
 
 
-def test_a_ragged_list_is_refused(trace: zt.Trace) -> None:
+def test_a_ragged_list_is_refused(trace_in_memory: zt.Trace) -> None:
     ragged: list[Any] = [[1.0], [1.0, 2.0]]
     says = "is no array"
     assert_refused_at_every_draw(
-        trace, lambda draw: draw["posterior"].update(L=ragged), ("posterior", "L"), says
+        trace_in_memory, lambda draw: draw["posterior"].update(L=ragged), ("posterior", "L"), says
     )
 
 
-def test_blocks_of_unequal_length_are_refused(trace: zt.Trace) -> None:
+def test_blocks_of_unequal_length_are_refused(trace_in_memory: zt.Trace) -> None:
     block = as_block(good(0))
     block["sample_stats"]["diverging"] = [True, False]
-    with trace.writer(0) as writer:
+    with trace_in_memory.writer(0) as writer:
         with pytest.raises(DrawError, match=r"shape \(2,\), needed is \(1\)") as caught:
             writer.record_block(**block)
         assert (caught.value.group, caught.value.variable) == ("sample_stats", "diverging")
@@ -317,121 +320,3 @@ def test_ctrl_c_in_the_middle_of_a_draw_leaves_it_out(trace: zt.Trace) -> None:
             writer.flush()
             writer.record(**good(i))
     assert_complete(trace)
-
-
-# Chains and writers ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("chains", [-1, 2, 100])
-def test_a_chain_number_outside_the_trace_is_refused(trace: zt.Trace, chains: int) -> None:
-    with pytest.raises(ChainError, match=f"has chains 0 to 1, not {chains}") as caught:
-        trace.writer(chains)
-    assert caught.value.chain == chains
-    assert isinstance(caught.value, IndexError)
-
-
-@pytest.mark.parametrize("chains", [1.5, "0", None, True, [0.5], [], range(0), [0, 1], [1, 0]])
-def test_what_is_no_chain_has_no_writer(trace: zt.Trace, chains: Any) -> None:
-    with pytest.raises(ChainError):
-        trace.writer(chains)
-    assert trace.recorded.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    "chains", [0, 4, range(0, 3), range(1, 3), [1, 0], [0, 0], range(0, 4), range(4, 6), []]
-)
-def test_chains_that_are_no_block_have_no_writer(memory: Any, chains: Any) -> None:
-    trace = memory.create(chains=5, chains_per_chunk=2, draws=3, posterior={"x": zt.Var()})
-    with pytest.raises(ChainError, match=r"range\(|has chains 0 to 4|at least one"):
-        trace.writer(chains)
-
-
-def test_recording_past_the_end_is_refused_and_keeps_nothing_of_a_block(trace: zt.Trace) -> None:
-    total = TUNE + DRAWS
-    with trace.writer(1) as writer:
-        for i in range(total - 1):
-            writer.record(**good(i))
-        two = as_block(good(total - 1))
-        two = {g: {k: v * 2 for k, v in values.items()} for g, values in two.items()}
-        with pytest.raises(ChainFullError, match="tune \\+ draws is 6; record 1 at most") as caught:
-            writer.record_block(**two)
-        assert (caught.value.chain, caught.value.draw) == (1, total)
-        assert writer.recorded == total - 1
-        writer.record(**good(total - 1))
-        for record, draw in ((writer.record, good(0)), (writer.record_block, as_block(good(0)))):
-            with pytest.raises(ChainFullError, match=r"chain 1 .*after 6"):
-                record(**draw)  # type: ignore[operator]
-    assert_complete(trace)
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda writer: writer.record(**good(0)),
-        lambda writer: writer.record_block(**as_block(good(0))),
-        lambda writer: writer.flush(),
-        lambda writer: writer.resume(),
-        lambda writer: writer.checkpoint({}),
-    ],
-    ids=["record", "record_block", "flush", "resume", "checkpoint"],
-)
-def test_a_closed_writer_is_refused(trace: zt.Trace, use: Callable[[Any], Any]) -> None:
-    with trace.writer(1) as writer:
-        writer.record(**good(0))
-    with pytest.raises(NotWritableError, match=r"chain 1 .* is closed; ask the trace") as caught:
-        use(writer)
-    assert caught.value.chain == 1
-    writer.close()
-    assert trace.recorded.tolist() == [0, 1]
-
-
-def test_a_chain_has_one_writer_at_a_time(place: Any) -> None:
-    trace = place.create(chains=2, draws=2, posterior={"x": zt.Var()})
-    with trace.writer(0) as writer:
-        writer.record({"x": 1.0})
-        for other in (trace, place.open("a")):
-            with pytest.raises(ChainBusyError, match=r"chain 0 .*close\(\)") as caught:
-                other.writer(0)
-            assert caught.value.chain == 0
-        with trace.writer(1) as second:
-            second.record({"x": 2.0})
-        writer.record({"x": 3.0})
-    with trace.writer(0) as writer:
-        assert writer.resume() == (2, None)
-    assert place.open().get("x", chains=0).tolist() == [[1.0, 3.0]]
-
-
-def test_a_finished_trace_takes_no_more_draws(fast_place: Any) -> None:
-    trace = fast_place.create(chains=1, draws=2, posterior={"x": zt.Var()})
-    with trace.writer(0) as writer:
-        writer.record_block({"x": [1.0, 2.0]})
-    trace.finish()
-    with pytest.raises(FinishedError, match=r"finished.*extend") as caught:
-        fast_place.open("a").writer(0)
-    assert caught.value.chain == 0
-    assert trace.get("x").tolist() == [[1.0, 2.0]]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda trace: trace.writer(0),
-        lambda trace: trace.split_warmup(),
-        lambda trace: trace.finish(),
-        lambda trace: trace.extend(3),
-        lambda trace: trace.repair(),
-        lambda trace: trace.add_group("data", {"y": [1.0]}),
-        lambda trace: zt.run(print, trace, progress=False),
-    ],
-    ids=["writer", "split_warmup", "finish", "extend", "repair", "add_group", "run"],
-)
-def test_a_trace_opened_to_read_is_not_changed(
-    fast_place: Any, change: Callable[[zt.Trace], Any]
-) -> None:
-    trace = fast_place.create(chains=1, draws=2, posterior={"x": zt.Var()})
-    with trace.writer(0) as writer:
-        writer.record({"x": 1.0})
-    with pytest.raises(NotWritableError, match=re.escape("mode='a'")):
-        change(fast_place.open("r"))
-    assert trace.groups == ("posterior",)
-    assert (trace.recorded.tolist(), trace.draws, trace.finished) == ([1], 2, False)

@@ -76,9 +76,20 @@ class Model:
         else:
             writer.record_block(**self.values(number, slice(count, count + draws)))
         self.counts[self.chains(number)] += draws
-        full = count + draws == self.trace.tune + self.trace.draws
-        if draws and (self.in_journal or self.flush_every == 0 or full):
-            self.published[self.chains(number)] = count + draws
+        if draws:
+            self.publish(number, count, count + draws)
+
+    def publish(self, number: int, before: int, count: int) -> None:
+        """What readers must know by now; without a journal they may know more."""
+        chains = self.chains(number)
+        full = count == self.trace.tune + self.trace.draws
+        if self.in_journal or full:
+            self.published[chains] = count
+        else:
+            (found,) = set(self.trace.recorded[chains].tolist())
+            late = self.flush_every == 0
+            assert max(self.published[chains][0], before if late else 0) <= found <= count
+            self.published[chains] = found
 
     def refuse(self, number: int) -> None:
         """Try to record a draw whose last value has the wrong shape, or one too many."""

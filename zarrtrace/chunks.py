@@ -34,7 +34,8 @@ class ChunkCodec:
     def __init__(self, dtype: np.dtype[Any], encoding: dict[str, Any]) -> None:
         self.dtype = dtype
         self.fill = fill_value(dtype)
-        self._encoding = encoding
+        # Of a whole zarr.json too: its shape is not that of a chunk.
+        self._encoding = {key: encoding[key] for key in ("data_type", "fill_value", "codecs")}
         self._strings = isinstance(dtype, np.dtypes.StringDType)
         first, *rest = encoding["codecs"]
         known = [_transforms(codec) for codec in rest]

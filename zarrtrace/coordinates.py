@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import STRING, as_dtype, check_attrs, check_name, dtype_of_values
+from .checks import STRING, as_dtype, check_name, check_variable_attrs, dtype_of_values
 from .errors import SchemaError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _coordinate(dim: str, labels: Any) -> dict[str, DataArray]:
     if isinstance(labels, str | bytes) or not hasattr(labels, "__iter__"):
         raise SchemaError(f"coordinate {dim!r}: labels are a sequence, got {labels!r}")
     dims = getattr(labels, "dims", (dim,))
-    attrs = check_attrs(getattr(labels, "attrs", {}), f"coordinate {dim!r}")
+    attrs = getattr(labels, "attrs", {})
     if not hasattr(labels, "dtype"):
         labels = list(labels)
         if any(isinstance(label, tuple | list) for label in labels):
@@ -133,6 +134,7 @@ def _coordinate(dim: str, labels: Any) -> dict[str, DataArray]:
         )
     if not len(values):
         raise SchemaError(f"coordinate {dim!r} has no labels; leave it out")
+    attrs = check_variable_attrs(attrs, f"coordinate {dim!r}", values.dtype)
     return {dim: DataArray((dim,), values, attrs)}
 
 
@@ -142,7 +144,7 @@ def _label_values(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, An
         plain = np.array(values.tolist()) if not _has_tuples(values) else values
         if plain.ndim == 1 and plain.dtype.kind in "fiubM" and not _has_text(values):
             values = plain
-        elif all(hasattr(value, "isoformat") for value in values):
+        elif all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in values):
             values = np.array(values, dtype="datetime64[us]")
         else:
             values = np.array([_text(value) for value in values], dtype=STRING)
@@ -191,13 +193,17 @@ def define_data(
             for coord_name, coord in value.coords.items():
                 if coord_name not in SAMPLE_DIMS:
                     _adopt_coordinate(group, coord_name, coord, dimensions)
-            named, attrs, value = value.dims, check_attrs(value.attrs, what), value.data
+            named, attrs, value = value.dims, value.attrs, value.data
         elif isinstance(value, tuple) and len(value) == 2 and _are_names(value[0]):
             named, value = value
         # Arrays of dask stay lazy; everything else is in memory already.
         lazy = hasattr(value, "astype") and hasattr(value, "__array_function__")
-        values: Any = value if lazy else np.asarray(value)
+        try:
+            values: Any = value if lazy else np.asarray(value)
+        except ValueError as error:
+            raise SchemaError(f"{what}: the value is no array ({error})") from None
         values = values.astype(as_dtype(dtype_of_values(values), what), copy=False)
+        attrs = check_variable_attrs(attrs, what, values.dtype)
         all_names = None if named is None else (named,) if isinstance(named, str) else tuple(named)
         sampled = [dim for dim in SAMPLE_DIMS if dim in (all_names or ())]
         if all_names is not None and len(all_names) == values.ndim:

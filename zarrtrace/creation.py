@@ -221,26 +221,31 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
             **dimensions.coords_of(dim for variable in variables for dim in variable.dims),
         }
         attrs = group_attrs(layout, group.name)
-        yield from _group_items(group.name, attrs, coords, layout.encodings)
+        yield from _group_items(group.name, attrs, coords, {}, layout.encodings)
         for variable in variables:
             document = layout.document(variable, layout.total)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
         coords = dimensions.coords_of(dim for array in arrays.values() for dim in array.dims)
         attrs = group_attrs(layout, name)
-        yield from _group_items(name, attrs, {**coords, **arrays}, layout.encodings)
+        yield from _group_items(name, attrs, coords, arrays, layout.encodings)
     yield from state_items(layout)
 
 
 def _group_items(
     group: str,
     attrs: Mapping[str, Any],
+    coords: Mapping[str, DataArray],
     arrays: Mapping[str, DataArray],
     encodings: Mapping[str, dict[str, Any]],
 ) -> Iterable[tuple[str, bytes]]:
-    for name, array in arrays.items():
+    for name, array in {**coords, **arrays}.items():
         encoding = encodings[dtype_name(array.values.dtype)]
         yield from array_items(f"{group}/{name}", array, encoding)
+    # How xarray knows the labels that have not the name of their dimension.
+    others = [name for name, array in coords.items() if array.dims != (name,) and " " not in name]
+    if others:
+        attrs = {**attrs, "coordinates": " ".join(others)}
     yield f"{group}/zarr.json", encode_document(group_document(attrs))
 
 
@@ -281,7 +286,7 @@ def add_data_group(
     )
     attrs = group_attrs(layout, group) | ({"sample_dims": list(samples)} if samples else {})
     location.delete_tree(group)
-    location.write_many(_group_items(group, attrs, {**samples, **coords, **arrays}, encodings))
+    location.write_many(_group_items(group, attrs, {**samples, **coords}, arrays, encodings))
     data_groups = {**layout.data_groups, group: tuple(arrays)}
     layout_file.write(replace(layout, data_groups=data_groups))
 

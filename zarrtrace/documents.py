@@ -60,7 +60,7 @@ def parse_document(data: memoryview, where: str) -> dict[str, Any]:
     """The content of a zarr.json."""
     try:
         document = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedTraceError(f"{where} is no JSON ({error})") from None
     if not isinstance(document, dict):
         raise DamagedTraceError(f"{where} is no JSON object")

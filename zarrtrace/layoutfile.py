@@ -141,12 +141,18 @@ def _check(layout: Layout) -> None:
                 )
             layout.encoding(variable.dtype)
     for name, encoding in layout.encodings.items():
-        dtype = as_dtype(str if name == "str" else name, "encodings")
+        dtype = _dtype(name)
         try:
             codec = ChunkCodec(dtype, encoding)
             codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
         except Exception as error:
             raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name of a dtype")
+    return as_dtype(str if name == "str" else name, "layout")
 
 
 def _list(value: Any) -> list[Any]:
@@ -190,7 +196,7 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
 
 
 def _variable(group: str, content: Mapping[str, Any]) -> Variable:
-    declared = as_dtype(str if content["dtype"] == "str" else content["dtype"], group)
+    declared = _dtype(content["dtype"])
     return Variable(
         group=group,
         name=check_name(content["name"], "variable"),

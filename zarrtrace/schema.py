@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import as_dtype, check_attrs, check_name, dtype_of_values
+from .checks import as_dtype, check_name, check_variable_attrs, dtype_of_values
 from .coordinates import SAMPLE_DIMS, Dimensions
 from .errors import SchemaError
 
@@ -68,10 +68,7 @@ class Var:
     @classmethod
     def like(cls, example: Any, dims: str | Sequence[str] | None = None) -> Var:
         """A variable with the shape and dtype of an example value (number, list, array)."""
-        try:
-            value = np.asarray(example)
-        except ValueError as error:
-            raise SchemaError(f"the example {example!r} is no array ({error})") from None
+        value = np.asarray(example)
         return cls(shape=value.shape, dtype=dtype_of_values(value), dims=dims)
 
 
@@ -140,7 +137,10 @@ def define_group(
         what = f"{group}/{name}"
         if name in SAMPLE_DIMS:
             raise SchemaError(f"{what}: {name!r} is the name of a dimension; rename the variable")
-        var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
+        try:
+            var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
+        except ValueError as error:
+            raise SchemaError(f"{what}: the example is no array ({error})") from None
         declared = as_dtype(var.dtype, what)
         shape = _shape(var.shape, what) if var.shape is not None else None
         named = var.dims if var.dims is not None else dims.get(name)
@@ -160,7 +160,7 @@ def define_group(
                 shape=shape,
                 dims=names,
                 draws_per_chunk=int(length or 0),
-                attrs=check_attrs(var.attrs, what),
+                attrs=check_variable_attrs(var.attrs, what, declared),
             )
         )
     return variables

@@ -159,6 +159,8 @@ def open(
         Where it is; a finished trace may also be a `.zip` file of its directory.
     mode : "r" or "a"
         Read-only, or to write on. "a" does what is left of a split or a finish that was killed.
+    storage_options : mapping, optional
+        For a URL, what fsspec takes.
 
     Raises
     ------
@@ -575,6 +577,11 @@ class Trace:
         self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
     ) -> arviz.InferenceData | xr.DataTree:
         """The trace as the installed ArviZ takes it.
+
+        Parameters
+        ----------
+        groups, save_warmup, **options
+            As in `to_datatree`.
 
         Returns
         -------
