@@ -62,6 +62,7 @@ def test_a_new_trace_shows_its_plan(memory: Place) -> None:
     assert repr(trace).splitlines() == [
         "<zarrtrace.Trace memory>",
         "new: 4 chains × (10 warmup + 20 draws), recorded 0 of 30 each",
+        "in memory: all draws are lost with this process",
         "    posterior         mu, theta (school: 2)",
         "    constant_data     sigma",
         "    warmup_posterior  10 draws, not split yet",
@@ -101,7 +102,7 @@ def test_many_chains_and_variables_stay_short(memory: Place, encoded: Encoded) -
     lines = repr(trace).splitlines()
     assert lines[1] == "sampling: 100 chains × 5 draws, recorded 0 to 5 of 5"
     assert max(map(len, lines)) <= 110
-    assert lines[2].endswith("...")
+    assert lines[3].endswith("...")
     assert "<progress" not in trace._repr_html_()
 
 

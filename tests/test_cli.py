@@ -1,0 +1,58 @@
+"""The command: a demo, a look at a trace, and clear words when there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Encoded, Place
+
+import zarrtrace as zt
+from zarrtrace.cli import main
+
+
+def test_info_follows_the_life_of_a_trace(
+    directory: Place, encoded: Encoded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def info(path: object = directory.path) -> str:
+        capsys.readouterr()
+        assert main(["info", str(path)]) == 0
+        return capsys.readouterr().out
+
+    trace = encoded.create(directory, chains=2, tune=4, draws=7, observed_data={"y": [1.0, 2.0]})
+    new = info()
+    assert "new: 2 chains × (4 warmup + 7 draws), recorded 0 of 11 each" in new
+    assert "draws survive kill -9" in new
+    assert "y (y_dim_0: 2)" in new
+    encoded.fill(trace, 11, 6)
+    running = info()
+    assert "sampling: 2 chains" in running
+    assert "recorded 11, 6 of 11" in running
+    assert "chain 1 " in running
+    encoded.fill(trace)
+    trace.finish()
+    finished = info()
+    assert "finished: 2 chains" in finished
+    assert "theta (theta_dim_0: 3)" in finished
+    assert "on disk:" in finished
+    archive = shutil.make_archive(str(tmp_path / "run"), "zip", directory.path)
+    assert "finished: 2 chains" in info(archive)
+
+
+def test_a_path_that_is_no_trace_is_said_on_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("info", "check", "repair"):
+        assert main([command, str(tmp_path / "nowhere.zarr")]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("zarrtrace: there is nothing at ")
+        assert captured.err.count("\n") == 1
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == f"zarrtrace {zt.__version__}"

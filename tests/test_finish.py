@@ -1,0 +1,224 @@
+"""Promise 2 at the end: a finished trace is right for xarray, ArviZ and any Zarr reader."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from conftest import Encoded, Place
+
+import zarrtrace as zt
+
+ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
+CHAINS, TUNE, DRAWS = 4, 50, 200
+NAMES = ["mu", "theta"]
+
+
+def sampled(place: Place, **more: Any) -> tuple[zt.Trace, dict[str, np.ndarray]]:
+    """A trace of an autocorrelated walk, and its draws after warmup kept in memory."""
+    trace = place.create(
+        chains=CHAINS,
+        tune=TUNE,
+        draws=DRAWS,
+        posterior={"mu": zt.Var(), "theta": zt.Var(dims="school"), "up": zt.Var(dtype=bool)},
+        sample_stats={
+            "lp": zt.Var(),
+            "diverging": zt.Var(dtype=bool),
+            "energy": zt.Var(),
+            "tree_depth": zt.Var(dtype="int16"),
+        },
+        log_likelihood={"y": zt.Var(dims="school")},
+        coords={"school": ["a", "b", "c"]},
+        dims={"y": ["school"]},
+        observed_data={"y": np.array([1.0, 2.0, 3.0])},
+        attrs={"inference_library": "walk"},
+        **more,
+    )
+    kept: dict[str, list[list[Any]]] = {name: [[] for _ in range(CHAINS)] for name in NAMES}
+    for chain in range(CHAINS):
+        rng = np.random.default_rng([5, chain])
+        x = rng.normal(size=4)
+        with trace.writer(chain) as writer:
+            for i in range(TUNE + DRAWS):
+                x = 0.5 * x + rng.normal(size=4)
+                if i >= TUNE:
+                    kept["mu"][chain].append(x[0])
+                    kept["theta"][chain].append(x[1:].copy())
+                writer.record(
+                    {"mu": x[0], "theta": x[1:], "up": x[0] > 0},
+                    {"lp": -x @ x, "diverging": i % 97 == 0, "energy": x @ x, "tree_depth": i % 7},
+                    log_likelihood={"y": -0.02 * (x[1:] - 1) ** 2},
+                )
+    return trace, {name: np.array(values) for name, values in kept.items()}
+
+
+def summary(container: Any) -> Any:
+    return az.summary(container, var_names=NAMES)
+
+
+def test_the_same_summary_from_our_export_plain_xarray_and_memory(directory: Place) -> None:
+    trace, kept = sampled(directory)
+    running = summary(trace.to_inferencedata())
+    trace.finish()
+    dims, coords = {"theta": ["school"]}, {"school": ["a", "b", "c"]}
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    if ARVIZ_1:
+        in_memory = az.from_dict({"posterior": kept}, dims=dims, coords=coords)
+        by_hand: Any = plain
+    else:
+        in_memory = az.from_dict(posterior=kept, dims=dims, coords=coords)
+        by_hand = az.InferenceData.from_datatree(plain)
+    wanted = summary(in_memory)
+    assert summary(trace.to_inferencedata()).equals(wanted)
+    assert summary(by_hand).equals(wanted)
+    assert running.equals(wanted)
+    if ARVIZ_1:
+        assert summary(az.from_zarr(directory.path)).equals(wanted)
+
+
+def test_plain_xarray_reads_what_we_export(directory: Place) -> None:
+    trace, kept = sampled(directory)
+    trace.finish()
+    # No warning either: warnings are errors here.
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    ours = trace.to_datatree(save_warmup=True)
+    assert list(plain.children) == list(ours.children)
+    for name in ours.children:
+        assert list(plain[name].data_vars) == list(ours[name].data_vars)
+        xr.testing.assert_identical(
+            plain[name].to_dataset().drop_attrs(), ours[name].to_dataset().drop_attrs()
+        )
+        for key, variable in ours[name].variables.items():
+            assert plain[name][key].dtype == variable.dtype
+    assert plain["posterior"].up.dtype == np.int8
+    assert plain["sample_stats"].diverging.dtype == bool
+    assert np.array_equal(plain["posterior"].theta.values, kept["theta"])
+    assert plain["posterior"].attrs["tuning_steps"] == TUNE
+    assert plain["posterior"].attrs["inference_library"] == "walk"
+    assert plain["posterior"].attrs["sampling_time"] > 0
+
+
+def test_arviz_finds_what_it_looks_for(directory: Place) -> None:
+    trace, _ = sampled(directory)
+    trace.finish()
+    data = trace.to_inferencedata()
+    posterior = trace.posterior[NAMES]
+    assert float(az.rhat(posterior).mu) < 1.1
+    assert float(az.ess(posterior).mu) > 50
+    assert az.loo(data) is not None
+    assert (
+        np.isfinite(np.asarray(az.bfmi(data))).all() if not ARVIZ_1 else az.bfmi(data) is not None
+    )
+    if ARVIZ_1:
+        assert az.diagnose(data) is not None
+        assert isinstance(data, xr.DataTree)
+    else:
+        assert isinstance(data, az.InferenceData)
+
+
+def test_through_netcdf_and_back(directory: Place, tmp_path: Any) -> None:
+    trace, kept = sampled(directory)
+    trace.finish()
+    for number, tree in enumerate(
+        (trace.to_datatree(save_warmup=True), xr.open_datatree(directory.path, engine="zarr"))
+    ):
+        file = tmp_path / f"{number}.nc"
+        tree.to_netcdf(file, engine="h5netcdf")
+        with xr.open_datatree(file, engine="h5netcdf") as again:
+            assert np.array_equal(again["posterior"].mu.values, kept["mu"])
+
+
+def test_an_object_store_is_finished_too(bucket: Place, encoded: Encoded) -> None:
+    trace = encoded.fill(encoded.create(bucket, chains=2, tune=4, draws=7))
+    trace.finish()
+    plain = xr.open_datatree(bucket.open()._location.store, engine="zarr")
+    encoded.check_split(plain, 4, 11)
+
+
+def test_finishing_twice_changes_nothing(directory: Place, encoded: Encoded) -> None:
+    trace = encoded.fill(encoded.create(directory, chains=2, tune=4, draws=7))
+    trace.finish()
+    before = {file: file.read_bytes() for file in directory.path.rglob("*") if file.is_file()}
+    trace.finish()
+    zt.open(directory.path, "a").finish()
+    after = {file: file.read_bytes() for file in directory.path.rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_an_interrupted_run_is_trimmed_to_its_shortest_chain(
+    directory: Place, encoded: Encoded
+) -> None:
+    trace = encoded.create(directory, chains=3, tune=4, draws=20)
+    encoded.fill(trace, 15, 9, 24)
+    trace.finish()
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    encoded.check_split(plain, 4, 9)
+    assert plain["posterior"].attrs["draws_recorded"] == [11, 5, 20]
+    assert plain["posterior"].attrs["alignment"] == "cut to the shortest chain"
+    again = directory.open()
+    encoded.check(again.dataset("posterior", chains=2), 4, 24, chains=[2])
+    assert again.dataset("posterior", align="pad").sizes["draw"] == 20
+
+
+def test_a_chain_without_draws_is_named_not_cut_to_nothing(
+    fast_place: Place, encoded: Encoded
+) -> None:
+    trace = encoded.create(fast_place, chains=3, tune=4, draws=20)
+    encoded.fill(trace, 15, 4, 24)
+    with pytest.raises(
+        zt.errors.IncompleteTraceError, match=r"chain 1 of .* has no draw"
+    ) as caught:
+        trace.finish()
+    assert caught.value.chain == 1
+    assert not trace.finished
+    encoded.fill(trace)
+    trace.finish()
+    encoded.check_split(trace, 4, 24)
+
+
+def test_a_finished_trace_refuses_writers(fast_place: Place, encoded: Encoded) -> None:
+    trace = encoded.fill(encoded.create(fast_place, chains=1, tune=0, draws=7))
+    trace.finish()
+    with pytest.raises(zt.errors.FinishedError, match=r"extend\(draws=\.\.\.\)"):
+        trace.writer(0)
+    with pytest.raises(zt.errors.NotWritableError, match="mode='a'"):
+        fast_place.open().split_warmup(3) if fast_place.kind == "directory" else zt.open(
+            fast_place.store
+        ).split_warmup(3)
+
+
+def test_a_group_added_afterwards_is_seen_by_all(directory: Place, encoded: Encoded) -> None:
+    trace = encoded.fill(encoded.create(directory, chains=2, tune=0, draws=7))
+    trace.finish()
+    values = np.arange(14.0).reshape(2, 7)
+    trace.add_group("predictions", xr.Dataset({"z": (("chain", "draw"), values)}))
+    plain = xr.open_datatree(directory.path, engine="zarr")
+    assert np.array_equal(plain["predictions"].z.values, values)
+    assert list(plain.children)[:2] == ["posterior", "predictions"]
+
+
+def test_a_zip_of_a_finished_trace(directory: Place, encoded: Encoded, tmp_path: Any) -> None:
+    trace = encoded.fill(encoded.create(directory, chains=2, tune=4, draws=7))
+    trace.finish()
+    archive = shutil.make_archive(str(tmp_path / "run"), "zip", directory.path)
+    zipped = zt.open(archive)
+    assert zipped.finished
+    encoded.check_split(zipped, 4, 11)
+    assert np.array_equal(zipped.get("mu"), trace.get("mu"))
+    with pytest.raises(zt.errors.NotWritableError, match="can only be read"):
+        zt.open(archive, "a")
+
+
+def test_a_reader_that_knows_zarr_alone(directory: Place, encoded: Encoded) -> None:
+    encoded.fill(encoded.create(directory, chains=2, tune=4, draws=7)).finish()
+    root = zarr.open_group(str(directory.path), mode="r")
+    assert root["posterior/mu"].shape == (2, 7)
+    assert np.asarray(root["posterior/mu"])[1].tolist() == [1e6 + i for i in range(4, 11)]
+    assert "_sampling_state" not in root
+    every = zarr.open_group(str(directory.path), mode="r", use_consolidated=False)
+    assert np.asarray(every["_sampling_state/draw_idx"]).tolist() == [11, 11]

@@ -1,0 +1,354 @@
+"""Promise 4: writers in as many processes as you like, one reader or many, and nobody waits."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Encoded, Place, Script
+
+import zarrtrace as zt
+
+CHAIN = """
+import os, signal, sys, time
+import numpy as np
+import zarrtrace as zt
+
+def chain(index, trace):
+    with trace.writer(index) as writer:
+        start, _ = writer.resume()
+        for i in range(start, trace.tune + trace.draws):
+            writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
+"""
+
+
+def create(place: Place, **more: Any) -> zt.Trace:
+    return place.create(
+        **{"chains": 3, "tune": 10, "draws": 50}
+        | {
+            "posterior": {
+                "mu": zt.Var(draws_per_chunk=7),
+                "nu": zt.Var(shape=2, draws_per_chunk=20),
+            }
+        }
+        | more
+    )
+
+
+def is_complete(trace: zt.Trace) -> bool:
+    total = trace.tune + trace.draws
+    wanted = 1000 * np.arange(trace.chains)[:, None] + np.arange(trace.tune, total)
+    return bool(
+        (trace.recorded == total).all()
+        and np.array_equal(trace.get("mu"), wanted)
+        and np.array_equal(trace.get("nu")[:, :, 0], wanted % 1000)
+    )
+
+
+def chain(index: int, trace: zt.Trace) -> None:
+    with trace.writer(index) as writer:
+        start, _ = writer.resume()
+        for i in range(start, trace.tune + trace.draws):
+            writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_multiprocessing(directory: Place, script: Script, method: str) -> None:
+    trace = create(directory)
+    code = (
+        CHAIN
+        + f"""
+if __name__ == "__main__":
+    import multiprocessing
+    context = multiprocessing.get_context({method!r})
+    trace = zt.open(sys.argv[1], "a")
+    processes = [context.Process(target=chain, args=(i, trace)) for i in range(trace.chains)]
+    for process in processes: process.start()
+    for process in processes: process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+"""
+    )
+    script.run(code, directory.path)
+    assert is_complete(trace)
+
+
+def test_a_process_pool(directory: Place, script: Script) -> None:
+    trace = create(directory)
+    code = (
+        CHAIN
+        + """
+if __name__ == "__main__":
+    from concurrent.futures import ProcessPoolExecutor
+    import multiprocessing
+    trace = zt.open(sys.argv[1], "a")
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(chain, index, trace) for index in range(trace.chains)]:
+            future.result()
+"""
+    )
+    script.run(code, directory.path)
+    assert is_complete(trace)
+
+
+def test_threads(place: Place) -> None:
+    trace = create(place)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda index: chain(index, trace), range(3)))
+    assert is_complete(trace)
+
+
+def test_a_trace_is_sent_as_its_address(directory: Place, bucket: Place) -> None:
+    for place in (directory, bucket):
+        trace = create(place, chains=1, tune=0, draws=3)
+        sent = pickle.dumps(trace)
+        assert len(sent) < 1000
+        chain(0, pickle.loads(sent))
+        assert is_complete(trace)
+
+
+def test_a_trace_in_memory_stays_where_it_is(memory: Place) -> None:
+    trace = create(memory)
+    for attempt in (lambda: pickle.dumps(trace), lambda: zt.run(chain, trace, progress=False)):
+        with pytest.raises(zt.errors.NotShareableError, match="with a path"):
+            attempt()
+    zt.run(chain, trace, executor=ThreadPoolExecutor(2), progress=False)
+    assert is_complete(trace)
+
+
+# zarrtrace.run --------------------------------------------------------------------------------
+
+
+def test_run_takes_closures_and_runs_only_what_is_missing(directory: Place) -> None:
+    trace = create(directory)
+    chain(1, trace)
+    seen = directory.path.parent / "seen"
+    seen.mkdir()
+
+    def remembered(index: int, trace: zt.Trace) -> None:
+        (seen / str(index)).touch()
+        with trace.writer(index) as writer:
+            start, _ = writer.resume()
+            for i in range(start, trace.tune + trace.draws):
+                writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
+
+    zt.run(remembered, trace, progress=False)
+    assert is_complete(trace)
+    assert sorted(file.name for file in seen.iterdir()) == ["0", "2"]
+    for file in seen.iterdir():
+        file.unlink()
+    zt.run(remembered, trace, progress=False)
+    assert not list(seen.iterdir())
+
+
+def test_a_script_needs_no_main_guard(directory: Place, script: Script) -> None:
+    trace = create(directory)
+    code = (
+        CHAIN
+        + """
+trace = zt.open(sys.argv[1], "a")
+zt.run(chain, trace)
+print(trace.recorded.tolist())
+"""
+    )
+    printed = script.run(code, directory.path)
+    assert printed.count("60/60 done") == 3
+    assert printed.rstrip().endswith("[60, 60, 60]")
+    assert is_complete(trace)
+
+
+def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place) -> None:
+    trace = create(directory)
+
+    def fragile(index: int, trace: zt.Trace) -> None:
+        with trace.writer(index) as writer:
+            start, _ = writer.resume()
+            for i in range(start, trace.tune + trace.draws):
+                if index == 1 and i == 23:
+                    raise ArithmeticError("the step size is zero")
+                if index == 2 and i == 31:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
+
+    with pytest.raises(zt.errors.ChainsFailedError) as caught:
+        zt.run(fragile, trace, progress=False)
+    error = caught.value
+    assert sorted(error.failures) == [1, 2]
+    assert "2 of 3 chains failed" in str(error)
+    assert "chain 1 after 23 draws: ArithmeticError: the step size is zero" in str(error)
+    assert "chain 2 after 31 draws: killed by SIGKILL" in str(error)
+    assert "in fragile" in error.failures[1]
+    assert any("Traceback" in note for note in error.__notes__)
+    assert trace.recorded.tolist() == [60, 23, 31]
+    zt.run(chain, trace, progress=False)
+    assert is_complete(trace)
+
+
+def test_blocks_of_chains(directory: Place) -> None:
+    trace = create(directory, chains=5, chains_per_chunk=2, tune=0)
+
+    def block(chains: range, trace: zt.Trace) -> None:
+        with trace.writer(chains) as writer:
+            numbers = 1000 * np.array(chains)
+            for i in range(trace.draws):
+                writer.record({"mu": numbers + i, "nu": [[i, -i]] * len(chains)})
+
+    zt.run(block, trace, progress=False)
+    assert is_complete(trace)
+
+
+def test_an_executor(directory: Place) -> None:
+    import multiprocessing
+
+    trace = create(directory)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with pytest.raises(zt.errors.ChainsFailedError) as caught:
+            zt.run(_not_there, trace, executor=pool, progress=False)
+        assert sorted(caught.value.failures) == [0, 1, 2]
+    with ThreadPoolExecutor(2) as threads:
+        zt.run(chain, trace, executor=threads, progress=False)
+    assert is_complete(trace)
+
+
+def _not_there(index: int, trace: zt.Trace) -> None:
+    raise LookupError(f"chain {index}")
+
+
+ENDLESS = """
+import os, sys, time
+import zarrtrace as zt
+
+def chain(index, trace):
+    with trace.writer(index) as writer:
+        start, _ = writer.resume()
+        for i in range(start, trace.tune + trace.draws):
+            writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
+            if len(sys.argv) < 3:
+                time.sleep(0.01)
+
+trace = zt.open(os.environ["TRACE"], "a")
+zt.run(chain, trace, progress=False)
+"""
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
+    directory: Place, script: Script, whole_group: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = create(directory, chains=2, draws=5000)
+    monkeypatch.setenv("TRACE", str(directory.path))
+    process = script.start(ENDLESS, start_new_session=True)
+    wait_for(lambda: (trace.recorded > 5).all())
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    counts = trace.recorded
+    assert (counts > 5).all()
+    for index in range(2):
+        with trace.writer(index) as writer:
+            assert writer.resume() == (counts[index], None)
+    kept = int(counts.min())
+    assert trace.dataset("warmup_posterior").mu.values[1].tolist() == [
+        1000 + i for i in range(min(kept, 10))
+    ]
+    assert not processes_of(process.pid)
+
+
+def test_the_chains_end_with_the_parent(
+    directory: Place, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = create(directory, chains=2, draws=5000)
+    monkeypatch.setenv("TRACE", str(directory.path))
+    process = script.start(ENDLESS, start_new_session=True)
+    wait_for(lambda: (trace.recorded > 5).all())
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not processes_of(process.pid))
+    trace.writer(0).close()
+
+
+def processes_of(group: int) -> list[str]:
+    done = subprocess.run(["ps", "-eo", "pgid=,stat=,pid="], capture_output=True, text=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    return [pid for pgid, state, pid in rows if int(pgid) == group and "Z" not in state]
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+# Reading meanwhile ----------------------------------------------------------------------------
+
+
+def test_a_third_process_reads_without_pause_while_two_write(
+    directory: Place, script: Script, encoded: Encoded
+) -> None:
+    trace = encoded.create(directory, chains=2, tune=100, draws=400)
+    writer = """
+import sys, time
+import zarrtrace as zt
+from conftest import Encoded
+trace, index = zt.open(sys.argv[1], "a"), int(sys.argv[2])
+with trace.writer(index) as writer:
+    for i in range(500):
+        writer.record(**Encoded().draw(index, i))
+"""
+    writers = [script.start(writer, directory.path, index) for index in range(2)]
+    polls, previous, seen = 0, np.zeros(2, int), set()
+    while any(process.poll() is None for process in writers):
+        reader = zt.open(directory.path)
+        before = reader.recorded
+        assert (before >= previous).all()
+        for group, first in (("warmup_posterior", 0), ("posterior", 100), ("sample_stats", 100)):
+            for index in range(2):
+                cut = reader.dataset(group, chains=index)
+                encoded.check(cut, first, first + cut.sizes["draw"], chains=[index])
+                least = min(max(before[index] - first, 0), 100 if first == 0 else 400)
+                assert cut.sizes["draw"] >= least
+        previous, polls = before, polls + 1
+        seen.add(int(before.sum()))
+    assert [process.wait() for process in writers] == [0, 0]
+    for process in writers:
+        process.communicate()
+    assert polls > 3
+    assert len(seen) > 2
+    trace.finish()
+    encoded.check_split(zt.open(directory.path), 100, 500)
+
+
+def test_a_reader_is_not_disturbed_by_a_split_and_a_finish(
+    directory: Place, script: Script, encoded: Encoded
+) -> None:
+    encoded.fill(encoded.create(directory, chains=2, tune=100, draws=400))
+    code = """
+import sys
+import zarrtrace as zt
+trace = zt.open(sys.argv[1], "a")
+for at in (20, 100, 35, 100):
+    trace.split_warmup(at)
+trace.finish()
+"""
+    process = script.start(code, directory.path)
+    held = zt.open(directory.path).posterior
+    polls = 0
+    while process.poll() is None:
+        reader = zt.open(directory.path)
+        cut = reader.dataset("posterior")
+        start = cut.attrs["tuning_steps"]
+        assert start in (20, 35, 100)
+        encoded.check(cut, start, 500)
+        polls += 1
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert polls > 3
+    encoded.check(held, 100, 500)
