@@ -200,7 +200,7 @@ def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
 
         monkeypatch.setattr(location, name, step)
 
-    for name in ("write", "move", "move_tree", "delete_tree"):
+    for name in ("write", "share", "move_tree", "delete_tree"):
         looked_at(name)
     trace.split_warmup(warmup)
     monkeypatch.undo()
