@@ -39,9 +39,12 @@ def decode_value(
     """What a chunk says for its block of chains; None when there is no chunk."""
     if data is None:
         return None
+    codec = _CODECS[name]
     try:
-        return _CODECS[name].decode(data, (layout.chains_per_chunk,))[0]
-    except (ValueError, RuntimeError, TypeError) as error:
+        if codec is _TEXT:
+            return str(codec.decode_strings(data)[0])
+        return codec.decode(data, (layout.chains_per_chunk,))[0]
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
         raise DamagedTraceError(
             f"{location}: {state_key(name, block)} is damaged ({error}); "
             f"`zarrtrace repair` makes it anew from what is there",
@@ -58,10 +61,12 @@ def read_value(location: Location, layout: Layout, name: str, block: int) -> Any
 def write_value(location: Location, layout: Layout, name: str, block: int, value: Any) -> str:
     """Put a value into an array of `_sampling_state` for a block of chains; gives the key."""
     codec = _CODECS[name]
-    values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, value, codec.dtype)
     if codec is _TEXT:
         # A state may be large: for the first chain of the block is enough.
-        values[1:] = ""
+        values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, "", dtype=object)
+        values[0] = value
+    else:
+        values = np.full(layout.chains_per_chunk, value, codec.dtype)
     key = state_key(name, block)
     location.write(key, codec.encode(values))
     return key
