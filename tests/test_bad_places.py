@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -229,15 +227,9 @@ def attempt(do):
 """
 
 
-def run_script(body: str, *arguments: str) -> list[str]:
-    """The lines that a script prints, in a process of its own."""
-    command = [sys.executable, "-c", _SCRIPT + body, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_another_process_cannot_record_a_chain_that_has_a_writer(directory: Any) -> None:
+def test_another_process_cannot_record_a_chain_that_has_a_writer(
+    directory: Any, script: Any
+) -> None:
     trace = directory.create(**GOOD)
     with trace.writer(0) as writer:
         writer.record({"x": 1.0})
@@ -247,7 +239,7 @@ attempt(lambda: trace.writer(0))
 with trace.writer(1) as writer:
     writer.record({"x": 5.0})
 """
-        (line,) = run_script(body, str(directory.path))
+        (line,) = script.run(_SCRIPT + body, directory.path).splitlines()
         assert line.startswith("ChainBusyError 0 chain 0 ")
         assert f"process {os.getpid()}" in line
         writer.record({"x": 2.0})
@@ -255,7 +247,7 @@ with trace.writer(1) as writer:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_cannot_write_what_is_its_parents(tmp_path: Path) -> None:
+def test_a_forked_child_cannot_write_what_is_its_parents(tmp_path: Path, script: Any) -> None:
     body = """
 definition = dict(chains=2, draws=3, posterior={"x": zt.Var()})
 memory = zt.create(None, **definition)
@@ -277,7 +269,7 @@ for writer in writers:
     writer.close()
 print(memory.get("x", chains=0).tolist(), local.get("x", chains=0).tolist())
 """
-    lines = run_script(body, str(tmp_path / "run.zarr"))
+    lines = script.run(_SCRIPT + body, tmp_path / "run.zarr").splitlines()
     assert lines[0].startswith("NotShareableError None this is a forked copy of a trace in memory")
     assert len(lines) == 7
     for line in lines[1:5]:

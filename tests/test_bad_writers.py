@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +146,23 @@ def test_a_trace_opened_to_read_is_not_changed(
         change(fast_place.open("r"))
     assert trace.groups == ("posterior",)
     assert (trace.recorded.tolist(), trace.draws, trace.finished) == ([1], 2, False)
+
+
+def test_a_writer_that_cannot_be_closed_at_exit_takes_no_other_with_it(
+    tmp_path: Path, script: Any
+) -> None:
+    code = """
+        import shutil, sys, zarrtrace as zt
+        for number in range(8):
+            path = f"{sys.argv[1]}/{number}.zarr"
+            trace = zt.create(path, chains=1, draws=4, posterior={"x": zt.Var()}, journal=False)
+            writer = trace.writer(0)
+            writer.record({"x": number})
+        for number in range(0, 8, 2):
+            shutil.rmtree(f"{sys.argv[1]}/{number}.zarr")
+    """
+    process = script.start(code, tmp_path)
+    _, said = process.communicate(timeout=60)
+    assert "TraceNotFoundError" in said
+    for number in range(1, 8, 2):
+        assert zt.open(tmp_path / f"{number}.zarr").get("x").tolist() == [[number]]

@@ -82,8 +82,10 @@ def _beat(stop: threading.Event, every: float) -> None:
 
 
 def _close_all() -> None:
-    for writer in open_writers():
-        writer.close()
+    # Every one of them, also when another cannot be flushed.
+    with contextlib.ExitStack() as stack:
+        for writer in open_writers():
+            stack.callback(writer.close)
 
 
 def _prepare_process() -> None:
