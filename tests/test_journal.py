@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,32 +303,61 @@ def test_a_directory_that_is_removed_underneath(directory: Place) -> None:
         zt.open(directory.path)
 
 
-def test_a_read_only_directory(directory: Place) -> None:
-    directory.create(**DEFINITION)
-    program = (
-        "import os, sys\n"
+def as_another_user(program: str, path: Path) -> str:
+    """What a program prints when it runs as a user who owns nothing of the trace."""
+    if os.getuid() == 0:
+        program = program.replace("# another user", "import os; os.seteuid(65534)")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory other users may look into; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_read_only_directory(shared: Path) -> None:
+    path = shared / "run.zarr"
+    zt.create(path, **DEFINITION)
+    everything = [path, *path.rglob("*")]
+    for entry in everything:
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+    printed = as_another_user(
+        "import sys\n"
         "import zarrtrace as zt\n"
-        "os.seteuid(65534)\n"
-        "trace = zt.open(sys.argv[1])\n"
-        "assert trace.recorded.tolist() == [0, 0]\n"
+        "# another user\n"
+        "assert zt.open(sys.argv[1]).recorded.tolist() == [0, 0]\n"
         "try:\n"
         "    zt.open(sys.argv[1], 'a').writer(0)\n"
         "except zt.errors.NotWritableError as error:\n"
-        "    print(error)\n"
+        "    print(error)\n",
+        path,
     )
-    if os.getuid() != 0:
-        program = program.replace("os.seteuid(65534)\n", "")
-    for folder in [directory.path, *directory.path.rglob("*")]:
-        folder.chmod(0o555 if folder.is_dir() else 0o444)
-    for parent in directory.path.parents[:3]:
-        parent.chmod(0o755)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(directory.path)],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-    finally:
-        for folder in [directory.path, *directory.path.rglob("*")]:
-            folder.chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    assert "cannot be written" in done.stdout
+    for entry in everything:
+        entry.chmod(0o755)
+    assert "cannot be written" in printed
+
+
+def test_a_directory_one_may_not_look_into(shared: Path) -> None:
+    path = shared / "closed" / "run.zarr"
+    zt.create(path, **DEFINITION)
+    path.parent.chmod(0)
+    printed = as_another_user(
+        "import sys\n"
+        "import zarrtrace as zt\n"
+        "# another user\n"
+        "try:\n"
+        "    zt.open(sys.argv[1])\n"
+        "except zt.errors.TraceNotFoundError as error:\n"
+        "    print(error)\n",
+        path,
+    )
+    path.parent.chmod(0o755)
+    assert "Permission denied" in printed
+    assert str(path) in printed

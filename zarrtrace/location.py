@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from zipfile import BadZipFile
 
@@ -81,7 +82,16 @@ def locate(
     if storage_options:
         raise InvalidInputError(f"storage_options goes with a URL; {text!r} is a local path")
     path = Path(text).expanduser().absolute()
-    if path.is_file():
+    try:
+        is_file = S_ISREG(path.stat().st_mode)
+    except PermissionError as error:
+        raise TraceNotFoundError(
+            f"{path} cannot be looked at: {error.strerror}. Ask its owner to let you read every "
+            "directory on the way to it"
+        ) from None
+    except OSError:
+        is_file = False
+    if is_file:
         if path.suffix.lower() != ".zip":
             raise TraceNotFoundError(
                 f"{path} is a file; a trace is a directory (run.zarr) or a .zip of a finished one"
@@ -121,7 +131,7 @@ class Location:
         self.path = store.root if isinstance(store, LocalStore) else None
         self._address = address
         self._process = os.getpid()
-        # LocalStore and MemoryStore only; a store behind a wrapper has no such methods.
+        # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
         self._direct = hasattr(store, "set_sync") and hasattr(store, "get_sync")
 
     def __str__(self) -> str:
