@@ -165,6 +165,10 @@ def test_a_shape_that_is_none_is_refused(directory: Any, shape: Any) -> None:
             {"observed_data": {"y": ("s", [1.0])}, "coords": {"s": ["a", "b"]}},
             "observed_data/y: dimension 's' has 1 elements here but 2 coordinate labels",
         ),
+        (
+            {"posterior": {"x": np.zeros(3), "y": zt.Var(shape=2, dims="x_dim_0")}},
+            "posterior/y: dimension 'x_dim_0' has 2 elements here but 3 elsewhere in the group",
+        ),
         ({"posterior": {"x": zt.Var(dims="s")}}, "'s' is not known; give coords="),
         ({"posterior": {"x": zt.Var(shape=(2, 2), dims="s")}}, "2 dimensions, dims .* names 1"),
         ({"posterior": {"x": zt.Var(shape=(2, 2), dims=["s", "s"])}}, "repeat"),

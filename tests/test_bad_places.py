@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 import zarrtrace as zt
 from zarrtrace.errors import (
@@ -160,6 +161,28 @@ def test_a_place_where_nothing_is_cannot_be_opened(place: Any) -> None:
         place.open("a")
     if place.kind == "directory":
         assert not place.path.exists()
+
+
+@pytest.mark.parametrize("do", [zt.open, lambda url: zt.create(url, **GOOD)])
+def test_an_unknown_kind_of_url(do: Any) -> None:
+    with pytest.raises(
+        TraceNotFoundError, match=r"nowhere://run\.zarr cannot be opened: .*nowhere"
+    ):
+        do("nowhere://run.zarr")
+
+
+def test_a_zip_file_is_not_written_to(directory: Any, tmp_path: Path) -> None:
+    trace = directory.create(chains=1, draws=1, posterior={"mu": 0.0})
+    with trace.writer(0) as writer:
+        writer.record({"mu": 1.0})
+    trace.finish()
+    zipped = shutil.make_archive(str(tmp_path / "run"), "zip", directory.path)
+    for place in (zipped, ZipStore(zipped, mode="r")):
+        assert zt.open(place).get("mu").tolist() == [[1.0]]
+        with pytest.raises(NotWritableError, match="can only be read"):
+            zt.open(place, "a")
+    with pytest.raises(NotWritableError, match="unpack it"):
+        zt.create(zipped, chains=1, draws=1, posterior={"mu": 0.0}, overwrite=True)
 
 
 @pytest.mark.parametrize("content", [b"no zip at all", None], ids=["no zip", "another zip"])

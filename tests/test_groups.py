@@ -126,10 +126,48 @@ def test_a_later_group_shares_the_labels_of_the_trace(trace: zt.Trace) -> None:
     assert trace.predictions.school.values.tolist() == SCHOOLS
     with pytest.raises(SchemaError, match="'school' has 2 elements here but 3"):
         trace.add_group("prior", {"y": (("chain", "draw", "school"), np.zeros((2, 4, 2)))})
-    others = xr.Dataset({"y": ("school", VALUES)}, {"school": ["a", "b", "c"]})
-    with pytest.raises(SchemaError, match="'school' has other labels than in the trace"):
-        trace.add_group("prior", others)
     assert "prior" not in trace
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["elsewhere"]])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_later_group_may_have_labels_of_its_own(
+    trace: zt.Trace, fast_place: Place, labels: list[str], finished: bool
+) -> None:
+    """Such are predictions: of other schools than those the model was fitted to."""
+    values = np.zeros((2, 4, len(labels)))
+    predictions = xr.Dataset({"y": (("chain", "draw", "school"), values)}, {"school": labels})
+    if finished:
+        trace.finish()
+    trace.add_group("predictions", predictions)
+    assert trace.predictions.school.values.tolist() == labels
+    assert trace.posterior.school.values.tolist() == SCHOOLS
+    if finished:
+        with xr.open_datatree(fast_place.store, engine="zarr") as found:
+            assert found["predictions"].school.values.tolist() == labels
+            assert found["posterior"].school.values.tolist() == SCHOOLS
+    arrays = {"y": predictions.y, "z": predictions.y.assign_coords(school=SCHOOLS[: len(labels)])}
+    with pytest.raises(SchemaError, match="'school' has other labels than elsewhere"):
+        trace.add_group("prior", arrays)
+
+
+def test_dimensions_without_a_name_belong_to_their_group(fast_place: Place) -> None:
+    trace = fast_place.create(
+        chains=1, draws=1, posterior={"w": np.zeros(2)}, log_likelihood={"w": np.zeros(3)},
+        observed_data={"w": np.zeros(4)},
+    )  # fmt: skip
+    with trace.writer(0) as writer:
+        writer.record({"w": np.ones(2)}, log_likelihood={"w": np.ones(3)})
+    trace = fast_place.open()
+    sizes = [trace[group].sizes["w_dim_0"] for group in trace.groups]
+    assert sizes == [2, 3, 4]
+    assert trace.log_likelihood.w_dim_0.values.tolist() == [0, 1, 2]
+
+
+def test_data_with_draws_but_without_chains(fast_place: Place) -> None:
+    data = xr.Dataset({"y": ("draw", np.arange(5.0))}, {"draw": np.arange(5) * 10})
+    fast_place.create(chains=1, draws=1, posterior={"mu": 0.0}, constant_data=data)
+    assert fast_place.open().constant_data.y.values.tolist() == list(range(5))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,27 @@ from .errors import SchemaError
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .schema import Variable
+
 SAMPLE_DIMS = ("chain", "draw")
 
 
 @dataclass(frozen=True)
 class DataArray:
-    """An array without chain and draw as it will be stored: dimensions, values, attributes."""
+    """An array that is given whole, as it will be stored: dimensions, values, attributes."""
 
     dims: tuple[str, ...]
     values: Any
     attrs: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One size for each dimension."""
+        return tuple(self.values.shape)
+
 
 class Dimensions:
-    """The dimensions of a trace: one size each, and coordinates where the user gave them."""
+    """The dimensions the user named: one size each in all groups, and coordinates where given."""
 
     def __init__(self, coords: Mapping[Any, Any] | None = None) -> None:
         self.sizes: dict[str, int] = {}
@@ -55,9 +62,10 @@ class Dimensions:
         dims: str | Sequence[str] | None,
     ) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """The shape and the dimension names of a variable, checked against the others."""
-        names = None if dims is None else (dims,) if isinstance(dims, str) else tuple(dims)
-        if names is None:
+        if dims is None:
             names = tuple(f"{name}_dim_{i}" for i in range(len(shape or ())))
+        else:
+            names = (dims,) if isinstance(dims, str) else tuple(dims)
         for dim in names:
             check_name(dim, f"{what}: dimension")
             if dim in SAMPLE_DIMS:
@@ -82,6 +90,8 @@ class Dimensions:
         for dim, size in zip(names, shape, strict=True):
             if size < 1:
                 raise SchemaError(f"{what}: dimension {dim!r} has size {size}; leave {name!r} out")
+            if dims is None and dim not in self.sizes:
+                continue  # nobody named it: another group may have it with another size
             if self.sizes.setdefault(dim, size) != size:
                 given = "coordinate labels" if dim in self.coords else "elements elsewhere"
                 raise SchemaError(
@@ -90,14 +100,39 @@ class Dimensions:
                 )
         return shape, names
 
-    def coords_of(self, dims: Iterable[str]) -> dict[str, DataArray]:
-        """The stored coordinates of some dimensions; the others are numbered from 0."""
-        wanted = list(dict.fromkeys(dims))
-        found = {name: array for name, array in self.coords.items() if array.dims[0] in wanted}
-        for dim in wanted:
+    def coords_of(self, sizes: Mapping[str, int]) -> dict[str, DataArray]:
+        """The coordinates of a group with these dimensions; those not given count from 0."""
+        found = {name: array for name, array in self.coords.items() if array.dims[0] in sizes}
+        for dim, size in sizes.items():
             if dim not in found:
-                found[dim] = DataArray((dim,), np.arange(self.sizes[dim]))
+                found[dim] = DataArray((dim,), np.arange(size))
         return found
+
+
+def check_group(
+    group: str, arrays: Mapping[str, Variable | DataArray], dimensions: Dimensions
+) -> dict[str, int]:
+    """The sizes of a group's dimensions, other than chain and draw, or why it cannot be.
+
+    A variable with the name of a dimension or coordinate is refused: xarray would hide it.
+    """
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        for dim, size in zip(array.dims, array.shape, strict=True):
+            if dim not in SAMPLE_DIMS and sizes.setdefault(dim, size) != size:
+                raise SchemaError(
+                    f"{group}/{name}: dimension {dim!r} has {size} elements here but "
+                    f"{sizes[dim]} elsewhere in the group; name the dimension differently"
+                )
+    for name in arrays:
+        if name in SAMPLE_DIMS or any(
+            name in names for names in (sizes, dimensions.sizes, dimensions.coords)
+        ):
+            raise SchemaError(
+                f"{group}/{name}: {name!r} is also the name of a dimension or coordinate; "
+                f"rename one of the two"
+            )
+    return sizes
 
 
 def _coordinate(dim: str, labels: Any) -> dict[str, DataArray]:
@@ -244,17 +279,13 @@ def _adopt_coordinate(group: str, name: Hashable, coord: Any, dimensions: Dimens
         dimensions.coords.update(arrays)
     elif not np.array_equal(known.values, arrays[str(name)].values):
         raise SchemaError(
-            f"group {group!r}: coordinate {name!r} has other labels than in the trace; "
+            f"group {group!r}: coordinate {name!r} has other labels than elsewhere; "
             f"name the dimension differently"
         )
-    return
 
 
-def check_distinct(variables: Iterable[str], dimensions: Dimensions, group: str) -> None:
-    """Refuse a variable with the name of a dimension or coordinate: xarray would hide it."""
-    for name in variables:
-        if name in dimensions.sizes or name in dimensions.coords or name in SAMPLE_DIMS:
-            raise SchemaError(
-                f"{group}/{name}: {name!r} is also the name of a dimension or coordinate; "
-                f"rename one of the two"
-            )
+def labelled_dims(data: Any) -> set[str]:
+    """The dimensions for which data that is given whole brings labels."""
+    items = [data, *data.values()] if isinstance(data, Mapping) else [data]
+    coords = [coords for item in items if isinstance(coords := getattr(item, "coords", 0), Mapping)]
+    return {str(dim) for group in coords for coord in group.values() for dim in coord.dims}

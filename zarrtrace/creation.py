@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,14 @@ import numpy as np
 
 from .checks import check_attrs, check_group_name, dtype_name
 from .claim import require_free
-from .coordinates import SAMPLE_DIMS, DataArray, Dimensions, check_distinct, define_data
+from .coordinates import (
+    SAMPLE_DIMS,
+    DataArray,
+    Dimensions,
+    check_group,
+    define_data,
+    labelled_dims,
+)
 from .documents import (
     array_items,
     compose_encoding,
@@ -54,7 +61,7 @@ class Plan:
     """Everything a new trace consists of, before anything is written."""
 
     layout: Layout
-    dimensions: Dimensions
+    coordinates: dict[str, dict[str, DataArray]]
     data: dict[str, dict[str, DataArray]]
 
 
@@ -119,10 +126,15 @@ def plan(
     for variable in variables:
         sampled = groups.setdefault(variable.group, SampledGroup(variable.group, {}, int(tune)))
         sampled.variables[variable.name] = variable
-    for sampled in groups.values():
-        check_distinct(sampled.variables, dimensions, sampled.name)
-    for group, arrays in data.items():
-        check_distinct(arrays, dimensions, group)
+    # Only now are all the dimensions known that a variable's name could be.
+    members: dict[str, Mapping[str, Variable | DataArray]] = {
+        **{group: sampled.variables for group, sampled in groups.items()},
+        **data,
+    }
+    coordinates = {
+        group: dimensions.coords_of(check_group(group, arrays, dimensions))
+        for group, arrays in members.items()
+    }
     layout = Layout(
         chains=int(chains),
         tune=int(tune),
@@ -140,7 +152,7 @@ def plan(
         flush_every=float(flush_every),
         durable=durability == "disk",
     )
-    return Plan(layout, dimensions, data)
+    return Plan(layout, coordinates, data)
 
 
 def _journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
@@ -212,22 +224,21 @@ def make_journals(location: Location, layout: Layout) -> None:
 
 
 def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
-    layout, dimensions = plan.layout, plan.dimensions
+    layout = plan.layout
+    samples = {
+        "chain": DataArray(("chain",), np.arange(layout.chains)),
+        "draw": DataArray(("draw",), np.arange(layout.total)),
+    }
     for group in layout.groups.values():
-        variables = group.variables.values()
-        coords = {
-            "chain": DataArray(("chain",), np.arange(layout.chains)),
-            "draw": DataArray(("draw",), np.arange(layout.total)),
-            **dimensions.coords_of(dim for variable in variables for dim in variable.dims),
-        }
+        coords = {**samples, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
         yield from _group_items(group.name, attrs, coords, {}, layout.encodings)
-        for variable in variables:
+        for variable in group.variables.values():
             document = layout.document(variable, layout.total)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
-        coords = dimensions.coords_of(dim for array in arrays.values() for dim in array.dims)
         attrs = group_attrs(layout, name)
+        coords = {**_sample_coordinates(name, arrays, {}), **plan.coordinates[name]}
         yield from _group_items(name, attrs, coords, arrays, layout.encodings)
     yield from state_items(layout)
 
@@ -276,14 +287,11 @@ def add_data_group(
     group = check_group_name(name)
     if group in layout.group_names:
         raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
-    dimensions = _known_dimensions(location, layout)
+    dimensions = _known_dimensions(location, layout, labelled_dims(data))
     arrays = define_data(group, data, dimensions, {})
-    check_distinct(arrays, dimensions, group)
-    samples = _sample_coordinates(group, data, arrays)
+    coords = dimensions.coords_of(check_group(group, arrays, dimensions))
+    samples = _sample_coordinates(group, arrays, getattr(data, "coords", {}))
     encodings = _encodings([], {group: arrays}, dimensions, "auto") | layout.encodings
-    coords = dimensions.coords_of(
-        dim for array in arrays.values() for dim in array.dims if dim not in samples
-    )
     attrs = group_attrs(layout, group) | ({"sample_dims": list(samples)} if samples else {})
     location.delete_tree(group)
     location.write_many(_group_items(group, attrs, {**samples, **coords}, arrays, encodings))
@@ -291,11 +299,11 @@ def add_data_group(
     layout_file.write(replace(layout, data_groups=data_groups))
 
 
-def _known_dimensions(location: Location, layout: Layout) -> Dimensions:
-    """The dimensions that have labels in the trace, which a later group shares."""
+def _known_dimensions(location: Location, layout: Layout, others: Container[str]) -> Dimensions:
+    """The dimensions with labels in the trace, shared by a later group that brings no others."""
     dimensions = Dimensions()
     for name, dim in layout.coords.items():
-        for group in layout.group_names:
+        for group in layout.group_names if dim not in others else ():
             if read_document(location, f"{group}/{name}") is not None:
                 array = read_array(location, f"{group}/{name}")
                 dimensions.coords[name] = array
@@ -305,13 +313,12 @@ def _known_dimensions(location: Location, layout: Layout) -> Dimensions:
 
 
 def _sample_coordinates(
-    group: str, data: Any, arrays: Mapping[str, DataArray]
+    group: str, arrays: Mapping[str, DataArray], given: Mapping[Any, Any]
 ) -> dict[str, DataArray]:
     """The chain and draw coordinates of a group that is given whole."""
     found: dict[str, DataArray] = {}
-    given = getattr(data, "coords", {})
     for name, array in arrays.items():
-        for dim, size in zip(array.dims, array.values.shape, strict=True):
+        for dim, size in zip(array.dims, array.shape, strict=True):
             if dim not in SAMPLE_DIMS:
                 continue
             if dim in found and len(found[dim].values) != size:

@@ -218,29 +218,30 @@ class LayoutFile:
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._bytes = b""
-        self._layout: Layout | None = None
+        # One pair, replaced at once: threads may share a trace.
+        self._known: tuple[bytes, Layout] | None = None
 
     def current(self) -> Layout:
         """The layout as it is now."""
         data = self._location.read(f"{STATE}/zarr.json")
         if data is None:
             raise TraceNotFoundError(f"there is no trace at {self._location} any more")
-        if self._layout is None or data != self._bytes:
-            document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
-            attributes = document.get("attributes")
-            attributes = attributes if isinstance(attributes, dict) else {}
-            text = attributes.get(_ATTRIBUTE)
-            if not isinstance(text, str):
-                raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
-            if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
-                raise DamagedTraceError(
-                    f"{self._location}: the layout in {STATE}/zarr.json is damaged, its checksum "
-                    f"does not match; restore that file from a copy"
-                )
-            self._layout = from_text(text, str(self._location))
-            self._bytes = bytes(data)
-        return self._layout
+        if self._known is not None and data == self._known[0]:
+            return self._known[1]
+        document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
+        attributes = document.get("attributes")
+        attributes = attributes if isinstance(attributes, dict) else {}
+        text = attributes.get(_ATTRIBUTE)
+        if not isinstance(text, str):
+            raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
+        if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
+            raise DamagedTraceError(
+                f"{self._location}: the layout in {STATE}/zarr.json is damaged, its checksum "
+                f"does not match; restore that file from a copy"
+            )
+        layout = from_text(text, str(self._location))
+        self._known = bytes(data), layout
+        return layout
 
     def write(self, layout: Layout) -> None:
         """Put a new layout in place of the old one, at once for every reader."""

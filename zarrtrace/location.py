@@ -65,6 +65,7 @@ def locate(
             raise InvalidInputError("storage_options goes with a URL; this is a store already")
         if type(place) is LocalStore:
             return Location(LocalStore(place.root.absolute()), read_only or place.read_only)
+        sync(place._ensure_open())
         return Location(place, read_only or place.read_only)
     if not isinstance(place, str | os.PathLike):
         raise InvalidInputError(
@@ -77,7 +78,10 @@ def locate(
     if "://" in text:
         from zarr.storage import FsspecStore
 
-        store = FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        try:
+            store = FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+            raise TraceNotFoundError(f"{text} cannot be opened: {error}") from error
         return Location(store, read_only, address=(text, dict(storage_options or {})))
     if storage_options:
         raise InvalidInputError(f"storage_options goes with a URL; {text!r} is a local path")
@@ -161,9 +165,10 @@ class Location:
     def require_writable(self) -> None:
         """Refuse when the store is read-only, or its memory belongs to a parent process."""
         if self.read_only:
-            raise NotWritableError(
-                f"{self} is open read-only; open it with zarrtrace.open(..., mode='a') to write"
-            )
+            zipped = "a .zip is not written to; unpack it into a directory"
+            again = "open it with zarrtrace.open(..., mode='a') to write"
+            remedy = zipped if str(self).startswith("zip:") else again
+            raise NotWritableError(f"{self} is open read-only; {remedy}")
         if self.in_memory and os.getpid() != self._process:
             raise NotShareableError(
                 "this is a forked copy of a trace in memory: what is recorded here would be lost "

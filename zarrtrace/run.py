@@ -32,6 +32,7 @@ Block = int | range
 ChainFunction = Callable[[Any, Trace], object]
 
 _LOOK_EVERY = 0.1  # seconds
+_LONGEST_LINE = 300  # characters of an exception in the error for all chains; the notes have all
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from zarrtrace.run import run_chain; run_chain(sys.argv[2])"
@@ -58,7 +59,7 @@ def run(
     trace : Trace
         Open for writing, and not in memory.
     processes : int, optional
-        Chains at the same time; as many as there are cores by default.
+        Chains at the same time; by default as many as this process may use cores.
     executor : concurrent.futures.Executor, optional
         Where to run the chains instead: threads, Dask, MPI. It must be able to send
         `chain_function`.
@@ -88,12 +89,19 @@ def run(
                 "or pass executor=concurrent.futures.ThreadPoolExecutor()"
             )
         else:
-            limit = processes if processes is not None else os.cpu_count() or 1
+            limit = processes if processes is not None else _cores()
             if not isinstance(limit, int) or limit < 1:
                 raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
             failures = _run_on_processes(chain_function, trace, missing, limit, refresh)
     if failures:
         raise _failed(trace, failures, len(missing))
+
+
+def _cores() -> int:
+    """The cores this process may run on: a job of a cluster has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _first(block: Block) -> int:
@@ -104,9 +112,9 @@ def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedE
     counts = trace.recorded
     lines = [f"{len(failures)} of {tried} chains failed; the draws of all of them are kept:"]
     for chain, report in sorted(failures.items()):
-        lines.append(
-            f"  chain {chain} after {counts[chain]} draws: {report.strip().splitlines()[-1]}"
-        )
+        last = report.strip().splitlines()[-1]
+        last = last if len(last) <= _LONGEST_LINE else f"{last[:_LONGEST_LINE]} ..."
+        lines.append(f"  chain {chain} after {counts[chain]} draws: {last}")
     lines.append("Mend the cause and call run() again: it goes on from there.")
     error = ChainsFailedError("\n".join(lines), failures)
     for chain, report in sorted(failures.items()):
