@@ -165,9 +165,7 @@ def test_a_place_where_nothing_is_cannot_be_opened(place: Any) -> None:
 
 @pytest.mark.parametrize("do", [zt.open, lambda url: zt.create(url, **GOOD)])
 def test_an_unknown_kind_of_url(do: Any) -> None:
-    with pytest.raises(
-        TraceNotFoundError, match=r"nowhere://run\.zarr cannot be opened: .*nowhere"
-    ):
+    with pytest.raises(TraceNotFoundError, match=r"nowhere://run\.zarr cannot be opened"):
         do("nowhere://run.zarr")
 
 
