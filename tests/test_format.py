@@ -88,18 +88,38 @@ class Reader:
             return None
         data, place = file.read_bytes(), 64
         assert data[:8] == b"zarrtrc1"
-        for owner in self.layout["groups"]:
-            for other in owner["variables"]:
-                if other["dtype"] == "str":
-                    continue
-                dtype = np.dtype(self.stored(owner, other)).newbyteorder("<")
-                shape = (self.together, other["draws_per_chunk"], *other["shape"])
-                if (owner, other) == (group, variable):
-                    rows = np.frombuffer(data, dtype, math.prod(shape), place).reshape(shape)
-                    index = (draw - group["stored_warmup"]) % other["draws_per_chunk"]
-                    return rows[:, index] if self.count(block) < stop else None
-                place += -(-math.prod(shape) * dtype.itemsize // 64) * 64
+        for owner, table in self.tables():
+            sizes = [np.dtype(self.stored(owner, v)).itemsize for v in table]
+            length, shape = table[0]["draws_per_chunk"], table[0]["shape"]
+            row = sum(sizes) * math.prod(shape)
+            row += -row % 8 if len(table) > 1 else 0
+            if owner == group and variable in table:
+                dtype = np.dtype(self.stored(group, variable)).newbyteorder("<")
+                first = place + sum(sizes[: table.index(variable)])
+                index = (draw - group["stored_warmup"]) % length
+                found = [
+                    np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
+                    for start in range(first + index * row, place + self.together * length * row,
+                                       length * row)
+                ]  # fmt: skip
+                return np.array(found) if self.count(block) < stop else None
+            place += -(-self.together * length * row // 64) * 64
         raise AssertionError
+
+    def tables(self) -> list[tuple[Any, list[Any]]]:
+        found: dict[Any, tuple[Any, list[Any]]] = {}
+        for group in self.layout["groups"]:
+            for variable in group["variables"]:
+                key: Any = (group["name"], variable["name"])
+                if variable["dtype"] == "str":
+                    continue
+                number = np.dtype(variable["dtype"]).kind in "iuf"
+                if number and self.together == 1 and not variable["shape"]:
+                    key = (group["name"], variable["draws_per_chunk"])
+                found.setdefault(key, (group, []))[1].append(variable)
+        for group, table in found.values():
+            table.sort(key=lambda v: -np.dtype(self.stored(group, v)).itemsize)
+        return list(found.values())
 
     def decode(self, variable: Any, dtype: str, file: Path) -> np.ndarray[Any, Any]:
         data: Any = file.read_bytes()
@@ -118,6 +138,10 @@ EXPECTED: dict[tuple[str, str], Callable[[int, int], Any]] = {
     ("posterior", "theta"): lambda chain, draw: [draw, chain],
     ("posterior", "label"): lambda chain, draw: f"{chain} → {draw}",
     ("posterior", "flag"): lambda chain, draw: draw % 2,
+    # Numbers that share a table of the journal, the larger ones first.
+    ("posterior", "k"): lambda chain, draw: draw - chain,
+    ("posterior", "nu"): lambda chain, draw: draw / 2 + chain,
+    ("posterior", "tau"): lambda chain, draw: 1e100 * draw,
     ("sample_stats", "diverging"): lambda chain, draw: draw % 3 == 0,
     ("sample_stats", "at"): lambda chain, draw: np.datetime64(draw, "ms"),
 }
@@ -135,6 +159,9 @@ def record(directory: Any, chains: int, together: int, draws: int) -> zt.Trace:
             "theta": zt.Var(shape=2, dtype="float32"),
             "label": zt.Var(dtype=str),
             "flag": zt.Var(dtype=bool),
+            "k": zt.Var(dtype="int16"),
+            "nu": zt.Var(dtype="float32"),
+            "tau": zt.Var(),
         },
         sample_stats={"diverging": zt.Var(dtype=bool), "at": zt.Var(dtype="datetime64[ms]")},
     )
@@ -146,7 +173,8 @@ def record(directory: Any, chains: int, together: int, draws: int) -> zt.Trace:
                 of_chains = [value(chain, draw) for chain in writer.chains]
                 given = of_chains if together > 1 else of_chains[0]
                 boolean = name in ("flag", "diverging")
-                values[group][name] = np.array(given, dtype=bool if boolean else None)
+                plain = not boolean and isinstance(given, int | float)
+                values[group][name] = given if plain else np.array(given, bool if boolean else None)
             writer.record(**values)
         writer.release()  # as if killed: nothing is flushed
     return trace

@@ -7,11 +7,12 @@ plain memory.
 A file begins with a header of 64 bytes: 8 bytes of magic, the published count as an int64, the 16
 bytes of the machine's boot id, the count at the last msync as an int64, 1 as an int64 when draws
 shall survive power loss, zeros. After power loss (another boot id) of such a journal the count of
-the last msync holds. The rows of each variable follow in the order of definition, each at a
-multiple of 64 bytes, shaped (chains_per_chunk, draws_per_chunk, *shape). The rows of a chunk are
-those of its draws below the count; when its last draw is published, the chunk itself has been
-written. Strings have no fixed size and stay out of the file: their chunks are written with every
-draw.
+the last msync holds. Tables follow in the order of definition, each at a multiple of 64 bytes. Most
+variables have one to themselves, shaped (chains_per_chunk, draws_per_chunk, *shape). The numbers
+of one group with the same draws_per_chunk share one, if the writer has a single chain: a row of it
+is one draw, and is written by one call. The rows of a chunk are those of its draws below the
+count; when its last draw is published, the chunk itself has been written. Strings have no fixed
+size and stay out of the file: their chunks are written with every draw.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import math
 import mmap
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def can_map() -> bool:
 
 def journal_bytes(layout: Layout) -> int:
     """Bytes per chain of the journal array: a writer's chunk is these times its chains."""
-    return -(-_place_rows(layout)[1] // layout.chains_per_chunk)
+    return -(-tables(layout)[1] // layout.chains_per_chunk)
 
 
 def journal_item(layout: Layout) -> tuple[str, bytes]:
@@ -84,16 +85,44 @@ def journal_file(directory: Path, block: int) -> Path:
     return directory / f"c.{block}.0"
 
 
-def _place_rows(layout: Layout) -> tuple[list[tuple[Variable, int]], int]:
-    """Where the rows of each variable begin, and where they end altogether."""
-    places, end = [], _HEADER
+@dataclass(frozen=True)
+class Table:
+    """Where the rows of a variable are in the journal, or of the numbers that share theirs.
+
+    Attributes
+    ----------
+    columns : dict of str to int
+        Where each variable, by `group/variable`, begins in the file.
+    stride : int
+        Bytes from one draw of a chain to the next.
+    """
+
+    columns: dict[str, int]
+    stride: int
+
+
+def tables(layout: Layout) -> tuple[list[Table], int]:
+    """The tables of a journal in their order, and where the last one ends."""
+    together: dict[Any, list[Variable]] = {}
     for variable in layout.variables:
-        if variable.is_text:
-            continue
-        places.append((variable, end))
-        size = math.prod(layout.chunk_shape(variable)) * variable.dtype.itemsize
+        if not variable.is_text:
+            # Numbers, one a draw: many of them are written by one call, rather than one by one.
+            number = variable.declared.kind in "iuf" and not variable.shape
+            shares = number and layout.chains_per_chunk == 1
+            key = (variable.group, variable.draws_per_chunk) if shares else variable.label
+            together.setdefault(key, []).append(variable)
+    found, end = [], _HEADER
+    for variables in together.values():
+        variables.sort(key=lambda variable: -variable.dtype.itemsize)
+        columns, offset = {}, 0
+        for variable in variables:
+            columns[variable.label] = end + offset
+            offset += variable.bytes_per_draw
+        stride = offset if len(variables) == 1 else -(-offset // 8) * 8
+        found.append(Table(columns, stride))
+        size = layout.chains_per_chunk * variables[0].draws_per_chunk * stride
         end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return places, end
+    return found, end
 
 
 class Journal:
@@ -105,6 +134,10 @@ class Journal:
         For each `group/variable` the rows of its current chunk, in the shape of the chunk.
     path : pathlib.Path or None
         The mapped file, or None when the rows are in memory.
+    buffer : mmap or bytearray
+        The bytes of it.
+    tables : list of Table
+        Where in the buffer the rows are.
     """
 
     def __init__(
@@ -112,14 +145,18 @@ class Journal:
     ) -> None:
         self._descriptor = descriptor
         self.path = path
-        self._buffer = buffer
+        self._file: tuple[Path, os.stat_result] | None = None
+        self.buffer = buffer
         self._header = memoryview(buffer)[:_HEADER].cast("q")
+        self.tables, _ = tables(layout)
         self.rows: dict[str, np.ndarray[Any, Any]] = {}
-        for variable, start in _place_rows(layout)[0]:
-            shape = layout.chunk_shape(variable)
-            self.rows[variable.label] = np.frombuffer(
-                buffer, variable.dtype, math.prod(shape), start
-            ).reshape(shape)
+        variables = {variable.label: variable for variable in layout.variables}
+        for table in self.tables:
+            for label, start in table.columns.items():
+                variable = variables[label]
+                shape = layout.chunk_shape(variable)
+                packed = (shape[1] * table.stride, table.stride) if len(table.columns) > 1 else None
+                self.rows[label] = np.ndarray(shape, variable.dtype, buffer, start, packed)
 
     @property
     def count(self) -> int:
@@ -132,12 +169,12 @@ class Journal:
 
     def make_durable(self) -> None:
         """Return when the published draws survive power loss."""
-        if isinstance(self._buffer, mmap.mmap):
+        if isinstance(self.buffer, mmap.mmap):
             # First the rows, then the count that says how many of them are there.
             count = self.count
-            self._buffer.flush()
+            self.buffer.flush()
             self._header[_SYNCED] = count
-            self._buffer.flush(0, min(len(self._buffer), mmap.PAGESIZE))
+            self.buffer.flush(0, min(len(self.buffer), mmap.PAGESIZE))
 
     def __del__(self) -> None:
         self.close()
@@ -150,7 +187,7 @@ class Journal:
     @classmethod
     def in_memory(cls, layout: Layout) -> Journal:
         """Rows in memory, every one with its fill value."""
-        journal = cls(layout, bytearray(_place_rows(layout)[1]), None, None)
+        journal = cls(layout, bytearray(tables(layout)[1]), None, None)
         journal._clear(layout)
         return journal
 
@@ -267,11 +304,22 @@ class Journal:
             return None
         try:
             size = os.fstat(descriptor).st_size
-            if size < _place_rows(layout)[1]:
+            if size < tables(layout)[1]:
                 return None
-            return cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
+            journal = cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
+            journal._file = journal_file(directory, block), os.fstat(descriptor)
+            return journal
         finally:
             os.close(descriptor)
+
+    def is_current(self) -> bool:
+        """Whether what was mapped for reading is still the writer's journal."""
+        assert self._file is not None
+        path, status = self._file
+        try:
+            return os.path.samestat(os.stat(path), status)
+        except FileNotFoundError:
+            return False
 
     def _clear(self, layout: Layout) -> None:
         for variable in layout.variables:

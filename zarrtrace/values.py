@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from .checks import dtype_name
 from .errors import DrawError
-from .journal import chain_label
+from .journal import Journal, Table, chain_label
 from .layout import Layout
 from .rows import Segment, segment_of, segments
 from .schema import Variable
 
 Values = Mapping[str, Any]
+
+# How the module struct calls the dtypes of numbers.
+_STRUCT_CODES = {
+    **{"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"},
+    **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
+}
 
 
 class RecordingPlan:
@@ -26,19 +34,26 @@ class RecordingPlan:
     ----------
     count : int
         The draws recorded so far: the plan serves those from there on, to where their arrays end.
-    rows : mapping of str to numpy.ndarray
-        The buffer: for each `group/variable` its rows, in the shape of a chunk.
+    journal : Journal
+        The buffer, with the rows of each variable but text.
+    text : mapping of str to numpy.ndarray
+        The rows of text, in the shape of a chunk.
     """
 
     def __init__(
         self,
         layout: Layout,
         chains: range,
-        rows: Mapping[str, np.ndarray[Any, Any]],
+        journal: Journal,
+        text: Mapping[str, np.ndarray[Any, Any]],
         count: int,
     ) -> None:
         self._chains = chains
         self._targets: dict[str, list[Target]] = {}
+        self._sizes: dict[str, int] = {}
+        self._rows: dict[str, list[PackedRow | Target]] = {}
+        rows = {**journal.rows, **text}
+        shared = [table for table in journal.tables if len(table.columns) > 1]
         together = layout.chains_per_chunk > 1
         for group in layout.groups.values():
             targets = []
@@ -50,6 +65,8 @@ class RecordingPlan:
                 segment = segment_of(stretches, count)
                 targets.append(Target(name, variable, by_draw, shape, segment))
             self._targets[group.name] = targets
+            self._sizes[group.name] = len(targets)
+            self._rows[group.name] = _packed(targets, shared, journal)
 
     def next_boundary(self, count: int) -> int:
         """The next count at which some chunk is full."""
@@ -63,24 +80,17 @@ class RecordingPlan:
         When one is refused others may be there already: they count for nothing until the draw is
         published, and the next draw replaces them.
         """
-        for group, targets in self._targets.items():
+        for group, rows in self._rows.items():
             values: Any = given.get(group)
             try:
-                if len(values) != len(targets):
+                if len(values) != self._sizes[group]:
                     raise self._misnamed(group, values, count)
-                for target in targets:
-                    value = values[target.name]
-                    if type(value) not in target.trusted:
-                        value = target.check(value, self._chains, count)
-                    target.rows[(count - target.start) % target.length] = value
+                for row in rows:
+                    row.put(values, self._chains, count)
             except (LookupError, TypeError):
-                if _has_exactly(values, targets):
+                if _has_exactly(values, self._targets[group]):
                     raise
                 raise self._misnamed(group, values, count) from None
-            except OverflowError as error:
-                raise target.refuse(f"{error}; widen the dtype", self._chains, count) from None
-            except UnicodeError as error:
-                raise target.refuse(f"{error}; replace it", self._chains, count) from None
         if len(given) != len(self._targets):
             unknown = next(name for name in given if name not in self._targets)
             raise self._misnamed(unknown, None, count)
@@ -145,7 +155,9 @@ class Block:
 class Target:
     """Where the values of one variable go, and what may go there."""
 
-    __slots__ = ("length", "name", "rows", "segment", "shape", "start", "trusted", "variable")
+    __slots__ = (
+        "dtype", "length", "name", "rows", "segment", "shape", "start", "trusted", "variable"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -157,6 +169,7 @@ class Target:
     ) -> None:
         self.name = name
         self.variable = variable
+        self.dtype = variable.declared
         self.rows = rows
         self.shape = shape
         self.segment = segment
@@ -181,6 +194,21 @@ class Target:
     def next_boundary(self, count: int) -> int:
         """The next count at which a chunk of this variable is full."""
         return self.segment.place(count, self.length)[1].stop
+
+    def put(self, values: Values, chains: range, draw: int) -> None:
+        """Put the value of one draw into its row, if it may go there."""
+        value = values[self.name]
+        kind = type(value)
+        if kind not in self.trusted and not (
+            kind is np.ndarray and value.dtype == self.dtype and value.shape == self.shape
+        ):
+            value = self.check(value, chains, draw)
+        try:
+            self.rows[(draw - self.start) % self.length] = value
+        except OverflowError as error:
+            raise self.refuse(f"{error}; widen the dtype", chains, draw) from None
+        except UnicodeError as error:
+            raise self.refuse(f"{error}; replace it", chains, draw) from None
 
     def check(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
         """The value of one draw as an array that fits."""
@@ -285,6 +313,63 @@ class Target:
                 draw,
             )
         return cast
+
+
+class PackedRow:
+    """Where the numbers go that share the rows of a table: all of one draw by a single call."""
+
+    __slots__ = (
+        "buffer",
+        "first",
+        "length",
+        "pack",
+        "pick",
+        "start",
+        "stride",
+        "targets",
+        "trusted",
+    )
+
+    def __init__(self, table: Table, targets: list[Target], journal: Journal) -> None:
+        # In the order of the table, which is not that of definition.
+        by_label = {target.variable.label: target for target in targets}
+        self.targets = [by_label[label] for label in table.columns]
+        codes = "".join(_STRUCT_CODES[target.variable.dtype.str[1:]] for target in self.targets)
+        self.pack = struct.Struct(f"={codes}").pack_into
+        self.pick = itemgetter(*(target.name for target in self.targets))
+        # A float for an integer, or a number too large, is refused by `pack`.
+        self.trusted = frozenset().union(*(target.trusted for target in self.targets))
+        self.buffer = journal.buffer
+        self.first = next(iter(table.columns.values()))
+        self.stride = table.stride
+        self.start = self.targets[0].start
+        self.length = self.targets[0].length
+
+    def put(self, values: Values, chains: range, draw: int) -> None:
+        """Put the numbers of one draw into their row, if they may go there."""
+        numbers = self.pick(values)
+        if self.trusted.issuperset(map(type, numbers)):
+            place = self.first + (draw - self.start) % self.length * self.stride
+            try:
+                self.pack(self.buffer, place, *numbers)
+            except (struct.error, OverflowError):
+                pass
+            else:
+                return
+        for target in self.targets:
+            target.put(values, chains, draw)
+
+
+def _packed(
+    targets: list[Target], shared: Iterable[Table], journal: Journal
+) -> list[PackedRow | Target]:
+    """The targets of a group, those that share a table as one."""
+    rows: list[PackedRow | Target] = []
+    alone = {target.variable.label: target for target in targets}
+    for table in shared:
+        if next(iter(table.columns)) in alone:
+            rows.append(PackedRow(table, [alone.pop(label) for label in table.columns], journal))
+    return [*rows, *alone.values()]
 
 
 def _has_exactly(values: object, targets: Iterable[Target]) -> bool:

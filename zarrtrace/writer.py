@@ -167,7 +167,9 @@ class ChainWriter:
     def _lay_rows(self) -> None:
         """Lay out where `record()` puts its values, so that it does nothing else."""
         self._rows = {**self._journal.rows, **self._text}
-        self._plan = RecordingPlan(self._layout, self.chains, self._rows, self._count)
+        self._plan = RecordingPlan(
+            self._layout, self.chains, self._journal, self._text, self._count
+        )
         self._set_boundary()
 
     def _set_boundary(self) -> None:
