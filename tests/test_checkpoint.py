@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as npst
 
 import zarrtrace as zt
 from zarrtrace.checkpoint import decode_state, encode_state
+from zarrtrace.rows import RowReader
 
 numbers = st.one_of(
     st.none(),
@@ -255,21 +256,66 @@ def test_a_complete_chain_is_never_shortened(fast_place: Place) -> None:
     assert trace.recorded[0] == 30
 
 
-def test_a_view_from_before_the_resume_says_that_its_draws_are_gone(directory: Place) -> None:
-    trace = directory.create(**definition())
+def record_and_stop(trace: zt.Trace, draws: int, checkpoint: int) -> None:
     with trace.writer(0) as writer:
-        for i in range(15):
+        for i in range(draws):
             writer.record(*draw(i))
-            if i == 12:
-                writer.checkpoint("at 13")
+            if i + 1 == checkpoint:
+                writer.checkpoint(f"at {checkpoint}")
+
+
+@pytest.mark.parametrize("more", [{}, {"journal": False}], ids=["", "no journal"])
+@pytest.mark.parametrize("variable", ["mu", "nu", "label"])
+def test_a_view_from_before_the_resume_says_that_its_draws_are_gone(
+    place: Place, variable: str, more: dict[str, Any]
+) -> None:
+    trace = place.create(**definition(**more))
+    record_and_stop(trace, 25, checkpoint=13)
     view = trace.dataset("posterior", chains=0)
     with trace.writer(0) as writer:
         writer.resume()
-        with pytest.raises(zt.TraceError, match="went back to its checkpoint at draw 13"):
-            view.mu.load()
-        for i in range(13, 15):
-            writer.record(*draw(i))
-        assert view.nu.values[0, :, 0].tolist() == [10, 11, 12, 13, 14]
+        writer.record(*draw(13))
+        # Each chunk that is partly filled is written anew, its end is blank now.
+        writer.flush()
+        with pytest.raises(zt.TraceError, match=r"went back to its checkpoint at draw 1[34]"):
+            view[variable].load()
+        writer.record_block(
+            {
+                "mu": range(14, 25),
+                "nu": [[i, -i] for i in range(14, 25)],
+                "label": [f"draw {i}" for i in range(14, 25)],
+            },
+            {"lp": np.arange(14, 25) / 2},
+        )
+        writer.flush()
+        assert is_right(trace)
+        assert view[variable].sizes["draw"] == 15
+        view[variable].load()
+
+
+@pytest.mark.parametrize("variable", ["mu", "nu", "label"])
+def test_a_chain_that_goes_back_while_a_chunk_is_read(
+    directory: Place, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader has seen the count of before, and finds the chunk of after."""
+    trace = directory.create(**definition())
+    record_and_stop(trace, 25, checkpoint=13)
+    view = trace.dataset("posterior", chains=0)
+    read = RowReader.chunk
+    went_back = False
+
+    def go_back_first(*arguments: Any) -> Any:
+        nonlocal went_back
+        if not went_back:
+            went_back = True
+            with trace.writer(0) as writer:
+                writer.resume()
+                writer.record(*draw(13))
+        return read(*arguments)
+
+    monkeypatch.setattr(RowReader, "chunk", go_back_first)
+    with pytest.raises(zt.TraceError, match="went back to its checkpoint at draw 14"):
+        view[variable].load()
 
 
 def test_the_checkpoint_survives_a_writer_that_never_closed(directory: Place) -> None:

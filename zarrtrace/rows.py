@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .bookkeeping import decode_value, state_key
+from .bookkeeping import decode_value, read_value, state_key
 from .chunks import ChunkCodec
 from .errors import DamagedTraceError, TraceError
 from .journal import Journal, chain_label, journal_directory, read_count
@@ -153,26 +153,41 @@ class RowReader:
                 part = self._rows(segment, chunk, covered, rows)
                 found[:, done : done + len(inside)] = part[:chains]
                 done += len(inside)
+        if len(draws) and not self._layout.closed and self._journal() is None:
+            # No journal says that the chain went back, and chunks may have been written anew.
+            count = read_value(self._location, self._layout, "draw_idx", self._block) or 0
+            self._require_recorded(int(count), draws[-1] + 1)
         return found
 
     def _rows(
         self, segment: Segment, chunk: int, covered: range, rows: slice
     ) -> np.ndarray[Any, Any]:
         """Some rows of one chunk: from the journal while the chunk is being filled."""
-        if self._directory is not None and not self._variable.is_text:
-            journal = Journal.for_reading(self._layout, self._directory, self._block)
-            if journal is not None and journal.count < covered.stop:
-                if journal.count < covered.start + rows.stop:
-                    raise TraceError(
-                        f"{chain_label(self._layout.chains_of(self._block))} of {self._location} "
-                        f"went back to its checkpoint at draw {journal.count} since this view was "
-                        f"made; ask the trace for it again"
-                    )
+        while (journal := self._journal()) is not None:
+            self._require_recorded(journal.count, covered.start + rows.stop)
+            if journal.count < covered.stop and not self._variable.is_text:
                 copied = journal.rows[self._variable.label][:, rows].copy()
                 # Published in full meanwhile: these may be rows of the next chunk.
                 if journal.count < covered.stop:
                     return copied
+            part = self.chunk(segment, chunk, covered)[:, rows]
+            # A chain that goes back replaces its journal before it writes any chunk anew.
+            if journal.is_current():
+                return part
         return self.chunk(segment, chunk, covered)[:, rows]
+
+    def _journal(self) -> Journal | None:
+        if self._directory is None:
+            return None
+        return Journal.for_reading(self._layout, self._directory, self._block)
+
+    def _require_recorded(self, count: int, stop: int) -> None:
+        if count < stop:
+            raise TraceError(
+                f"{chain_label(self._layout.chains_of(self._block))} of {self._location} went back "
+                f"to its checkpoint at draw {count} since this view was made; ask the trace for it "
+                f"again"
+            )
 
     def check(self, segment: Segment, chunk: int, covered: range, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
