@@ -32,9 +32,7 @@ PARTS = {"recording": recording, "storing": storing, "reading": reading, "scale"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these; default all")
-    parser.add_argument(
-        "--small", action="store_true", help="see that it works; figures mean little"
-    )
+    parser.add_argument("--small", action="store_true", help="to see that it works")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", help="on the disk to measure; default the temporary one")
     parser.add_argument("--json", type=Path, help="also write the rows there")

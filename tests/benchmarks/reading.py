@@ -30,17 +30,18 @@ def one_variable(run: Run) -> Iterator[Row]:
     trace.finish()
     np.save(file, values)
     length = trace.posterior.x.encoding["preferred_chunks"]["draw"]
+    codec = numcodecs.Blosc("lz4", 5, 1)
     encoded = [
-        numcodecs.Blosc("lz4", 5, 1).encode(np.ascontiguousarray(values[chain, first : first + length]))
+        codec.encode(np.ascontiguousarray(values[chain, first : first + length]))
         for chain in range(chains)
         for first in range(0, draws, length)
-    ]  # fmt: skip
+    ]
 
     def decode() -> None:
         whole = np.empty_like(values)
         for i, data in enumerate(encoded):
             chain, part = divmod(i, len(encoded) // chains)
-            decoded = np.frombuffer(numcodecs.Blosc().decode(data)).reshape(-1, size)
+            decoded = np.frombuffer(codec.decode(data)).reshape(-1, size)
             whole[chain, part * length : part * length + len(decoded)] = decoded
 
     seconds = by_turns(
@@ -57,7 +58,8 @@ def one_variable(run: Run) -> Iterator[Row]:
     yield at_least(
         0.7, f"load one variable of {values.nbytes / 1e6:.0f} MB", ratio(seconds, slower, "ours"),
         f"× the speed of {peer}",
-        f"{speed['ours']:,.0f} MB/s, np.load {speed['numpy']:,.0f}, decoding {speed['decode']:,.0f}",
+        f"{speed['ours']:,.0f} MB/s, np.load {speed['numpy']:,.0f}, "
+        f"decoding {speed['decode']:,.0f}",
     )  # fmt: skip
     yield at_most(
         1, "get(draws=slice(None, None, 10))", ratio(seconds, "thin", "get"), "× the full read"

@@ -1,4 +1,4 @@
-"""A trace of many variables, and a trace of many bytes: created, split, finished, opened, loaded."""
+"""A trace of many variables, and one of many bytes: created, split, finished, opened, loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def many_variables(run: Run) -> Iterator[Row]:
         trace = create(path, draws_per_chunk)
         for chain in range(chains):
             with trace.writer(chain) as writer:
-                writer.record_block({name: values for name in names})
+                writer.record_block(dict.fromkeys(names, values))
         trace.finish()
         return path
 
