@@ -175,6 +175,11 @@ class Location:
                 "with this process; create the trace with a path, or use threads"
             )
 
+    @property
+    def waits(self) -> bool:
+        """Whether reading means waiting for another machine, so that many at a time are better."""
+        return not self._direct
+
     # Reading ------------------------------------------------------------------------------
 
     def read(self, key: str) -> memoryview | None:

@@ -6,11 +6,14 @@ changes, so whoever holds it reads the same values before, during and after a sp
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .bookkeeping import decode_value, read_value, state_key
+from .bookkeeping import decode_value, state_key
 from .chunks import ChunkCodec
 from .errors import DamagedTraceError, TraceError
 from .journal import Journal, chain_label, journal_directory, read_count
@@ -24,6 +27,9 @@ from .layout import (
 from .layoutfile import LayoutFile
 from .location import Location
 from .schema import Variable
+
+_AT_ONCE = 16  # chunks that are waited for
+_WORTH_THREADS = 2**22  # bytes; a few threads cost as much as decoding a tenth of this
 
 
 class Segment(NamedTuple):
@@ -79,40 +85,82 @@ def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.
     return np.clip(counts, 0, layout.total)
 
 
+class Wanted(NamedTuple):
+    """Some draws of one block of chains, and the array they go into: (chains, draws, *shape)."""
+
+    block: int
+    draws: range
+    into: np.ndarray[Any, Any]
+
+
 def read_rows(
-    location: Location,
-    layout_file: LayoutFile,
-    group: str,
-    name: str,
-    block: int,
-    draws: range,
-) -> np.ndarray[Any, Any]:
-    """Some draws of one block of chains, each chunk read once.
+    location: Location, layout_file: LayoutFile, group: str, name: str, wanted: Iterable[Wanted]
+) -> None:
+    """Read some draws of one variable, each chunk once, several chunks side by side.
 
     The values are those of one layout: when a split changes it meanwhile, they are read again.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (chains of the block, draws, *shape).
 
     Raises
     ------
     DamagedTraceError
         A chunk below the published count is missing or cannot be decoded.
     """
+    wanted = list(wanted)
     while True:
         layout = layout_file.current()
         sampled = layout.groups[group]
-        reader = RowReader(location, layout, sampled, sampled.variables[name], block)
+        readers = [
+            RowReader(location, layout, sampled, sampled.variables[name], part.block)
+            for part in wanted
+        ]
         try:
-            found = reader.read(draws)
+            pieces = [
+                piece
+                for reader, part in zip(readers, wanted, strict=True)
+                for piece in reader.pieces(part.draws, part.into)
+            ]
+            _side_by_side(pieces, location.waits)
+            if not layout.closed:
+                # Where no journal says that a chain went back, its chunks may be blank at the end.
+                counts = recorded(location, layout)
+                for reader, part in zip(readers, wanted, strict=True):
+                    count = int(counts[layout.chains_of(part.block)[0]])
+                    reader.require_recorded(count, part.draws[-1] + 1 if part.draws else 0)
         except DamagedTraceError:
             if layout_file.current() is layout:
                 raise
             continue
         if layout_file.current() is layout:
-            return found
+            return
+
+
+def _side_by_side(pieces: list[Piece], waits: bool) -> None:
+    """Fill the pieces: in threads where a store makes us wait, or there is much to decode."""
+    many = waits or sum(piece.into.nbytes for piece in pieces) >= _WORTH_THREADS
+    if len(pieces) < 2 or not many:
+        for piece in pieces:
+            piece.fill()
+        return
+    threads = _AT_ONCE if waits else min(os.cpu_count() or 1, _AT_ONCE)
+    with ThreadPoolExecutor(threads) as pool:
+        # As a list: an error of one is raised here, when all have ended.
+        list(pool.map(Piece.fill, pieces))
+
+
+class Piece(NamedTuple):
+    """What one chunk gives to a read."""
+
+    reader: RowReader
+    segment: Segment
+    chunk: int
+    covered: range
+    rows: slice
+    into: np.ndarray[Any, Any]
+
+    def fill(self) -> None:
+        """Read them."""
+        part = self.reader.rows(self.segment, self.chunk, self.covered, self.rows)
+        self.into[...] = part[: len(self.into)]
 
 
 class RowReader:
@@ -140,31 +188,31 @@ class RowReader:
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
-        variable, chains = self._variable, len(self._layout.chains_of(self._block))
-        found: np.ndarray[Any, Any] = np.empty(
-            (chains, len(draws), *variable.shape), dtype=variable.dtype
-        )
-        done = 0
-        for segment in self.segments:
-            while done < len(draws) and draws[done] < segment.stop:
-                chunk, covered = segment.place(draws[done], variable.draws_per_chunk)
-                inside = draws[done : done + len(range(draws[done], covered.stop, draws.step))]
-                rows = slice(inside[0] - covered.start, inside[-1] - covered.start + 1, draws.step)
-                part = self._rows(segment, chunk, covered, rows)
-                found[:, done : done + len(inside)] = part[:chains]
-                done += len(inside)
-        if len(draws) and not self._layout.closed and self._journal() is None:
-            # No journal says that the chain went back, and chunks may have been written anew.
-            count = read_value(self._location, self._layout, "draw_idx", self._block) or 0
-            self._require_recorded(int(count), draws[-1] + 1)
+        chains = len(self._layout.chains_of(self._block))
+        shape = (chains, len(draws), *self._variable.shape)
+        found: np.ndarray[Any, Any] = np.empty(shape, dtype=self._variable.dtype)
+        for piece in self.pieces(draws, found):
+            piece.fill()
         return found
 
-    def _rows(
+    def pieces(self, draws: range, into: np.ndarray[Any, Any]) -> Iterator[Piece]:
+        """Where the draws of a range lie, chunk by chunk, and where in an array they go."""
+        length, done = self._variable.draws_per_chunk, 0
+        for segment in self.segments:
+            while done < len(draws) and draws[done] < segment.stop:
+                chunk, covered = segment.place(draws[done], length)
+                inside = draws[done : done + len(range(draws[done], covered.stop, draws.step))]
+                rows = slice(inside[0] - covered.start, inside[-1] - covered.start + 1, draws.step)
+                after = done + len(inside)
+                yield Piece(self, segment, chunk, covered, rows, into[:, done:after])
+                done = after
+
+    def rows(
         self, segment: Segment, chunk: int, covered: range, rows: slice
     ) -> np.ndarray[Any, Any]:
         """Some rows of one chunk: from the journal while the chunk is being filled."""
         while (journal := self._journal()) is not None:
-            self._require_recorded(journal.count, covered.start + rows.stop)
+            self.require_recorded(journal.count, covered.start + rows.stop)
             if journal.count < covered.stop and not self._variable.is_text:
                 copied = journal.rows[self._variable.label][:, rows].copy()
                 # Published in full meanwhile: these may be rows of the next chunk.
@@ -181,7 +229,8 @@ class RowReader:
             return None
         return Journal.for_reading(self._layout, self._directory, self._block)
 
-    def _require_recorded(self, count: int, stop: int) -> None:
+    def require_recorded(self, count: int, stop: int) -> None:
+        """Refuse draws that a chain no longer has: it went back to its checkpoint."""
         if count < stop:
             raise TraceError(
                 f"{chain_label(self._layout.chains_of(self._block))} of {self._location} went back "
@@ -191,7 +240,7 @@ class RowReader:
 
     def check(self, segment: Segment, chunk: int, covered: range, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
-        self._rows(segment, chunk, covered, slice(0, len(there), 1))
+        self.rows(segment, chunk, covered, slice(0, len(there), 1))
 
     def _is_lost(self, covered: range) -> bool:
         return any(

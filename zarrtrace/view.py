@@ -21,7 +21,7 @@ from .finish import alignment_attrs, sampling_attrs
 from .layout import Layout, SampledGroup, group_attrs, root_attrs
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import read_rows, recorded
+from .rows import Wanted, read_rows, recorded
 from .schema import Variable
 
 Align = Literal["cut", "pad"]
@@ -122,35 +122,57 @@ class CutArray(BackendArray):
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
-        cut, variable = self.cut, self.variable
         keys = [*key, *(slice(None) for _ in range(len(self.shape) - len(key)))]
-        positions = np.arange(len(cut.chains))[keys[0]]
-        draws, among = _draw_range(keys[1], cut.length)
-        kept = np.arange(len(draws))[among]
+        positions = np.arange(len(self.cut.chains))[keys[0]].ravel()
+        draws, among = _draw_range(keys[1], self.cut.length)
+        number = np.arange(len(draws))[among].size
         rest = tuple(keys[2:])
-        shape = tuple(np.arange(size)[k].size for size, k in zip(variable.shape, rest, strict=True))
-        found: np.ndarray[Any, Any] = np.empty(
-            (positions.size, kept.size, *shape), dtype=self.dtype
-        )
-        if cut.padded:
+        sizes = self.variable.shape
+        shape = tuple(np.arange(size)[k].size for size, k in zip(sizes, rest, strict=True))
+        found: np.ndarray[Any, Any] = np.empty((positions.size, number, *shape), dtype=self.dtype)
+        if self.cut.padded:
             found[...] = _missing(self.dtype)
-        blocks: dict[int, list[tuple[int, int]]] = {}
-        for row, position in enumerate(positions.ravel()):
-            block, chain = divmod(cut.chains[position], cut.layout.chains_per_chunk)
-            blocks.setdefault(block, []).append((row, chain))
-        for block, rows in blocks.items():
-            count = cut.counts[int(positions.ravel()[rows[0][0]])]
+        everything = isinstance(among, slice) and among == slice(None) and shape == sizes
+        straight: list[Wanted] = []
+        for block, rows in self._blocks(positions).items():
+            count = self.cut.counts[int(positions[rows[0][0]])]
             there = draws[: len(range(draws.start, min(draws.stop, count), draws.step))]
-            shifted = range(there.start + cut.start, there.stop + cut.start, there.step)
-            values = read_rows(
-                cut.location, cut.layout_file, cut.group.name, variable.name, block, shifted
-            )
+            # As the chain counts them, from its first draw of warmup on.
+            start, stop = there.start + self.cut.start, there.stop + self.cut.start
+            wanted = range(start, stop, there.step)
+            chains = self.cut.layout.chains_of(block)
+            first = rows[0][0]
+            in_place = [(first + i, i) for i in range(len(chains))]
+            if everything and rows == in_place and all(_is_whole(k) for k in rest):
+                into = found[first : first + len(chains), : len(there)]
+                straight.append(Wanted(block, wanted, into))
+                continue
+            values = np.empty((len(chains), len(there), *sizes), self.variable.dtype)
+            self._read([Wanted(block, wanted, values)])
             values = _outer(values, rest)
-            inside = kept.ravel() < len(there)
+            kept = np.arange(len(draws))[among].ravel()
+            inside = kept < len(there)
             for row, chain in rows:
-                found[row, inside] = values[chain][kept.ravel()[inside]]
+                found[row, inside] = values[chain][kept[inside]]
+        self._read(straight)
         squeezed = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in keys)
         return found[squeezed]
+
+    def _blocks(self, positions: np.ndarray[Any, Any]) -> dict[int, list[tuple[int, int]]]:
+        """For each block of chains that is asked for: rows of the result, and chains within it."""
+        blocks: dict[int, list[tuple[int, int]]] = {}
+        for row, position in enumerate(positions):
+            block, chain = divmod(self.cut.chains[position], self.cut.layout.chains_per_chunk)
+            blocks.setdefault(block, []).append((row, chain))
+        return blocks
+
+    def _read(self, wanted: list[Wanted]) -> None:
+        cut = self.cut
+        read_rows(cut.location, cut.layout_file, cut.group.name, self.variable.name, wanted)
+
+
+def _is_whole(key: Any) -> bool:
+    return isinstance(key, slice) and key.step in (None, 1)
 
 
 def _draw_range(key: Any, length: int) -> tuple[range, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -74,6 +75,8 @@ def by_turns(run: Run, **measurements: Measurement) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(run.rounds):
         for name, measure in measurements.items():
+            # What the one before has left for the disk to do is not ours.
+            os.sync()
             start = time.perf_counter()
             own = measure()
             seconds[name].append(time.perf_counter() - start if own is None else own)
