@@ -5,6 +5,7 @@ A `Layout` is a value: it is written whole and read whole, by `LayoutFile`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -208,6 +209,7 @@ def choose_chunk_lengths(
     return chosen
 
 
+@functools.cache
 def _chunk_length(most: int, tune: int, total: int) -> int:
     most = min(most, total)
     aligned = max((d for d in range(1, min(most, tune) + 1) if tune % d == 0), default=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import google_crc32c
@@ -60,7 +59,7 @@ def to_text(layout: Layout) -> str:
                 "swapping": group.swapping,
                 "variables": [
                     {
-                        **{k: v for k, v in asdict(variable).items() if k not in _DERIVED},
+                        **{k: v for k, v in vars(variable).items() if k not in _DERIVED},
                         "dtype": dtype_name(variable.declared),
                     }
                     for variable in group.variables.values()

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: what was measured, what was to be reached, and the times behind it."""
+    """One figure: what was measured, what was to be reached, and what is behind it.
+
+    `microseconds` are those of one draw or step, by what took them.
+    """
 
     what: str
     value: float
@@ -25,6 +28,7 @@ class Row:
     reach: float
     at_least: bool
     detail: str
+    microseconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
