@@ -100,7 +100,13 @@ class Table:
     columns: dict[str, int]
     stride: int
 
+    @property
+    def shared(self) -> bool:
+        """Whether several variables have their numbers in one row."""
+        return len(self.columns) > 1
 
+
+@functools.lru_cache(maxsize=16)
 def tables(layout: Layout) -> tuple[list[Table], int]:
     """The tables of a journal in their order, and where the last one ends."""
     together: dict[Any, list[Variable]] = {}
@@ -130,8 +136,6 @@ class Journal:
 
     Attributes
     ----------
-    rows : dict of str to numpy.ndarray
-        For each `group/variable` the rows of its current chunk, in the shape of the chunk.
     path : pathlib.Path or None
         The mapped file, or None when the rows are in memory.
     buffer : mmap or bytearray
@@ -148,15 +152,22 @@ class Journal:
         self._file: tuple[Path, os.stat_result] | None = None
         self.buffer = buffer
         self._header = memoryview(buffer)[:_HEADER].cast("q")
+        self._layout = layout
         self.tables, _ = tables(layout)
-        self.rows: dict[str, np.ndarray[Any, Any]] = {}
-        variables = {variable.label: variable for variable in layout.variables}
-        for table in self.tables:
-            for label, start in table.columns.items():
-                variable = variables[label]
-                shape = layout.chunk_shape(variable)
-                packed = (shape[1] * table.stride, table.stride) if len(table.columns) > 1 else None
-                self.rows[label] = np.ndarray(shape, variable.dtype, buffer, start, packed)
+
+    @property
+    def rows(self) -> dict[str, np.ndarray[Any, Any]]:
+        """For each `group/variable` the rows of its current chunk, in the shape of the chunk."""
+        variables = (variable for variable in self._layout.variables if not variable.is_text)
+        return {variable.label: self.rows_of(variable) for variable in variables}
+
+    def rows_of(self, variable: Variable) -> np.ndarray[Any, Any]:
+        """The rows of one variable."""
+        table = next(table for table in self.tables if variable.label in table.columns)
+        shape = self._layout.chunk_shape(variable)
+        strides = (shape[1] * table.stride, table.stride) if table.shared else None
+        start = table.columns[variable.label]
+        return np.ndarray(shape, variable.dtype, self.buffer, start, strides)
 
     @property
     def count(self) -> int:
@@ -188,7 +199,7 @@ class Journal:
     def in_memory(cls, layout: Layout) -> Journal:
         """Rows in memory, every one with its fill value."""
         journal = cls(layout, bytearray(tables(layout)[1]), None, None)
-        journal._clear(layout)
+        journal._clear()
         return journal
 
     @classmethod
@@ -273,7 +284,7 @@ class Journal:
             os.pwrite(descriptor, MAGIC + bytes(8) + _boot_id(), 0)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             journal = cls(layout, _map(partial, size), path, descriptor)
-            journal._clear(layout)
+            journal._clear()
             fill(journal)
             journal._header[_DURABLE] = layout.durable
             if layout.durable:
@@ -321,13 +332,11 @@ class Journal:
         except FileNotFoundError:
             return False
 
-    def _clear(self, layout: Layout) -> None:
-        for variable in layout.variables:
-            if variable.is_text:
-                continue
+    def _clear(self) -> None:
+        for rows in self.rows.values():
             # The fill of the others is 0, and the bytes are.
-            if variable.dtype.kind in "fcmM":
-                self.rows[variable.label][...] = fill_value(variable.dtype)
+            if rows.dtype.kind in "fcmM":
+                rows[...] = fill_value(rows.dtype)
 
     def close(self) -> None:
         """Release the lock; the rows stay mapped as long as someone holds them."""

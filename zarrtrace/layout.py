@@ -75,7 +75,8 @@ class Lost(NamedTuple):
     stop: int
 
 
-@dataclass(frozen=True)
+# Equal only to itself, so that what follows from a layout can be kept for it.
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What a trace consists of, and how far its life has gone."""
 

@@ -214,7 +214,7 @@ class RowReader:
         while (journal := self._journal()) is not None:
             self.require_recorded(journal.count, covered.start + rows.stop)
             if journal.count < covered.stop and not self._variable.is_text:
-                copied = journal.rows[self._variable.label][:, rows].copy()
+                copied = journal.rows_of(self._variable)[:, rows].copy()
                 # Published in full meanwhile: these may be rows of the next chunk.
                 if journal.count < covered.stop:
                     return copied

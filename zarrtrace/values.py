@@ -53,7 +53,7 @@ class RecordingPlan:
         self._sizes: dict[str, int] = {}
         self._rows: dict[str, list[PackedRow | Target]] = {}
         rows = {**journal.rows, **text}
-        shared = [table for table in journal.tables if len(table.columns) > 1]
+        shared = [table for table in journal.tables if table.shared]
         together = layout.chains_per_chunk > 1
         for group in layout.groups.values():
             targets = []

@@ -141,7 +141,7 @@ class ChainWriter:
         count = int(read_value(self._location, self._layout, "draw_idx", self._block) or 0)
         for variable in self._layout.variables:
             if not variable.is_text:
-                self._load_rows(variable, count, journal.rows[variable.label])
+                self._load_rows(variable, count, journal.rows_of(variable))
         journal.count = count
 
     def _text_rows(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -289,7 +289,7 @@ class ChainWriter:
         def fill(journal: Journal) -> None:
             for variable in self._layout.variables:
                 if not variable.is_text:
-                    load(variable, journal.rows[variable.label])
+                    load(variable, journal.rows_of(variable))
             journal.count = draws
 
         self._journal = self._journal.replaced(self._layout, fill)

@@ -23,7 +23,7 @@ COLOURS = {"floor": "#b8bec7", "ours": "#2a6fdb", "zarr": "#e0a458", "emcee": "#
 
 def main() -> None:
     plt.switch_backend("agg")
-    plt.rcParams["svg.hashsalt"] = "zarrtrace"
+    plt.rcParams.update({"svg.hashsalt": "zarrtrace", "svg.fonttype": "none"})
     rows = json.loads(Path(sys.argv[1]).read_text())["rows"]
     shown = [row for row in rows if row["microseconds"]]
     figure, axes = plt.subplots(
