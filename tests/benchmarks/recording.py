@@ -118,12 +118,11 @@ def blocks_of_draws(run: Run) -> Iterator[Row]:
         start = time.perf_counter()
         for _ in range(blocks):
             writer.record_block(values)
-        seconds = time.perf_counter() - start
         writer.close()
-        return seconds
+        return time.perf_counter() - start
 
     def by_hand() -> float:
-        """Copies each block, and encodes and writes each chunk that is full."""
+        """Copies each block, and encodes and writes each chunk, at the end those not full too."""
         place = run.fresh()
         place.mkdir()
         rows = {name: np.zeros((lengths[name], *values[name].shape[1:])) for name in values}
@@ -131,14 +130,16 @@ def blocks_of_draws(run: Run) -> Iterator[Row]:
         start = time.perf_counter()
         for number in range(blocks):
             for name, value in values.items():
-                first, length = number * block, lengths[name]
-                for done in range(0, block, length):
-                    step = min(length, block - done)
-                    at = (first + done) % length
+                length, done = lengths[name], 0
+                while done < block:
+                    chunk, at = divmod(number * block + done, length)
+                    step = min(length - at, block - done)
                     rows[name][at : at + step] = value[done : done + step]
+                    done += step
                     if at + step == length:
-                        file = place / f"{name}.{(first + done) // length}"
-                        file.write_bytes(codec.encode(rows[name]))
+                        (place / f"{name}.{chunk}").write_bytes(codec.encode(rows[name]))
+        for name in values:
+            (place / f"{name}.last").write_bytes(codec.encode(rows[name]))
         return time.perf_counter() - start
 
     seconds = by_turns(run, ours=ours, by_hand=by_hand)
