@@ -34,6 +34,19 @@ class DataArray:
         return tuple(self.values.shape)
 
 
+class Numbers:
+    """0, 1, 2 and so on: as many draws as there may be, and never in memory as a whole."""
+
+    dtype = np.dtype("int64")
+    ndim = 1
+
+    def __init__(self, size: int) -> None:
+        self.shape = (size,)
+
+    def __getitem__(self, region: tuple[slice]) -> np.ndarray[Any, Any]:
+        return np.arange(*region[0].indices(self.shape[0]))
+
+
 class Dimensions:
     """The dimensions the user named: one size each in all groups, and coordinates where given."""
 

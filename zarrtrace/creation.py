@@ -19,6 +19,7 @@ from .coordinates import (
     SAMPLE_DIMS,
     DataArray,
     Dimensions,
+    Numbers,
     check_group,
     define_data,
     labelled_dims,
@@ -227,7 +228,7 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
     layout = plan.layout
     samples = {
         "chain": DataArray(("chain",), np.arange(layout.chains)),
-        "draw": DataArray(("draw",), np.arange(layout.total)),
+        "draw": DataArray(("draw",), Numbers(layout.total)),
     }
     for group in layout.groups.values():
         coords = {**samples, **plan.coordinates[group.name]}

@@ -20,7 +20,7 @@ import numpy as np
 
 from .checks import dtype_name
 from .chunks import ChunkCodec
-from .coordinates import DataArray
+from .coordinates import DataArray, Numbers
 from .documents import (
     array_items,
     compose_encoding,
@@ -256,7 +256,7 @@ def _copy_coordinates(
     for name in dict.fromkeys([*dims, *names]):
         array = read_array(location, f"{group.name}/{name}")
         write_array(location, layout, f"{staged(path)}/{name}", array)
-    draw = DataArray(("draw",), np.arange(draws))
+    draw = DataArray(("draw",), Numbers(draws))
     write_array(location, layout, f"{staged(path)}/draw", draw)
 
 

@@ -14,7 +14,7 @@ import zarrtrace as zt
 
 def rows(run: Run) -> Iterator[Row]:
     count = run.scaled(1_000_000, 20_000)
-    half, whole = (memory_of(many_draws, run.fresh(), n) for n in (count // 2, count))
+    half, whole = (memory_of(many_draws, run.fresh(), count, n) for n in (count // 2, count))
     yield at_most(
         5, f"{count:,} draws of 5 scalars: memory", whole - half, " MB more than half as many",
         f"{whole:.0f} MB above the start",
@@ -34,9 +34,9 @@ def rows(run: Run) -> Iterator[Row]:
     )  # fmt: skip
 
 
-def many_draws(path: Path, count: int) -> None:
+def many_draws(path: Path, room: int, count: int) -> None:
     names = list("abcde")
-    trace = zt.create(path, chains=1, draws=count, posterior=dict.fromkeys(names, 0.0))
+    trace = zt.create(path, chains=1, draws=room, posterior=dict.fromkeys(names, 0.0))
     draws = [dict.fromkeys(names, float(i)) for i in range(1000)]
     with trace.writer(0) as writer:
         for draw in itertools.islice(itertools.cycle(draws), count):
