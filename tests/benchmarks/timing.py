@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import multiprocessing
 import os
 import statistics
@@ -79,12 +80,21 @@ def by_turns(run: Run, **measurements: Measurement) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(run.rounds):
         for name, measure in measurements.items():
-            # What the one before has left for the disk to do is not ours.
-            os.sync()
+            settle()
             start = time.perf_counter()
             own = measure()
             seconds[name].append(time.perf_counter() - start if own is None else own)
     return seconds
+
+
+def settle() -> None:
+    """Let the machine be as it was before: nothing waits for the disk, and memory is at hand.
+
+    On a virtual machine a page that was never used costs some 10 µs, hundreds of times as much as
+    any other; who first gets such pages, for what is written too, is a matter of luck.
+    """
+    os.sync()
+    bytearray(2**29)[:: mmap.PAGESIZE] = b"\1" * (2**29 // mmap.PAGESIZE)
 
 
 def median(values: list[float]) -> float:
