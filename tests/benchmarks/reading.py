@@ -37,8 +37,10 @@ def one_variable(run: Run) -> Iterator[Row]:
         for first in range(0, draws, length)
     ]
 
+    whole = np.zeros_like(values)
+
     def decode() -> None:
-        whole = np.empty_like(values)
+        """Into memory that is at hand."""
         for i, data in enumerate(encoded):
             chain, part = divmod(i, len(encoded) // chains)
             decoded = np.frombuffer(codec.decode(data)).reshape(-1, size)

@@ -9,22 +9,34 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 
 NAMES = {
     "floor": "a bare loop into arrays in RAM",
     "ours": "zarrtrace, safe from kill -9",
-    "zarr": "zarr, array[...] = (chunks of 100)",
+    "zarr": "zarr, array[...] = for 100 draws",
     "emcee": "emcee's HDFBackend",
 }
 COLOURS = {"floor": "#b8bec7", "ours": "#2a6fdb", "zarr": "#e0a458", "emcee": "#c8553d"}
 
 
 def main() -> None:
+    content = json.loads(Path(sys.argv[1]).read_text())
+    plot(content["rows"], sys.argv[2])
+    print(f"{content['machine']}; medians of {content['rounds']} rounds.\n")
+    print("| what | measured | to reach | behind it |\n|---|---|---|---|")
+    for row in content["rows"]:
+        value = f"{row['value']:,.0f}" if row["value"] >= 100 else f"{row['value']:.2g}"
+        sign = "≥" if row["at_least"] else "≤"
+        measured = f"{value}{row['unit']}" if row["reached"] else f"**{value}**{row['unit']}"
+        print(f"| {row['what']} | {measured} | {sign} {row['reach']:g} | {row['detail']} |")
+
+
+def plot(rows: list[dict[str, Any]], place: str) -> None:
     plt.switch_backend("agg")
     plt.rcParams.update({"svg.hashsalt": "zarrtrace", "svg.fonttype": "none"})
-    rows = json.loads(Path(sys.argv[1]).read_text())["rows"]
     shown = [row for row in rows if row["microseconds"]]
     figure, axes = plt.subplots(
         len(shown), figsize=(8, 4.6), sharex=True, layout="constrained",
@@ -41,7 +53,7 @@ def main() -> None:
         axis.set_xscale("log")
     axes[-1].set_xlim(1, 3e5)
     axes[-1].set_xlabel("microseconds for one draw or step (logarithmic)")
-    figure.savefig(sys.argv[2], metadata={"Date": None})
+    figure.savefig(place, metadata={"Date": None})
 
 
 if __name__ == "__main__":
