@@ -15,6 +15,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import LocalStore, MemoryStore
 
 import zarrtrace as zt
+from zarrtrace.chunks import ChunkCodec
+from zarrtrace.documents import compose_encoding
 
 MIB = 2**20
 
@@ -231,3 +233,54 @@ def test_any_codec_of_zarr_records_and_reads(memory: Any, kind: str) -> None:
         assert found.dtype == expected.dtype
     for dataset in (memory.open().posterior, memory.open().observed_data):
         assert dataset.s.values.tolist() == ["a", "b"]
+
+
+# Decoded where it belongs ---------------------------------------------------------------------
+
+ENCODED = {
+    "blosc": "auto",
+    "blosc and checksum": [BloscCodec(), Crc32cCodec()],
+    "zstd": ZstdCodec(),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("compressors", ENCODED.values(), ids=ENCODED)
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("dtype", ["float64", "int16", "bool"])
+def test_a_chunk_is_decoded_into_an_array(compressors: Any, contiguous: bool, dtype: str) -> None:
+    encoding = compose_encoding(np.dtype(dtype), compressors)
+    codec = ChunkCodec(np.dtype(dtype), encoding)
+    values = np.random.default_rng(1).normal(size=(1, 50, 7)).astype(dtype)
+    around = np.zeros((3, 50, 7) if contiguous else (1, 150, 14), dtype)
+    into = around[1:2] if contiguous else around[:, 50:100, ::2]
+    codec.decode_into(codec.encode(values), into)
+    assert np.array_equal(into, values)
+    into[...] = 0
+    assert not around.any()  # nothing was put elsewhere
+
+
+@pytest.mark.parametrize("length", [0, 3, 15, 16, 40, -1])
+@pytest.mark.parametrize("said", [None, 0, 8, 2**31 - 1])
+def test_a_damaged_chunk_is_never_decoded_past_its_array(length: int, said: int | None) -> None:
+    codec = ChunkCodec(np.dtype("float64"), compose_encoding(np.dtype("float64"), "auto"))
+    data = bytearray(codec.encode(np.arange(1000.0).reshape(1, 1000)))
+    if said is not None:
+        data[4:8] = said.to_bytes(4, "little")
+    around = np.zeros((3, 1000))
+    with pytest.raises((ValueError, RuntimeError)):
+        codec.decode_into(bytes(data[:length]), around[1:2])
+    assert not around[[0, 2]].any()
+
+
+def test_many_large_chunks_are_read_side_by_side(fast_place: Any) -> None:
+    values = np.random.default_rng(1).normal(size=(3, 100, 20_000))  # 48 MB
+    posterior = {"x": zt.Var(shape=20_000, draws_per_chunk=7)}
+    trace = fast_place.create(chains=3, tune=10, draws=90, posterior=posterior)
+    for chain in range(3):
+        with trace.writer(chain) as writer:
+            writer.record_block({"x": values[chain]})
+    for draws in (slice(None), slice(3, 80, 7), slice(50, 51)):
+        assert np.array_equal(trace.get("x", draws=draws), values[:, 10:][:, draws])
+    assert np.array_equal(trace.posterior.x.values, values[:, 10:])
+    assert np.array_equal(trace.posterior.x[::-1, 5:40, 3].values, values[::-1, 15:50, 3])

@@ -159,8 +159,7 @@ class Piece(NamedTuple):
 
     def fill(self) -> None:
         """Read them."""
-        part = self.reader.rows(self.segment, self.chunk, self.covered, self.rows)
-        self.into[...] = part[: len(self.into)]
+        self.reader.fill(self.segment, self.chunk, self.covered, self.rows, self.into)
 
 
 class RowReader:
@@ -207,22 +206,31 @@ class RowReader:
                 yield Piece(self, segment, chunk, covered, rows, into[:, done:after])
                 done = after
 
-    def rows(
-        self, segment: Segment, chunk: int, covered: range, rows: slice
-    ) -> np.ndarray[Any, Any]:
-        """Some rows of one chunk: from the journal while the chunk is being filled."""
+    def fill(
+        self, segment: Segment, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
+    ) -> None:
+        """Read some rows of one chunk: from the journal while the chunk is being filled."""
         while (journal := self._journal()) is not None:
             self.require_recorded(journal.count, covered.start + rows.stop)
             if journal.count < covered.stop and not self._variable.is_text:
-                copied = journal.rows_of(self._variable)[:, rows].copy()
+                into[...] = journal.rows_of(self._variable)[: len(into), rows]
                 # Published in full meanwhile: these may be rows of the next chunk.
                 if journal.count < covered.stop:
-                    return copied
-            part = self.chunk(segment, chunk, covered)[:, rows]
+                    return
+            self._fill_from_store(segment, chunk, covered, rows, into)
             # A chain that goes back replaces its journal before it writes any chunk anew.
             if journal.is_current():
-                return part
-        return self.chunk(segment, chunk, covered)[:, rows]
+                return
+        self._fill_from_store(segment, chunk, covered, rows, into)
+
+    def _fill_from_store(
+        self, segment: Segment, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
+    ) -> None:
+        shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
+        if (into.shape, into.dtype) == (shape, dtype):
+            self.chunk(segment, chunk, covered, into)
+        else:
+            into[...] = self.chunk(segment, chunk, covered)[: len(into), rows]
 
     def _journal(self) -> Journal | None:
         if self._directory is None:
@@ -240,7 +248,9 @@ class RowReader:
 
     def check(self, segment: Segment, chunk: int, covered: range, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
-        self.rows(segment, chunk, covered, slice(0, len(there), 1))
+        shape = (len(self._layout.chains_of(self._block)), len(there), *self._variable.shape)
+        into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
+        self.fill(segment, chunk, covered, slice(0, len(there), 1), into)
 
     def _is_lost(self, covered: range) -> bool:
         return any(
@@ -251,8 +261,15 @@ class RowReader:
             for lost in self._layout.lost
         )
 
-    def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
-        """One whole chunk from the store."""
+    def chunk(
+        self,
+        segment: Segment,
+        chunk: int,
+        covered: range,
+        into: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """One whole chunk from the store, in an array of its own or in one that is given."""
+        shape = self._layout.chunk_shape(self._variable)
         key = variable_key(segment.path, self._variable, self._block, chunk)
         moving = self._group.moving_to is not None
         data = self._moving_bytes(key, covered) if moving else self._location.read(key)
@@ -269,13 +286,17 @@ class RowReader:
         }
         if data is None and self._layout.lost and self._is_lost(covered):
             if self._variable.dtype.kind in "fcmM":
-                shape = self._layout.chunk_shape(self._variable)
-                return np.full(shape, self._codec.fill, self._variable.dtype)
+                into = np.empty(shape, self._variable.dtype) if into is None else into
+                into[...] = self._codec.fill
+                return into
             raise DamagedTraceError(f"{where} was lost, as repair has said", **place)
         if data is None:
             raise DamagedTraceError(f"{where} is missing; restore it from a copy", **place)
         try:
-            return self._codec.decode(data, self._layout.chunk_shape(self._variable))
+            if into is None:
+                return self._codec.decode(data, shape)
+            self._codec.decode_into(data, into)
+            return into
         except (ValueError, RuntimeError, TypeError) as error:
             raise DamagedTraceError(
                 f"{where} cannot be decoded ({error}); restore it from a copy", **place

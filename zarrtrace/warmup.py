@@ -241,9 +241,17 @@ class _StreamReader(RowReader):
 
     _last: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
 
-    def chunk(self, segment: Segment, chunk: int, covered: range) -> np.ndarray[Any, Any]:
+    def chunk(
+        self,
+        segment: Segment,
+        chunk: int,
+        covered: range,
+        into: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
         if self._last is None or self._last[0] != (segment.path, chunk):
             self._last = (segment.path, chunk), super().chunk(segment, chunk, covered)
+        if into is not None:
+            into[...] = self._last[1]
         return self._last[1]
 
 
