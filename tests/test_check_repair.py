@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import Place
@@ -221,6 +222,22 @@ def test_counts_come_back_from_the_chunks_alone(directory: Place, draws: int) ->
         _ = trace.recorded
     trace.repair()
     assert trace.recorded.tolist() == [draws, draws]
+
+
+def test_labels_of_another_name_stay_labels(directory: Place) -> None:
+    places = pd.MultiIndex.from_product([["a", "b"], [1, 2]], names=["region", "year"])
+    posterior = {"x": zt.Var(dims="place")}
+    trace = directory.create(chains=1, draws=1, posterior=posterior, coords={"place": places})
+    with trace.writer(0) as writer:
+        writer.record({"x": np.zeros(4)})
+    trace.finish()
+    group = directory.path / "posterior" / "zarr.json"
+    before = json.loads(group.read_text())["attributes"]["coordinates"]
+    group.unlink()
+    trace.repair()
+    assert json.loads(group.read_text())["attributes"]["coordinates"] == before == "region year"
+    with xr.open_datatree(directory.path, engine="zarr") as plain:
+        assert set(plain["posterior"].coords) == {"chain", "draw", "place", "region", "year"}
 
 
 def test_what_only_a_copy_can_restore_is_said(directory: Place) -> None:

@@ -43,6 +43,7 @@ from .layout import (
     SampledGroup,
     array_path,
     choose_chunk_lengths,
+    coordinates_attr,
     group_attrs,
     root_attrs,
     state_items,
@@ -254,10 +255,7 @@ def _group_items(
     for name, array in {**coords, **arrays}.items():
         encoding = encodings[dtype_name(array.values.dtype)]
         yield from array_items(f"{group}/{name}", array, encoding)
-    # How xarray knows the labels that have not the name of their dimension.
-    others = [name for name, array in coords.items() if array.dims != (name,) and " " not in name]
-    if others:
-        attrs = {**attrs, "coordinates": " ".join(others)}
+    attrs = {**attrs, **coordinates_attr({name: array.dims[0] for name, array in coords.items()})}
     yield f"{group}/zarr.json", encode_document(group_document(attrs))
 
 

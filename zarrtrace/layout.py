@@ -6,7 +6,7 @@ A `Layout` is a value: it is written whole and read whole, by `LayoutFile`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -238,6 +238,12 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
         if sampled.name == "posterior":
             attrs["sampled_variables"] = list(sampled.variables)
     return attrs
+
+
+def coordinates_attr(coords: Mapping[str, str]) -> dict[str, str]:
+    """How xarray knows labels without the name of their dimension; from the dims of all."""
+    others = [name for name, dim in coords.items() if name != dim and " " not in name]
+    return {"coordinates": " ".join(others)} if others else {}
 
 
 def root_attrs(layout: Layout) -> dict[str, Any]:

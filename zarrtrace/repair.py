@@ -19,7 +19,15 @@ from .documents import encode_document, group_document, read_array, read_documen
 from .errors import DamagedTraceError
 from .finish import complete, consolidate
 from .journal import chain_label, journal_directory, read_count
-from .layout import Layout, Lost, array_path, group_attrs, root_attrs, variable_key
+from .layout import (
+    Layout,
+    Lost,
+    array_path,
+    coordinates_attr,
+    group_attrs,
+    root_attrs,
+    variable_key,
+)
 from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader, recorded
@@ -94,8 +102,10 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
         paths = [(group.name, cut - group.stored_warmup)]
         if group.stored_warmup:
             paths.append((group.warmup_name, group.stored_warmup))
+        dims = {dim for variable in group.variables.values() for dim in variable.dims}
+        coords = {name: dim for name, dim in layout.coords.items() if dim in dims}
         for path, draws in paths:
-            yield path, group_document(group_attrs(layout, path))
+            yield path, group_document(group_attrs(layout, path) | coordinates_attr(coords))
             for variable in group.variables.values():
                 yield array_path(path, variable), layout.document(variable, draws)
 
