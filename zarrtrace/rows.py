@@ -141,10 +141,17 @@ def _side_by_side(pieces: list[Piece], waits: bool) -> None:
         for piece in pieces:
             piece.fill()
         return
-    threads = _AT_ONCE if waits else min(os.cpu_count() or 1, _AT_ONCE)
+    threads = _AT_ONCE if waits else min(cores(), _AT_ONCE)
     with ThreadPoolExecutor(threads) as pool:
         # As a list: an error of one is raised here, when all have ended.
         list(pool.map(Piece.fill, pieces))
+
+
+def cores() -> int:
+    """The cores this process may run on: a job of a cluster has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Piece(NamedTuple):

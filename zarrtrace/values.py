@@ -50,7 +50,6 @@ class RecordingPlan:
     ) -> None:
         self._chains = chains
         self._targets: dict[str, list[Target]] = {}
-        self._sizes: dict[str, int] = {}
         self._rows: dict[str, list[PackedRow | Target]] = {}
         rows = {**journal.rows, **text}
         shared = [table for table in journal.tables if table.shared]
@@ -65,7 +64,6 @@ class RecordingPlan:
                 segment = segment_of(stretches, count)
                 targets.append(Target(name, variable, by_draw, shape, segment))
             self._targets[group.name] = targets
-            self._sizes[group.name] = len(targets)
             self._rows[group.name] = _packed(targets, shared, journal)
 
     def next_boundary(self, count: int) -> int:
@@ -83,7 +81,7 @@ class RecordingPlan:
         for group, rows in self._rows.items():
             values: Any = given.get(group)
             try:
-                if len(values) != self._sizes[group]:
+                if len(values) != len(self._targets[group]):
                     raise self._misnamed(group, values, count)
                 for row in rows:
                     row.put(values, self._chains, count)
