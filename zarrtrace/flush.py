@@ -41,7 +41,8 @@ class Flusher:
         }
         self._since = time.time()
         started = read_value(location, layout, "sampling_start_time", block)
-        self._started = self._since if started is None else float(started)
+        self._start_is_written = started is not None
+        self._started = float(started) if started is not None else self._since
         self._spent = float(read_value(location, layout, "sampling_time", block) or 0.0)
 
     def _last_chunk(self, variable: Variable, count: int) -> tuple[str, int, range]:
@@ -104,17 +105,24 @@ class Flusher:
         self._location.make_durable(key for key, _ in chunks)
 
     def publish(self, count: int) -> None:
-        """Put the count and the times where plain Zarr readers find them."""
+        """Put the count where plain Zarr readers find it."""
+        self._write_values({"draw_idx": count})
+
+    def write_times(self) -> None:
+        """Put down when sampling began, and how long writers of these chains were open."""
         now = time.time()
         self._spent += now - self._since
         self._since = now
+        values = {"sampling_time": self._spent}
+        if not self._start_is_written:
+            values["sampling_start_time"] = self._started
+        self._write_values(values)
+        self._start_is_written = True
+
+    def _write_values(self, values: Mapping[str, float]) -> None:
         keys = [
             write_value(self._location, self._layout, name, self._block, value)
-            for name, value in (
-                ("sampling_start_time", self._started),
-                ("sampling_time", self._spent),
-                ("draw_idx", count),
-            )
+            for name, value in values.items()
         ]
         if self._layout.durable:
             self._location.make_durable(keys)

@@ -388,6 +388,7 @@ class ChainWriter:
         if self._layout.durable:
             self._journal.make_durable()
         self._flusher.publish(self._count)
+        self._flusher.write_times()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
