@@ -39,6 +39,10 @@ class Flusher:
             for group in layout.groups.values()
             for variable in group.variables.values()
         }
+        # glibc maps and unmaps what is larger than any block it saw freed, and half of the time of
+        # encoding a large chunk would go to the pages of its bytes. Let it see one.
+        largest = max(v.draws_per_chunk * v.bytes_per_draw for v in layout.variables)
+        np.empty(layout.chains_per_chunk * largest + 4096, np.uint8)
         self._since = time.time()
         started = read_value(location, layout, "sampling_start_time", block)
         self._start_is_written = started is not None

@@ -6,7 +6,6 @@ changes, so whoever holds it reads the same values before, during and after a sp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -29,7 +28,6 @@ from .location import Location
 from .schema import Variable
 
 _AT_ONCE = 16  # chunks that are waited for
-_WORTH_THREADS = 2**22  # bytes; a few threads cost as much as decoding a tenth of this
 
 
 class Segment(NamedTuple):
@@ -119,7 +117,12 @@ def read_rows(
                 for reader, part in zip(readers, wanted, strict=True)
                 for piece in reader.pieces(part.draws, part.into)
             ]
-            _side_by_side(pieces, location.waits)
+            if location.waits:
+                _fill_waiting(pieces)
+            else:
+                # One at a time: Blosc decodes each with all cores, and memory is that of one.
+                for piece in pieces:
+                    piece.fill()
             if not layout.closed:
                 # Where no journal says that a chain went back, its chunks may be blank at the end.
                 counts = recorded(location, layout)
@@ -134,24 +137,11 @@ def read_rows(
             return
 
 
-def _side_by_side(pieces: list[Piece], waits: bool) -> None:
-    """Fill the pieces: in threads where a store makes us wait, or there is much to decode."""
-    many = waits or sum(piece.into.nbytes for piece in pieces) >= _WORTH_THREADS
-    if len(pieces) < 2 or not many:
-        for piece in pieces:
-            piece.fill()
-        return
-    threads = _AT_ONCE if waits else min(cores(), _AT_ONCE)
-    with ThreadPoolExecutor(threads) as pool:
+def _fill_waiting(pieces: list[Piece]) -> None:
+    """Fill the pieces side by side: on a store that makes us wait."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         # As a list: an error of one is raised here, when all have ended.
         list(pool.map(Piece.fill, pieces))
-
-
-def cores() -> int:
-    """The cores this process may run on: a job of a cluster has fewer than its machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Piece(NamedTuple):

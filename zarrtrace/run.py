@@ -26,7 +26,6 @@ from typing import Any
 import cloudpickle
 
 from .errors import ChainsFailedError, InvalidInputError, NotShareableError
-from .rows import cores
 from .trace import Trace
 
 Block = int | range
@@ -90,12 +89,19 @@ def run(
                 "or pass executor=concurrent.futures.ThreadPoolExecutor()"
             )
         else:
-            limit = processes if processes is not None else cores()
+            limit = processes if processes is not None else _cores()
             if not isinstance(limit, int) or limit < 1:
                 raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
             failures = _run_on_processes(chain_function, trace, missing, limit, refresh)
     if failures:
         raise _failed(trace, failures, len(missing))
+
+
+def _cores() -> int:
+    """The cores this process may run on: a job of a cluster has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _first(block: Block) -> int:
