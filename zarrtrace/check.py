@@ -167,6 +167,8 @@ def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:
                 yield Damage(f"{STATE}/{name}/c.{block}", str(error).partition(" is ")[2])
         if directory is not None:
             try:
-                Journal.for_reading(layout, directory, block)
+                journal = Journal.for_reading(layout, directory, block)
+                if journal is not None:
+                    journal.read_checkpoint()
             except DamagedTraceError as error:
                 yield Damage(f"journal of block {block}", str(error))

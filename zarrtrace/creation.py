@@ -34,7 +34,8 @@ from .documents import (
     read_document,
 )
 from .errors import InvalidInputError, SchemaError, TraceError, TraceExistsError
-from .journal import can_map, journal_item
+from .journal import can_map
+from .journallayout import journal_item
 from .layout import (
     IN_STORE,
     MOST_CHAINS,

@@ -12,7 +12,8 @@ from .bookkeeping import read_value
 from .chunks import ChunkCodec
 from .documents import chunk_key, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
-from .journal import JOURNAL, remove_journals
+from .journal import remove_journals
+from .journallayout import JOURNAL
 from .layout import Layout, array_path, group_attrs, root_attrs
 from .layoutfile import LayoutFile
 from .location import Location

@@ -6,13 +6,18 @@ plain memory.
 
 A file begins with a header of 64 bytes: 8 bytes of magic, the published count as an int64, the 16
 bytes of the machine's boot id, the count at the last msync as an int64, 1 as an int64 when draws
-shall survive power loss, zeros. After power loss (another boot id) of such a journal the count of
-the last msync holds. Tables follow in the order of definition, each at a multiple of 64 bytes. Most
-variables have one to themselves, shaped (chains_per_chunk, draws_per_chunk, *shape). The numbers
-of one group with the same draws_per_chunk share one, if the writer has a single chain: a row of it
-is one draw, and is written by one call. The rows of a chunk are those of its draws below the
-count; when its last draw is published, the chunk itself has been written. Strings have no fixed
-size and stay out of the file: their chunks are written with every draw.
+shall survive power loss, the number of the last checkpoint that is in the file, zeros. After power
+loss (another boot id) of such a journal the count of the last msync holds. Tables follow in the
+order of definition, each at a multiple of 64 bytes. Most variables have one to themselves, shaped
+(chains_per_chunk, draws_per_chunk, *shape). The numbers of one group with the same draws_per_chunk
+share one, if the writer has a single chain: a row of it is one draw, and is written by one call.
+The rows of a chunk are those of its draws below the count; when its last draw is published, the
+chunk itself has been written. Strings have no fixed size and stay out of the file: their chunks are
+written with every draw.
+
+After the tables come two slots for checkpoints. Checkpoint n goes into slot n % 2, and then its
+number into the header: killed anywhere in between, the one before is still there. Where it does not
+fit, or must survive power loss, it is a file of its own.
 """
 
 from __future__ import annotations
@@ -22,18 +27,20 @@ import errno
 import functools
 import mmap
 import os
+import struct
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
+from .bookkeeping import read_value, state_key
 from .chunks import fill_value
-from .documents import PLAIN, array_document, encode_document
 from .errors import DamagedTraceError, NotWritableError, TraceNotFoundError
-from .layout import IN_STORE, STATE, Layout
+from .journallayout import HEADER, JOURNAL, SLOT_BYTES, journal_size, slots, tables
+from .layout import IN_STORE, Layout
 from .location import Location
 from .schema import Variable
 
@@ -42,11 +49,9 @@ try:
 except ImportError:  # Windows: no flock; buffers stay in memory there.
     fcntl = None  # type: ignore[assignment]
 
-JOURNAL = f"{STATE}/journal"
 MAGIC = b"zarrtrc1"
-_HEADER = 64
-_COUNT, _BOOT, _SYNCED, _DURABLE = 1, 2, 4, 5  # in words of 8 bytes
-_ALIGNMENT = 64
+_COUNT, _BOOT, _SYNCED, _DURABLE, _CHECKPOINT = 1, 2, 4, 5, 6  # in words of 8 bytes
+_SLOT = struct.Struct("<II")  # of a checkpoint: the bytes of its text and their crc32c, before it
 
 Buffer = bytearray | mmap.mmap
 
@@ -54,23 +59,6 @@ Buffer = bytearray | mmap.mmap
 def can_map() -> bool:
     """Whether this system can map and lock the journal's file."""
     return fcntl is not None
-
-
-def journal_bytes(layout: Layout) -> int:
-    """Bytes per chain of the journal array: a writer's chunk is these times its chains."""
-    return -(-tables(layout)[1] // layout.chains_per_chunk)
-
-
-def journal_item(layout: Layout) -> tuple[str, bytes]:
-    """The key and the zarr.json of the journal array: uncompressed, one chunk per writer."""
-    size = journal_bytes(layout)
-    document = array_document(
-        PLAIN["uint8"],
-        (layout.chains, size),
-        (layout.chains_per_chunk, size),
-        ("chain", "journal_byte"),
-    )
-    return f"{JOURNAL}/zarr.json", encode_document(document)
 
 
 def journal_directory(location: Location, layout: Layout) -> Path | None:
@@ -83,52 +71,6 @@ def journal_directory(location: Location, layout: Layout) -> Path | None:
 def journal_file(directory: Path, block: int) -> Path:
     """The file of one writer, named as its chunk."""
     return directory / f"c.{block}.0"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Where the rows of a variable are in the journal, or of the numbers that share theirs.
-
-    Attributes
-    ----------
-    columns : dict of str to int
-        Where each variable, by `group/variable`, begins in the file.
-    stride : int
-        Bytes from one draw of a chain to the next.
-    """
-
-    columns: dict[str, int]
-    stride: int
-
-    @property
-    def shared(self) -> bool:
-        """Whether several variables have their numbers in one row."""
-        return len(self.columns) > 1
-
-
-@functools.lru_cache(maxsize=16)
-def tables(layout: Layout) -> tuple[list[Table], int]:
-    """The tables of a journal in their order, and where the last one ends."""
-    together: dict[Any, list[Variable]] = {}
-    for variable in layout.variables:
-        if not variable.is_text:
-            # Numbers, one a draw: many of them are written by one call, rather than one by one.
-            number = variable.declared.kind in "iuf" and not variable.shape
-            shares = number and layout.chains_per_chunk == 1
-            key = (variable.group, variable.draws_per_chunk) if shares else variable.label
-            together.setdefault(key, []).append(variable)
-    found, end = [], _HEADER
-    for variables in together.values():
-        variables.sort(key=lambda variable: -variable.dtype.itemsize)
-        columns, offset = {}, 0
-        for variable in variables:
-            columns[variable.label] = end + offset
-            offset += variable.bytes_per_draw
-        stride = offset if len(variables) == 1 else -(-offset // 8) * 8
-        found.append(Table(columns, stride))
-        size = layout.chains_per_chunk * variables[0].draws_per_chunk * stride
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return found, end
 
 
 class Journal:
@@ -151,7 +93,7 @@ class Journal:
         self.path = path
         self._file: tuple[Path, os.stat_result] | None = None
         self.buffer = buffer
-        self._header = memoryview(buffer)[:_HEADER].cast("q")
+        self._header = memoryview(buffer)[:HEADER].cast("q")
         self._layout = layout
         self.tables, _ = tables(layout)
 
@@ -178,6 +120,46 @@ class Journal:
     def count(self, value: int) -> None:
         self._header[_COUNT] = value
 
+    def read_checkpoint(self) -> str | None:
+        """The text of the last checkpoint, if it is in this file.
+
+        Raises
+        ------
+        DamagedTraceError
+            It is damaged.
+        """
+        while number := self._header[_CHECKPOINT]:
+            start = slots(self._layout)[number % 2]
+            length, checksum = _SLOT.unpack_from(self.buffer, start)
+            stop = start + min(_SLOT.size + length, SLOT_BYTES)
+            text = bytes(self.buffer[start + _SLOT.size : stop])
+            if google_crc32c.value(text) == checksum:
+                return text.decode()
+            # A reader may have been overtaken by the next checkpoint but one.
+            if number == self._header[_CHECKPOINT]:
+                where = self.path or (self._file and self._file[0])
+                raise DamagedTraceError(
+                    f"{where}: the checkpoint in it is damaged (the checksum does not match); "
+                    f"`zarrtrace repair` drops it"
+                )
+        return None
+
+    def keep_checkpoint(self, text: str) -> bool:
+        """Put a checkpoint in place of the last one, at once; False when it does not fit."""
+        data = text.encode()
+        if not self.survives or self._layout.durable or _SLOT.size + len(data) > SLOT_BYTES:
+            return False
+        number = self._header[_CHECKPOINT] + 1
+        start = slots(self._layout)[number % 2]
+        _SLOT.pack_into(self.buffer, start, len(data), google_crc32c.value(data))
+        self.buffer[start + _SLOT.size : start + _SLOT.size + len(data)] = data
+        self._header[_CHECKPOINT] = number
+        return True
+
+    def drop_checkpoint(self) -> None:
+        """Have no checkpoint in this file: there is none, or it is a file of its own."""
+        self._header[_CHECKPOINT] = 0
+
     def make_durable(self) -> None:
         """Return when the published draws survive power loss."""
         if isinstance(self.buffer, mmap.mmap):
@@ -198,7 +180,7 @@ class Journal:
     @classmethod
     def in_memory(cls, layout: Layout) -> Journal:
         """Rows in memory, every one with its fill value."""
-        journal = cls(layout, bytearray(tables(layout)[1]), None, None)
+        journal = cls(layout, bytearray(journal_size(layout)), None, None)
         journal._clear()
         return journal
 
@@ -218,7 +200,7 @@ class Journal:
             There is no room for the file.
         """
         path = journal_file(directory, block)
-        size = journal_bytes(layout) * layout.chains_per_chunk
+        size = journal_size(layout)
         while True:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -242,7 +224,7 @@ class Journal:
             raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
         journal = cls(layout, _map(path, size), path, descriptor)
         with open(path, "rb", buffering=0) as file:
-            journal.count = _count_in(file.read(_HEADER))
+            journal.count = _count_in(file.read(HEADER))
         journal._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
         return journal
 
@@ -252,7 +234,7 @@ class Journal:
             journal = Journal.in_memory(layout)
             fill(journal)
             return journal
-        size = journal_bytes(layout) * layout.chains_per_chunk
+        size = journal_size(layout)
         created = Journal._create(layout, self.path, size, fill, os.replace)
         assert created is not None
         self.close()
@@ -315,7 +297,7 @@ class Journal:
             return None
         try:
             size = os.fstat(descriptor).st_size
-            if size < tables(layout)[1]:
+            if size < journal_size(layout):
                 return None
             journal = cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
             journal._file = journal_file(directory, block), os.fstat(descriptor)
@@ -349,14 +331,38 @@ def read_count(directory: Path, block: int) -> int | None:
     """The published count in a writer's journal, or None when it has none."""
     try:
         with open(journal_file(directory, block), "rb", buffering=0) as file:
-            return _count_in(file.read(_HEADER))
+            return _count_in(file.read(HEADER))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
+def read_checkpoint_text(location: Location, layout: Layout, block: int) -> str | None:
+    """The text of a writer's last checkpoint, from its journal or the file of its own.
+
+    Raises
+    ------
+    DamagedTraceError
+        It is damaged.
+    """
+    directory = journal_directory(location, layout)
+    journal = None if directory is None else Journal.for_reading(layout, directory, block)
+    kept = None if journal is None else journal.read_checkpoint()
+    return kept or read_value(location, layout, "state", block)
+
+
+def drop_checkpoint(location: Location, layout: Layout, block: int) -> None:
+    """Drop the last checkpoint of a writer that is not there any more."""
+    location.delete(state_key("state", block))
+    directory = journal_directory(location, layout)
+    if directory is not None and journal_file(directory, block).exists():
+        with open(journal_file(directory, block), "r+b", buffering=0) as file:
+            file.seek(_CHECKPOINT * 8)
+            file.write(bytes(8))
+
+
 def _count_in(header: bytes) -> int:
     """The published count, or the one of the last msync when power was lost since."""
-    words = memoryview(header.ljust(_HEADER, b"\0")).cast("q")
+    words = memoryview(header.ljust(HEADER, b"\0")).cast("q")
     if words[_DURABLE] and header[_BOOT * 8 : _BOOT * 8 + 16] != _boot_id():
         return words[_SYNCED]
     return words[_COUNT]

@@ -18,7 +18,13 @@ from .coordinates import DataArray
 from .documents import encode_document, group_document, read_array, read_document
 from .errors import DamagedTraceError
 from .finish import complete, consolidate
-from .journal import chain_label, journal_directory, read_count
+from .journal import (
+    chain_label,
+    drop_checkpoint,
+    journal_directory,
+    read_checkpoint_text,
+    read_count,
+)
 from .layout import (
     Layout,
     Lost,
@@ -140,13 +146,13 @@ def _repair_checkpoint(location: Location, layout: Layout, block: int) -> Iterat
     chains = chain_label(layout.chains_of(block))
     count = int(recorded(location, layout)[layout.chains_of(block)[0]])
     try:
-        draws, content = read_checkpoint(read_value(location, layout, "state", block))
+        draws, content = read_checkpoint(read_checkpoint_text(location, layout, block))
         decode_state(content)
         why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:
         why = f"it cannot be read ({error})"
     if why:
-        location.delete(state_key("state", block))
+        drop_checkpoint(location, layout, block)
         yield f"{state_key('state', block)}: the checkpoint of {chains} is dropped, {why}"
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from .checks import dtype_name
 from .errors import DrawError
-from .journal import Journal, Table, chain_label
+from .journal import Journal, chain_label
+from .journallayout import Table
 from .layout import Layout
 from .rows import Segment, segment_of, segments
 from .schema import Variable

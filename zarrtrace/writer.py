@@ -35,7 +35,7 @@ from .errors import (
     NotWritableError,
 )
 from .flush import Flusher
-from .journal import Journal, chain_label, journal_directory
+from .journal import Journal, chain_label, journal_directory, read_checkpoint_text
 from .layout import array_path
 from .layoutfile import LayoutFile
 from .location import Location
@@ -238,10 +238,16 @@ class ChainWriter:
         if self._stop < 0:
             self._require_recordable(0)
         text = write_checkpoint(self._count, state)
+        if self._journal.keep_checkpoint(text):
+            return
         if not self._journal.survives:
             self.flush()
         elif self._layout.durable:
             self._journal.make_durable()
+        self._write_checkpoint(text)
+        self._journal.drop_checkpoint()
+
+    def _write_checkpoint(self, text: str) -> None:
         key = write_value(self._location, self._layout, "state", self._block, text)
         if self._layout.durable:
             self._location.make_durable([key])
@@ -249,7 +255,7 @@ class ChainWriter:
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
         try:
-            text = read_value(self._location, self._layout, "state", self._block)
+            text = read_checkpoint_text(self._location, self._layout, self._block)
             draws, content = read_checkpoint(text)
             if not text or draws != self._count == self._total:
                 return self._count, None
@@ -286,10 +292,14 @@ class ChainWriter:
             else:
                 self._load_rows(variable, draws, target)
 
+        checkpoint = self._journal.read_checkpoint()
+
         def fill(journal: Journal) -> None:
             for variable in self._layout.variables:
                 if not variable.is_text:
                     load(variable, journal.rows_of(variable))
+            if checkpoint is not None:
+                journal.keep_checkpoint(checkpoint)
             journal.count = draws
 
         self._journal = self._journal.replaced(self._layout, fill)
@@ -389,6 +399,10 @@ class ChainWriter:
             self._journal.make_durable()
         self._flusher.publish(self._count)
         self._flusher.write_times()
+        checkpoint = self._journal.read_checkpoint()
+        if checkpoint is not None:
+            # The journal is not there for ever.
+            self._write_checkpoint(checkpoint)
         self._flushed = time.monotonic()
 
     def close(self) -> None:
