@@ -1,0 +1,4 @@
+"""Traces for samplers that exist: a module for each, on the public interface alone.
+
+`pymc`, `emcee`, `numpyro`, `blackjax`. Nothing is imported here: each module needs its sampler.
+"""
