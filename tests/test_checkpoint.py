@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import struct
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import zarrtrace as zt
+from zarrtrace import journallayout
 from zarrtrace.checkpoint import decode_state, encode_state
 from zarrtrace.rows import RowReader
 
@@ -328,6 +330,92 @@ def test_the_checkpoint_survives_a_writer_that_never_closed(directory: Place) ->
         draws, state = again.resume()
     assert draws == 1
     assert state["rng"] == np.random.default_rng(1).bit_generator.state
+
+
+SMALL, LARGE = {"step": 1.5}, {"position": np.arange(5000.0)}  # in the journal, and in a file
+
+
+@pytest.mark.parametrize(
+    "states",
+    [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL], [SMALL, SMALL, LARGE, SMALL, SMALL]],
+)
+@pytest.mark.parametrize("end", ["release", "close", "finish"])
+def test_the_last_checkpoint_counts_wherever_it_fits(
+    directory: Place, states: list[Any], end: str
+) -> None:
+    trace = directory.create(**definition())
+    writer = trace.writer(0)
+    for number, state in enumerate(states):
+        writer.record(*draw(number))
+        writer.checkpoint({"number": number, **state})
+    if end == "release":
+        writer.release()
+    else:
+        writer.close()
+    if end == "finish":
+        with trace.writer(1) as other:
+            other.record(*draw(0))
+        trace.split_warmup(0)
+        trace.finish()
+        trace.extend(1)
+    with trace.writer(0) as again:
+        draws, state = again.resume()
+    assert draws == len(states)
+    assert identical(state, {"number": len(states) - 1, **states[-1]})
+
+
+def test_a_chain_that_went_back_still_has_its_checkpoint(directory: Place) -> None:
+    trace = directory.create(**definition())
+    with trace.writer(0) as writer:
+        writer.record(*draw(0))
+        writer.checkpoint(SMALL)
+        writer.record(*draw(1))
+    for _ in range(2):
+        with trace.writer(0) as writer:
+            assert writer.resume() == (1, SMALL)
+
+
+def test_a_checkpoint_half_written_leaves_the_one_before(directory: Place) -> None:
+    trace = directory.create(**definition())
+    writer = trace.writer(0)
+    writer.record(*draw(0))
+    writer.checkpoint({"number": 1})
+    writer.checkpoint({"number": 2})
+    writer.release()
+    slots = journallayout.slots(trace._layout)
+    with open(journal_of(trace), "r+b") as file:
+        file.seek(slots[3 % 2])
+        file.write(b"killed while this was written")
+    with trace.writer(0) as writer:
+        assert writer.resume() == (1, {"number": 2})
+
+
+def test_a_damaged_checkpoint_in_the_journal_is_named_and_repair_drops_it(
+    directory: Place,
+) -> None:
+    trace = directory.create(**definition())
+    writer = trace.writer(0)
+    writer.record(*draw(0))
+    writer.checkpoint({"number": 1})
+    writer.release()
+    with open(journal_of(trace), "r+b") as file:
+        file.seek(journallayout.slots(trace._layout)[1] + 12)
+        file.write(b"?")
+    assert any("checkpoint" in str(damage) for damage in trace.check())
+    with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
+        trace.split_warmup(0)
+    writer = trace.writer(0)
+    with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
+        writer.resume()
+    writer.release()
+    assert any("checkpoint" in line for line in trace.repair())
+    assert trace.check() == []
+    with trace.writer(0) as writer:
+        assert writer.resume() == (1, None)
+
+
+def journal_of(trace: zt.Trace) -> Path:
+    return Path(trace.path) / "_sampling_state/journal/c.0.0"
 
 
 @pytest.mark.parametrize(
