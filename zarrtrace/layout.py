@@ -187,9 +187,8 @@ def choose_chunk_lengths(
     """
     chosen = []
     for variable in variables:
-        if variable.draws_per_chunk:
-            length = min(variable.draws_per_chunk, total)
-        else:
+        length = variable.draws_per_chunk
+        if not length:
             row = max(1, variable.bytes_per_draw * chains_per_chunk)
             length = _chunk_length(max(1, CHUNK_BYTES // row), tune, total)
         chosen.append(replace(variable, draws_per_chunk=length))

@@ -14,15 +14,17 @@ import numpy as np
 
 from . import creation, warmup
 from . import finish as finishing
+from .checkpoint import decode_state, read_checkpoint
 from .claim import require_free
 from .errors import (
     ChainBusyError,
     ChainError,
+    DamagedTraceError,
     InvalidInputError,
     NotWritableError,
     TraceNotFoundError,
 )
-from .journal import journal_directory, journal_file
+from .journal import chain_label, journal_directory, journal_file, read_checkpoint_text
 from .layout import STATE, Layout
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
@@ -498,6 +500,43 @@ class Trace:
                 finishing.consolidate(self._location, self._layout)
 
     # Reading ------------------------------------------------------------------------------
+
+    def last_checkpoint(
+        self, chains: int | range | Sequence[int], like: Any = None
+    ) -> tuple[int, Any]:
+        """The last checkpoint of a chain, or of a block of chains: from any process, at any time.
+
+        Parameters
+        ----------
+        chains : int, range or sequence of int
+            As `writer` takes them.
+        like : optional
+            A state of the same structure, as `ChainWriter.resume` takes it.
+
+        Returns
+        -------
+        draws : int
+            The draws it belongs to, warmup included.
+        state : object or None
+            What `ChainWriter.checkpoint` was given; (0, None) when it never was.
+
+        Raises
+        ------
+        DamagedTraceError
+            It cannot be read.
+        """
+        block = self._block_of(chains)
+        text = read_checkpoint_text(self._location, self._layout, block)
+        try:
+            draws, content = read_checkpoint(text)
+            return draws, decode_state(content, like)
+        except InvalidInputError:
+            raise
+        except ValueError as error:
+            raise DamagedTraceError(
+                f"{chain_label(self._layout.chains_of(block))} of {self.path}: the checkpoint "
+                f"cannot be read ({error}); `zarrtrace repair` drops it"
+            ) from error
 
     def dataset(
         self,
