@@ -16,7 +16,7 @@ import zarrtrace as zt
 emcee = pytest.importorskip("emcee")
 h5py = pytest.importorskip("h5py")
 
-from zarrtrace.adapters import emcee as backends  # noqa: E402
+from zarrtrace.adapters import emcee as backends
 
 WALKERS, DIMENSIONS = 10, 3
 
@@ -314,6 +314,7 @@ def test_parameters_have_names(path: Path) -> None:
     assert backend.trace.posterior["x_dim"].values.tolist() == names
     tree = backend.to_datatree()
     assert list(tree["posterior"].data_vars) == names
+    assert tree["posterior"].attrs["sampled_variables"] == names
     assert np.array_equal(tree["posterior"]["radius"], backend.get_chain()[..., 1].T)
     assert "blobs" in tree["sample_stats"]
     zt.open(path / "mcmc", mode="a").split_warmup(5)

@@ -47,6 +47,13 @@ SHOWN = {
         r"^after the resume: 2000 draws$",
         *(rf"^{name}: every draw .* bit for bit: True$" for name in ("mu", "tau", "theta")),
     ],
+    "with_emcee": [
+        r"^the first run ended with -9$",
+        r"^701 steps are there$",
+        r"^2000 steps, acceptance 0\.5",
+        r"^ +e +\(chain, draw\) float64",
+    ],
+    "own_adapter": [r"^draws are the samplers own$", r"^a killed run goes on$"],
     "nuts": [r"\A\Z"],  # the sampler the others import
 }
 

@@ -243,6 +243,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
                     for name in dataset["x_dim"].values
                 }
                 named = dataset.drop_vars(["x", "x_dim"]).assign(variables)
+                named.attrs["sampled_variables"] = list(variables)
                 tree[group] = xr.DataTree(named, name=group)
         return tree
 
@@ -310,17 +311,18 @@ class HDFBackend(Backend):  # type: ignore[misc]
         self._check_blobs(blobs)
         ngrow, iteration = int(ngrow), self.iteration
         like = None if blobs is None else np.dtype((blobs.dtype, blobs.shape[1:]))
-        if not iteration:
+        stored = self._ensemble().blobs
+        # NumPy finds None equal to float64.
+        if not iteration and ((like is None) != (stored is None) or like != stored):
             # What the blobs are is known only now.
             self._create(*self.shape, steps=max(ngrow, 1), blobs=like)
-        else:
-            self._check_blobs_like(like)
-            trace = self._ensemble().trace
-            missing = int(trace.recorded[0]) + ngrow - trace.draws
-            if missing > 0 or trace.finished:
-                self.close()
-                # Where steps come one by one, room for some more of them.
-                zt.open(self.path, mode="a").extend(max(missing, iteration // 16, 1))
+        self._check_blobs_like(like)
+        trace = self._ensemble().trace
+        missing = int(trace.recorded[0]) + ngrow - trace.draws
+        if missing > 0 or trace.finished:
+            self.close()
+            # Where steps come one by one, room for some more of them.
+            zt.open(self.path, mode="a").extend(max(missing, iteration // 16, 1))
         self._opened_run().ends_at = iteration + ngrow
 
     def save_step(self, state: Any, accepted: np.ndarray[Any, Any]) -> None:

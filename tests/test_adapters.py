@@ -1,0 +1,44 @@
+"""Every adapter keeps the promises that zarrtrace.testing checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import adapter_runs
+import pytest
+
+from zarrtrace.testing import Adapter, Check, checks
+
+RUNS = {"emcee": adapter_runs.EmceeRun}
+
+
+@pytest.mark.parametrize("check", checks, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("system", RUNS)
+def test_the_adapter(system: str, check: Check, tmp_path: Path) -> None:
+    pytest.importorskip(system)
+    run: Adapter = RUNS[system]()
+    check(run, tmp_path / "run.zarr")
+
+
+class Forgetful(adapter_runs.EmceeRun):
+    """Begins anew where it should go on."""
+
+    def sample(self, path: Path, draws: int) -> None:
+        from zarrtrace.adapters.emcee import HDFBackend
+
+        with HDFBackend(path.parent, path.name) as backend:
+            backend.reset(self.walkers, self.dimensions)
+            self.run(backend, draws + 1)
+
+
+def test_the_checks_find_an_adapter_that_does_not_keep_them(tmp_path: Path) -> None:
+    pytest.importorskip("emcee")
+    failed = []
+    for number, check in enumerate(checks[:2]):
+        try:
+            check(Forgetful(), tmp_path / f"{number}.zarr")
+        except AssertionError:
+            failed.append(check.__name__)
+    assert failed == ["check_draws_are_the_samplers_own"]
+    with pytest.raises(AssertionError, match="751 draws, not 750"):
+        checks[-1](Forgetful(), tmp_path / "more.zarr")

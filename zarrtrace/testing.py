@@ -1,0 +1,223 @@
+"""What every adapter promises, as checks that any adapter can be put to.
+
+An author of an adapter describes one small run of their sampler by two methods, `Adapter`, and has
+the promises checked with a real sampler in real processes that are really killed::
+
+    import pytest
+    from zarrtrace.testing import checks
+
+
+    @pytest.mark.parametrize("check", checks)
+    def test_adapter(check, tmp_path):
+        check(MyAdapter(), tmp_path / "run.zarr")
+
+A check raises AssertionError, or what the adapter raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import cloudpickle
+import numpy as np
+
+from .errors import TraceNotFoundError
+from .trace import Trace, open
+
+_PATIENCE = 120.0  # seconds, for a run to begin
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+import cloudpickle
+adapter, path, draws = cloudpickle.load(sys.stdin.buffer)
+try:
+    adapter.sample(path, draws)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+class Adapter(Protocol):
+    """One small run of a sampler, as an adapter stores it and as the sampler gives it.
+
+    It is sent to other processes by cloudpickle. The run should take a second or more: it is killed
+    on the way.
+
+    Attributes
+    ----------
+    draws : int
+        Draws after warmup of the whole run.
+    """
+
+    draws: int
+
+    def sample(self, path: Path, draws: int) -> None:
+        """Have so many draws after warmup of every chain in the trace at `path`.
+
+        Called once for a new path; again after `kill -9`, or for more draws, to go on from what is
+        there. Blocks until they are recorded.
+        """
+
+    def expected(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """All draws of the posterior without zarrtrace: (chains, draws, *shape) by variable."""
+
+
+Check = Callable[[Adapter, Path], None]
+
+
+def check_draws_are_the_samplers_own(adapter: Adapter, path: Path) -> None:
+    """Every draw in the trace is the sampler's, bit for bit, and the trace has no damage."""
+    adapter.sample(path, adapter.draws)
+    trace = open(path)
+    expected = adapter.expected()
+    posterior = trace.posterior
+    missing = set(expected) - set(posterior.data_vars)
+    assert not missing, f"posterior lacks {missing}; it has {list(posterior.data_vars)}"
+    for name, values in expected.items():
+        _require_equal(name, posterior[name].values, values)
+    damage = trace.check()
+    assert not damage, damage
+
+
+def check_arviz_and_xarray_read_it(adapter: Adapter, path: Path) -> None:
+    """The trace says who made it, is laid out as ArviZ wants it, and finished opens in xarray."""
+    import xarray as xr
+
+    adapter.sample(path, adapter.draws)
+    trace = open(path, mode="a")
+    assert trace.posterior.attrs.get("inference_library"), "attrs= lacks inference_library"
+    for group in ("posterior", "sample_stats"):
+        if group in trace.groups:
+            for variable in trace[group].data_vars.values():
+                assert variable.dims[:2] == ("chain", "draw"), f"{variable.name}: {variable.dims}"
+    mean = {name: float(trace.get(name).mean()) for name in adapter.expected()}
+    trace.finish()
+    tree = xr.open_datatree(path, engine="zarr")
+    for name, value in mean.items():
+        found = float(tree["posterior"][name].mean())
+        assert found == value, f"{name} has the mean {found} in xarray, {value} in the trace"
+
+
+def check_it_is_read_while_it_is_written(adapter: Adapter, path: Path) -> None:
+    """A reader sees draws of the run at any moment, more and more of them, and nothing else."""
+    expected, seen = adapter.expected(), set()
+    with _started(adapter, path, adapter.draws) as process:
+        while process.poll() is None:
+            # It may be there, go, and come again, until the first draw.
+            with suppress(TraceNotFoundError):
+                posterior = open(path).posterior
+                length = posterior.sizes["draw"]
+                for name, values in expected.items():
+                    _require_equal(name, posterior[name].values, values[:, :length])
+                seen.add(length)
+            time.sleep(0.01)
+    assert process.returncode == 0, f"the run ended with {process.returncode}"
+    assert len(seen) > 2, f"a reader found {sorted(seen)} draws only; make the run longer"
+
+
+def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
+    """After `kill -9` what was recorded is there, and the run ends as if nothing had happened."""
+    expected = adapter.expected()
+    for part in (0.2, 0.6):
+        recorded = _stopped(adapter, path, part, signal.SIGKILL)
+        trace = open(path)
+        _require_kept(trace, recorded)
+        _require_beginning(trace, expected)
+    adapter.sample(path, adapter.draws)
+    for name, values in expected.items():
+        _require_equal(name, open(path).posterior[name].values, values)
+
+
+def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> None:
+    """After Ctrl-C what was recorded is there, and the run can go on."""
+    expected = adapter.expected()
+    recorded = _stopped(adapter, path, 0.3, signal.SIGINT)
+    trace = open(path)
+    _require_kept(trace, recorded)
+    _require_beginning(trace, expected)
+    adapter.sample(path, adapter.draws)
+    for name, values in expected.items():
+        _require_equal(name, open(path).posterior[name].values, values)
+
+
+def check_more_draws_can_be_added(adapter: Adapter, path: Path) -> None:
+    """A run for fewer draws and then for all of them is one run."""
+    adapter.sample(path, adapter.draws // 2)
+    length = open(path).posterior.sizes["draw"]
+    assert length == adapter.draws // 2, f"{length} draws, not {adapter.draws // 2}"
+    adapter.sample(path, adapter.draws)
+    for name, values in adapter.expected().items():
+        _require_equal(name, open(path).posterior[name].values, values)
+
+
+checks: tuple[Check, ...] = (
+    check_draws_are_the_samplers_own,
+    check_arviz_and_xarray_read_it,
+    check_it_is_read_while_it_is_written,
+    check_a_killed_run_goes_on,
+    check_an_interrupted_run_keeps_its_draws,
+    check_more_draws_can_be_added,
+)
+
+
+def _require_kept(trace: Trace, recorded: np.ndarray[Any, Any]) -> None:
+    assert (trace.recorded >= recorded).all(), f"of {recorded} draws {trace.recorded} are left"
+
+
+def _require_beginning(trace: Trace, expected: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Each chain by itself: they have come to different draws."""
+    for chain in range(trace.chains):
+        posterior = trace.dataset("posterior", chains=chain)
+        for name, values in expected.items():
+            found = posterior[name].values
+            _require_equal(f"{name}, chain {chain}", found, values[[chain], : found.shape[1]])
+
+
+def _require_equal(name: str, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
+    assert found.shape == expected.shape, f"{name}: {found.shape}, not {expected.shape}"
+    same = (found == expected) | ((found != found) & (expected != expected))
+    assert same.all(), f"{name}: differs first at {tuple(np.argwhere(~same)[0].tolist())}"
+
+
+def _started(adapter: Adapter, path: Path, draws: int) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _START, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        # Ctrl-C goes to the whole group of a terminal's processes; so it does here.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(cloudpickle.dumps((adapter, path, draws)))
+    process.stdin.close()
+    return process
+
+
+def _stopped(
+    adapter: Adapter, path: Path, part: float, number: signal.Signals
+) -> np.ndarray[Any, Any]:
+    """Start the run, stop it after a part of its draws; what every chain had just before."""
+    with _started(adapter, path, adapter.draws) as process:
+        begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
+        while process.poll() is None:
+            assert time.monotonic() < begin + _PATIENCE, "the run records nothing"
+            try:
+                trace = open(path)
+            except TraceNotFoundError:
+                continue
+            recorded = trace.recorded
+            if recorded.min() >= part * (trace.tune + adapter.draws):
+                break
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it was stopped; make it longer"
+        os.killpg(process.pid, number)
+    assert process.returncode != 0, "the run was over when it was stopped; make it longer"
+    return recorded
