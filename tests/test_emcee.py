@@ -244,6 +244,14 @@ def test_a_run_goes_on_after_finish_and_a_burn_in_that_was_split_off(path: Path)
     )
 
 
+def test_a_run_for_no_steps_holds_nothing(path: Path) -> None:
+    backend = backends.HDFBackend(path)
+    run(backend, 3)
+    backend.grow(0, None)
+    zt.open(path / "mcmc", mode="a").finish()
+    assert backend.iteration == 3
+
+
 def test_backends_of_the_same_run_share_its_writer(path: Path) -> None:
     one, two = backends.HDFBackend(path), backends.HDFBackend(path)
     steps = emcee.EnsembleSampler(WALKERS, DIMENSIONS, log_prob, backend=one).sample(

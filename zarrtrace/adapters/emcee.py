@@ -323,7 +323,8 @@ class HDFBackend(Backend):  # type: ignore[misc]
             self.close()
             # Where steps come one by one, room for some more of them.
             zt.open(self.path, mode="a").extend(max(missing, iteration // 16, 1))
-        self._opened_run().ends_at = iteration + ngrow
+        if ngrow:
+            self._opened_run().ends_at = iteration + ngrow
 
     def save_step(self, state: Any, accepted: np.ndarray[Any, Any]) -> None:
         """Store a step: it survives whatever happens to the process afterwards.
