@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,90 @@ class EmceeRun:
         )
         state = backend.get_last_sample() if sampler.iteration else initial
         sampler.run_mcmc(state, steps)
+
+
+# Compiling takes longer than the draws.
+@functools.cache
+def _expected_of_pymc(run: PyMCRun) -> Values:
+    posterior = run.run(run.model(), run.draws)["posterior"]
+    return {name: posterior[name].values for name in ("mu", "scale", "theta")}
+
+
+@functools.cache
+def _expected_of_numpyro(run: NumPyroRun) -> Values:
+    import jax
+
+    mcmc = run.mcmc(run.draws)
+    mcmc.run(jax.random.key(3))
+    return {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+
+
+class PyMCRun:
+    """NUTS of PyMC, two chains; the run is begun by pm.sample and gone on with by resume."""
+
+    draws = 400
+    tune = 300
+
+    def sample(self, path: Path, draws: int) -> None:
+        import zarrtrace as zt
+        from zarrtrace.adapters.pymc import ZarrTrace, resume
+
+        model = self.model()
+        try:
+            trace = zt.open(path, mode="a")
+        except zt.errors.TraceNotFoundError:
+            self.run(model, draws, trace=ZarrTrace(path, checkpoint_every=0.2))
+            return
+        if draws > trace.draws:
+            trace.extend(draws - trace.draws)
+        resume(path, model, random_seed=5, progressbar=False, compute_convergence_checks=False)
+
+    def expected(self) -> Values:
+        return _expected_of_pymc(self)
+
+    def model(self) -> Any:
+        import pymc as pm
+
+        with pm.Model() as model:
+            mu, scale = pm.Normal("mu"), pm.HalfNormal("scale")
+            pm.Normal("theta", mu, scale, shape=3)
+        return model
+
+    def run(self, model: Any, draws: int, **options: Any) -> Any:
+        import pymc as pm
+
+        with model:
+            return pm.sample(
+                draws, tune=self.tune, chains=2, cores=2, random_seed=5, nuts_sampler="pymc",
+                progressbar=False, compute_convergence_checks=False, **options,
+            )  # fmt: skip
+
+
+class NumPyroRun:
+    """NUTS of NumPyro, two chains in one process."""
+
+    draws = 3000
+
+    def sample(self, path: Path, draws: int) -> None:
+        import jax
+
+        from zarrtrace.adapters.numpyro import sample
+
+        sample(self.mcmc(draws), path, jax.random.key(3), draws_per_block=20)
+
+    def expected(self) -> Values:
+        return _expected_of_numpyro(self)
+
+    def mcmc(self, draws: int) -> Any:
+        import numpyro
+        import numpyro.distributions as dist
+        from numpyro.infer import MCMC, NUTS
+
+        def model() -> None:
+            mu = numpyro.sample("mu", dist.Normal(0, 1))
+            numpyro.sample("theta", dist.Normal(mu, 2).expand([3]).to_event(1))
+
+        return MCMC(
+            NUTS(model), num_warmup=300, num_samples=draws, num_chains=2,
+            chain_method="vectorized", progress_bar=False,
+        )  # fmt: skip

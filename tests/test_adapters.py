@@ -9,14 +9,18 @@ import pytest
 
 from zarrtrace.testing import Adapter, Check, checks
 
-RUNS = {"emcee": adapter_runs.EmceeRun}
+RUNS = {
+    "emcee": adapter_runs.EmceeRun(),
+    "numpyro": adapter_runs.NumPyroRun(),
+    "pymc": adapter_runs.PyMCRun(),
+}
 
 
 @pytest.mark.parametrize("check", checks, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("system", RUNS)
 def test_the_adapter(system: str, check: Check, tmp_path: Path) -> None:
     pytest.importorskip(system)
-    run: Adapter = RUNS[system]()
+    run: Adapter = RUNS[system]
     check(run, tmp_path / "run.zarr")
 
 

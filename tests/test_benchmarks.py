@@ -19,7 +19,7 @@ def test_every_benchmark_runs_and_says_what_it_measured(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(result.read_text())["rows"]
-    assert len(rows) == 26
+    assert len(rows) == 31
     for row in rows:
         assert isinstance(row["value"], float), row
         assert row["what"] in done.stdout

@@ -162,3 +162,30 @@ def test_the_attributes_of_labels_are_kept(fast_place: Any) -> None:
         chains=1, draws=2, posterior={"x": zt.Var(dims="t")}, coords={"t": labels}
     )
     assert trace.posterior.t.attrs == {"units": "m", "long_name": "depth"}
+
+
+def test_a_dimension_may_have_more_labels_than_its_own(fast_place: Any) -> None:
+    coords = {
+        "school": ["a", "b", "c"],
+        "county": xr.DataArray([7, 8, 9], dims="school", attrs={"units": "1"}),
+        "own": xr.DataArray([1, 2]),
+    }
+    posterior = {"theta": zt.Var(dims="school"), "phi": zt.Var(dims="own")}
+    trace = fast_place.create(chains=1, draws=1, posterior=posterior, coords=coords)
+    with trace.writer(0) as writer:
+        writer.record({"theta": [1.0, 2.0, 3.0], "phi": [1.0, 2.0]})
+    trace.finish()
+    for found in (
+        trace.posterior,
+        xr.open_dataset(fast_place.store, engine="zarr", group="posterior"),
+    ):
+        assert found["theta"].coords["county"].values.tolist() == [7, 8, 9]
+        assert found["theta"].coords["county"].dims == ("school",)
+        assert found["phi"].coords["own"].values.tolist() == [1, 2]
+    with pytest.raises(
+        zt.errors.SchemaError, match="'county' has 2 labels along dimension 'school'"
+    ):
+        zt.create(
+            chains=1, draws=1, posterior=posterior,
+            coords=coords | {"county": xr.DataArray([7, 8], dims="school")},
+        )  # fmt: skip

@@ -53,6 +53,22 @@ SHOWN = {
         r"^2000 steps, acceptance 0\.5",
         r"^ +e +\(chain, draw\) float64",
     ],
+    "with_pymc": [
+        r"^killed by SIGKILL$",
+        r"^draws that are there: \[.*12\d\d",
+        r"^finished: 4 chains × \(1000 warmup \+ 1000 draws\), recorded 2000 of 2000 each",
+        r"^mu +4\.",
+    ],
+    "with_numpyro": [
+        r"^finished: 4 chains × 1000 draws",
+        r"^ +observed_data +effect$",
+        r"^theta\[Mt\. Hermon\] +[45]",
+    ],
+    "with_blackjax": [
+        r"^finished: 4 chains × 1000 draws",
+        r"^ +sample_stats +acceptance_rate, diverging,",
+        r"^theta\[Mt\. Hermon\] +[45]",
+    ],
     "own_adapter": [r"^draws are the samplers own$", r"^a killed run goes on$"],
     "nuts": [r"\A\Z"],  # the sampler the others import
 }

@@ -14,7 +14,10 @@ import pytest
 import zarrtrace as zt
 from zarrtrace import errors
 
-NAMES = ["ChainWriter", "Trace", "TraceError", "Var", "create", "errors", "open", "run"]
+NAMES = [
+    *("ChainWriter", "Trace", "TraceError", "Var"),
+    *("create", "errors", "from_datatree", "open", "run"),
+]
 
 
 def test_the_exported_names_are_these() -> None:
@@ -44,7 +47,14 @@ def test_everything_public_is_documented(name: str) -> None:
         assert len(parts) > 5
 
 
-FUNCTIONS = [zt.create, zt.open, zt.run, *public_parts(zt.Trace), *public_parts(zt.ChainWriter)]
+FUNCTIONS = [
+    zt.create,
+    zt.from_datatree,
+    zt.open,
+    zt.run,
+    *public_parts(zt.Trace),
+    *public_parts(zt.ChainWriter),
+]
 
 
 @pytest.mark.parametrize("function", list(filter(inspect.isfunction, FUNCTIONS)))

@@ -7,6 +7,7 @@ processes as you like, read it at any moment, `finish` it. The whole life is in 
 from importlib.metadata import version as _version
 
 from . import errors
+from .adopt import from_datatree
 from .errors import TraceError
 from .run import run
 from .schema import Var
@@ -15,4 +16,14 @@ from .writer import ChainWriter
 
 __version__ = _version("zarrtrace")
 
-__all__ = ["ChainWriter", "Trace", "TraceError", "Var", "create", "errors", "open", "run"]
+__all__ = [
+    "ChainWriter",
+    "Trace",
+    "TraceError",
+    "Var",
+    "create",
+    "errors",
+    "from_datatree",
+    "open",
+    "run",
+]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, summary
+from .adopt import from_datatree
 from .check import checksummed
 from .errors import TraceError
 from .run import run
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "repair", help="mend a damaged trace, keep what can be kept, say what was lost"
     )
     repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
+    adopt = commands.add_parser("adopt", help="make a trace of what another library sampled")
+    adopt.add_argument(
+        "path", metavar="PATH", help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee"
+    )
+    adopt.add_argument("out", metavar="OUT", help="where the trace goes")
     options = parser.parse_args(arguments)
     try:
         if options.command == "demo":
@@ -47,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return show_check(open(options.path))
         elif options.command == "repair":
             show_repair(options.path)
+        elif options.command == "adopt":
+            show_info(from_datatree(options.path, options.out))
         else:
             show_info(open(options.path))
     except TraceError as error:

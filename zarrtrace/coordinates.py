@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -61,11 +61,14 @@ class Dimensions:
                 raise SchemaError(
                     f"coordinate {name!r}: chains and draws are numbered by zarrtrace; leave it out"
                 )
-            self.coords.update(_coordinate(name, labels))
-            self.sizes[name] = int(np.shape(self.coords[name].values)[0])
+            self.coords.update(_coordinate(name, labels, coords or {}))
         for name, array in self.coords.items():
-            if name not in self.sizes and array.dims[0] == name:
-                self.sizes[name] = int(np.shape(array.values)[0])
+            dim, size = array.dims[0], int(np.shape(array.values)[0])
+            if self.sizes.setdefault(dim, size) != size:
+                raise SchemaError(
+                    f"coordinate {name!r} has {size} labels along dimension {dim!r}, which has "
+                    f"{self.sizes[dim]} elements"
+                )
 
     def resolve(
         self,
@@ -148,8 +151,11 @@ def check_group(
     return sizes
 
 
-def _coordinate(dim: str, labels: Any) -> dict[str, DataArray]:
-    """The coordinate arrays of a dimension; a pandas MultiIndex gives one more for each level."""
+def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str, DataArray]:
+    """The coordinate arrays of a dimension; a pandas MultiIndex gives one more for each level.
+
+    An array that names a dimension of `coords` other than its own labels that one too.
+    """
     levels = getattr(labels, "levels", None)
     if levels is not None and hasattr(labels, "get_level_values"):
         names = [level or f"{dim}_level_{i}" for i, level in enumerate(labels.names)]
@@ -183,7 +189,8 @@ def _coordinate(dim: str, labels: Any) -> dict[str, DataArray]:
     if not len(values):
         raise SchemaError(f"coordinate {dim!r} has no labels; leave it out")
     attrs = check_variable_attrs(attrs, f"coordinate {dim!r}", values.dtype)
-    return {dim: DataArray((dim,), values, attrs)}
+    along = str(dims[0]) if dims[0] in coords else dim
+    return {dim: DataArray((along,), values, attrs)}
 
 
 def _label_values(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import adapters
 import reading
 import recording
 import scale
@@ -26,7 +27,13 @@ from rich.console import Console
 from rich.table import Table
 from timing import Row, Run
 
-PARTS = {"recording": recording, "storing": storing, "reading": reading, "scale": scale}
+PARTS = {
+    "recording": recording,
+    "storing": storing,
+    "reading": reading,
+    "scale": scale,
+    "adapters": adapters,
+}
 
 
 def main() -> None:

@@ -173,7 +173,8 @@ class HDFBackend(Backend):  # type: ignore[misc]
         """How many proposals each walker accepted: float64, shape (walkers,)."""
         ensemble = self._ensemble()
         taken = ensemble.read("accepted", range(self.iteration))
-        return ensemble.accepted_before + taken.sum(axis=1, dtype=np.float64)
+        accepted: np.ndarray[Any, Any] = ensemble.accepted_before + taken.sum(axis=1)
+        return accepted
 
     def has_blobs(self) -> bool:
         """Whether blobs are stored."""

@@ -1,0 +1,191 @@
+"""A kernel of BlackJAX run in blocks, all chains together; killed, it goes on bit for bit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError
+
+from .jax_blocks import create_or_continue, digest, named_arrays, record_in_blocks
+from .stat_names import rename_stats
+
+# Points on the way to the draw: as large as the position itself, and no statistics.
+LEFT_OUT = ("momentum", "proposal", "trajectory_leftmost_state", "trajectory_rightmost_state")
+
+
+def sample(
+    step: Callable[..., tuple[Any, Any]],
+    store: Any,
+    rng_key: Any,
+    initial_state: Any,
+    *,
+    draws: int,
+    tune: int = 0,
+    parameters: Mapping[str, Any] | None = None,
+    posterior: Callable[[Any], Mapping[str, Any]] | None = None,
+    sample_stats: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+    thinning: int = 1,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    draws_per_block: int = 100,
+    progress: bool = True,
+    trace_options: Mapping[str, Any] | None = None,
+) -> zt.Trace:
+    """Run a kernel into a trace, or go on with one that was killed, interrupted or shorter.
+
+    Killed, and called again with the same arguments, it goes on after the last whole block, and
+    draws bit for bit what the uninterrupted run draws. With larger `draws` a trace that was
+    finished gets more. Step `i` (from 0) of chain `c` has the key
+    `jax.random.split(jax.random.fold_in(rng_key, i), chains)[c]`.
+
+    Parameters
+    ----------
+    step : callable
+        `kernel.step` of any of BlackJAX's MCMC algorithms, or a function of your own:
+        `step(key, state, **parameters)` gives the state and the info of one chain.
+    store : str, path, zarr.abc.store.Store or None
+        What `zarrtrace.create` takes.
+    rng_key : jax.Array
+        One key for all chains.
+    initial_state : pytree
+        The state of each chain, the chains first: `jax.vmap(kernel.init)(positions)`. In a run that
+        goes on only its structure matters.
+    draws, tune : int
+        Draws of each chain, and draws before these that are recorded as warmup.
+    parameters : mapping of str to pytree, optional
+        What each chain has for itself and no step changes, the chains first, such as the step
+        size and mass matrix of `jax.vmap(warmup.run)`. They are kept with the state, and those
+        that were kept count.
+    posterior : callable, optional
+        `posterior(state)` of one chain gives the values to record by name; by default those of
+        `state.position`, named by its keys or fields, or `x` for a bare array.
+    sample_stats : callable, optional
+        `sample_stats(state, info)` of one chain likewise; by default `state.logdensity` and every
+        number of `info`, without momentum, proposal and ends of the trajectory. They get ArviZ's
+        names; others keep theirs.
+    thinning : int, default 1
+        Steps of each draw; the last of them is recorded.
+    coords, dims : mapping, optional
+        As in ArviZ.
+    draws_per_block : int, default 100
+        Draws between two checkpoints: what is computed anew after a kill, at most. It has no
+        influence on the draws.
+    progress : bool, default True
+        Whether to show a bar.
+    trace_options : mapping, optional
+        Further arguments of `zarrtrace.create`: `name`, `attrs`, `observed_data`, `compressors`,
+        `overwrite`, ...
+
+    Returns
+    -------
+    Trace
+        Finished: posterior, sample_stats, dtypes as JAX has them.
+
+    Raises
+    ------
+    InvalidInputError
+        The states do not begin with the chains, or the trace that is there is of another run: it
+        says which of the variables, key or settings differ. That another step with the same
+        states is another kernel, it cannot know.
+    TraceExistsError
+        Something that is no trace is there.
+
+    Notes
+    -----
+    After Ctrl-C the blocks that were finished are kept. Bit for bit holds with the same versions
+    of JAX on the same kind of machine.
+    """
+    chains = _count_chains({"initial_state": initial_state, "parameters": parameters})
+    for name, number in {"thinning": thinning, "draws_per_block": draws_per_block}.items():
+        if not isinstance(number, int) or number < 1:
+            raise InvalidInputError(f"{name} is a whole number from 1, got {number!r}")
+    values_of = posterior or _position
+    stats_of = sample_stats or _statistics
+
+    def step_of_chain(key: Any, state: Any, parameters: Mapping[str, Any]) -> Any:
+        state, info = step(key, state, **parameters)
+        values = {
+            "posterior": named_arrays(values_of(state), "x"),
+            "sample_stats": rename_stats(named_arrays(stats_of(state, info), "x")),
+        }
+        return state, {group: named for group, named in values.items() if named}
+
+    def step_of_chains(carried: Any, number: Any) -> Any:
+        state, parameters = carried
+        keys = jax.random.split(jax.random.fold_in(rng_key, number), chains)
+        state, values = jax.vmap(step_of_chain)(keys, state, parameters)
+        return (state, parameters), values
+
+    state = (initial_state, dict(parameters or {}))
+    trace = create_or_continue(
+        store,
+        chains=chains,
+        tune=tune,
+        draws=draws,
+        step=step_of_chains,
+        state=state,
+        settings={
+            "state": type(initial_state).__name__,
+            "thinning": str(thinning),
+            "rng_key": digest(rng_key),
+        },
+        library="blackjax",
+        library_version=importlib.metadata.version("blackjax"),
+        coords=coords,
+        dims=dims,
+        trace_options=trace_options,
+    )
+    if not trace.finished:
+        record_in_blocks(
+            trace,
+            step_of_chains,
+            state,
+            unrecorded=0,
+            thinning=thinning,
+            draws_per_block=draws_per_block,
+            progress=progress,
+        )
+        trace.finish()
+    return trace
+
+
+def _count_chains(given: Mapping[str, Any]) -> int:
+    """The chains of the states; every array begins with them."""
+    chains = None
+    for place, leaf in jax.tree_util.tree_flatten_with_path(dict(given))[0]:
+        shape = jnp.shape(leaf)
+        if chains is None and shape:
+            chains = shape[0]
+        if not shape or shape[0] != chains:
+            raise InvalidInputError(
+                f"{jax.tree_util.keystr(place, simple=True, separator='.')} has shape {shape}, "
+                f"which does not begin with the {chains or ''} chains; make the states with "
+                f"jax.vmap(kernel.init)(positions), the positions of the chains stacked"
+            )
+    if chains is None:
+        raise InvalidInputError("initial_state has no arrays; give jax.vmap(kernel.init)(...)")
+    return int(chains)
+
+
+def _position(state: Any) -> Any:
+    if not hasattr(state, "position"):
+        raise InvalidInputError(
+            f"a {type(state).__name__} has no position; say what to record of it with "
+            f"posterior=lambda state: {{...}}"
+        )
+    return state.position
+
+
+def _statistics(state: Any, info: Any) -> dict[str, Any]:
+    """The log density of the state, and the fields of the info that are statistics."""
+    found = {"logdensity": state.logdensity} if hasattr(state, "logdensity") else {}
+    fields = info._asdict() if hasattr(info, "_asdict") else info
+    if not isinstance(fields, Mapping):
+        fields = {"info": fields}
+    return found | {name: value for name, value in fields.items() if name not in LEFT_OUT}

@@ -1,0 +1,275 @@
+"""NumPyro's MCMC recorded in blocks, all chains together; killed, it goes on bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro.infer import MCMC, NUTS
+
+import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError
+
+from .jax_blocks import Step, create_or_continue, digest, is_key, named_arrays, record_in_blocks
+from .stat_names import rename_stats
+
+# What ArviZ looks at, of what the states of NumPyro's kernels have.
+KNOWN_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
+
+
+def sample(
+    mcmc: MCMC,
+    store: Any,
+    rng_key: Any,
+    *model_args: Any,
+    extra_fields: Sequence[str] | None = None,
+    init_params: Any = None,
+    collect_warmup: bool = False,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    draws_per_block: int = 100,
+    trace_options: Mapping[str, Any] | None = None,
+    **model_kwargs: Any,
+) -> zt.Trace:
+    """Run an MCMC into a trace, or go on with one that was killed, interrupted or shorter.
+
+    Killed, and called again with the same arguments, it goes on after the last whole block, and
+    draws bit for bit what the uninterrupted run draws. With a larger `num_samples` a trace that was
+    finished gets more. The chains are those of `mcmc.run(rng_key, *model_args, **model_kwargs)`
+    with `chain_method="vectorized"`; a value may be rounded otherwise in its last digit, where JAX
+    compiles it with others. All chains run together in this process, also where
+    `mcmc.chain_method` is "parallel" or "sequential"; `mcmc` itself is not changed.
+
+    Parameters
+    ----------
+    mcmc : numpyro.infer.MCMC
+        Gives the kernel, `num_warmup`, `num_samples`, `num_chains`, `thinning`,
+        `postprocess_fn` and `progress_bar`. Some kernels (SA, Gibbs, BarkerMH) NumPyro runs
+        together only with `chain_method=jax.vmap`; give them that here too.
+    store : str, path, zarr.abc.store.Store or None
+        What `zarrtrace.create` takes.
+    rng_key : jax.Array
+        A key, or one for each chain.
+    *model_args, **model_kwargs
+        What the model takes. A keyword argument of the model with one of the names here goes by
+        position, or into a `functools.partial` of the model.
+    extra_fields : sequence of str, optional
+        Fields of the kernel's state to record beside `diverging`, as `MCMC.run` takes them:
+        `"adapt_state.step_size"`, `"~z.site"` to leave a site out. By default those that ArviZ
+        knows. They get ArviZ's names (`lp` is the negative `potential_energy`); others keep theirs.
+    init_params : pytree, optional
+        Unconstrained values to begin with, a leading chain axis first.
+    collect_warmup : bool, default False
+        Whether the draws of warmup are recorded, in groups of their own.
+    coords, dims : mapping, optional
+        As in ArviZ. Dimensions that are plates of the model have their names already.
+    draws_per_block : int, default 100
+        Draws between two checkpoints: what is computed anew after a kill, at most. It has no
+        influence on the draws.
+    trace_options : mapping, optional
+        Further arguments of `zarrtrace.create`: `name`, `attrs`, `constant_data`, `compressors`,
+        `overwrite`, ...
+
+    Returns
+    -------
+    Trace
+        Finished: posterior, sample_stats, observed_data, dtypes as JAX has them.
+
+    Raises
+    ------
+    InvalidInputError
+        The trace that is there is of another run: it says which of the variables, arguments of the
+        model, key or settings differ. That another function with the same variables and arguments
+        is another model, it cannot know.
+    TraceExistsError
+        Something that is no trace is there.
+
+    Notes
+    -----
+    After Ctrl-C the blocks that were finished are kept. Bit for bit holds with the same versions
+    of JAX on the same kind of machine.
+    """
+    thinning, num_chains = mcmc.thinning, mcmc.num_chains
+    _require_whole_draws(mcmc, collect_warmup, draws_per_block)
+    # A kernel is set up once, by init: the user's stays as it is, and may be used again.
+    kernel = copy.deepcopy(mcmc.sampler)
+    one_key = jnp.shape(rng_key) == (() if is_key(rng_key) else (2,))
+    keys = jax.random.split(rng_key, num_chains) if num_chains > 1 and one_key else rng_key
+
+    def initialize(key: Any, params: Any) -> Any:
+        return kernel.init(
+            key, mcmc.num_warmup, params, model_args=model_args, model_kwargs=model_kwargs
+        )
+
+    def advance(state: Any) -> Any:
+        return kernel.sample(state, model_args, model_kwargs)
+
+    if num_chains > 1 and callable(mcmc.chain_method):
+        initialize, advance = mcmc.chain_method(initialize), mcmc.chain_method(advance)
+    state = initialize(keys, jax.tree.map(jnp.asarray, init_params))
+    constrain = mcmc.postprocess_fn or kernel.postprocess_fn(model_args, model_kwargs)
+    constrain = jax.vmap(constrain) if num_chains > 1 else constrain
+    fields, left_out = _choose_fields(kernel, state, extra_fields)
+
+    def step(state: Any, number: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+        state = advance(state)
+        sites = named_arrays(constrain(_field(state, kernel.sample_field)), "x")
+        posterior = {name: value for name, value in sites.items() if name not in left_out}
+        stats: dict[str, Any] = {}
+        for field in fields:
+            stats |= named_arrays({field: _field(state, field)}, field)
+        values = {"posterior": posterior, "sample_stats": _name_stats(kernel, stats)}
+        if num_chains == 1:
+            values = jax.tree.map(lambda value: jnp.asarray(value)[None], values)
+        return state, {group: named for group, named in values.items() if named}
+
+    plates, observed = _look_at_model(kernel, step, state, model_args, model_kwargs)
+    trace = create_or_continue(
+        store,
+        chains=num_chains,
+        tune=mcmc.num_warmup // thinning if collect_warmup else 0,
+        draws=mcmc.num_samples // thinning,
+        step=step,
+        state=state,
+        settings={
+            "kernel": type(kernel).__name__,
+            "num_warmup": str(mcmc.num_warmup),
+            "thinning": str(thinning),
+            "rng_key": digest(rng_key),
+            "init_params": digest(init_params),
+            **{f"model argument {i}": digest(value) for i, value in enumerate(model_args)},
+            **{f"model argument {k!r}": digest(value) for k, value in model_kwargs.items()},
+        },
+        library="numpyro",
+        library_version=numpyro.__version__,
+        coords=coords,
+        dims={**plates, **(dims or {})},
+        trace_options={
+            **({"observed_data": observed} if observed else {}),
+            **(trace_options or {}),
+        },
+    )
+    if not trace.finished:
+        record_in_blocks(
+            trace,
+            step,
+            state,
+            unrecorded=0 if collect_warmup else mcmc.num_warmup,
+            thinning=thinning,
+            draws_per_block=draws_per_block,
+            progress=mcmc.progress_bar,
+        )
+        trace.finish()
+    return trace
+
+
+def _require_whole_draws(mcmc: MCMC, collect_warmup: bool, draws_per_block: int) -> None:
+    counts = {"num_samples": mcmc.num_samples}
+    if collect_warmup:
+        counts["num_warmup"] = mcmc.num_warmup
+    for name, count in counts.items():
+        if count % mcmc.thinning:
+            raise InvalidInputError(
+                f"{name} is {count}, which thinning={mcmc.thinning} does not divide; "
+                f"give {count - count % mcmc.thinning}"
+            )
+    if not isinstance(draws_per_block, int) or draws_per_block < 1:
+        raise InvalidInputError(f"draws_per_block is a whole number from 1, got {draws_per_block}")
+
+
+def _choose_fields(
+    kernel: Any, state: Any, extra_fields: Sequence[str] | None
+) -> tuple[list[str], set[str]]:
+    """The fields of the state to record as stats, and the sites to leave out."""
+    if isinstance(extra_fields, str):
+        raise InvalidInputError(f"extra_fields is a sequence of names; give [{extra_fields!r}]")
+    if extra_fields is None:
+        extra_fields = [field for field in KNOWN_FIELDS if _has_field(state, field)]
+    before = f"~{kernel.sample_field}."
+    left_out = {name.removeprefix(before) for name in extra_fields if name.startswith(before)}
+    wanted = [
+        field
+        for field in (*kernel.default_fields, *extra_fields)
+        if field != kernel.sample_field and not field.startswith(before)
+    ]
+    for field in wanted:
+        if not _has_field(state, field):
+            raise InvalidInputError(
+                f"extra_fields: the state of {type(kernel).__name__} has no {field!r}; "
+                f"it has {', '.join(getattr(state, '_fields', ()))}",
+                variable=field,
+            )
+    return list(dict.fromkeys(wanted)), left_out
+
+
+def _field(state: Any, path: str) -> Any:
+    for name in path.split("."):
+        state = state[name] if isinstance(state, dict) else getattr(state, name)
+    return state
+
+
+def _has_field(state: Any, path: str) -> bool:
+    try:
+        _field(state, path)
+    except (AttributeError, KeyError):
+        return False
+    return True
+
+
+def _name_stats(kernel: Any, stats: dict[str, Any]) -> dict[str, Any]:
+    """The stats under ArviZ's names, with the depth of NUTS's tree, which is in its steps."""
+    named = rename_stats(stats)
+    if isinstance(kernel, NUTS) and "n_steps" in named and "tree_depth" not in named:
+        # As many bits as the number of steps has: 1 to 1, 3 to 2, 7 to 3.
+        steps = jnp.asarray(named["n_steps"])
+        named["tree_depth"] = steps.dtype.itemsize * 8 - jax.lax.clz(steps)
+    return named
+
+
+def _look_at_model(
+    kernel: Any, step: Step, state: Any, model_args: Any, model_kwargs: Any
+) -> tuple[dict[str, list[str]], dict[str, tuple[list[str], np.ndarray[Any, Any]]]]:
+    """The dimension names that the model's plates give, and its observed data with theirs."""
+    model: Callable[..., Any] | None = getattr(kernel, "model", None)
+    if model is None:
+        return {}, {}
+    shapes = jax.eval_shape(step, state, 0)[1]["posterior"]
+    # Any values of the right shape will do to see the sites, and no density is asked for.
+    values = {name: jnp.ones(shape.shape[1:], shape.dtype) for name, shape in shapes.items()}
+    handlers = numpyro.handlers
+    substituted = handlers.substitute(handlers.seed(model, jax.random.key(0)), values)
+    sites = handlers.trace(substituted).get_trace(*model_args, **model_kwargs)
+    dims: dict[str, list[str]] = {}
+    observed: dict[str, tuple[list[str], np.ndarray[Any, Any]]] = {}
+    for name, site in sites.items():
+        if site["type"] not in ("sample", "deterministic"):
+            continue
+        names = _plate_names(name, site)
+        if site.get("is_observed", False):
+            if not isinstance(site["fn"], numpyro.distributions.Unit):
+                observed[name] = (names, np.asarray(site["value"]))
+        elif any(not name.startswith(f"{site['name']}_dim_") for name in names):
+            dims[name] = names
+    return {name: names for name, names in dims.items() if name in shapes}, observed
+
+
+def _plate_names(name: str, site: Mapping[str, Any]) -> list[str]:
+    """A name for each dimension of a site: its plate's, or the one that ArviZ gives."""
+    shape = jnp.shape(site["value"])
+    names = [f"{name}_dim_{i}" for i in range(len(shape))]
+    frames = site["cond_indep_stack"]
+    if site["type"] == "sample":
+        batch = len(shape) - site["fn"].event_dim
+    else:
+        # What follows the plates of a deterministic site, it does not say.
+        batch = max((-frame.dim for frame in frames), default=0)
+    for frame in frames:
+        axis = batch + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            names[axis] = frame.name
+    return names
