@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -11,8 +13,8 @@ import zarrtrace as zt
 
 
 @pytest.fixture
-def running(directory: Place) -> zt.Trace:
-    """Two chains, one further than the other, which no one has closed."""
+def running(directory: Place) -> Iterator[zt.Trace]:
+    """Two chains, one further than the other, which are not closed yet."""
     trace = directory.create(
         chains=2,
         tune=3,
@@ -21,11 +23,13 @@ def running(directory: Place) -> zt.Trace:
         sample_stats={"lp": zt.Var()},
         observed_data={"y": np.arange(3.0)},
     )
+    writers = [trace.writer(chain) for chain in range(2)]
     for chain, draws in enumerate((9, 7)):
-        writer = trace.writer(chain)
         for i in range(draws):
-            writer.record({"mu": i, "theta": [i, chain]}, {"lp": -i})
-    return trace
+            writers[chain].record({"mu": i, "theta": [i, chain]}, {"lp": -i})
+    yield trace
+    for writer in writers:
+        writer.close()
 
 
 def test_a_running_trace_is_cut_to_its_draws(running: zt.Trace) -> None:
