@@ -19,8 +19,8 @@ import pytest
 from conftest import Place
 
 import zarrtrace as zt
-from zarrtrace import ending
 from zarrtrace import claim as claims
+from zarrtrace import ending
 from zarrtrace.claim import Claim, read_claim, write_claim
 
 DEFINITION: dict[str, Any] = {
