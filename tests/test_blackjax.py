@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 import zarrtrace as zt
 from zarrtrace.adapters.blackjax import sample
-from zarrtrace.adapters.stat_names import rename_stats
 from zarrtrace.errors import InvalidInputError
+from zarrtrace.stat_names import rename_stats
 
 if TYPE_CHECKING:
     from conftest import Script

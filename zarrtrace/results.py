@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapters.stat_names import rename_stats
 from .errors import InvalidInputError, SchemaError, TraceNotFoundError
+from .stat_names import rename_stats
 from .trace import open as open_trace
 
 if TYPE_CHECKING:

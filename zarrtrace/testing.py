@@ -132,9 +132,7 @@ def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
         trace = open(path)
         _require_kept(trace, recorded)
         _require_beginning(trace, expected)
-    adapter.sample(path, adapter.draws)
-    for name, values in expected.items():
-        _require_equal(name, open(path).posterior[name].values, values)
+    _require_completed(adapter, path)
 
 
 def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> None:
@@ -144,9 +142,7 @@ def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> No
     trace = open(path)
     _require_kept(trace, recorded)
     _require_beginning(trace, expected)
-    adapter.sample(path, adapter.draws)
-    for name, values in expected.items():
-        _require_equal(name, open(path).posterior[name].values, values)
+    _require_completed(adapter, path)
 
 
 def check_more_draws_can_be_added(adapter: Adapter, path: Path) -> None:
@@ -154,9 +150,7 @@ def check_more_draws_can_be_added(adapter: Adapter, path: Path) -> None:
     adapter.sample(path, adapter.draws // 2)
     length = open(path).posterior.sizes["draw"]
     assert length == adapter.draws // 2, f"{length} draws, not {adapter.draws // 2}"
-    adapter.sample(path, adapter.draws)
-    for name, values in adapter.expected().items():
-        _require_equal(name, open(path).posterior[name].values, values)
+    _require_completed(adapter, path)
 
 
 checks: tuple[Check, ...] = (
@@ -167,6 +161,14 @@ checks: tuple[Check, ...] = (
     check_an_interrupted_run_keeps_its_draws,
     check_more_draws_can_be_added,
 )
+
+
+def _require_completed(adapter: Adapter, path: Path) -> None:
+    """The run goes on to its end, and has every draw of the undisturbed one."""
+    adapter.sample(path, adapter.draws)
+    posterior = open(path).posterior
+    for name, values in adapter.expected().items():
+        _require_equal(name, posterior[name].values, values)
 
 
 def _require_kept(trace: Trace, recorded: np.ndarray[Any, Any]) -> None:
