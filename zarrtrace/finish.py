@@ -99,7 +99,9 @@ def _draw_coordinate(location: Location, layout: Layout, group: str, length: int
 
 
 def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
-    """`sampling_time` in seconds, of the chain that took longest."""
+    """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
+    if "sampling_time" in layout.attrs:
+        return {}
     spent = [read_value(location, layout, "sampling_time", b) or 0.0 for b in range(layout.blocks)]
     return {"sampling_time": float(max(spent))} if any(spent) else {}
 

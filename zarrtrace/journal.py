@@ -37,8 +37,14 @@ import google_crc32c
 import numpy as np
 
 from .bookkeeping import read_value, state_key
+from .checkpoint import decode_state, read_checkpoint
 from .chunks import fill_value
-from .errors import DamagedTraceError, NotWritableError, TraceNotFoundError
+from .errors import (
+    DamagedTraceError,
+    InvalidInputError,
+    NotWritableError,
+    TraceNotFoundError,
+)
 from .journallayout import HEADER, JOURNAL, SLOT_BYTES, journal_size, slots, tables
 from .layout import IN_STORE, Layout
 from .location import Location
@@ -348,6 +354,34 @@ def read_checkpoint_text(location: Location, layout: Layout, block: int) -> str 
     journal = None if directory is None else Journal.for_reading(layout, directory, block)
     kept = None if journal is None else journal.read_checkpoint()
     return kept or read_value(location, layout, "state", block)
+
+
+def last_checkpoint(
+    location: Location, layout: Layout, block: int, like: Any
+) -> tuple[int, Any] | None:
+    """The draws a writer's last checkpoint belongs to, and the state; None where there is none.
+
+    Raises
+    ------
+    DamagedTraceError
+        It cannot be read.
+    InvalidInputError
+        It does not fit `like`.
+    """
+    chains = layout.chains_of(block)
+    try:
+        text = read_checkpoint_text(location, layout, block)
+        draws, content = read_checkpoint(text)
+        return (draws, decode_state(content, like)) if text else None
+    except InvalidInputError:
+        raise
+    except (ValueError, DamagedTraceError) as error:
+        raise DamagedTraceError(
+            f"{chain_label(chains)} of {location}: its checkpoint cannot be read ({error}); "
+            f"`zarrtrace repair` drops it, and the chain goes on after its last draw without a "
+            f"state",
+            chain=chains[0],
+        ) from error
 
 
 def drop_checkpoint(location: Location, layout: Layout, block: int) -> None:

@@ -14,17 +14,15 @@ import numpy as np
 
 from . import creation, warmup
 from . import finish as finishing
-from .checkpoint import decode_state, read_checkpoint
 from .claim import require_free
 from .errors import (
     ChainBusyError,
     ChainError,
-    DamagedTraceError,
     InvalidInputError,
     NotWritableError,
     TraceNotFoundError,
 )
-from .journal import chain_label, journal_directory, journal_file, read_checkpoint_text
+from .journal import journal_directory, journal_file, last_checkpoint
 from .layout import STATE, Layout
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
@@ -233,6 +231,15 @@ class Trace:
         layout = self._layout
         warmups = [f"warmup_{name}" for name, group in layout.groups.items() if group.warmup]
         return (*layout.group_names, *warmups)
+
+    @property
+    def split_groups(self) -> tuple[str, ...]:
+        """The sampled groups whose warmup is a `warmup_` group of the store; none before a split.
+
+        `split_warmup()` and `finish()` put it there, for any Zarr reader; in `groups` and in the
+        views of zarrtrace the warmup groups are there from the beginning.
+        """
+        return tuple(name for name, group in self._layout.groups.items() if group.stored_warmup)
 
     @property
     def finished(self) -> bool:
@@ -526,17 +533,7 @@ class Trace:
             It cannot be read.
         """
         block = self._block_of(chains)
-        text = read_checkpoint_text(self._location, self._layout, block)
-        try:
-            draws, content = read_checkpoint(text)
-            return draws, decode_state(content, like)
-        except InvalidInputError:
-            raise
-        except ValueError as error:
-            raise DamagedTraceError(
-                f"{chain_label(self._layout.chains_of(block))} of {self.path}: the checkpoint "
-                f"cannot be read ({error}); `zarrtrace repair` drops it"
-            ) from error
+        return last_checkpoint(self._location, self._layout, block, like) or (0, None)
 
     def dataset(
         self,

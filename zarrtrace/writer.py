@@ -17,7 +17,7 @@ import numpy as np
 
 from . import ending
 from .bookkeeping import read_value, write_value
-from .checkpoint import decode_state, read_checkpoint, write_checkpoint
+from .checkpoint import write_checkpoint
 from .claim import (
     BEAT_EVERY,
     Claim,
@@ -31,11 +31,10 @@ from .errors import (
     ChainFullError,
     DamagedTraceError,
     FinishedError,
-    InvalidInputError,
     NotWritableError,
 )
 from .flush import Flusher
-from .journal import Journal, chain_label, journal_directory, read_checkpoint_text
+from .journal import Journal, chain_label, journal_directory, last_checkpoint
 from .layout import array_path
 from .layoutfile import LayoutFile
 from .location import Location
@@ -254,20 +253,10 @@ class ChainWriter:
 
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
-        try:
-            text = read_checkpoint_text(self._location, self._layout, self._block)
-            draws, content = read_checkpoint(text)
-            if not text or draws != self._count == self._total:
-                return self._count, None
-            state = decode_state(content, like)
-        except InvalidInputError:
-            raise
-        except (ValueError, DamagedTraceError) as error:
-            raise DamagedTraceError(
-                f"{self._where}: its checkpoint cannot be read ({error}); `zarrtrace repair` "
-                f"drops it, and the chain goes on after its last draw without a state",
-                chain=self.chains[0],
-            ) from error
+        found = last_checkpoint(self._location, self._layout, self._block, like)
+        if found is None or found[0] != self._count == self._total:
+            return self._count, None
+        draws, state = found
         if draws > self._count:
             raise DamagedTraceError(
                 f"{self._where}: its checkpoint belongs to draw {draws}, but {self._count} are "
