@@ -40,6 +40,7 @@ from .layout import (
     IN_STORE,
     MOST_CHAINS,
     STATE,
+    TABLES,
     Layout,
     SampledGroup,
     array_path,
@@ -51,7 +52,7 @@ from .layout import (
 )
 from .layoutfile import LayoutFile
 from .location import Location
-from .schema import CONSTANT_GROUPS, Variable, define_group
+from .schema import CONSTANT_GROUPS, ROWS, Variable, define_group
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -114,7 +115,7 @@ def plan(
     data: dict[str, dict[str, DataArray]] = {}
     drawn: list[Variable] = []
     for key, definition in definitions.items():
-        group = check_group_name(key)
+        group = _new_group_name(key)
         if group in CONSTANT_GROUPS:
             data[group] = define_data(group, definition, dimensions, dims)
         else:
@@ -151,14 +152,25 @@ def plan(
         name=str(name),
         created_at=datetime.now(UTC).isoformat(),
         library_version=importlib.metadata.version("zarrtrace"),
-        journal=_journal_place(location, journal),
+        journal=journal_place(location, journal),
         flush_every=float(flush_every),
         durable=durability == "disk",
     )
     return Plan(layout, coordinates, data)
 
 
-def _journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
+def _new_group_name(name: object) -> str:
+    """The name of a group to be made; those of tables are taken."""
+    group = check_group_name(name)
+    if group in (ROWS, TABLES):
+        raise SchemaError(
+            f"group {group!r}: the name is kept for tables; rename it, or keep rows of any kind "
+            f"with trace.table(name)"
+        )
+    return group
+
+
+def journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
     """Where the journals go: into the store, to a directory of their own, or nowhere."""
     if journal is False:
         return ""
@@ -233,11 +245,13 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
         "draw": DataArray(("draw",), Numbers(layout.total)),
     }
     for group in layout.groups.values():
-        coords = {**samples, **plan.coordinates[group.name]}
+        # A table has no end: its arrays grow with the rows that are flushed.
+        length, numbered = (0, {}) if group.name == ROWS else (layout.total, samples)
+        coords = {**numbered, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
         yield from _group_items(group.name, attrs, coords, {}, layout.encodings)
         for variable in group.variables.values():
-            document = layout.document(variable, layout.total)
+            document = layout.document(variable, length)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
         attrs = group_attrs(layout, name)
@@ -284,7 +298,7 @@ def add_data_group(
 ) -> None:
     """Write a group that is given whole, and enter it into the layout."""
     layout = layout_file.current()
-    group = check_group_name(name)
+    group = _new_group_name(name)
     if group in layout.group_names:
         raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
     dimensions = _known_dimensions(location, layout, labelled_dims(data))

@@ -19,12 +19,13 @@ from .documents import (
     array_document,
     encode_document,
 )
-from .schema import Variable, ordered
+from .schema import ROWS, Variable, ordered, sample_dims
 
 FORMAT_VERSION = 1
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"
+TABLES = "tables"
 
 # The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
 BUFFER_BYTES = 64 * 2**20
@@ -139,11 +140,13 @@ class Layout:
 
     def document(self, variable: Variable, draws: int) -> dict[str, Any]:
         """The zarr.json of a variable's array with this many draws."""
+        dims = sample_dims(variable.group)
+        samples = (self.chains, draws)[-len(dims) :]
         return array_document(
             self.encoding(variable.dtype),
-            (self.chains, draws, *variable.shape),
-            self.chunk_shape(variable),
-            ("chain", "draw", *variable.dims),
+            (*samples, *variable.shape),
+            self.chunk_shape(variable)[2 - len(dims) :],
+            (*dims, *variable.dims),
             self.variable_attrs(variable),
         )
 
@@ -164,12 +167,24 @@ class Layout:
 
 def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
-    return f"{path}/c.{block}.{chunk}{'.0' * len(variable.shape)}"
+    first = f"{block}." if len(sample_dims(variable.group)) == 2 else ""
+    return f"{path}/c.{first}{chunk}{'.0' * len(variable.shape)}"
 
 
 def array_path(group: str, variable: Variable) -> str:
     """The path of a variable's array in a group, its own or the warmup's."""
     return f"{group}/{variable.name}"
+
+
+def same_but_for_draws(shape: Any, document: Mapping[str, Any]) -> bool:
+    """Whether a shape is that of an array's document, whatever the number of draws."""
+    expected = document["shape"]
+    grows = 0 if document["dimension_names"][0] == "row" else 1
+    return (
+        isinstance(shape, list)
+        and len(shape) == len(expected)
+        and shape[:grows] + shape[grows + 1 :] == expected[:grows] + expected[grows + 1 :]
+    )
 
 
 # Chunk lengths --------------------------------------------------------------------------------
@@ -232,8 +247,9 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
     }
     sampled = layout.groups.get(group.removeprefix("warmup_"))
     if sampled is not None:
-        attrs["sample_dims"] = ["chain", "draw"]
-        attrs["tuning_steps"] = sampled.warmup
+        attrs["sample_dims"] = list(sample_dims(sampled.name))
+        if sampled.name != ROWS:
+            attrs["tuning_steps"] = sampled.warmup
         if sampled.name == "posterior":
             attrs["sampled_variables"] = list(sampled.variables)
     return attrs

@@ -27,7 +27,7 @@ from .layout import (
     SampledGroup,
 )
 from .location import Location
-from .schema import Variable, stored_dtype
+from .schema import Variable, sample_dims, stored_dtype
 
 _JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
 _ATTRIBUTE = "zarrtrace"
@@ -130,11 +130,8 @@ def _check(layout: Layout) -> None:
         if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
             raise ValueError(f"{group.name} has more warmup than draws")
         for variable in group.variables.values():
-            names = {*variable.dims, *group.variables, "chain", "draw"}
-            if (
-                len(variable.dims) != len(variable.shape)
-                or len(names) != len(variable.dims) + len(group.variables) + 2
-            ):
+            names = [*variable.dims, *group.variables, *sample_dims(group.name)]
+            if len(variable.dims) != len(variable.shape) or len(set(names)) != len(names):
                 raise ValueError(
                     f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
                 )

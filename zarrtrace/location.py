@@ -113,8 +113,11 @@ def locate(
     return Location(LocalStore(path), read_only)
 
 
-def _relocate(place: Place, read_only: bool, storage_options: dict[str, Any] | None) -> Location:
-    return locate(place, read_only=read_only, storage_options=storage_options)
+def _relocate(
+    place: Place, read_only: bool, storage_options: dict[str, Any] | None, prefix: str
+) -> Location:
+    location = locate(place, read_only=read_only, storage_options=storage_options)
+    return location.below(prefix) if prefix else location
 
 
 class Location:
@@ -133,13 +136,15 @@ class Location:
         store: Store,
         read_only: bool,
         address: tuple[str, dict[str, Any]] | None = None,
+        prefix: str = "",
     ) -> None:
         self.store = store.with_read_only(True) if read_only and not store.read_only else store
         self.read_only = read_only
-        self.path = store.root if isinstance(store, LocalStore) else None
+        self.path = store.root / prefix if isinstance(store, LocalStore) else None
         # zarr's own store does the same with files, in twice the time.
         self._root = str(store.root) if type(store) is LocalStore else ""
         self._address = address
+        self._prefix = prefix  # of every key, with a slash at its end
         self._process = os.getpid()
         # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
         self._direct = hasattr(store, "set_sync") and hasattr(store, "get_sync")
@@ -147,9 +152,19 @@ class Location:
     def __str__(self) -> str:
         if self.path is not None:
             return str(self.path)
+        below = f"/{self._prefix[:-1]}" if self._prefix else ""
         if self._address is not None:
-            return self._address[0]
-        return "memory" if self.in_memory else str(self.store)
+            return self._address[0].rstrip("/") + below
+        return ("memory" if self.in_memory else str(self.store)) + below
+
+    def below(self, prefix: str) -> Location:
+        """The same store from a group in it on."""
+        if type(self.store) is LocalStore:
+            return Location(LocalStore(self.store.root / prefix), self.read_only)
+        inside = f"{self._prefix}{prefix}/"
+        location = Location(self.store, self.read_only, self._address, inside)
+        location._process = self._process
+        return location
 
     @property
     def in_memory(self) -> bool:
@@ -163,10 +178,11 @@ class Location:
                 "create it with a path (zarrtrace.create('run.zarr', ...)), or use threads"
             )
         if self.path is not None:
-            return _relocate, (str(self.path), self.read_only, None)
+            return _relocate, (str(self.path), self.read_only, None, "")
+        below = self._prefix[:-1]
         if self._address is not None:
-            return _relocate, (self._address[0], self.read_only, self._address[1])
-        return _relocate, (self.store, self.read_only, None)
+            return _relocate, (self._address[0], self.read_only, self._address[1], below)
+        return _relocate, (self.store, self.read_only, None, below)
 
     def require_writable(self) -> None:
         """Refuse when the store is read-only, or its memory belongs to a parent process."""
@@ -196,6 +212,7 @@ class Location:
                     return memoryview(file.readall())
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
+        key = self._prefix + key
         prototype = zarr.buffer.cpu.buffer_prototype
         if self._direct:
             buffer = self.store.get_sync(key, prototype=prototype)  # type: ignore[attr-defined]
@@ -211,7 +228,8 @@ class Location:
         prototype = zarr.buffer.cpu.buffer_prototype
 
         async def gather() -> list[memoryview | None]:
-            buffers = await asyncio.gather(*(self.store.get(key, prototype) for key in keys))
+            found = (self.store.get(self._prefix + key, prototype) for key in keys)
+            buffers = await asyncio.gather(*found)
             return [None if b is None else memoryview(b.as_numpy_array()) for b in buffers]
 
         return sync(gather())
@@ -220,21 +238,38 @@ class Location:
         """Whether there is something under a key."""
         if self.path is not None:
             return (self.path / key).is_file()
-        return self.read(key) is not None if self._direct else sync(self.store.exists(key))
+        if self._direct:
+            return self.read(key) is not None
+        return sync(self.store.exists(self._prefix + key))
 
     def is_empty(self) -> bool:
         """Whether the store holds nothing at all."""
         if self.path is not None:
             return not self.path.exists() or not any(self.path.iterdir())
-        return sync(self.store.is_empty(""))
+        return sync(self.store.is_empty(self._prefix.rstrip("/")))
 
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, in no particular order."""
         if self.path is not None:
             return [str(found.relative_to(self.path)) for found in _files_below(self.path / prefix)]
 
+        below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
+
         async def collect() -> list[str]:
-            return [key async for key in self.store.list_prefix(prefix.rstrip("/") + "/")]
+            found = [key async for key in self.store.list_prefix(below)]
+            return [key.removeprefix(self._prefix) for key in found]
+
+        return sync(collect())
+
+    def children(self, prefix: str) -> list[str]:
+        """The names directly below a prefix, in no particular order."""
+        if self.path is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return os.listdir(self.path / prefix)
+            return []
+
+        async def collect() -> list[str]:
+            return [name async for name in self.store.list_dir(self._prefix + prefix)]
 
         return sync(collect())
 
@@ -249,9 +284,9 @@ class Location:
             # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they get.
             buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
             if self._direct:
-                self.store.set_sync(key, buffer)  # type: ignore[attr-defined]
+                self.store.set_sync(self._prefix + key, buffer)  # type: ignore[attr-defined]
             else:
-                sync(self.store.set(key, buffer))
+                sync(self.store.set(self._prefix + key, buffer))
         except OSError as error:
             remedy = _REMEDIES.get(error.errno or 0)
             if remedy is None:
@@ -267,7 +302,9 @@ class Location:
 
         async def put(batch: list[tuple[str, bytes]]) -> None:
             from_bytes = zarr.buffer.cpu.Buffer.from_bytes
-            await asyncio.gather(*(self.store.set(key, from_bytes(data)) for key, data in batch))
+            await asyncio.gather(
+                *(self.store.set(self._prefix + key, from_bytes(data)) for key, data in batch)
+            )
 
         # So many at a time, or a large group would be in memory as a whole.
         remaining = iter(items)
@@ -314,16 +351,16 @@ class Location:
     def delete(self, key: str) -> None:
         """Remove a key, if it is there."""
         if self._direct:
-            self.store.delete_sync(key)  # type: ignore[attr-defined]
+            self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
         else:
-            sync(self.store.delete(key))
+            sync(self.store.delete(self._prefix + key))
 
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below a prefix, if there is anything."""
         if self.path is not None:
             shutil.rmtree(self.path / prefix, ignore_errors=True)
         else:
-            sync(self.store.delete_dir(prefix))
+            sync(self.store.delete_dir(self._prefix + prefix))
 
     def remove_partial_files(self, directory: str = "", prefix: str = "") -> list[str]:
         """Remove what killed processes left half-written below a directory; gives its keys.
@@ -340,8 +377,8 @@ class Location:
         return removed
 
     def clear(self) -> None:
-        """Remove everything in the store."""
-        sync(self.store.clear())
+        """Remove everything there."""
+        sync(self.store.delete_dir(self._prefix[:-1]) if self._prefix else self.store.clear())
 
     @property
     def renames(self) -> bool:

@@ -32,11 +32,13 @@ from .layout import (
     coordinates_attr,
     group_attrs,
     root_attrs,
+    same_but_for_draws,
     variable_key,
 )
 from .layoutfile import LayoutFile
 from .location import Location
 from .rows import RowReader, recorded
+from .schema import ROWS
 from .warmup import write_array
 
 
@@ -82,13 +84,8 @@ def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
                 for key, value in document.items()
                 if key not in ("attributes", "shape")
             )
-            shape = found.get("shape")
-            plain = shape is None or (
-                isinstance(shape, list)
-                and len(shape) == len(document["shape"])
-                and shape[:1] + shape[2:] == document["shape"][:1] + document["shape"][2:]
-            )
-            if same and plain:
+            plain = "shape" not in document
+            if same and (plain or same_but_for_draws(found.get("shape"), document)):
                 continue
         location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
         yield f"{path}/zarr.json: written anew from the layout"
@@ -101,8 +98,9 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
     for group in layout.groups.values():
         if group.moving_to is not None:
             continue
+        ends = layout.finished or group.name == ROWS
         try:
-            cut = int(recorded(location, layout).min()) if layout.finished else layout.total
+            cut = int(recorded(location, layout).min()) if ends else layout.total
         except DamagedTraceError:
             cut = layout.total
         paths = [(group.name, cut - group.stored_warmup)]
@@ -129,14 +127,18 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
                 yield f"{state_key(name, block)}: removed, {chains} has no {name} any more"
         if _is_damaged(location, layout, "draw_idx", block):
             kept = read_count(directory, block) if directory is not None else None
-            count = kept if kept is not None else count_draws(location, layout, block)
+            count = kept
+            if count is None and ROWS in layout.groups:
+                count = count_rows(location, layout)
+            elif count is None:
+                count = count_draws(location, layout, block)
             write_value(location, layout, "draw_idx", block, count)
             source = "its journal" if kept is not None else "its chunks"
             yield f"{state_key('draw_idx', block)}: {chains} has {count} draws, says {source}"
     for block in range(layout.blocks):
         yield from _repair_checkpoint(location, layout, block)
     for group in layout.groups.values():
-        if group.moving_to is None:
+        if group.moving_to is None and group.name != ROWS:
             yield from _repair_numbers(location, layout, group.name)
             if group.stored_warmup:
                 yield from _repair_numbers(location, layout, group.warmup_name)
@@ -200,6 +202,15 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
     while count and blank[count - 1]:
         count -= 1
     return count
+
+
+def count_rows(location: Location, layout: Layout) -> int:
+    """How many rows of a table were flushed, by the length of its columns."""
+    documents = [
+        read_document(location, array_path(ROWS, variable))
+        for variable in layout.groups[ROWS].variables.values()
+    ]
+    return min(int(document["shape"][0]) if document else 0 for document in documents)
 
 
 def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -36,6 +36,8 @@ GROUP_ORDER = (
     "unconstrained_posterior",
     "unconstrained_prior",
 )
+# The group of a table: one chain whose draws are rows, without a chain dimension.
+ROWS = "rows"
 CONSTANT_GROUPS = ("observed_data", "constant_data", "predictions_constant_data")
 
 
@@ -111,7 +113,7 @@ class Variable:
 
 def stored_dtype(group: str, declared: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype on disk: as declared, but int8 for a bool that ArviZ would have to summarise."""
-    if declared.kind == "b" and not group.startswith("sample_stats"):
+    if declared.kind == "b" and not group.startswith(("sample_stats", ROWS)):
         return np.dtype("int8")
     return declared
 
@@ -135,7 +137,7 @@ def define_group(
     for key, value in definition.items():
         name = check_name(key, f"variable in {group}")
         what = f"{group}/{name}"
-        if name in SAMPLE_DIMS:
+        if name in sample_dims(group):
             raise SchemaError(f"{what}: {name!r} is the name of a dimension; rename the variable")
         try:
             var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
@@ -171,6 +173,11 @@ def _shape(shape: Any, what: str) -> tuple[int, ...]:
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in items):
         raise SchemaError(f"{what}: shape {shape!r} is not made of whole numbers")
     return tuple(int(size) for size in items)
+
+
+def sample_dims(group: str) -> tuple[str, ...]:
+    """The first dimensions of the arrays of a sampled group."""
+    return ("row",) if group == ROWS else SAMPLE_DIMS
 
 
 def ordered(groups: Iterable[str]) -> list[str]:

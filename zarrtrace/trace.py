@@ -14,7 +14,9 @@ import numpy as np
 
 from . import creation, warmup
 from . import finish as finishing
+from .checks import check_name
 from .claim import require_free
+from .documents import encode_document, group_document
 from .errors import (
     ChainBusyError,
     ChainError,
@@ -23,17 +25,20 @@ from .errors import (
     TraceNotFoundError,
 )
 from .journal import journal_directory, journal_file, last_checkpoint
-from .layout import STATE, Layout
+from .layout import STATE, TABLES, Layout
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
+from .schema import Var
 from .writer import ChainWriter
 
 if TYPE_CHECKING:
     import arviz
     import xarray as xr
+    from numpy.typing import DTypeLike
 
     from .check import Damage
+    from .table import Table
 
 Align = Literal["cut", "pad"]
 Definition = Mapping[str, Any]
@@ -202,6 +207,7 @@ class Trace:
     def __init__(self, location: Location, layout_file: LayoutFile) -> None:
         self._location = location
         self._layout_file = layout_file
+        self._tables: dict[str, Table] = {}
 
     # What it is ---------------------------------------------------------------------------
 
@@ -507,6 +513,65 @@ class Trace:
                 finishing.consolidate(self._location, self._layout)
 
     # Reading ------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables beside the draws, in the order in which they were made."""
+        from . import table
+
+        return table.names(self._location)
+
+    def table(
+        self,
+        name: str,
+        columns: Mapping[str, Var | DTypeLike] | None = None,
+        *,
+        attrs: Mapping[str, Any] | None = None,
+        flush_every: float = 1.0,
+    ) -> Table:
+        """A table beside the draws: rows of typed columns, appended at any time.
+
+        Parameters
+        ----------
+        name : str
+            The table's name; it is made if there is none and this trace is open for writing.
+        columns : mapping of str to Var or dtype, optional
+            Its columns. Without them the first row declares them, as an example.
+        attrs : mapping, optional
+            Attributes of a new table: strings, numbers, lists of these.
+        flush_every : float, default 1
+            Seconds that rows with text, which wait in memory, may wait.
+
+        Returns
+        -------
+        Table
+            The same object each time, so that it may be asked for wherever a row is appended.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is none, and the trace is read-only.
+        SchemaError
+            A column cannot be stored, or the table has others.
+        """
+        from .table import Table
+
+        name = check_name(name, "table")
+        if name not in self._tables:
+            location = self._location.below(f"{TABLES}/{name}")
+            table = Table(location, columns, attrs=attrs, flush_every=flush_every)
+            if not table.exists and location.read_only:
+                known = ", ".join(self.tables) or "none"
+                raise TraceNotFoundError(
+                    f"{self.path} has no table {name!r}; it has {known}, and is open read-only"
+                )
+            if not location.read_only and not self._location.exists(f"{TABLES}/zarr.json"):
+                document = encode_document(group_document())
+                self._location.write(f"{TABLES}/zarr.json", document)
+            self._tables[name] = table
+        elif columns is not None:
+            self._tables[name].require(columns)
+        return self._tables[name]
 
     def last_checkpoint(
         self, chains: int | range | Sequence[int], like: Any = None

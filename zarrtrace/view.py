@@ -22,9 +22,12 @@ from .layout import Layout, SampledGroup, group_attrs, root_attrs
 from .layoutfile import LayoutFile
 from .location import Location
 from .rows import Wanted, read_rows, recorded
-from .schema import Variable
+from .schema import ROWS, Variable
 
 Align = Literal["cut", "pad"]
+
+# The dimension of the only chain of a table, which has no other: no column can have this name.
+ONE_CHAIN = "__chain"
 
 
 @dataclass(frozen=True)
@@ -223,18 +226,19 @@ class CutEntrypoint(BackendEntrypoint):
         """The Dataset of a `Cut`."""
         cut: Cut = filename_or_obj
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        chain, draw = view_dims(cut.group.name)
         variables = {}
         for name, variable in cut.group.variables.items():
             if name in dropped:
                 continue
             data = indexing.LazilyIndexedArray(CutArray(cut, variable))
             chunks = {
-                "chain": cut.layout.chains_per_chunk,
-                "draw": variable.draws_per_chunk,
+                chain: cut.layout.chains_per_chunk,
+                draw: variable.draws_per_chunk,
                 **dict(zip(variable.dims, variable.shape, strict=True)),
             }
             variables[name] = xr.Variable(
-                ("chain", "draw", *variable.dims),
+                (chain, draw, *variable.dims),
                 data,
                 cut.layout.variable_attrs(variable),
                 {"preferred_chunks": chunks},
@@ -246,11 +250,16 @@ class CutEntrypoint(BackendEntrypoint):
         return xr.Dataset(variables, coords, attrs)
 
 
+def view_dims(group: str) -> tuple[str, str]:
+    """The dimensions of chains and draws in the view of a sampled group."""
+    return (ONE_CHAIN, "row") if group == ROWS else ("chain", "draw")
+
+
 def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
-    coords: dict[str, Any] = {
-        "chain": ("chain", np.array(cut.chains)),
-        "draw": ("draw", np.arange(cut.length)),
-    }
+    coords: dict[str, Any] = {}
+    if cut.group.name != ROWS:
+        coords["chain"] = ("chain", np.array(cut.chains))
+        coords["draw"] = ("draw", np.arange(cut.length))
     sizes = {
         dim: size
         for variable in cut.group.variables.values()
@@ -266,7 +275,7 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
                     group=cut.group.name,
                 )
             coords[name] = (array.dims, array.values, array.attrs)
-    for dim in dims - {"chain", "draw"} - set(coords):
+    for dim in dims - set(view_dims(cut.group.name)) - set(coords):
         coords[dim] = (dim, np.arange(sizes[dim]))
     return coords
 

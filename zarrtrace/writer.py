@@ -185,6 +185,11 @@ class ChainWriter:
         """Draws recorded so far, warmup included."""
         return self._count
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more draws."""
+        return self._closed
+
     def resume(self, like: Any = None) -> tuple[int, Any]:
         """Go on where this chain stopped: at its last checkpoint, or after its last draw.
 
