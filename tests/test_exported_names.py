@@ -16,7 +16,7 @@ from zarrtrace import errors
 
 NAMES = [
     *("ChainWriter", "Trace", "TraceError", "Var"),
-    *("create", "errors", "from_datatree", "open", "run"),
+    *("create", "errors", "from_datatree", "open", "run", "table"),
 ]
 
 
@@ -54,6 +54,8 @@ FUNCTIONS = [
     zt.run,
     *public_parts(zt.Trace),
     *public_parts(zt.ChainWriter),
+    zt.table.open,
+    *public_parts(zt.table.Table),
 ]
 
 

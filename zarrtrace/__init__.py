@@ -6,7 +6,7 @@ processes as you like, read it at any moment, `finish` it. The whole life is in 
 
 from importlib.metadata import version as _version
 
-from . import errors
+from . import errors, table
 from .adopt import from_datatree
 from .errors import TraceError
 from .run import run
@@ -26,4 +26,5 @@ __all__ = [
     "from_datatree",
     "open",
     "run",
+    "table",
 ]

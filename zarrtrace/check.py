@@ -12,7 +12,7 @@ from .bookkeeping import read_value
 from .documents import read_array, read_document
 from .errors import DamagedTraceError
 from .journal import Journal, chain_label, journal_directory
-from .layout import STATE, Layout, array_path, same_but_for_draws
+from .layout import GROWING, STATE, Layout, array_path, same_but_for_draws
 from .location import Location
 from .rows import RowReader, recorded
 from .schema import Variable
@@ -60,7 +60,7 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     if layout.splitting or (layout.closed and not layout.finished):
         yield Damage(f"{STATE}/zarr.json", "a split or a finish was interrupted")
     for key in location.keys(""):
-        if key.endswith(".partial"):
+        if key.endswith(".partial") and key.partition("/")[0] not in GROWING:
             yield Damage(key, "left behind by a process that was killed; of no use")
     yield from _check_documents(location, layout)
     yield from _check_data(location, layout)
@@ -150,10 +150,21 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
             for node in sorted(nodes):
                 if group is not None and node in group.variables:
                     continue
+                if group is None and _is_group(location, f"{path}/{node}"):
+                    continue
                 try:
                     read_array(location, f"{path}/{node}", complete=True)
                 except DamagedTraceError as error:
                     yield Damage(f"{path}/{node}", _reason(error))
+
+
+def _is_group(location: Location, path: str) -> bool:
+    """Whether there is a phase of a data set, rather than an array."""
+    try:
+        document = read_document(location, path)
+    except DamagedTraceError:
+        return False
+    return document is not None and document.get("node_type") == "group"
 
 
 def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:

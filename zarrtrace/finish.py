@@ -14,7 +14,7 @@ from .documents import chunk_key, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
 from .journal import remove_journals
 from .journallayout import JOURNAL
-from .layout import Layout, array_path, group_attrs, root_attrs
+from .layout import GROWING, Layout, array_path, group_attrs, root_attrs
 from .layoutfile import LayoutFile
 from .location import Location
 from .rows import recorded
@@ -81,7 +81,7 @@ def _trim(location: Location, layout: Layout) -> None:
     )
     remove_journals(location, layout)
     location.delete_tree(JOURNAL)
-    location.remove_partial_files()
+    location.remove_partial_files(outside=GROWING)
 
 
 def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:
@@ -131,7 +131,8 @@ def consolidate(
             nodes = first + [node for node in nodes if node not in group.variables]
         for path in (name, *(f"{name}/{node}" for node in nodes)):
             document = (changed or {}).get(path) or read_document(location, path)
-            if document is not None:
+            # Tables and data sets may grow after the end: for a plain reader they would be stale.
+            if document is not None and (path == name or document["node_type"] == "array"):
                 metadata[path] = document
     root = read_document(location, "") or group_document(root_attrs(layout))
     root["consolidated_metadata"] = {

@@ -19,13 +19,15 @@ from .documents import (
     array_document,
     encode_document,
 )
-from .schema import ROWS, Variable, ordered, sample_dims
+from .schema import CONSTANT_GROUPS, ROWS, Variable, ordered, sample_dims
 
 FORMAT_VERSION = 1
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"
 TABLES = "tables"
+# Where something may be written whatever becomes of the draws.
+GROWING = (TABLES, *CONSTANT_GROUPS)
 
 # The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
 BUFFER_BYTES = 64 * 2**20

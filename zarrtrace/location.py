@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -362,18 +362,24 @@ class Location:
         else:
             sync(self.store.delete_dir(self._prefix + prefix))
 
-    def remove_partial_files(self, directory: str = "", prefix: str = "") -> list[str]:
+    def remove_partial_files(
+        self, directory: str = "", prefix: str = "", outside: Container[str] = ()
+    ) -> list[str]:
         """Remove what killed processes left half-written below a directory; gives its keys.
 
-        Whoever could still be writing such files must not: the caller sees to that.
+        Whoever could still be writing such files must not: the caller sees to that, or names the
+        groups where others write.
         """
         if self.path is None:
             return []
         removed = []
         for file in list(_files_below(self.path / directory)):
-            if file.name.endswith(".partial") and file.name.startswith(prefix):
+            if not file.name.endswith(".partial") or not file.name.startswith(prefix):
+                continue
+            key = file.relative_to(self.path)
+            if key.parts[0] not in outside:
                 file.unlink(missing_ok=True)
-                removed.append(str(file.relative_to(self.path)))
+                removed.append(str(key))
         return removed
 
     def clear(self) -> None:

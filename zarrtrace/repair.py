@@ -26,6 +26,7 @@ from .journal import (
     read_count,
 )
 from .layout import (
+    GROWING,
     Layout,
     Lost,
     array_path,
@@ -48,7 +49,7 @@ def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
     No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
     go to `PATH.damaged`, beside the trace.
     """
-    for key in location.remove_partial_files():
+    for key in location.remove_partial_files(outside=GROWING):
         yield f"{key}: removed, left behind by a process that was killed"
     yield from _repair_documents(location, layout_file.current())
     yield from _repair_bookkeeping(location, layout_file.current())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .checks import dtype_name
 from .finish import sampling_attrs
 from .schema import Variable
@@ -75,6 +77,9 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
         else:
             split = "split" if group.stored_warmup else "not split yet"
             lines.append((name, f"{group.warmup} draws, {split}"))
+    for name in trace.tables:
+        table = trace.table(name)
+        lines.append((f"tables/{name}", f"{len(table)} rows of {', '.join(table.columns)}"))
     return lines
 
 
@@ -145,6 +150,13 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             drawn = min(int(trace.recorded.max()), group.warmup)
             where = "split" if group.stored_warmup else "not split yet"
             found.append((name, f"the same, {where}", "", str(drawn), ""))
+    for name in trace.tables:
+        table = trace.table(name)
+        first = f"tables/{name}, {len(table)} rows"
+        for column, var in table.columns.items():
+            shape = f" {var.shape}" if var.shape else ""
+            found.append((first, f"{column}{shape}", dtype_name(np.dtype(var.dtype)), "", ""))
+            first = ""
     return found
 
 

@@ -20,11 +20,12 @@ import numpy as np
 
 from . import creation, ending
 from .checks import check_attrs, dtype_name
-from .claim import BEAT_EVERY
+from .claim import BEAT_EVERY, require_free
 from .coordinates import Dimensions
 from .documents import compose_encoding, encode_document
 from .errors import (
     ChainBusyError,
+    DamagedTraceError,
     DrawError,
     InvalidInputError,
     SchemaError,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from numpy.typing import DTypeLike
+
+    from .check import Damage
 
 Columns = Mapping[str, "Var | DTypeLike"]
 
@@ -95,8 +98,11 @@ def names(location: Location) -> tuple[str, ...]:
     for name in location.children(TABLES):
         inside = location.below(f"{TABLES}/{name}")
         if inside.exists(f"{STATE}/zarr.json"):
-            layout = LayoutFile(inside).current()
-            found.append((layout.created_at, name))
+            try:
+                made = LayoutFile(inside).current().created_at
+            except DamagedTraceError:
+                made = ""
+            found.append((made, name))
     return tuple(name for _, name in sorted(found))
 
 
@@ -167,6 +173,11 @@ class Table:
     def append(self, row: Mapping[str, Any] | None = None, /, **values: Any) -> None:
         """Append one row: a value for every column, in a mapping or by keyword.
 
+        Parameters
+        ----------
+        row, **values : mapping of str to value
+            Numbers, text, arrays of their column's shape: what `ChainWriter.record` takes.
+
         Raises
         ------
         DrawError
@@ -183,6 +194,11 @@ class Table:
 
     def append_rows(self, columns: Mapping[str, Any]) -> None:
         """Append several rows: for every column an array with a value for each of them.
+
+        Parameters
+        ----------
+        columns : mapping of str to array
+            Of shape (rows, *shape), as long for one column as for another.
 
         Raises
         ------
@@ -316,6 +332,11 @@ class Table:
     def require(self, columns: Columns) -> None:
         """Make the table if there is none, or refuse columns that are not those it has.
 
+        Parameters
+        ----------
+        columns : mapping of str to Var or dtype
+            As in `Trace.table`.
+
         Raises
         ------
         SchemaError
@@ -362,6 +383,33 @@ class Table:
                 raise ChainBusyError(f"{self.path} is being made by another process; try again")
             time.sleep(0.01)
 
+    # Mending ------------------------------------------------------------------------------
+
+    def check(self) -> list[Damage]:
+        """Read all rows, and say what is damaged or missing, as `Trace.check` does."""
+        from .check import Damage, check
+
+        try:
+            layout = self._layout_file.current()
+        except DamagedTraceError as error:
+            return [Damage(f"{STATE}/zarr.json", str(error).partition(": ")[2])]
+        return list(check(self._location, layout))
+
+    def repair(self) -> list[str]:
+        """Mend what `check` finds, as `Trace.repair` does.
+
+        Raises
+        ------
+        ChainBusyError
+            Another process appends to it.
+        """
+        from .repair import repair
+
+        self.close()
+        with self._alone():
+            require_free(self._location, self._layout_file.current(), 0, force=False)
+            return list(repair(self._location, self._layout_file))
+
     # Reading ------------------------------------------------------------------------------
 
     def __getitem__(self, column: str) -> np.ndarray[Any, Any]:
@@ -370,6 +418,18 @@ class Table:
 
     def read(self, column: str, rows: slice = slice(None)) -> np.ndarray[Any, Any]:
         """Some values of a column, reading no more chunks than they lie in.
+
+        Parameters
+        ----------
+        column : str
+            One of `columns`.
+        rows : slice, optional
+            Which rows; all by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (rows, *shape).
 
         Raises
         ------

@@ -461,7 +461,11 @@ class Trace:
         """
         from .check import check
 
-        return list(check(self._location, self._layout))
+        found = list(check(self._location, self._layout))
+        for name in self.tables:
+            damages = self.table(name).check()
+            found += [replace(one, path=f"{TABLES}/{name}/{one.path}") for one in damages]
+        return found
 
     def repair(self) -> list[str]:
         """Mend what `check` finds: keep all that can be kept, and say exactly what was lost.
@@ -487,7 +491,10 @@ class Trace:
         with self._alone():
             for block in range(self._layout.blocks):
                 require_free(self._location, self._layout, block, force=False)
-            return list(repair(self._location, self._layout_file))
+            done = list(repair(self._location, self._layout_file))
+        for name in self.tables:
+            done += [f"{TABLES}/{name}/{line}" for line in self.table(name).repair()]
+        return done
 
     def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
         """Add a group that is given whole, at any time: predictions, log likelihoods, data.
