@@ -23,6 +23,7 @@ import reading
 import recording
 import scale
 import storing
+import tables
 from rich.console import Console
 from rich.table import Table
 from timing import Row, Run
@@ -32,6 +33,7 @@ PARTS = {
     "storing": storing,
     "reading": reading,
     "scale": scale,
+    "tables": tables,
     "adapters": adapters,
 }
 
