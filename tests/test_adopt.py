@@ -16,6 +16,7 @@ import xarray as xr
 
 import zarrtrace as zt
 from zarrtrace.adopt import from_datatree
+from zarrtrace.cli import main
 from zarrtrace.errors import InvalidInputError, SchemaError, TraceExistsError, TraceNotFoundError
 from zarrtrace.results import read_result
 
@@ -198,6 +199,115 @@ def test_what_arviz_makes_of_emcee_is_adopted(tmp_path: Path) -> None:
     assert np.array_equal(trace.get("var_1"), sampler.get_chain()[:, :, 1].T)
 
 
+# CmdStan --------------------------------------------------------------------------------------
+
+CMDSTAN = Path(__file__).parent / "data" / "cmdstan"
+CSV = [CMDSTAN / "chain-1.csv", CMDSTAN / "chain-2.csv"]
+# ArviZ's name of each stat in the files, and its dtype.
+STAN_STATS = {
+    "lp__": ("lp", "float64"), "accept_stat__": ("acceptance_rate", "float64"),
+    "stepsize__": ("step_size", "float64"), "treedepth__": ("tree_depth", "int64"),
+    "n_leapfrog__": ("n_steps", "int64"), "divergent__": ("diverging", "bool"),
+    "energy__": ("energy", "float64"),
+}  # fmt: skip
+
+
+def columns_of(files: list[Path]) -> dict[str, np.ndarray[Any, Any]]:
+    """What the files say, by column: (chains, warmup and draws)."""
+    lines = [
+        [line.split(",") for line in file.read_text().splitlines() if line[:1] not in ("", "#")]
+        for file in files
+    ]
+    numbers = np.array([chain[1:] for chain in lines], dtype=float)
+    return {name: numbers[:, :, column] for column, name in enumerate(lines[0][0])}
+
+
+def check_adopted_from_csv(trace: zt.Trace) -> None:
+    said = columns_of(CSV)
+    assert (trace.chains, trace.tune, trace.draws) == (2, 30, 40)
+    assert list(trace.posterior) == ["k", "m", "delta", "sigma_obs", "beta", "trend"]
+    assert set(trace.sample_stats) == {name for name, _ in STAN_STATS.values()}
+    for prefix, draws in {"warmup_": slice(30), "": slice(30, None)}.items():
+        posterior, stats = trace[f"{prefix}posterior"], trace[f"{prefix}sample_stats"]
+        assert np.array_equal(posterior.sigma_obs, said["sigma_obs"][:, draws])
+        trend = np.stack([said[f"trend.{i}"][:, draws] for i in range(1, 5)], axis=-1)
+        assert posterior.trend.dims == ("chain", "draw", "trend_dim_0")
+        assert np.array_equal(posterior.trend, trend)
+        for column, (name, dtype) in STAN_STATS.items():
+            assert np.array_equal(stats[name], said[column][:, draws]), name
+            assert stats[name].dtype == dtype, name
+        assert posterior.attrs["inference_library"] == "CmdStan"
+        assert posterior.attrs["inference_library_version"] == "2.37.0"
+        assert posterior.attrs["sampling_time"] == 0.01
+        settings = json.loads(posterior.attrs["sampler_settings"])
+        assert (settings["num_warmup"], settings["max_depth"], settings["seed"]) == (30, 10, 12)
+    # These draws diverge in warmup only.
+    assert trace.warmup_sample_stats.diverging.any()
+    assert trace.to_datatree().attrs["name"] == "prophet"
+
+
+@pytest.mark.parametrize("path", [CSV, CMDSTAN, str(CMDSTAN / "chain-*.csv")],
+                         ids=["files", "directory", "pattern"])  # fmt: skip
+def test_csv_of_cmdstan_is_adopted_by_its_path(path: Any, tmp_path: Path) -> None:
+    pytest.importorskip("cmdstanpy")
+    from_datatree(path, tmp_path / "run.zarr")
+    check_adopted_from_csv(zt.open(tmp_path / "run.zarr"))
+
+
+def test_csv_of_cmdstan_is_adopted_from_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("cmdstanpy")
+    assert main(["adopt", *map(str, CSV), str(tmp_path / "run.zarr")]) == 0
+    assert "2 chains × (30 warmup + 40 draws)" in capsys.readouterr().out
+    check_adopted_from_csv(zt.open(tmp_path / "run.zarr"))
+
+
+def readers_of_arviz() -> list[str]:
+    return ["from_cmdstanpy", "from_cmdstan"] if OLD_ARVIZ else ["from_cmdstanpy"]
+
+
+@pytest.mark.parametrize("reader", readers_of_arviz())
+def test_what_arviz_makes_of_cmdstan_is_adopted(reader: str) -> None:
+    cmdstanpy = pytest.importorskip("cmdstanpy")
+    files = [str(file) for file in CSV]
+    fit = cmdstanpy.from_csv(files) if reader == "from_cmdstanpy" else files
+    result = getattr(az, reader)(fit, save_warmup=True)
+    trace = from_datatree(result, None)
+    said = columns_of(CSV)
+    assert (trace.tune, trace.draws) == (30, 40)
+    # ArviZ 1.3 leaves the stats of warmup and draws in one group; they are parted here.
+    for column, (name, dtype) in STAN_STATS.items():
+        assert np.array_equal(trace.get(name), said[column][:, 30:]), name
+        assert np.array_equal(trace.get(name, group="warmup_sample_stats"), said[column][:, :30])
+        assert trace.sample_stats[name].dtype == dtype
+    assert np.array_equal(trace.get("k"), said["k"][:, 30:])
+    assert np.array_equal(trace.get("k", group="warmup_posterior"), said["k"][:, :30])
+
+
+def test_csv_without_its_warmup_has_none() -> None:
+    pytest.importorskip("cmdstanpy")
+    file = CMDSTAN / "draws-only" / "output.csv"
+    trace = from_datatree(file, None)
+    assert (trace.chains, trace.tune, trace.draws) == (1, 0, 20)
+    assert np.array_equal(trace.get("lp"), columns_of([file])["lp__"])
+
+
+def test_csv_that_cannot_be_adopted_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("cmdstanpy")
+    (tmp_path / "cut.csv").write_text(CSV[0].read_text()[:15000])
+    with pytest.raises(InvalidInputError, match=r"cut\.csv: cmdstanpy reads whole CSV files"):
+        from_datatree(tmp_path / "cut.csv", tmp_path / "run.zarr")
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidInputError, match=r"table\.csv is no CSV file of CmdStan"):
+        from_datatree([CSV[0], tmp_path / "table.csv"], tmp_path / "run.zarr")
+    with pytest.raises(InvalidInputError, match="nor is there CSV of CmdStan"):
+        from_datatree(tmp_path / "table.csv", tmp_path / "run.zarr")
+    with pytest.raises(TraceNotFoundError, match="there is nothing at"):
+        from_datatree([CSV[0], tmp_path / "nothing.csv"], tmp_path / "run.zarr")
+    assert not (tmp_path / "run.zarr").exists()
+
+
 # What results lack ----------------------------------------------------------------------------
 
 
@@ -262,13 +372,56 @@ def test_labels_of_every_kind_are_there() -> None:
         {"theta": sampled(np.ones((2, 3, 4)), "region")},
         xr.Coordinates.from_pandas_multiindex(regions, "region"),
     )
-    theta = theta.assign_coords(area=("region", [1.5, 2.5, 3.5, 4.5]))
     trace = from_datatree(xr.DataTree.from_dict({"posterior": theta}))
     found = trace.posterior
     assert found.region.values.tolist() == ["north, 1", "north, 2", "south, 1", "south, 2"]
     assert found.side.dims == ("region",)
     assert found.number.values.tolist() == [1, 2, 1, 2]
-    assert trace.constant_posterior.area.values.tolist() == [1.5, 2.5, 3.5, 4.5]
+
+
+def test_coordinates_beside_the_labels_stay_coordinates(tmp_path: Path) -> None:
+    square_miles = {"unit": "square mile", "seen": None}
+    theta = xr.Dataset(
+        {"theta": sampled(POSTERIOR["theta"], "school"), "z": sampled(POSTERIOR["theta"], "unit")},
+        {
+            **COORDS,
+            "area": ("school", [1.5, 2.5, 3.5], square_miles),
+            "state": ("school", np.array(["MA", "MA", "VT"])),
+            "weight": ("unit", [1, 2, 3]),  # along a dimension without labels
+            "seed": ("chain", [5, 6, 7]),
+            "distance": (("school", "unit"), np.eye(3)),
+            "when": sampled(STATS["lp"]),
+        },
+    )
+    y = xr.Dataset({"y": ("school", [28.0, 8.0, -3.0])}, {"area": ("school", [1.5, 2.5, 3.5])})
+    result = xr.DataTree.from_dict({"posterior": theta, "observed_data": y})
+    from_datatree(result, tmp_path / "run.zarr")
+    for found in (
+        zt.open(tmp_path / "run.zarr").to_datatree(),
+        xr.open_datatree(tmp_path / "run.zarr", engine="zarr"),
+    ):
+        posterior = found["posterior"]
+        assert set(posterior.coords) == {"chain", "draw", "school", "area", "state", "unit",
+                                         "weight"}  # fmt: skip
+        assert posterior.area.values.tolist() == [1.5, 2.5, 3.5]
+        assert posterior.area.attrs == {"unit": "square mile"}
+        assert posterior.state.values.tolist() == ["MA", "MA", "VT"]
+        assert (posterior.weight.dims, posterior.weight.values.tolist()) == (("unit",), [1, 2, 3])
+        assert found["observed_data"].area.values.tolist() == [1.5, 2.5, 3.5]
+        # What a trace has no coordinates for is kept as variables.
+        assert np.array_equal(posterior.when, STATS["lp"])
+        assert found["constant_posterior"].seed.values.tolist() == [5, 6, 7]
+        assert np.array_equal(found["constant_posterior"].distance, np.eye(3))
+
+
+def test_a_coordinate_with_the_name_of_a_variable_is_kept_apart() -> None:
+    theta = xr.Dataset(
+        {"theta": sampled(POSTERIOR["theta"], "school")}, {"area": ("school", [1.5, 2.5, 3.5])}
+    )
+    area = xr.Dataset({"area": ("school", [7.0, 8.0, 9.0])})
+    trace = from_datatree(xr.DataTree.from_dict({"posterior": theta, "constant_data": area}))
+    assert trace.constant_posterior.area.values.tolist() == [1.5, 2.5, 3.5]
+    assert trace.constant_data.area.values.tolist() == [7.0, 8.0, 9.0]
 
 
 @pytest.mark.parametrize("labels", [{"school": ["new", "old"]}, {}], ids=["labels", "no labels"])
@@ -297,7 +450,7 @@ def test_attributes_are_made_fit_for_netcdf(tmp_path: Path) -> None:
     attrs = trace.posterior.attrs
     assert json.loads(attrs["settings"]) == {"tune": 5}
     assert (attrs["seed"], attrs["flag"], attrs["weights"]) == (4, "true", [0.5, 1.0])
-    assert (attrs["original_sampling_time"], attrs["inference_library"]) == (12.5, "mine")
+    assert (attrs["sampling_time"], attrs["inference_library"]) == (12.5, "mine")
     assert attrs["created_at"] != "then"
     assert "nothing" not in attrs
     assert trace.posterior.mu.attrs == trace.observed_data.y.attrs == {"unit": "m"}
@@ -319,13 +472,24 @@ def test_objects_that_are_text_become_text() -> None:
     assert trace.observed_data.site.values.tolist() == ["a", "b"]
 
 
-def test_the_stats_of_stan_get_the_names_arviz_knows() -> None:
-    stan = {"lp__": "lp", "accept_stat__": "acceptance_rate", "stepsize__": "step_size",
-            "treedepth__": "tree_depth", "n_leapfrog__": "n_steps", "divergent__": "diverging",
-            "energy__": "energy"}  # fmt: skip
-    stats = {name: sampled(RNG.normal(size=(2, 3))) for name in stan}
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"lp__": "lp", "accept_stat__": "acceptance_rate", "stepsize__": "step_size",
+         "treedepth__": "tree_depth", "n_leapfrog__": "n_steps", "divergent__": "diverging",
+         "energy__": "energy"},
+        {"model_logp": "lp", "mean_tree_accept": "acceptance_rate", "depth": "tree_depth",
+         "tree_size": "n_steps", "step_size_bar": "step_size_bar"},
+        # What has ArviZ's name keeps it, and so does what would take it.
+        {"n_steps": "n_steps", "tree_size": "tree_size", "logp": "lp", "model_logp": "model_logp"},
+    ],
+    ids=["Stan", "PyMC", "taken"],
+)  # fmt: skip
+def test_stats_get_the_names_arviz_knows(names: dict[str, str]) -> None:
+    stats = {name: sampled(RNG.normal(size=(2, 3))) for name in names}
     trace = from_datatree(tree(posterior={"mu": sampled(np.ones((2, 3)))}, sample_stats=stats))
-    for name, known in stan.items():
+    assert list(trace.sample_stats) == list(names.values())
+    for name, known in names.items():
         assert np.array_equal(trace.get(known), stats[name][1])
 
 

@@ -36,6 +36,7 @@ BERLIN = pd.DatetimeIndex(["2020-01-01", "2020-01-02", "2020-01-03"], tz="Europe
         ),
         ([NOON] * 3, np.array([NOON] * 3, dtype="M8[us]")),
         ([NOON.date()] * 3, np.array([NOON.date()] * 3, dtype="M8[us]")),
+        ([datetime.timedelta(hours=1)] * 3, np.array([3_600_000_000] * 3, dtype="m8[us]")),
         (np.array([1, 2, 3], dtype="m8[ms]"), np.array([1, 2, 3], dtype="m8[ms]")),
         (pd.Index([3, 1, 2]), np.array([3, 1, 2])),
         (pd.RangeIndex(2, 8, 2), np.array([2, 4, 6])),

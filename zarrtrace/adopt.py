@@ -7,7 +7,6 @@ lengths; groups that a sampler does not record draw by draw are added whole.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InvalidInputError, SchemaError
-from .results import Datasets, datasets, mended, plain, read_result, tidy
+from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
 from .schema import Var
 from .trace import Trace, create
 
@@ -33,9 +32,11 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
 
     Parameters
     ----------
-    tree : xarray.DataTree, arviz.InferenceData, xarray.Dataset, str or path
+    tree : xarray.DataTree, arviz.InferenceData, xarray.Dataset, str, path or list of paths
         The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
-        nutpie, or anything xarray opens) or an HDF5 file of emcee. What is lazy is read in pieces.
+        nutpie, or anything xarray opens), an HDF5 file of emcee, or CSV files of CmdStan: a list
+        of them, their directory, a pattern such as `run-*.csv`, or one. What is lazy is read in
+        pieces; CSV files are read at once.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`.
     **trace_options
@@ -47,11 +48,13 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     Trace
         Finished. Values, dtypes, dimensions and labels are those of the result. Mended are: chains
         and draws that are not numbered, or come in another order of dimensions; the names of
-        stats, which become ArviZ's; attributes that netCDF cannot hold; object arrays of text;
+        stats, which become ArviZ's; stats that have warmup and draws in one group, as ArviZ 1.3
+        makes them of CmdStan's; attributes that netCDF cannot hold; object arrays of text;
         chains whose last draws are NaN in every float of the posterior, because the sampler never
         got there: they end where they ended, and chains without any draw are left out, as the
-        attribute `adopted_chains` says. What a group has that does not depend on the draw is in a
-        group `constant_...` of its own; arrays of size 0 are left out.
+        attribute `adopted_chains` says. What a group has that does not depend on the draw, and is
+        no coordinate along one dimension, is in a group `constant_...` of its own; arrays of size
+        0 are left out.
 
     Raises
     ------
@@ -65,11 +68,11 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     The trace is finished last. One that an error or a kill left unfinished is made anew with
     `overwrite=True`; the result is never changed.
     """
-    if isinstance(tree, str | os.PathLike):
+    if is_path(tree):
         with closing(read_result(tree)) as opened:
             return from_datatree(opened, store, **trace_options)
     groups = {name: tidy(name, data) for name, data in datasets(tree).items()}
-    groups = _set_constants_apart(groups)
+    groups = _set_constants_apart(_set_warmup_apart(groups))
     if "posterior" not in groups or None in _sizes(groups["posterior"]):
         raise InvalidInputError(
             f"a result has a group 'posterior' with the dimensions chain and draw; this one has "
@@ -111,13 +114,33 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
 # What is there ----------------------------------------------------------------------------------
 
 
+def _set_warmup_apart(groups: Datasets) -> Datasets:
+    """The groups; stats that go on from the draws of warmup to the others become two."""
+    tune, both = _draws(groups, "warmup_posterior"), _draws(groups, "sample_stats")
+    if not tune or "warmup_sample_stats" in groups or both != tune + _draws(groups, "posterior"):
+        return groups
+    stats = groups["sample_stats"]
+    return {
+        **groups,
+        "sample_stats": stats.isel(draw=slice(tune, None)),
+        "warmup_sample_stats": stats.isel(draw=slice(tune)),
+    }
+
+
 def _set_constants_apart(groups: Datasets) -> Datasets:
     """The groups, those with draws without what does not depend on the draw, and that beside."""
+    variables = {name for data in groups.values() for name in data.data_vars}
     found: Datasets = {}
     for name, data in groups.items():
+        # A trace has coordinates along one dimension, whose names no variable has.
+        others = [
+            key
+            for key, coord in data.coords.items()
+            if key not in data.xindexes
+            and (coord.ndim != 1 or coord.dims[0] in ("chain", "draw") or key in variables)
+        ]
+        data = data.reset_coords(others)
         if _draws(groups, name):
-            # Labels beside those of a dimension, a sampled group of a trace cannot carry.
-            data = data.reset_coords([key for key in data.coords if key not in data.xindexes])
             constant = [key for key, array in data.data_vars.items() if not _is_sampled(array)]
             if constant:
                 found[f"constant_{name}"] = data[constant].drop_vars("draw", errors="ignore")
@@ -219,12 +242,21 @@ def _definition(data: xr.Dataset) -> dict[str, Var]:
 
 
 def _labels(groups: Iterable[xr.Dataset]) -> dict[str, Any]:
-    """The labels of all dimensions but chain and draw."""
+    """The coordinates of all dimensions but chain and draw."""
+    import xarray as xr
+
     found: dict[str, Any] = {}
     for data in groups:
         for name, coord in data.coords.items():
-            if name in coord.dims and name not in ("chain", "draw"):
-                found[str(name)] = coord.to_index()
+            index = getattr(data.xindexes.get(name), "index", None)
+            if hasattr(index, "levels"):
+                if name in coord.dims:  # the levels come with it
+                    found[str(name)] = index
+            elif not {"chain", "draw"} & set(coord.dims):
+                attrs, values = mended(coord.attrs), coord.values
+                values = np.char.decode(values) if values.dtype.kind == "S" else values
+                found[str(name)] = xr.DataArray(values, dims=coord.dims, attrs=attrs)
+                found.setdefault(str(coord.dims[0]), np.arange(coord.size))
     return found
 
 
@@ -300,8 +332,6 @@ def _attributes(tree: Any, groups: Datasets, chains: np.ndarray[Any, Any]) -> di
         for key, value in mended(given).items()
         if key not in _NOT_OURS and not key.startswith("creation_library") and key != "name"
     }
-    if "sampling_time" in attrs:
-        attrs["original_sampling_time"] = attrs.pop("sampling_time")
     if attrs.get("sampler") == "nuts-rs":
         attrs.setdefault("inference_library", "nutpie")
     labels = posterior.chain.values if "chain" in posterior.coords else None

@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
     adopt = commands.add_parser("adopt", help="make a trace of what another library sampled")
     adopt.add_argument(
-        "path", metavar="PATH", help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee"
+        "path",
+        metavar="PATH",
+        nargs="+",
+        help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee, CSV of CmdStan: the files "
+        "of all chains or their directory",
     )
     adopt.add_argument("out", metavar="OUT", help="where the trace goes")
     options = parser.parse_args(arguments)
@@ -54,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "repair":
             show_repair(options.path)
         elif options.command == "adopt":
-            show_info(from_datatree(options.path, options.out))
+            paths = options.path
+            show_info(from_datatree(paths[0] if len(paths) == 1 else paths, options.out))
         else:
             show_info(open(options.path))
     except TraceError as error:

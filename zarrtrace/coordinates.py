@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,6 +201,8 @@ def _label_values(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, An
             values = plain
         elif all(isinstance(v, date) and getattr(v, "tzinfo", None) is None for v in values):
             values = np.array(values, dtype="datetime64[us]")
+        elif all(isinstance(v, timedelta) for v in values):
+            values = np.array(values, dtype="timedelta64[us]")
         else:
             values = np.array([_text(value) for value in values], dtype=STRING)
     return values.astype(as_dtype(values.dtype, f"coordinate {name!r}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cmdstan import read_stan_files, stan_files
 from .errors import InvalidInputError, SchemaError, TraceNotFoundError
-from .stat_names import rename_stats
+from .stat_names import arviz_names
 from .trace import open as open_trace
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 Datasets = dict[str, "xr.Dataset"]
 
 
-def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
-    """Open a result that is on disk, lazily: netCDF, Zarr, or an HDF5 file of emcee.
+def is_path(result: Any) -> bool:
+    """Whether this is a path, or a sequence of paths."""
+    items = result if isinstance(result, list | tuple) and result else [result]
+    return all(isinstance(item, str | os.PathLike) for item in items)
+
+
+def read_result(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> xr.DataTree:
+    """Open a result that is on disk: lazily netCDF, Zarr, or an HDF5 file of emcee; CSV of CmdStan.
 
     Raises
     ------
@@ -35,6 +42,10 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     import xarray as xr
 
+    files = stan_files(path)
+    if files:
+        return read_stan_files(files)
+    assert isinstance(path, str | os.PathLike), "several are files of CmdStan, or refused"
     file = Path(path)
     if not file.exists():
         raise TraceNotFoundError(f"there is nothing at {file}")
@@ -52,7 +63,8 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
         tree = xr.open_datatree(file, engine="h5netcdf", phony_dims="access", chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
-            f"{file} is no netCDF file, Zarr hierarchy or HDF5 file that xarray can open: {error}"
+            f"{file} is no netCDF file, Zarr hierarchy or HDF5 file that xarray can open, nor is "
+            f"there CSV of CmdStan: {error}"
         ) from error
     ensembles = [name for name, node in tree.children.items() if "nwalkers" in node.attrs]
     if not ensembles:
@@ -119,18 +131,14 @@ def datasets(tree: Any) -> Datasets:
     return {name: data for name, data in groups.items() if not name.startswith("_")}
 
 
-# Its name for ArviZ, lp, has the other sign.
-_OTHER_SIGN = ("potential_energy",)
-
-
 def tidy(name: str, data: xr.Dataset) -> xr.Dataset:
     """A group with chain and draw first, without empty arrays, its stats under ArviZ's names."""
     if "draw" in data.dims and "chain" not in data.dims:
         data = data.map(lambda array: array.expand_dims("chain") if "draw" in array.dims else array)
     data = data.drop_vars([key for key, array in data.variables.items() if 0 in array.shape])
     if "sample_stats" in name:
-        new = rename_stats({str(key): str(key) for key in data.data_vars if key not in _OTHER_SIGN})
-        data = data.rename({old: key for key, old in new.items() if old != key})
+        new = arviz_names([str(key) for key in data.data_vars])
+        data = data.rename({old: key for old, key in new.items() if old != key})
     return data.transpose("chain", "draw", ..., missing_dims="ignore")
 
 

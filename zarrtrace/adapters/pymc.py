@@ -90,7 +90,6 @@ class ZarrTrace(TraceBase):
         self._options = options
         self._trace: zt.Trace | None = None
         self._sampling_time = 0.0
-        self._split: set[str] = set()
         self._global_warnings: list[Any] = []
 
     # What PyMC calls ------------------------------------------------------------------------
@@ -203,11 +202,9 @@ class ZarrTrace(TraceBase):
         IncompleteTraceError
             A chain is still tuning.
         """
-        already = self.trace.finished or group_name in self._split
-        if error_if_already_split and already:
+        if error_if_already_split and group_name in self.trace.split_groups:
             raise RuntimeError(f"Warmup data for {group_name} has already been split")
         self.trace.split_warmup(groups=group_name)
-        self._split.add(group_name)
 
     @property
     def tuning_steps(self) -> int:

@@ -15,13 +15,8 @@ from pymc.stats.convergence import SamplerWarning, WarningType
 from pymc.step_methods.compound import flatten_steps
 
 import zarrtrace as zt
+from zarrtrace.stat_names import arviz_names
 
-_ARVIZ_NAMES = {
-    "model_logp": "lp",
-    "mean_tree_accept": "acceptance_rate",
-    "depth": "tree_depth",
-    "tree_size": "n_steps",
-}
 # `warmup_sample_stats` says which draws are warmup.
 _LEFT_OUT = ("tune", "in_warmup")
 _NO_WARNING = {"warning_kind": 0, "warning_level": 0, "warning_step": -1}
@@ -52,13 +47,15 @@ class Statistics:
                 elif name not in _LEFT_OUT:
                     kind, size = _stored_as(np.dtype(dtype), shape)
                     found.setdefault(name, []).append((place, kind, size))
+        names = arviz_names(found)
         for name, sources in found.items():
-            self._add(name, sources)
+            self._add(name, names[name], sources)
         if self._warns:
             self.columns |= _warning_columns(len(self._warns))
 
-    def _add(self, name: str, sources: list[tuple[int, np.dtype[Any], tuple[int, ...]]]) -> None:
-        column = _ARVIZ_NAMES.get(name, name)
+    def _add(
+        self, name: str, column: str, sources: list[tuple[int, np.dtype[Any], tuple[int, ...]]]
+    ) -> None:
         places = [place for place, _, _ in sources]
         kinds = [kind for _, kind, _ in sources]
         text = any(kind.kind == "T" for kind in kinds)
