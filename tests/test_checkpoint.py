@@ -31,11 +31,13 @@ numbers = st.one_of(
     st.text(),
     st.binary(),
 )
+by_rows = npst.arrays(
+    st.sampled_from(["f8", "f4", "f2", "i8", "u1", "?", "c16", ">f8", "M8[ns]", "U3"]),
+    npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
 arrays = st.one_of(
-    npst.arrays(
-        st.sampled_from(["f8", "f4", "f2", "i8", "u1", "?", "c16", ">f8", "M8[ns]", "U3"]),
-        npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
-    ),
+    by_rows,
+    by_rows.map(np.asfortranarray),
     st.builds(np.float64, st.floats()),
     st.builds(np.int32, st.integers(-(2**31), 2**31 - 1)),
 )
@@ -61,6 +63,7 @@ def identical(one: Any, other: Any) -> bool:
             one.dtype.newbyteorder("=") == other.dtype.newbyteorder("=")
             and one.shape == other.shape
             and one.astype(little).tobytes() == other.astype(little).tobytes()
+            and one.flags.fnc == other.flags.fnc
         )
     if isinstance(one, dict):
         return list(one) == list(other) and all(identical(one[key], other[key]) for key in one)
@@ -76,6 +79,21 @@ def identical(one: Any, other: Any) -> bool:
 @given(states)
 def test_any_state_comes_back_bit_for_bit(state: Any) -> None:
     assert identical(decode_state(json.loads(encode_state(state))), state)
+
+
+def test_arrays_lie_in_memory_as_they_did() -> None:
+    rows, columns = (
+        np.arange(24.0).reshape(2, 3, 4),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    )
+    found = decode_state(json.loads(encode_state([rows, columns, columns.astype(">f4")])))
+    assert [array.strides for array in found] == [rows.strides, (8, 16), (4, 8)]
+    assert all(array.flags.writeable for array in found)
+    assert np.array_equal(found[1], columns)
+    # As states were written before there was an order, and as they are read where there is none.
+    text = encode_state(columns)
+    assert encode_state(rows[0]).count("order") == 0
+    assert np.array_equal(decode_state(json.loads(text.replace("order", "other"))), columns)
 
 
 def test_the_state_of_every_bit_generator_comes_back() -> None:
@@ -496,3 +514,28 @@ def test_extending_asks_for_a_whole_number(memory: Place) -> None:
     for wrong in (0, -1, 1.5, True, "9"):
         with pytest.raises(zt.errors.InvalidInputError, match="whole number"):
             trace.extend(wrong)  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_is_refused_in_the_same_words_wherever_it_is_asked_for(
+    directory: Place,
+) -> None:
+    trace = directory.create(**definition())
+    with trace.writer(0) as writer:
+        writer.record(*draw(0))
+        writer.checkpoint(LARGE)
+        writer.record(*draw(1))
+    file = Path(directory.path) / "_sampling_state" / "state" / "c.0"
+    file.write_bytes(file.read_bytes()[:-9] + b"x" * 9)
+    said = []
+    with trace.writer(0) as writer:
+        for ask in (writer.resume, lambda: trace.last_checkpoint(0)):
+            with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair") as caught:
+                ask()
+            said.append(str(caught.value))
+            assert caught.value.chain == 0
+    assert said[0] == said[1]
+    assert "its checkpoint cannot be read" in said[0]
+    assert any("checkpoint" in line for line in trace.repair())
+    assert trace.last_checkpoint(0) == (0, None)
+    with trace.writer(0) as writer:
+        assert writer.resume() == (2, None)

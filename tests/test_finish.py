@@ -222,3 +222,44 @@ def test_a_reader_that_knows_zarr_alone(directory: Place, encoded: Encoded) -> N
     assert "_sampling_state" not in root
     every = zarr.open_group(str(directory.path), mode="r", use_consolidated=False)
     assert np.asarray(every["_sampling_state/draw_idx"]).tolist() == [11, 11]
+
+
+# What was given, what was split ---------------------------------------------------------------
+
+
+def test_a_sampling_time_that_was_given_is_kept(fast_place: Place) -> None:
+    trace = fast_place.create(
+        chains=1, draws=2, posterior={"mu": 0.0}, attrs={"sampling_time": 12.5}
+    )
+    with trace.writer(0) as writer:
+        writer.record_block({"mu": [1.0, 2.0]})
+    assert trace.posterior.attrs["sampling_time"] == 12.5
+    trace.finish()
+    assert fast_place.open().posterior.attrs["sampling_time"] == 12.5
+    plain = zarr.open_group(fast_place.store, mode="r")
+    assert plain["posterior"].attrs["sampling_time"] == 12.5
+
+
+def test_a_trace_says_which_groups_are_split(fast_place: Place) -> None:
+    trace = fast_place.create(
+        chains=1, tune=2, draws=2, posterior={"mu": 0.0}, sample_stats={"lp": 0.0}
+    )
+    with trace.writer(0) as writer:
+        writer.record_block({"mu": np.arange(4.0)}, {"lp": np.arange(4.0)})
+    assert trace.split_groups == ()
+    # Views have the warmup apart from the beginning; a plain reader finds it after the split.
+    assert "warmup_posterior" in trace.groups
+    trace.split_warmup(groups="posterior")
+    assert trace.split_groups == fast_place.open().split_groups == ("posterior",)
+    trace.finish()
+    assert trace.split_groups == ("posterior", "sample_stats")
+    plain = zarr.open_group(fast_place.store, mode="r")
+    assert {f"warmup_{name}" for name in trace.split_groups} <= set(plain.group_keys())
+
+
+def test_without_warmup_there_is_nothing_to_split(memory: Place) -> None:
+    trace = memory.create(chains=1, draws=2, posterior={"mu": 0.0})
+    with trace.writer(0) as writer:
+        writer.record_block({"mu": [1.0, 2.0]})
+    trace.finish()
+    assert trace.split_groups == ()

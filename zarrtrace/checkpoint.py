@@ -2,7 +2,8 @@
 
 Finite floats, strings, bools, None, lists and dictionaries with string keys are themselves in JSON.
 Everything else is an object with the key `!` that names its kind; arrays and scalars of NumPy are
-their bytes in base64 with their dtype.
+their bytes in base64 with their dtype. Arrays that lay in memory by columns do so again: products
+of them could differ in the last bit otherwise.
 """
 
 from __future__ import annotations
@@ -166,11 +167,13 @@ def _encode_array(value: Any, where: str) -> Any:
             f"convert it to numbers, or store its fields one by one"
         )
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    # The bytes are by rows whatever the order.
     return {
         _KIND: "scalar" if isinstance(value, np.generic) else "array",
         "dtype": little.dtype.str,
         "shape": array.shape,
         "data": _base64(little.tobytes()),
+        **({"order": "F"} if array.flags.fnc else {}),
     }
 
 
@@ -218,7 +221,9 @@ def _decode_array(kind: str, value: dict[str, Any]) -> Any:
     if dtype.kind not in _KINDS or dtype.hasobject:
         raise ValueError(f"no dtype of a state: {dtype}")
     data = base64.b64decode(value["data"], validate=True)
-    array = np.frombuffer(data, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    order: Any = "F" if value.get("order") == "F" else "C"
+    array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    array = array.astype(dtype.newbyteorder("="), order=order)
     return array[()] if kind == "scalar" else array
 
 

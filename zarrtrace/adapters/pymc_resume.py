@@ -84,8 +84,12 @@ def resume(
 
     Notes
     -----
-    Bit for bit on the same machine with the same versions of PyMC and NumPy. Not compared are the
-    values of constants other than numbers, and data that is no `pm.Data` and not observed.
+    Bit for bit on the same machine with the same versions of PyMC and NumPy. From PyMC 6 on also
+    only if both processes compiled the model or both loaded it from PyTensor's cache: Numba rounds
+    the last digit differently then, with the trace in memory as well; the first run of a model on
+    a machine compiles, later ones load, and PYTENSOR_FLAGS=numba__cache=False always compiles. Not
+    compared are the values of constants other than numbers, and data that is no `pm.Data` and not
+    observed.
     """
     model = pm.modelcontext(model)
     trace = store

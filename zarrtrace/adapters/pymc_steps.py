@@ -78,7 +78,6 @@ def _state_of(part: Any) -> dict[str, Any]:
         "kind": type(part).__name__,
         "values": {},
         "lists": {},
-        "transposed": {},
         "generators": {},
         "parts": {},
     }
@@ -90,9 +89,6 @@ def _state_of(part: Any) -> dict[str, Any]:
         elif isinstance(value, list) and _is_stackable(value):
             # Some grow with every draw: as one array they are kept a hundred times faster.
             state["lists"][name] = np.array(value)
-        elif isinstance(value, np.ndarray) and value.flags.fnc and not value.dtype.hasobject:
-            # By columns, as LAPACK makes them: by rows, products would differ in the last bit.
-            state["transposed"][name] = value.T
         elif _is_plain(value):
             state["values"][name] = value
     return state
@@ -150,8 +146,6 @@ def _restore(part: Any, state: dict[str, Any]) -> None:
         )
     for name, value in state["values"].items():
         setattr(part, name, value)
-    for name, array in state["transposed"].items():
-        setattr(part, name, array.T)
     for name, array in state["lists"].items():
         setattr(part, name, list(array))
     for name, generator in state["generators"].items():
