@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,10 @@ from emcee.backends import Backend
 from zarr.codecs import GzipCodec
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
+from zarrtrace.errors import TraceExistsError, TraceNotFoundError
 
-from .ensemble import Ensemble, create_ensemble
+from .emcee_hdf import import_hdf
+from .ensemble import Ensemble, create_ensemble, run_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +48,6 @@ __all__ = [
 ]
 
 _NOTHING_STORED = "you must run the sampler with 'store == True' before accessing the results"
-_AT_ONCE = 32 * 2**20  # bytes of an HDF5 file
 
 
 class _OpenRun:
@@ -123,7 +123,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
     ) -> None:
         self.filename = os.fspath(filename)
         self.name = name
-        self.path = os.path.join(os.path.abspath(os.path.expanduser(self.filename)), name)
+        self.path = run_path(filename, name)
         self.read_only = read_only
         self.compression = compression
         self.compression_opts = compression_opts
@@ -393,6 +393,12 @@ class HDFBackend(Backend):  # type: ignore[misc]
                 f"{self.filename} is a file, and this backend keeps its runs in a directory: give "
                 f"another name; import_hdf brings the runs of an HDF5 file there"
             )
+        with suppress(TraceNotFoundError):
+            zt.open(self.filename)
+            raise TraceExistsError(
+                f"{self.filename} is a trace itself, and this backend keeps its runs in a "
+                f"directory of traces: give another name, or the directory this trace is in"
+            )
         self.close()
         create_ensemble(
             self.path,
@@ -481,101 +487,3 @@ def list_names(filename: str | os.PathLike[str]) -> list[str]:
             continue
         names.append(entry.name)
     return names
-
-
-def import_hdf(source: str | os.PathLike[str], filename: str | os.PathLike[str]) -> list[str]:
-    """Bring the runs of an HDF5 file that emcee has written into a directory of traces.
-
-    Parameters
-    ----------
-    source : str or path
-        The HDF5 file; it is only read.
-    filename : str or path
-        The directory, as `HDFBackend` takes it.
-
-    Returns
-    -------
-    list of str
-        The names of the runs. They go on here as they would have there.
-
-    Raises
-    ------
-    InvalidInputError
-        The file has no runs of emcee.
-    TraceExistsError
-        The directory has a run of the same name.
-    """
-    import h5py
-
-    with h5py.File(source, "r") as file:
-        names = [
-            name
-            for name, group in file.items()
-            if isinstance(group, h5py.Group) and "chain" in group
-        ]
-        if not names:
-            raise InvalidInputError(
-                f"{os.fspath(source)} has no runs of emcee: no group with a dataset 'chain'"
-            )
-        for name in names:
-            _import_run(file[name], HDFBackend(filename, name).path)
-    return names
-
-
-def _import_run(group: Any, path: str) -> None:
-    chain, steps = group["chain"], int(group.attrs["iteration"])
-    walkers, dimensions = chain.shape[1:]
-    blobs = group["blobs"] if group.attrs["has_blobs"] else None
-    seen = np.zeros(walkers)
-    for _, _, moved in _pieces(chain, steps):
-        seen += moved.sum(axis=0)
-    trace = create_ensemble(
-        path,
-        walkers=walkers,
-        dimensions=dimensions,
-        steps=max(steps, 1),
-        dtype=chain.dtype,
-        blobs=None if blobs is None else blobs.dtype,
-        parameter_names=None,
-        compressors="auto",
-        # The file has their number only; which they were, the moves of the walkers say, but for
-        # the first step.
-        accepted_before=(group["accepted"][...] - seen).tolist(),
-        overwrite=False,
-    )
-    ensemble = Ensemble.of(trace)
-    with trace.writer(ensemble.walkers) as writer:
-        for piece, coords, moved in _pieces(chain, steps):
-            step = [
-                coords,
-                group["log_prob"][piece],
-                moved,
-                None if blobs is None else blobs[piece],
-            ]
-            writer.record_block(
-                *ensemble.stored_step(*(v if v is None else np.swapaxes(v, 0, 1) for v in step))
-            )
-        writer.checkpoint(_random_state_of(group.attrs))
-
-
-def _pieces(
-    chain: Any, steps: int
-) -> Iterator[tuple[slice, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Some steps at a time: which, the positions, and which walkers have moved."""
-    length = max(1, _AT_ONCE // (chain.dtype.itemsize * int(np.prod(chain.shape[1:]))))
-    before = None
-    for start in range(0, steps, length):
-        piece = slice(start, min(start + length, steps))
-        coords = chain[piece]
-        first = coords[:1] if before is None else before
-        moved = (coords != np.concatenate([first, coords[:-1]])).any(axis=2)
-        before = coords[-1:]
-        yield piece, coords, moved
-
-
-def _random_state_of(attrs: Any) -> tuple[Any, ...] | None:
-    """The state of a RandomState, whose elements are an attribute each."""
-    elements = [value for key, value in sorted(attrs.items()) if key.startswith("random_state_")]
-    # Numbers of NumPy, but for the first and the second: a name and an array.
-    plain = (v.item() if isinstance(v, np.generic) else v for v in elements)
-    return tuple(plain) or None

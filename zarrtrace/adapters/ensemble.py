@@ -6,6 +6,7 @@ Walkers are chains, all of them in one block: `posterior/x (chain, draw, x_dim)`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -27,6 +28,17 @@ from .exact import (
 _OURS = ("lp", "accepted")
 _BUFFER_BYTES = 4 * 2**20
 _LONGEST_CHUNK = 1000
+
+
+def run_path(filename: str | os.PathLike[str], name: str) -> str:
+    """Where the trace of the run of this name lies in a directory of runs.
+
+    As in HDF5, "/" parts groups of runs, and one at the beginning means nothing.
+    """
+    parts = name.strip("/").split("/")
+    if {"", ".", ".."} & set(parts):
+        raise InvalidInputError(f"name={name!r} is no name of a run; give one such as 'mcmc'")
+    return os.path.join(os.path.abspath(os.path.expanduser(filename)), *parts)
 
 
 class Ensemble(NamedTuple):
