@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,40 +13,16 @@ import numpy as np
 Values = Mapping[str, np.ndarray[Any, Any]]
 
 
-class EmceeRun:
-    """The ensemble of emcee, in memory and on its backend."""
+# Compiling, or waiting, takes longer than all else.
+@functools.cache
+def _expected_of_emcee(run: EmceeRun) -> Values:
+    from emcee.backends import Backend
 
-    draws = 1500
-    walkers, dimensions = 10, 3
-
-    def sample(self, path: Path, draws: int) -> None:
-        from zarrtrace.adapters.emcee import HDFBackend
-
-        with HDFBackend(path.parent, path.name) as backend:
-            done = backend.iteration if backend.initialized else 0
-            if draws > done:
-                self.run(backend, draws - done)
-
-    def expected(self) -> Values:
-        from emcee.backends import Backend
-
-        backend = Backend()
-        self.run(backend, self.draws)
-        return {"x": backend.get_chain().swapaxes(0, 1)}
-
-    def run(self, backend: Any, steps: int) -> None:
-        import emcee
-
-        np.random.seed(12)
-        initial = np.random.randn(self.walkers, self.dimensions)
-        sampler = emcee.EnsembleSampler(
-            self.walkers, self.dimensions, lambda x: -0.5 * np.sum(x**2), backend=backend
-        )
-        state = backend.get_last_sample() if sampler.iteration else initial
-        sampler.run_mcmc(state, steps)
+    backend = Backend()
+    run.run(backend, run.draws)
+    return {"x": backend.get_chain().swapaxes(0, 1)}
 
 
-# Compiling takes longer than the draws.
 @functools.cache
 def _expected_of_pymc(run: PyMCRun) -> Values:
     posterior = run.run(run.model(), run.draws)["posterior"]
@@ -59,6 +36,44 @@ def _expected_of_numpyro(run: NumPyroRun) -> Values:
     mcmc = run.mcmc(run.draws)
     mcmc.run(jax.random.key(3))
     return {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+
+
+class EmceeRun:
+    """The ensemble of emcee, in memory and on its backend.
+
+    Its density takes a while, as those of users do: there is time to look at the run and to kill it
+    even on a busy machine.
+    """
+
+    draws = 500
+    walkers, dimensions = 10, 3
+
+    def sample(self, path: Path, draws: int) -> None:
+        from zarrtrace.adapters.emcee import HDFBackend
+
+        with HDFBackend(path.parent, path.name) as backend:
+            done = backend.iteration if backend.initialized else 0
+            if draws > done:
+                self.run(backend, draws - done)
+
+    def expected(self) -> Values:
+        return _expected_of_emcee(self)
+
+    def run(self, backend: Any, steps: int) -> None:
+        import emcee
+
+        np.random.seed(12)
+        initial = np.random.randn(self.walkers, self.dimensions)
+        sampler = emcee.EnsembleSampler(
+            self.walkers, self.dimensions, log_prob, vectorize=True, backend=backend
+        )
+        state = backend.get_last_sample() if sampler.iteration else initial
+        sampler.run_mcmc(state, steps)
+
+
+def log_prob(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    time.sleep(0.001)
+    return -0.5 * np.sum(x**2, axis=1)
 
 
 class PyMCRun:

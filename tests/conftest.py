@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 
 # One process per test is busy enough on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """JAX compiles a program once for this process and for those that its tests start."""
+    folder = tempfile.TemporaryDirectory(prefix="zarrtrace-compiled-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -274,3 +285,20 @@ class Script:
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
     return Script(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def compiled_before(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Runs code that samples with PyMC in a process of its own, once.
+
+    From PyMC 6 on functions are compiled by Numba, and those loaded from its cache round
+    differently than in the process that compiled them. Runs that are compared all have to load.
+    """
+    script = Script(tmp_path_factory.mktemp("compiled"))
+
+    @functools.cache
+    def compile(code: str) -> None:
+        if int(importlib.metadata.version("pymc").split(".")[0]) >= 6:
+            script.run(f"import warnings\nwarnings.simplefilter('ignore')\n{code}", timeout=300)
+
+    return compile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ blackjax = pytest.importorskip("blackjax")
 
 import jax
 import jax.numpy as jnp
+from dying_runs import run_and_die
 
 import zarrtrace as zt
 from zarrtrace.adapters.blackjax import sample
@@ -90,43 +91,19 @@ def test_one_chain_is_a_chain() -> None:
 
 # Killed, and resumed --------------------------------------------------------------------------
 
-# Ends its own process by SIGKILL at the n-th call of a method of the writer, before or after it.
-RUN_AND_DIE = """
-    import os, signal, sys
-    import zarrtrace as zt
-    from test_blackjax import run
-
-    path, method, number, after = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True"
-    original, calls = getattr(zt.ChainWriter, method), []
-
-    def dying(self, *values, **named):
-        calls.append(method)
-        if len(calls) == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(self, *values, **named)
-        if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    setattr(zt.ChainWriter, method, dying)
-    run(path, draws_per_block=20)
-"""
-
 
 def test_a_killed_run_goes_on_bit_for_bit(
-    finished: zt.Trace, script: Script, tmp_path: Path
+    finished: zt.Trace, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Each process compiles for itself, as those of users do.
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     path = tmp_path / "killed.zarr"
+    die = partial(run_and_die, script, "test_blackjax", path)
 
-    def run_and_die(method: str, number: int, after: bool) -> int:
-        process = script.start(RUN_AND_DIE, path, method, number, after)
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == -signal.SIGKILL, errors
-        return int(zt.open(path).recorded[0])
-
-    assert run_and_die("checkpoint", 1, True) == 0
+    assert die("checkpoint", 1, after=True) == 0
     # The draws are there, the state after them is not: they will be drawn again.
-    assert run_and_die("record_block", 2, True) == 40
-    assert run_and_die("record_block", 2, False) == 40
+    assert die("record_block", 2, after=True) == 40
+    assert die("record_block", 2, after=False) == 40
     check_same_draws(run(path, draws_per_block=9), finished)
 
 

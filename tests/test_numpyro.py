@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ numpyro = pytest.importorskip("numpyro")
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from dying_runs import run_and_die
 from numpyro.infer import HMC, MCMC, NUTS
 
 import zarrtrace as zt
@@ -48,6 +48,11 @@ def mcmc(kernel: Any = None, **changes: Any) -> MCMC:
     return MCMC(HMC(line, trajectory_length=1.0) if kernel is None else kernel, **settings)
 
 
+def run(store: Any, **options: Any) -> zt.Trace:
+    coords = {"time": [1, 2, 4, 8]}
+    return sample(mcmc(), store, jax.random.key(KEY), X, y=Y, coords=coords, **options)
+
+
 def draws_of(trace: zt.Trace) -> dict[str, Any]:
     return {name: trace.get(name) for name in trace.posterior.data_vars}
 
@@ -60,21 +65,11 @@ def check_same_draws(trace: zt.Trace, expected: dict[str, Any]) -> None:
         assert np.array_equal(found[name], values), name
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where JAX keeps what it has compiled, for all processes of these tests: once is enough."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> zt.Trace:
     """A whole run, for the tests that only look at it."""
     path = tmp_path_factory.mktemp("numpyro") / "run.zarr"
-    return sample(mcmc(), path, jax.random.key(KEY), X, y=Y, coords={"time": [1, 2, 4, 8]})
+    return run(path)
 
 
 @pytest.fixture
@@ -89,11 +84,11 @@ def own_copy(finished: zt.Trace, tmp_path: Path) -> Path:
 
 
 RUNS: dict[str, tuple[type[HMC], dict[str, Any], Any]] = {
-    "NUTS": (NUTS, {}, jax.random.key),
-    "one chain": (HMC, {"num_chains": 1}, jax.random.key),
-    "thinned, with a key of the old kind": (HMC, {"thinning": 2}, jax.random.PRNGKey),
-    "together by jax.vmap": (HMC, {"chain_method": jax.vmap}, jax.random.key),
-}
+    "NUTS, one chain": (NUTS, {"num_chains": 1}, jax.random.key),
+    "HMC, thinned, with a key of the old kind, together by jax.vmap": (
+        HMC, {"thinning": 2, "chain_method": jax.vmap}, jax.random.PRNGKey
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:Some donated buffers:UserWarning")  # by NumPyro's own run
@@ -140,51 +135,19 @@ def test_without_warmup_there_is_no_group_of_it(finished: zt.Trace) -> None:
 
 # Killed, and resumed --------------------------------------------------------------------------
 
-# Ends its own process by SIGKILL at the n-th call of a method of the writer, before or after it.
-RUN_AND_DIE = """
-    import os, signal, sys
-    import jax, numpy as np
-    import zarrtrace as zt
-    from test_numpyro import KEY, X, Y, mcmc, sample
-
-    path, method, number, after = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True"
-    jax.config.update("jax_compilation_cache_dir", sys.argv[5])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    original, calls = getattr(zt.ChainWriter, method), []
-
-    def dying(self, *values, **named):
-        calls.append(method)
-        if len(calls) == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(self, *values, **named)
-        if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    setattr(zt.ChainWriter, method, dying)
-    sample(mcmc(), path, jax.random.key(KEY), X, y=Y, coords={"time": [1, 2, 4, 8]},
-           draws_per_block=20)
-"""
-
 
 def test_a_killed_run_goes_on_bit_for_bit(
-    finished: zt.Trace, script: Script, tmp_path: Path, compiled: Path
+    finished: zt.Trace, script: Script, tmp_path: Path
 ) -> None:
     path = tmp_path / "killed.zarr"
+    die = partial(run_and_die, script, "test_numpyro", path)
 
-    def run_and_die(method: str, number: int, after: bool) -> int:
-        process = script.start(RUN_AND_DIE, path, method, number, after, compiled)
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == -signal.SIGKILL, errors
-        return int(zt.open(path).recorded[0])
+    assert die("checkpoint", 3, after=True) == 0  # 40 of 60 steps of warmup
+    # All draws are there, the state after the last of them is not: they will be drawn again.
+    assert die("checkpoint", 4, after=False) == 50
 
-    assert run_and_die("checkpoint", 3, True) == 0  # 40 of 60 steps of warmup
-    # The draws are there, the state after them is not: they will be drawn again.
-    assert run_and_die("record_block", 2, True) == 40
-    assert run_and_die("checkpoint", 2, False) == 50  # all draws, not finished
-
-    trace = sample(
-        mcmc(), path, jax.random.key(KEY), X, y=Y, coords={"time": [1, 2, 4, 8]}, draws_per_block=9
-    )
+    assert not zt.open(path).finished
+    trace = run(path, draws_per_block=9)
     assert trace.finished
     check_same_draws(trace, draws_of(finished))
     assert trace.sample_stats.equals(finished.sample_stats)
@@ -201,7 +164,7 @@ def test_more_draws_are_those_of_the_longer_run(own_copy: Path) -> None:
 
 def test_a_finished_run_is_given_back(own_copy: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in own_copy.rglob("*") if file.is_file()}
-    trace = sample(mcmc(), own_copy, jax.random.key(KEY), X, y=Y, coords={"time": [1, 2, 4, 8]})
+    trace = run(own_copy)
     assert trace.finished
     assert before == {f: f.stat().st_mtime_ns for f in own_copy.rglob("*") if f.is_file()}
 

@@ -205,7 +205,8 @@ def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Plac
         "writer.record({'mu': 1})",
         "child = os.fork()",
         "if child == 0:",
-        "    time.sleep(30)",
+        "    os.close(1)",  # who waits for what is printed does not wait for the child
+        "    time.sleep(60)",
         "    os._exit(0)",
         "print(child, flush=True)",
         "os.kill(os.getpid(), signal.SIGKILL)",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,19 @@ def assert_same(found: zt.Trace, expected: zt.Trace) -> None:
 # Killed, and resumed ----------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], zt.Trace]:
+    """The run of each kind that nobody kills; done once."""
+
+    @cache
+    def whole(how: str) -> zt.Trace:
+        path = tmp_path_factory.mktemp("whole") / f"{how}.zarr"
+        run(how, path)
+        return zt.open(path)
+
+    return whole
+
+
 @pytest.mark.parametrize(
     ("how", "kill_at", "cores"),
     [
@@ -143,8 +158,15 @@ def assert_same(found: zt.Trace, expected: zt.Trace) -> None:
     ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(
-    how: str, kill_at: tuple[int, int], cores: int, script: Any, tmp_path: Path
+    how: str,
+    kill_at: tuple[int, int],
+    cores: int,
+    whole: Callable[[str], zt.Trace],
+    script: Any,
+    compiled_before: Callable[[str], None],
+    tmp_path: Path,
 ) -> None:
+    compiled_before(f"from test_pymc_resume import run; run({how!r}, None, draws=2, tune=2)")
     trace = killed(script, how, tmp_path / "killed.zarr", kill_at, cores=cores)
     assert trace.recorded[kill_at[0]] >= kill_at[1] + 1, "a recorded draw was lost"
     assert not trace.finished
@@ -158,8 +180,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
         compute_convergence_checks=False,
     )
     assert data["posterior"].sizes["draw"] == 60
-    run(how, tmp_path / "whole.zarr")
-    assert_same(zt.open(tmp_path / "killed.zarr"), zt.open(tmp_path / "whole.zarr"))
+    assert_same(zt.open(tmp_path / "killed.zarr"), whole(how))
 
 
 def test_more_draws_are_those_of_a_longer_run(tmp_path: Path) -> None:
