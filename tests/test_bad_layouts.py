@@ -44,12 +44,12 @@ def change_layout(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     (path / "_sampling_state" / "zarr.json").write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("version", [2, 1000])
+@pytest.mark.parametrize("version", [3, 1000])
 def test_a_trace_of_a_newer_format_says_what_to_upgrade(path: Path, version: int) -> None:
     # A newer layout may have any content.
     change_layout(path, lambda layout: {"format_version": version, "new": {}})
     for mode in MODES:
-        with pytest.raises(FormatVersionError, match=f"{version}, .*reads up to 1; upgrade"):
+        with pytest.raises(FormatVersionError, match=f"{version}, .*reads up to 2; upgrade"):
             zt.open(path, mode)
 
 

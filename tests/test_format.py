@@ -22,7 +22,8 @@ class Reader:
         self.path = path
         document = json.loads((path / "_sampling_state/zarr.json").read_text())
         self.layout = json.loads(document["attributes"]["zarrtrace"])
-        assert self.layout["format_version"] == 1
+        self.dropped = self.layout.get("dropped", 0)
+        assert self.layout["format_version"] == (2 if self.dropped else 1)
         self.together = self.layout["chains_per_chunk"]
 
     def count(self, block: int) -> int:
@@ -44,33 +45,41 @@ class Reader:
     def draw(self, group: Any, variable: Any, block: int, draw: int) -> np.ndarray[Any, Any]:
         length = variable["draws_per_chunk"]
         split = variable["name"] in group["moved"]
-        key, stop = self.key(group, variable, block, draw, group["moving_to"] if split else None)
+        now, goal = self.arrays(group, moved=split), self.arrays(group, moved=True)
+        key, stop = self.key(now, group, variable, block, draw)
         if variable["dtype"] != "str":
             row = self.journal_row(group, variable, block, draw, stop)
             if row is not None:
                 return row
         file = self.path / key
         if group["moving_to"] is not None:
-            goal, _ = self.key(group, variable, block, draw, group["moving_to"])
-            places = [self.path / "_sampling_state/split" / goal]
+            new, _ = self.key(goal, group, variable, block, draw)
+            places = [self.path / "_sampling_state/split" / new]
             if group["swapping"]:
-                places.append(self.path / goal)
+                places.append(self.path / new)
             elif not split:
                 places.insert(0, file)
             file = next(place for place in places if place.exists())
-        start = draw - self.start(group, draw, group["moving_to"] if split else None)
+        start = draw - self.start(now, draw)
         return self.decode(variable, self.stored(group, variable), file)[:, start % length]
 
-    def start(self, group: Any, draw: int, boundary: int | None) -> int:
-        boundary = group["stored_warmup"] if boundary is None else boundary
-        return 0 if draw < boundary else boundary
+    def arrays(self, group: Any, moved: bool) -> tuple[int, int]:
+        """The draws that the arrays of the warmup group and of the group itself begin with."""
+        if moved and group["moving_to"] is not None:
+            return self.dropped, group["moving_to"]
+        return group.get("stored_first", 0), group["stored_warmup"]
+
+    def start(self, arrays: tuple[int, int], draw: int) -> int:
+        first, boundary = arrays
+        assert draw >= self.dropped >= first
+        return first if draw < boundary else boundary
 
     def key(
-        self, group: Any, variable: Any, block: int, draw: int, boundary: int | None
+        self, arrays: tuple[int, int], group: Any, variable: Any, block: int, draw: int
     ) -> tuple[str, int]:
         total = self.layout["tune"] + self.layout["draws"]
-        boundary = group["stored_warmup"] if boundary is None else boundary
-        start, end, prefix = (0, boundary, "warmup_") if draw < boundary else (boundary, total, "")
+        start = self.start(arrays, draw)
+        end, prefix = (arrays[1], "warmup_") if draw < arrays[1] else (total, "")
         chunk = (draw - start) // variable["draws_per_chunk"]
         stop = min(start + (chunk + 1) * variable["draws_per_chunk"], end)
         tail = ".0" * len(variable["shape"])
@@ -96,7 +105,7 @@ class Reader:
             if owner == group and variable in table:
                 dtype = np.dtype(self.stored(group, variable)).newbyteorder("<")
                 first = place + sum(sizes[: table.index(variable)])
-                index = (draw - group["stored_warmup"]) % length
+                index = (draw - self.start(self.arrays(group, moved=False), draw)) % length
                 found = [
                     np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
                     for start in range(first + index * row, place + self.together * length * row,
@@ -209,11 +218,23 @@ def test_the_specification_is_enough_to_read_a_split_and_a_finished_trace(
     check(directory.path, range(3), range(TUNE + DRAWS))
 
 
-@pytest.mark.parametrize("warmup", [8, 3])
+def test_the_specification_is_enough_to_read_what_a_drop_leaves(directory: Any) -> None:
+    trace = record(directory, 3, 2, 17)
+    trace.drop_before(6)
+    check(directory.path, range(3), range(6, 17))
+    trace.split_warmup(12)
+    trace.drop_before(7)
+    check(directory.path, range(3), range(7, 17))
+    trace.finish()
+    check(directory.path, range(3), range(7, 17))
+
+
+@pytest.mark.parametrize(("warmup", "dropped"), [(8, 0), (3, 0), (8, 4), (9, 5), (5, 5)])
 def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
-    directory: Any, warmup: int, monkeypatch: pytest.MonkeyPatch
+    directory: Any, warmup: int, dropped: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = record(directory, 3, 2, TUNE + DRAWS)
+    trace.drop_before(dropped)
     location = type(trace._location)
     steps = 0
 
@@ -222,7 +243,7 @@ def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
 
         def step(*args: Any, **kwargs: Any) -> Any:
             nonlocal steps
-            check(directory.path, range(2, 3), range(0, TUNE + DRAWS, 2))
+            check(directory.path, range(2, 3), range(dropped, TUNE + DRAWS, 2))
             steps += 1
             return original(*args, **kwargs)
 
@@ -232,5 +253,5 @@ def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
         looked_at(name)
     trace.split_warmup(warmup)
     monkeypatch.undo()
-    check(directory.path, range(3), range(TUNE + DRAWS))
+    check(directory.path, range(3), range(dropped, TUNE + DRAWS))
     assert steps > 20

@@ -83,10 +83,10 @@ def _check_rows(
     reader: RowReader, layout: Layout, variable: Variable, block: int, count: int
 ) -> Iterator[Damage]:
     for segment in reader.segments:
-        draw = segment.start
+        draw = max(segment.start, layout.dropped)
         while draw < min(segment.stop, count):
             chunk, covered = segment.place(draw, variable.draws_per_chunk)
-            there = range(covered.start, min(covered.stop, count))
+            there = range(draw, min(covered.stop, count))
             try:
                 reader.check(segment, chunk, covered, there)
             except DamagedTraceError as error:
@@ -108,11 +108,10 @@ def _reason(error: DamagedTraceError) -> str:
 
 
 def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
-    for name, group in layout.groups.items():
-        groups = [name, group.warmup_name] if group.stored_warmup else [name]
+    for group in layout.groups.values():
         if group.moving_to is not None:
             continue
-        for path in groups:
+        for path in group.paths:
             yield from _check_document(location, path, None)
             for variable in group.variables.values():
                 expected = layout.document(variable, layout.total)
@@ -144,8 +143,7 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
     """The coordinates of every group, and the groups that were given whole."""
     for name in (*layout.groups, *layout.data_groups):
         group = layout.groups.get(name)
-        paths = [name, group.warmup_name] if group is not None and group.stored_warmup else [name]
-        for path in paths:
+        for path in [name] if group is None else group.paths:
             nodes = {key.split("/")[1] for key in location.keys(path)} - {"zarr.json"}
             for node in sorted(nodes):
                 if group is not None and node in group.variables:

@@ -54,7 +54,8 @@ def _trim(location: Location, layout: Layout) -> None:
     documents: dict[str, dict[str, Any]] = {}
     for group in layout.groups.values():
         length = int(counts.min()) - group.stored_warmup
-        for path in [group.name, *([group.warmup_name] if group.stored_warmup else [])]:
+        warmup = group.stored_warmup - group.stored_first
+        for path in group.paths:
             for variable in group.variables.values():
                 array = array_path(path, variable)
                 document = read_document(location, array)
@@ -64,7 +65,7 @@ def _trim(location: Location, layout: Layout) -> None:
                         group=path,
                         variable=variable.name,
                     )
-                document["shape"][1] = length if path == group.name else group.stored_warmup
+                document["shape"][1] = length if path == group.name else warmup
                 documents[array] = document
             document = read_document(location, path) or group_document()
             attrs = {**document["attributes"], **group_attrs(layout, path)}
@@ -121,7 +122,7 @@ def consolidate(
     Documents that are `changed` are taken from there.
     """
     names = layout.group_names
-    names += [f"warmup_{name}" for name, group in layout.groups.items() if group.stored_warmup]
+    names += [path for group in layout.groups.values() for path in group.paths[1:]]
     metadata: dict[str, Any] = {}
     for name in names:
         group = layout.groups.get(name.removeprefix("warmup_"))

@@ -13,7 +13,7 @@ from .chunks import ChunkCodec
 from .errors import TraceNotFoundError
 from .layout import STATE, Layout, variable_key
 from .location import Location
-from .rows import segment_of, segments
+from .rows import segment_of, stretches
 from .schema import Variable
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
@@ -35,7 +35,7 @@ class Flusher:
             for variable in layout.variables
         }
         self._segments = {
-            variable.label: segments(layout, group, variable, group.stored_warmup)
+            variable.label: stretches(layout, group, variable)
             for group in layout.groups.values()
             for variable in group.variables.values()
         }
@@ -94,6 +94,8 @@ class Flusher:
                 f"there is no trace at {self._location} any more: it was removed while it was "
                 f"recorded; what is in memory cannot be flushed"
             )
+        # What was dropped before a chain went back to it is drawn again, for nobody.
+        items = (item for item in items if item[1])
         encoded = (
             (
                 variable_key(path, variable, self._block, chunk),

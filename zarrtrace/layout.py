@@ -21,7 +21,7 @@ from .documents import (
 )
 from .schema import CONSTANT_GROUPS, ROWS, Variable, ordered, sample_dims
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"
@@ -45,9 +45,13 @@ class SampledGroup:
     warmup : int
         Draws before this one are warmup.
     stored_warmup : int
-        How many draws lie in the arrays of the warmup group: 0 before the split.
+        The draw its own arrays begin with: 0 before the split.
+    stored_first : int
+        The draw the arrays of the warmup group begin with; they end before `stored_warmup`. Draws
+        before it were dropped, and have no place any more.
     moving_to : int or None
-        While a split is under way, what `stored_warmup` will be.
+        While a split is under way, what `stored_warmup` will be; `stored_first` will be the number
+        of draws that the trace has dropped.
     moved : tuple of str
         The variables that were cut anew, and are read in the staging place only.
     swapping : bool
@@ -58,6 +62,7 @@ class SampledGroup:
     variables: dict[str, Variable]
     warmup: int
     stored_warmup: int = 0
+    stored_first: int = 0
     moving_to: int | None = None
     moved: tuple[str, ...] = ()
     swapping: bool = False
@@ -66,6 +71,11 @@ class SampledGroup:
     def warmup_name(self) -> str:
         """The group its warmup goes to."""
         return f"warmup_{self.name}"
+
+    @property
+    def paths(self) -> list[str]:
+        """The groups that have arrays of it: itself and, after a split, its warmup's."""
+        return [self.name, *([self.warmup_name] if self.stored_first < self.stored_warmup else [])]
 
 
 class Lost(NamedTuple):
@@ -99,6 +109,7 @@ class Layout:
     flush_every: float  # seconds, where there is no journal
     durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
+    dropped: int = 0  # draws of each chain before this one are gone, and never read again
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
 
@@ -126,6 +137,14 @@ class Layout:
     def variables(self) -> list[Variable]:
         """Every recorded variable, group by group."""
         return [variable for group in self.groups.values() for variable in group.variables.values()]
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, int, int | None]]:
+        """For each sampled group, which draws its arrays begin with, and will after a split."""
+        return {
+            name: (group.stored_first, group.stored_warmup, group.moving_to)
+            for name, group in self.groups.items()
+        }
 
     @property
     def splitting(self) -> bool:
@@ -171,6 +190,12 @@ def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
     first = f"{block}." if len(sample_dims(variable.group)) == 2 else ""
     return f"{path}/c.{first}{chunk}{'.0' * len(variable.shape)}"
+
+
+def chunk_of_key(key: str) -> tuple[int, int]:
+    """The block and the chunk in the key of a chunk of a variable."""
+    block, chunk = key.rpartition("/")[2].split(".")[1:3]
+    return int(block), int(chunk)
 
 
 def array_path(group: str, variable: Variable) -> str:
@@ -252,6 +277,8 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
         attrs["sample_dims"] = list(sample_dims(sampled.name))
         if sampled.name != ROWS:
             attrs["tuning_steps"] = sampled.warmup
+        if layout.dropped:
+            attrs["draws_dropped"] = layout.dropped
         if sampled.name == "posterior":
             attrs["sampled_variables"] = list(sampled.variables)
     return attrs

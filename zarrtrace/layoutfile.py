@@ -36,7 +36,8 @@ _ATTRIBUTE = "zarrtrace"
 def to_text(layout: Layout) -> str:
     """The layout as JSON text: one attribute, so that it also passes through netCDF."""
     content = {
-        "format_version": FORMAT_VERSION,
+        # As low as can be read: version 1 knows nothing of draws that were dropped.
+        "format_version": 2 if layout.dropped else 1,
         **{
             key: getattr(layout, key)
             for key in (
@@ -45,6 +46,7 @@ def to_text(layout: Layout) -> str:
                 "flush_every",
                 "durable",
                 "lost",
+                "dropped",
                 "closed",
                 "finished",
             )
@@ -54,6 +56,7 @@ def to_text(layout: Layout) -> str:
                 "name": group.name,
                 "warmup": group.warmup,
                 "stored_warmup": group.stored_warmup,
+                "stored_first": group.stored_first,
                 "moving_to": group.moving_to,
                 "moved": group.moved,
                 "swapping": group.swapping,
@@ -113,6 +116,7 @@ def from_text(text: str, where: str) -> Layout:
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
             lost=tuple(_lost(item) for item in content["lost"]),
+            dropped=_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
         )
@@ -129,6 +133,11 @@ def _check(layout: Layout) -> None:
     for group in layout.groups.values():
         if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
             raise ValueError(f"{group.name} has more warmup than draws")
+        if not group.stored_first <= min(layout.dropped, group.stored_warmup):
+            raise ValueError(f"the arrays of {group.name} begin with draw {group.stored_first}")
+        moving_to = group.warmup if group.moving_to is None else group.moving_to
+        if layout.dropped > min(group.warmup, moving_to):
+            raise ValueError(f"{layout.dropped} draws are dropped, more than {group.name} skips")
         for variable in group.variables.values():
             names = [*variable.dims, *group.variables, *sample_dims(group.name)]
             if len(variable.dims) != len(variable.shape) or len(set(names)) != len(names):
@@ -185,6 +194,7 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         variables={item["name"]: _variable(name, item) for item in content["variables"]},
         warmup=_count(content["warmup"], 0),
         stored_warmup=_count(content["stored_warmup"], 0),
+        stored_first=_count(content.get("stored_first", 0), 0),
         moving_to=None if moving_to is None else _count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
         swapping=bool(content["swapping"]),

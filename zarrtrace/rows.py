@@ -1,7 +1,8 @@
 """The draws of one variable, wherever they lie: chunks, a journal, or half-way through a split.
 
 A draw is named by its number since the start of its chain, warmup included. That number never
-changes, so whoever holds it reads the same values before, during and after a split.
+changes, so whoever holds it reads the same values before, during and after a split, until the draw
+is dropped.
 """
 
 from __future__ import annotations
@@ -37,21 +38,48 @@ class Segment(NamedTuple):
     start: int
     stop: int
 
+    @property
+    def gone(self) -> bool:
+        """Whether these draws were dropped and lie nowhere."""
+        return not self.path
+
     def place(self, draw: int, length: int) -> tuple[int, range]:
         """The chunk a draw lies in, and the draws of that chunk, for chunks of `length` draws."""
         chunk = (draw - self.start) // length
+        return chunk, self.covered(chunk, length)
+
+    def covered(self, chunk: int, length: int) -> range:
+        """The draws of a chunk."""
         first = self.start + chunk * length
-        return chunk, range(first, min(first + length, self.stop))
+        return range(first, min(first + length, self.stop))
 
 
-def segments(
-    layout: Layout, group: SampledGroup, variable: Variable, boundary: int
+def segments(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+    """The arrays of a variable."""
+    return _arrays(layout, group, variable, group.stored_first, group.stored_warmup)
+
+
+def future_segments(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+    """The arrays of a variable after the split that is under way."""
+    assert group.moving_to is not None
+    return _arrays(layout, group, variable, layout.dropped, group.moving_to)
+
+
+def _arrays(
+    layout: Layout, group: SampledGroup, variable: Variable, first: int, boundary: int
 ) -> list[Segment]:
-    """The arrays of a variable whose first `boundary` draws lie in the warmup group."""
+    warmup = Segment(array_path(group.warmup_name, variable), first, boundary)
     after = Segment(array_path(group.name, variable), boundary, max(layout.total, boundary))
-    if not boundary:
-        return [after]
-    return [Segment(array_path(group.warmup_name, variable), 0, boundary), after]
+    return [warmup, after] if first < boundary else [after]
+
+
+def stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+    """Where a writer finds itself: the arrays, and before them what was dropped.
+
+    A chain may go back to a checkpoint there, and draw what nobody reads again.
+    """
+    gone = Segment("", 0, group.stored_first)
+    return [*([gone] if gone.stop else []), *segments(layout, group, variable)]
 
 
 def segment_of(found: list[Segment], draw: int) -> Segment:
@@ -106,6 +134,7 @@ def read_rows(
     wanted = list(wanted)
     while True:
         layout = layout_file.current()
+        _require_kept(location, layout, wanted)
         sampled = layout.groups[group]
         readers = [
             RowReader(location, layout, sampled, sampled.variables[name], part.block)
@@ -135,6 +164,15 @@ def read_rows(
             continue
         if layout_file.current() is layout:
             return
+
+
+def _require_kept(location: Location, layout: Layout, wanted: Iterable[Wanted]) -> None:
+    """Refuse draws that were dropped: what is left of their chunks may not be what they were."""
+    if any(part.draws and part.draws[0] < layout.dropped for part in wanted):
+        raise TraceError(
+            f"the draws of {location} before {layout.dropped} were dropped since this view was "
+            f"made; ask the trace for it again"
+        )
 
 
 def _fill_waiting(pieces: list[Piece]) -> None:
@@ -178,9 +216,8 @@ class RowReader:
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
         self._directory = journal_directory(location, layout)
         moved = group.moving_to is not None and variable.name in group.moved
-        boundary = group.moving_to if moved else group.stored_warmup
-        assert boundary is not None
-        self.segments = segments(layout, group, variable, boundary)
+        find = future_segments if moved else segments
+        self.segments = find(layout, group, variable)
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
@@ -247,7 +284,8 @@ class RowReader:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
         shape = (len(self._layout.chains_of(self._block)), len(there), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
-        self.fill(segment, chunk, covered, slice(0, len(there), 1), into)
+        first = there.start - covered.start
+        self.fill(segment, chunk, covered, slice(first, first + len(there), 1), into)
 
     def _is_lost(self, covered: range) -> bool:
         return any(
@@ -301,9 +339,8 @@ class RowReader:
 
     def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
         """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
-        assert self._group.moving_to is not None
         places, moved = [], ""
-        for new in segments(self._layout, self._group, self._variable, self._group.moving_to):
+        for new in future_segments(self._layout, self._group, self._variable):
             if new.start <= covered.start < new.stop:
                 chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
                 moved = variable_key(new.path, self._variable, self._block, chunk)

@@ -16,7 +16,7 @@ from .errors import DrawError
 from .journal import Journal, chain_label
 from .journallayout import Table
 from .layout import Layout
-from .rows import Segment, segment_of, segments
+from .rows import Segment, segment_of, stretches
 from .schema import Variable
 
 Values = Mapping[str, Any]
@@ -61,8 +61,7 @@ class RecordingPlan:
                 held = rows[variable.label]
                 by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
                 shape = (len(chains), *variable.shape) if together else variable.shape
-                stretches = segments(layout, group, variable, group.stored_warmup)
-                segment = segment_of(stretches, count)
+                segment = segment_of(stretches(layout, group, variable), count)
                 targets.append(Target(name, variable, by_draw, shape, segment))
             self._targets[group.name] = targets
             self._rows[group.name] = _packed(targets, shared, journal)

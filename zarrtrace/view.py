@@ -77,7 +77,8 @@ def make_cut(
     if name == group.name:
         start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
     else:
-        start, counts = 0, np.minimum(counts, group.warmup)
+        start = layout.dropped
+        counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
     length = int(counts.min() if align == "cut" else counts.max())
     return Cut(
         location=location,

@@ -1,7 +1,8 @@
 """The split: the first draws of each chain go to the warmup groups.
 
-Chunks that lie wholly on one side are hard-linked, never decoded (copied as bytes in stores that
-have no files); where the boundary cuts through chunks, they stream through memory one by one.
+An array with the same chunks as before gets them as hard links, never decoded (copied as bytes in
+stores that have no files); where a boundary cuts through chunks, they stream through memory one by
+one.
 
 Both groups are built beside the old one, under `_sampling_state/split`, and take its place when
 they are whole. Each chunk is at any moment either where it was or where it will be, and the layout
@@ -35,11 +36,12 @@ from .layout import (
     STAGING,
     Layout,
     SampledGroup,
+    chunk_of_key,
     variable_key,
 )
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import RowReader, Segment, recorded, segments, staged
+from .rows import RowReader, Segment, future_segments, recorded, segments, staged
 from .schema import Variable
 
 _CHUNK_NAME = re.compile(r"c(\.\d+)+")
@@ -76,6 +78,11 @@ def plan_split(
                 f"the first {target!r} draws cannot be warmup: a chain of {location} has "
                 f"{layout.total}"
             )
+        if target < layout.dropped:
+            raise InvalidInputError(
+                f"the first {target} draws cannot be warmup: the first {layout.dropped} of each "
+                f"chain of {location} were dropped, so {layout.dropped} is the least"
+            )
         if target > counts.min():
             chain = int(counts.argmin())
             raise IncompleteTraceError(
@@ -85,7 +92,8 @@ def plan_split(
                 chain=chain,
             )
         # What is warmup changes at once and for all groups together; where it lies, by and by.
-        moving_to = None if group.stored_warmup == target else int(target)
+        there = (group.stored_first, group.stored_warmup) == (layout.dropped, target)
+        moving_to = None if there else int(target)
         group = replace(group, warmup=int(target), moving_to=moving_to)
         layout = layout.with_group(group)
     return layout
@@ -115,7 +123,7 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
     group = layout.groups[name]
     target = group.moving_to
     assert target is not None
-    lengths = {group.name: layout.total - target, group.warmup_name: target}
+    lengths = {group.name: layout.total - target, group.warmup_name: target - layout.dropped}
     location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
     for path, draws in lengths.items():
         if draws:
@@ -124,18 +132,21 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             location.write(f"{staged(path)}/zarr.json", encode_document(document))
             _copy_coordinates(location, layout, group, path, draws)
     for variable in group.variables.values():
-        old = segments(layout, group, variable, group.stored_warmup)
+        old = segments(layout, group, variable)
         if variable.name not in group.moved:
             new = [
                 segment._replace(path=staged(segment.path))
-                for segment in segments(layout, group, variable, target)
+                for segment in future_segments(layout, group, variable)
             ]
             _write_documents(location, layout, variable, old, new)
-            length = variable.draws_per_chunk
-            if group.stored_warmup % length == 0 and target % length == 0:
-                _share_chunks(location, variable, old, new)
+            shared = [s for s in new if _has_same_chunks(s, old, variable.draws_per_chunk)]
+            cut_anew = [s for s in new if s not in shared]
+            # First what is read from the old chunks: where there are no links, sharing moves them.
+            if cut_anew:
+                _stream_chunks(location, layout, group, variable, cut_anew)
+            _share_chunks(location, variable, old, shared)
+            if not cut_anew:
                 continue
-            _stream_chunks(location, layout, group, variable, new)
             group = replace(group, moved=(*group.moved, variable.name))
             layout = layout.with_group(group)
             layout_file.write(layout)
@@ -163,11 +174,17 @@ def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
             else:
                 location.delete_tree(path)
             location.move_tree(staged(path), path)
-    if not target:
-        location.delete_tree(group.warmup_name)
     done = replace(
-        group, warmup=target, stored_warmup=target, moving_to=None, moved=(), swapping=False
+        group,
+        warmup=target,
+        stored_warmup=target,
+        stored_first=layout.dropped,
+        moving_to=None,
+        moved=(),
+        swapping=False,
     )
+    if group.warmup_name not in done.paths:
+        location.delete_tree(group.warmup_name)
     layout_file.write(layout.with_group(done))
 
 
@@ -193,6 +210,16 @@ def chunk_keys(location: Location, path: str) -> list[str]:
     return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
 
 
+def _has_same_chunks(new: Segment, old: list[Segment], length: int) -> bool:
+    """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
+    return all(
+        (new.start - segment.start) % length == 0
+        and (new.stop == segment.stop or (min(new.stop, segment.stop) - new.start) % length == 0)
+        for segment in old
+        if new.start < segment.stop and segment.start < new.stop
+    )
+
+
 def _share_chunks(
     location: Location, variable: Variable, old: list[Segment], new: list[Segment]
 ) -> None:
@@ -200,7 +227,7 @@ def _share_chunks(
     length = variable.draws_per_chunk
     for segment in old:
         for key in chunk_keys(location, segment.path):
-            block, chunk = map(int, key.rpartition("/")[2].split(".")[1:3])
+            block, chunk = chunk_of_key(key)
             draw = segment.start + chunk * length
             for target in new:
                 if target.start <= draw < target.stop:

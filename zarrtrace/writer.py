@@ -38,7 +38,7 @@ from .journal import Journal, chain_label, journal_directory, last_checkpoint
 from .layout import array_path
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import RowReader, segment_of, segments
+from .rows import RowReader, segment_of, stretches
 from .schema import Variable
 from .values import RecordingPlan, Values
 
@@ -71,6 +71,8 @@ class ChainWriter:
                 chain=self.chains[0],
             )
         self._location = location
+        self._layout_file = layout_file
+        # As it was: of what changes while chains write, nothing concerns a writer.
         self._layout = layout
         self._block = block
         self._closed = False
@@ -81,9 +83,9 @@ class ChainWriter:
         self._journal = self._open_journal(force)
         try:
             write_claim(location, layout, block, self._claim)
-            # Nobody changes the layout while a chain is claimed: from here on it stands still.
+            # Nobody moves an array while a chain is claimed: from here on they stand still.
             current = layout_file.current()
-            still = current.groups == layout.groups and current.total == layout.total
+            still = current.arrays == layout.arrays and current.total == layout.total
             if not still or layout.splitting or current.closed:
                 raise ChainBusyError(
                     f"{location} is being split, extended or finished just now; "
@@ -157,11 +159,17 @@ class ChainWriter:
         """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
         group = self._layout.groups[variable.group]
         reader = RowReader(self._location, self._layout, group, variable, self._block)
-        segment = segment_of(reader.segments, count)
+        segment = segment_of(stretches(self._layout, group, variable), count)
         chunk, covered = segment.place(count, variable.draws_per_chunk)
         filled = count - covered.start
-        if filled:
+        if not filled or segment.gone:
+            return
+        try:
             rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
+        except DamagedTraceError:
+            # Of a chunk that was dropped nobody will read what is drawn again.
+            if covered.stop > self._layout_file.current().dropped:
+                raise
 
     def _lay_rows(self) -> None:
         """Lay out where `record()` puts its values, so that it does nothing else."""
@@ -277,8 +285,7 @@ class ChainWriter:
 
         def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
             group = self._layout.groups[variable.group]
-            stretches = segments(self._layout, group, variable, group.stored_warmup)
-            segment = segment_of(stretches, draws)
+            segment = segment_of(stretches(self._layout, group, variable), draws)
             _, covered = segment.place(draws, variable.draws_per_chunk)
             # The chunk that is being filled is in the buffer, every other one in the store.
             if self._count in covered:
@@ -370,8 +377,9 @@ class ChainWriter:
             if self._layout.durable:
                 # Before rows are used again: the count on the disk must not lie before them.
                 self._journal.make_durable()
-            if any(group.stored_warmup == count for group in self._layout.groups.values()):
-                # From the warmup group to the group itself: a chain that went back before a split.
+            groups = self._layout.groups.values()
+            if any(count in (group.stored_first, group.stored_warmup) for group in groups):
+                # From one array to the next: a chain that went back before a split.
                 self._lay_rows()
             else:
                 self._set_boundary()
