@@ -83,7 +83,8 @@ def show_info(trace: Trace) -> None:
     console = Console()
     console.print(f"[bold]{trace.path}[/bold]", highlight=False)
     console.print(
-        f"{summary.status(trace)}: {summary.size(trace)}, recorded {summary.counts(trace)}"
+        f"{summary.status(trace)}: {summary.size(trace)}, "
+        f"recorded {summary.counts(trace)}{summary.dropped(trace)}"
     )
     if not trace.finished:
         console.print(summary.safety(trace))

@@ -355,6 +355,20 @@ class Location:
         else:
             sync(self.store.delete(self._prefix + key))
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove each key that is there, side by side where the store is remote."""
+        if self._direct:
+            for key in keys:
+                self.delete(key)
+            return
+
+        async def delete(batch: list[str]) -> None:
+            await asyncio.gather(*(self.store.delete(key) for key in batch))
+
+        remaining = iter(keys)
+        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+            sync(delete(batch))
+
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below a prefix, if there is anything."""
         if self.path is not None:

@@ -16,6 +16,7 @@ from .checkpoint import decode_state, read_checkpoint
 from .chunks import fill_value
 from .coordinates import DataArray
 from .documents import encode_document, group_document, read_array, read_document
+from .dropping import delete_dropped
 from .errors import DamagedTraceError
 from .finish import complete, consolidate
 from .journal import (
@@ -57,6 +58,8 @@ def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
     if layout.splitting or (layout.closed and not layout.finished):
         complete(location, layout_file)
         yield "the split or finish that was interrupted is done"
+    for key in delete_dropped(location, layout_file):
+        yield f"{key}: removed, its draws were dropped"
     layout = layout_file.current()
     lost = [damage for damage in check(location, layout) if damage.draws is not None]
     for damage in lost:
@@ -104,9 +107,8 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
             cut = int(recorded(location, layout).min()) if ends else layout.total
         except DamagedTraceError:
             cut = layout.total
-        paths = [(group.name, cut - group.stored_warmup)]
-        if group.stored_warmup:
-            paths.append((group.warmup_name, group.stored_warmup))
+        lengths = (cut - group.stored_warmup, group.stored_warmup - group.stored_first)
+        paths = zip(group.paths, lengths, strict=False)
         dims = {dim for variable in group.variables.values() for dim in variable.dims}
         coords = {name: dim for name, dim in layout.coords.items() if dim in dims}
         for path, draws in paths:
@@ -140,9 +142,8 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
         yield from _repair_checkpoint(location, layout, block)
     for group in layout.groups.values():
         if group.moving_to is None and group.name != ROWS:
-            yield from _repair_numbers(location, layout, group.name)
-            if group.stored_warmup:
-                yield from _repair_numbers(location, layout, group.warmup_name)
+            for path in group.paths:
+                yield from _repair_numbers(location, layout, path)
 
 
 def _repair_checkpoint(location: Location, layout: Layout, block: int) -> Iterator[str]:
@@ -175,13 +176,15 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
     """
     ends = []
     blank = np.ones(layout.total, dtype=bool)
+    # Nobody can say of them any more that they were not recorded.
+    blank[: layout.dropped] = False
     telling = any(variable.dtype.kind in "fcmM" for variable in layout.variables)
     for group in layout.groups.values():
         for variable in group.variables.values():
             reader = RowReader(location, layout, group, variable, block)
-            end = 0
+            end = layout.dropped
             for segment in reader.segments:
-                draw = segment.start
+                draw = max(segment.start, layout.dropped)
                 while draw < segment.stop:
                     chunk, covered = segment.place(draw, variable.draws_per_chunk)
                     key = variable_key(segment.path, variable, block, chunk)
@@ -194,12 +197,13 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
                         # It was there, so it was recorded.
                         blank[covered.start : covered.stop] = False
                     else:
-                        blank[covered.start : covered.stop] &= _is_fill(rows)
+                        blank[draw : covered.stop] &= _is_fill(rows[:, draw - covered.start :])
                     draw = covered.stop
             ends.append((end, variable.draws_per_chunk))
     count = min(end for end, _ in ends)
     if not telling:
-        return count if count == layout.total else max(0, min(end - size for end, size in ends))
+        whole = min(end - size for end, size in ends)
+        return count if count == layout.total else max(layout.dropped, whole)
     while count and blank[count - 1]:
         count -= 1
     return count
@@ -226,9 +230,10 @@ def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[str]:
     group = layout.groups[path.removeprefix("warmup_")]
-    draws = layout.total - group.stored_warmup if path == group.name else group.stored_warmup
-    if layout.finished and path == group.name:
-        draws = int(recorded(location, layout).min()) - group.stored_warmup
+    draws = group.stored_warmup - group.stored_first
+    if path == group.name:
+        end = int(recorded(location, layout).min()) if layout.finished else layout.total
+        draws = end - group.stored_warmup
     for name, size in (("chain", layout.chains), ("draw", draws)):
         try:
             read_array(location, f"{path}/{name}", complete=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .checks import dtype_name
 from .finish import sampling_attrs
+from .layout import SampledGroup
 from .schema import Variable
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def counts(trace: Trace, most: int = 8) -> str:
     return f"{', '.join(map(str, recorded))} of {total}"
 
 
+def dropped(trace: Trace) -> str:
+    """`, 500 dropped`, of each chain; nothing when none were."""
+    return f", {trace.dropped} dropped" if trace.dropped else ""
+
+
 def safety(trace: Trace) -> str:
     """What a killed process loses."""
     layout = trace._layout
@@ -64,6 +70,11 @@ def describe_variable(variable: Variable) -> str:
     return f"{variable.name} ({dims})" if dims else variable.name
 
 
+def where_warmup_is(group: SampledGroup) -> str:
+    """Whether the draws of warmup lie in the arrays of their own group."""
+    return "split" if group.stored_warmup == group.warmup else "not split yet"
+
+
 def group_lines(trace: Trace) -> list[tuple[str, str]]:
     """Each group with its variables."""
     layout = trace._layout
@@ -75,8 +86,7 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
-            split = "split" if group.stored_warmup else "not split yet"
-            lines.append((name, f"{group.warmup} draws, {split}"))
+            lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
     for name in trace.tables:
         table = trace.table(name)
         lines.append((f"tables/{name}", f"{len(table)} rows of {', '.join(table.columns)}"))
@@ -90,7 +100,7 @@ def as_text(trace: Trace) -> str:
     return "\n".join(
         [
             f"<zarrtrace.Trace {trace.path}>",
-            f"{status(trace)}: {size(trace)}, recorded {counts(trace)}",
+            f"{status(trace)}: {size(trace)}, recorded {counts(trace)}{dropped(trace)}",
             *([safety(trace)] if not trace.finished else []),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
         ]
@@ -115,7 +125,8 @@ def as_html(trace: Trace) -> str:
     tree: str = trace.to_datatree(save_warmup=True)._repr_html_()  # type: ignore[no-untyped-call]
     return (
         f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(trace.path)}</code></div>"
-        f"<div>{status(trace)}: {html.escape(size(trace))}, recorded {counts(trace)}</div>"
+        f"<div>{status(trace)}: {html.escape(size(trace))}, recorded {counts(trace)}"
+        f"{dropped(trace)}</div>"
         f"{bars}{tree}"
     )
 
@@ -147,9 +158,8 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
                 )
                 first = ""
         else:
-            drawn = min(int(trace.recorded.max()), group.warmup)
-            where = "split" if group.stored_warmup else "not split yet"
-            found.append((name, f"the same, {where}", "", str(drawn), ""))
+            drawn = max(0, min(int(trace.recorded.max()), group.warmup) - layout.dropped)
+            found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
     for name in trace.tables:
         table = trace.table(name)
         first = f"tables/{name}, {len(table)} rows"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import creation, warmup
+from . import creation, dropping, warmup
 from . import finish as finishing
 from .checks import check_name
 from .claim import require_free
@@ -29,7 +29,7 @@ from .layout import STATE, TABLES, Layout
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
-from .schema import Var
+from .schema import Var, ordered
 from .writer import ChainWriter
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ class Trace:
     def groups(self) -> tuple[str, ...]:
         """The groups in ArviZ's order, the warmup groups last."""
         layout = self._layout
-        warmups = [f"warmup_{name}" for name, group in layout.groups.items() if group.warmup]
+        groups = layout.groups.values()
+        warmups = [group.warmup_name for group in groups if group.warmup > layout.dropped]
         return (*layout.group_names, *warmups)
 
     @property
@@ -245,7 +246,7 @@ class Trace:
         `split_warmup()` and `finish()` put it there, for any Zarr reader; in `groups` and in the
         views of zarrtrace the warmup groups are there from the beginning.
         """
-        return tuple(name for name, group in self._layout.groups.items() if group.stored_warmup)
+        return tuple(name for name, group in self._layout.groups.items() if group.paths[1:])
 
     @property
     def finished(self) -> bool:
@@ -259,6 +260,20 @@ class Trace:
         What it counts is safe: from `kill -9` in a local directory, flushed elsewhere.
         """
         return recorded(self._location, self._layout)
+
+    @property
+    def burn_in(self) -> int:
+        """Draws at the start of each chain that readers take for warmup: `tune` to begin with.
+
+        That of the posterior, where groups were split one by one.
+        """
+        layout = self._layout
+        return layout.groups[ordered(layout.groups)[0]].warmup
+
+    @property
+    def dropped(self) -> int:
+        """Draws at the start of each chain that are gone: `drop_before` freed their room."""
+        return self._layout.dropped
 
     @property
     def blocks(self) -> list[int | range]:
@@ -331,7 +346,8 @@ class Trace:
         Parameters
         ----------
         n : int, optional
-            Draws of warmup; `tune` by default. May be chosen, and changed, at any time later.
+            Draws of warmup; `burn_in` by default, which is `tune` unless you set it. May be
+            chosen, and changed, at any time later.
         groups : str or iterable of str, optional
             The sampled groups to split; all by default.
 
@@ -350,14 +366,91 @@ class Trace:
             A chain has fewer than `n` draws.
         """
         names = [groups] if isinstance(groups, str) else groups
+        with self._alone():
+            self._split(lambda layout: warmup.plan_split(self._location, layout, n, names))
+
+    def _split(self, plan: Callable[[Layout], Layout]) -> None:
+        """Move draws as planned; a finished trace is finished again afterwards."""
 
         def split(layout: Layout) -> Layout:
-            planned = warmup.plan_split(self._location, layout, n, names)
+            planned = plan(layout)
             return replace(planned, finished=layout.finished and not planned.splitting)
 
+        self._change_layout(split)
+        finishing.complete(self._location, self._layout_file)
+
+    def set_burn_in(self, draws: int) -> None:
+        """Take the first draws of each chain for warmup from now on, and move none of them.
+
+        All readers honour it at once: the posterior begins after these draws, and they are the
+        warmup group's. `split_warmup()` and `finish()` move what it says.
+
+        Parameters
+        ----------
+        draws : int
+            Counted from the start of the chain, `tune` included; more or fewer than before, but
+            never fewer than were dropped. A chain need not have so many yet.
+
+        Raises
+        ------
+        InvalidInputError
+            More than tune + draws, or fewer than were dropped.
+        IncompleteTraceError
+            The trace is finished, and a chain has fewer draws.
+        ChainBusyError
+            Another process splits, drops or finishes just now.
+
+        Notes
+        -----
+        May be called while chains are recorded, by any process; no writer is disturbed. A finished
+        trace stays right for other readers: its draws are moved, as by `split_warmup(draws)`.
+        """
+        location = self._location
         with self._alone():
-            self._change_layout(split)
-            finishing.complete(self._location, self._layout_file)
+            finishing.complete(location, self._layout_file)
+            if self.finished:
+                self._split(lambda layout: warmup.plan_split(location, layout, draws))
+            else:
+                layout = dropping.with_burn_in(location, self._layout, draws)
+                self._layout_file.write(layout)
+
+    def drop_before(self, draw: int) -> None:
+        """Give up the draws before this one, of every chain and group, and free their chunks.
+
+        They are never read again; `recorded`, checkpoints and what writers do stay as they are.
+        `burn_in` is at least `draw` afterwards.
+
+        Parameters
+        ----------
+        draw : int
+            Counted from the start of the chain, `tune` included.
+
+        Raises
+        ------
+        InvalidInputError
+            More than tune + draws.
+        IncompleteTraceError
+            A chain has not recorded so many draws.
+        ChainBusyError
+            Another process splits, drops or finishes just now.
+
+        Notes
+        -----
+        Takes the time of removing files: chunks that hold later draws too are kept as they are.
+        May be called while chains are recorded. Killed anywhere, the draws are all there or none
+        is, and the next call removes what is left of their files. In a finished trace the arrays
+        begin at `draw` afterwards, right for other readers: as in `split_warmup`, whole chunks are
+        linked, and arrays whose chunks the draw cuts are written anew.
+        """
+        location = self._location
+        with self._alone():
+            finishing.complete(location, self._layout_file)
+            layout = dropping.without_draws(location, self._layout, draw)
+            if self.finished:
+                self._split(lambda _: warmup.plan_split(location, layout))
+            else:
+                self._layout_file.write(layout)
+            dropping.delete_dropped(location, self._layout_file)
 
     def extend(self, draws: int) -> Trace:
         """Make room for more draws in every chain, in a finished trace too.
@@ -642,7 +735,7 @@ class Trace:
         if group in layout.data_groups:
             return view.open_data_group(self._location, layout, group, chunks)
         sampled = layout.groups.get(group.removeprefix("warmup_"))
-        if sampled is None or (group != sampled.name and not sampled.warmup):
+        if sampled is None or (group != sampled.name and sampled.warmup <= layout.dropped):
             raise TraceNotFoundError(
                 f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
             )
