@@ -251,7 +251,12 @@ class Location:
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, in no particular order."""
         if self.path is not None:
-            return [str(found.relative_to(self.path)) for found in _files_below(self.path / prefix)]
+            start = len(str(self.path)) + 1
+            return [
+                f"{directory}/{name}"[start:]
+                for directory, _, names in os.walk(self.path / prefix)
+                for name in names
+            ]
 
         below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
 
@@ -350,7 +355,10 @@ class Location:
 
     def delete(self, key: str) -> None:
         """Remove a key, if it is there."""
-        if self._direct:
+        if self._root:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._root}/{key}")
+        elif self._direct:
             self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
         else:
             sync(self.store.delete(self._prefix + key))
@@ -363,7 +371,7 @@ class Location:
             return
 
         async def delete(batch: list[str]) -> None:
-            await asyncio.gather(*(self.store.delete(key) for key in batch))
+            await asyncio.gather(*(self.store.delete(self._prefix + key) for key in batch))
 
         remaining = iter(keys)
         while batch := list(islice(remaining, _SIDE_BY_SIDE)):
