@@ -167,8 +167,8 @@ class ChainWriter:
         try:
             rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
         except DamagedTraceError:
-            # Of a chunk that was dropped nobody will read what is drawn again.
-            if covered.stop > self._layout_file.current().dropped:
+            # Its chunk was removed: nobody will ever read these draws.
+            if count > self._layout_file.current().dropped:
                 raise
 
     def _lay_rows(self) -> None:
