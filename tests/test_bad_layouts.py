@@ -101,6 +101,8 @@ GROUP, VARIABLE, BYTES = ["groups", 0], ["groups", 0, "variables", 1], ["encodin
         ([*GROUP, "warmup"], [-1, 100, None]),
         ([*GROUP, "stored_warmup"], [-1, 100]),
         ([*GROUP, "moving_to"], [-1, 100, "1"]),
+        ([*GROUP, "stored_first"], [-1, 1, "0", None]),
+        (["dropped"], [-1, 1, 100, "0", None]),
         ([*GROUP, "moved"], [None, [1], [".."]]),
         ([*GROUP, "variables"], [[], None, [3]]),
         ([*VARIABLE, "name"], ["", "..", "a/b", 3]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -59,6 +60,7 @@ class Life(RuleBasedStateMachine):
         )
         self.total = tune + draws
         self.warmup = tune
+        self.dropped = 0
         self.writers: dict[int, zt.ChainWriter] = {}
         # Draws of each chain as the model has them, how many are published, and checkpoints.
         self.model = [self.nothing() for _ in range(CHAINS)]
@@ -124,6 +126,11 @@ class Life(RuleBasedStateMachine):
         }
         if self.on_disk or start + count == self.total:
             self.published[chain] = self.length(chain)
+        else:
+            # Where all chunks were full at once; and what is said to be there shall be read.
+            found = int(self.trace.recorded[chain])
+            assert self.published[chain] <= found <= self.length(chain)
+            self.published[chain] = found
 
     @precondition(lambda self: self.writers)
     @rule(chain=chains, wrong=st.sampled_from([{"mu": 1.0}, {"nu": 1}, {"mu": "x"}, {}]))
@@ -177,9 +184,37 @@ class Life(RuleBasedStateMachine):
             assert self.writers
         except zt.errors.IncompleteTraceError:
             assert n > min(map(self.length, range(CHAINS)))
+        except zt.errors.InvalidInputError:
+            assert n < self.dropped
         else:
             assert not self.writers
             self.warmup = n
+
+    @rule(n=st.integers(0, 25))
+    def set_burn_in(self, n: int) -> None:
+        n = min(n, self.total)
+        try:
+            self.trace.set_burn_in(n)
+        except zt.errors.InvalidInputError:
+            assert n < self.dropped
+        except zt.errors.IncompleteTraceError:
+            # Its draws are to be moved, and must be there.
+            assert self.finished
+            assert n > min(map(self.length, range(CHAINS)))
+        else:
+            assert n >= self.dropped
+            self.warmup = n
+
+    @rule(draw=st.integers(0, 25))
+    def drop_before(self, draw: int) -> None:
+        draw = min(draw, self.total)
+        try:
+            self.trace.drop_before(draw)
+        except zt.errors.IncompleteTraceError:
+            assert draw > min(self.published)
+        else:
+            self.dropped = max(self.dropped, draw)
+            self.warmup = max(self.warmup, draw)
 
     @rule()
     def finish(self) -> None:
@@ -211,18 +246,38 @@ class Life(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         reader = zt.open(self.store)
+        assert (reader.burn_in, reader.dropped) == (self.warmup, self.dropped)
+        assert ("warmup_posterior" in reader) == (self.dropped < self.warmup)
         assert reader.recorded.tolist() == self.published
         for chain in range(CHAINS):
             for group in ("warmup_posterior", "posterior"):
                 if group not in reader:
                     continue
-                wanted = (
-                    slice(0, self.warmup) if group.startswith("w") else slice(self.warmup, None)
-                )
+                wanted = slice(self.warmup, None)
+                if group.startswith("w"):
+                    wanted = slice(self.dropped, self.warmup)
                 found = reader.dataset(group, chains=chain)
                 for name, array in self.model[chain].items():
                     expected = array[: self.published[chain]][wanted]
                     assert np.array_equal(found[name].values[0], expected), (group, name, chain)
+        if self.finished:
+            self.check_for_plain_readers()
+
+    def check_for_plain_readers(self) -> None:
+        """A finished trace is right for whoever knows Zarr and no more."""
+        shortest = min(map(self.length, range(CHAINS)))
+        wanted = {
+            "warmup_posterior": slice(self.dropped, self.warmup),
+            "posterior": slice(self.warmup, shortest),
+        }
+        root = zarr.open_group(self.store, mode="r")
+        for group, draws in wanted.items():
+            assert (group in root) == (group == "posterior" or draws.start < draws.stop)
+            for chain in range(CHAINS) if group in root else ():
+                for name, array in self.model[chain].items():
+                    found = root[f"{group}/{name}"][chain]  # type: ignore[index]
+                    assert np.array_equal(found, array[draws]), (group, name, chain)
+        assert self.trace.check() == []
 
     def teardown(self) -> None:
         for writer in getattr(self, "writers", {}).values():
