@@ -702,21 +702,22 @@ def test_a_drop_takes_the_time_of_removing_files_and_no_memory(
                 writer.record_block({"x": np.ones((10, 5000))})
         return trace
 
-    byhand = [file for file in Path(make("a").path, "posterior/x").glob("c.*")]
+    # Of the processor, the system's included: a disk makes anybody wait.
+    by_hand = [file for file in Path(make("a").path, "posterior/x").glob("c.*")]
     trace = make("b")
     trace.recorded
-    began = time.perf_counter()
-    for file in byhand:
+    began = time.process_time()
+    for file in by_hand:
         os.unlink(file)
-    unlinking = time.perf_counter() - began
+    unlinking = time.process_time() - began
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.perf_counter()
+    began = time.process_time()
     trace.drop_before(1000)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(list(Path(trace.path, "posterior/x").glob("c.*"))) == 0
     print(took / unlinking, (after - before) / 1024)
     """
     ratio, megabytes = map(float, script.run(code, tmp_path).split())
-    assert ratio < 10, "of 1,000 files of 40 kB"
+    assert ratio < 6, "of 1,000 files of 40 kB"
     assert megabytes < 5

@@ -9,53 +9,38 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from .errors import IncompleteTraceError, InvalidInputError
+from .errors import IncompleteTraceError
 from .layout import STATE, Layout, chunk_of_key
 from .layoutfile import LayoutFile
 from .location import Location
 from .rows import recorded, segments
-from .warmup import chunk_keys
+from .warmup import check_draws, check_warmup, chunk_keys
 
 
 def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
     """The layout in which the first draws of each chain are warmup, recorded or not yet."""
-    _require_number(location, layout, draws, "be warmup")
-    if draws < layout.dropped:
-        raise InvalidInputError(
-            f"the first {draws} draws cannot be all of the warmup: the first {layout.dropped} of "
-            f"each chain of {location} were dropped, so {layout.dropped} is the least"
-        )
+    number = check_warmup(location, layout, draws)
     for group in layout.groups.values():
-        layout = layout.with_group(replace(group, warmup=int(draws)))
+        layout = layout.with_group(replace(group, warmup=number))
     return layout
 
 
 def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
     """The layout in which the draws before this one are gone, and none of them is asked for."""
-    _require_number(location, layout, draw, "be dropped")
-    if draw <= layout.dropped:
+    number = check_draws(location, layout, draw, "be dropped")
+    if number <= layout.dropped:
         return layout
     counts = recorded(location, layout)
-    if draw > counts.min():
+    if number > counts.min():
         chain = int(counts.argmin())
         raise IncompleteTraceError(
             f"chain {chain} of {location} has recorded {counts[chain]} draws, fewer than the "
-            f"{draw} to drop; drop_before(n) with n up to {counts[chain]}, or record more",
+            f"{number} to drop; drop_before(n) with n up to {counts[chain]}, or record more",
             chain=chain,
         )
     for group in layout.groups.values():
-        layout = layout.with_group(replace(group, warmup=max(group.warmup, int(draw))))
-    return replace(layout, dropped=int(draw))
-
-
-def _require_number(location: Location, layout: Layout, draws: object, what: str) -> None:
-    number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
-    if not number or not 0 <= draws <= layout.total:  # type: ignore[operator]
-        raise InvalidInputError(
-            f"the first {draws!r} draws cannot {what}: a chain of {location} has {layout.total}"
-        )
+        layout = layout.with_group(replace(group, warmup=max(group.warmup, number)))
+    return replace(layout, dropped=number)
 
 
 def delete_dropped(location: Location, layout_file: LayoutFile) -> list[str]:

@@ -72,17 +72,7 @@ def plan_split(
                 group=name,
             )
         group = layout.groups[name]
-        target = group.warmup if at is None else at
-        if not isinstance(target, int | np.integer) or not 0 <= target <= layout.total:
-            raise InvalidInputError(
-                f"the first {target!r} draws cannot be warmup: a chain of {location} has "
-                f"{layout.total}"
-            )
-        if target < layout.dropped:
-            raise InvalidInputError(
-                f"the first {target} draws cannot be warmup: the first {layout.dropped} of each "
-                f"chain of {location} were dropped, so {layout.dropped} is the least"
-            )
+        target = group.warmup if at is None else check_warmup(location, layout, at)
         if target > counts.min():
             chain = int(counts.argmin())
             raise IncompleteTraceError(
@@ -93,10 +83,31 @@ def plan_split(
             )
         # What is warmup changes at once and for all groups together; where it lies, by and by.
         there = (group.stored_first, group.stored_warmup) == (layout.dropped, target)
-        moving_to = None if there else int(target)
-        group = replace(group, warmup=int(target), moving_to=moving_to)
+        moving_to = None if there else target
+        group = replace(group, warmup=target, moving_to=moving_to)
         layout = layout.with_group(group)
     return layout
+
+
+def check_draws(location: Location, layout: Layout, draws: Any, what: str) -> int:
+    """A number of draws from the start of a chain, or an error that they cannot `what`."""
+    is_number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
+    if not is_number or not 0 <= draws <= layout.total:
+        raise InvalidInputError(
+            f"the first {draws!r} draws cannot {what}: a chain of {location} has {layout.total}"
+        )
+    return int(draws)
+
+
+def check_warmup(location: Location, layout: Layout, draws: Any) -> int:
+    """A number of draws that may be warmup, all that were dropped among them."""
+    number = check_draws(location, layout, draws, "be warmup")
+    if number < layout.dropped:
+        raise InvalidInputError(
+            f"the first {number} draws cannot be all of the warmup: the first {layout.dropped} of "
+            f"each chain of {location} were dropped, so {layout.dropped} is the least"
+        )
+    return number
 
 
 def resume_split(location: Location, layout_file: LayoutFile) -> None:
