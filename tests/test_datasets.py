@@ -702,3 +702,43 @@ def test_memory_is_shared_by_what_is_opened_on_one_store() -> None:
     assert same(second.get("x"), X)
     first.delete("x")
     assert second.names == []
+
+
+# Beside the draws ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["alone", "beside-data-given-whole"])
+def test_a_trace_has_data_sets_that_outlive_its_finish(place: Place, whole: bool) -> None:
+    given = {"observed_data": {"y": np.arange(4.0)}} if whole else {}
+    trace = place.create(chains=2, draws=5, posterior={"w": zt.Var(shape=3)}, **given)
+    x, y = np.arange(30.0).reshape(10, 3), np.arange(10)
+    trace.data().add({"x": x, "label": y}, phase=(6, 2, 2))
+    trace.data("constant_data").add("z", y)
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            for draw in range(5):
+                writer.record({"w": [draw] * 3})
+    trace.finish()
+    trace.data().add("predicted", y[8:], phase="test")
+    assert trace.data_sets == ("observed_data", "constant_data")
+    assert trace.data()["train"]["x"][2:].tolist() == x[2:6].tolist()
+    assert trace.check() == []
+    trees = [trace.to_datatree()]
+    if place.kind == "directory":
+        trees.append(xr.open_datatree(place.path, engine="zarr"))
+    for tree in trees:
+        assert list(tree["observed_data/test"].data_vars) == ["x", "label", "predicted"]
+        assert tree["observed_data/test"].predicted.values.tolist() == [8, 9]
+        assert tree["constant_data/train"].z.values.tolist() == y.tolist()
+        assert list(tree["observed_data"].data_vars) == (["y"] if whole else [])
+        assert tree["posterior"].w.shape == (2, 5, 3)
+    assert "zarrtrace_" not in str(trace.to_datatree()["observed_data"].attrs)
+    assert trace.to_inferencedata()["posterior"].sizes["draw"] == 5
+
+
+def test_bad_places_of_data_sets_are_refused(directory: Place) -> None:
+    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
+    with pytest.raises(zt.errors.InvalidInputError, match="not in 'posterior'"):
+        trace.data("posterior")
+    with pytest.raises(zt.errors.TraceNotFoundError, match="there is no data set at"):
+        directory.open().data()

@@ -26,6 +26,7 @@ from .errors import (
 )
 from .location import Location
 from .samples import PHASES, SampleArray
+from .schema import ordered
 
 MARK = "zarrtrace_data_set"  # the attribute that says what it is, and in which format
 _MADE = "zarrtrace_made"  # JSON text: what tells an array from those before it at its place
@@ -34,6 +35,16 @@ _PATIENCE = 60.0  # seconds to wait for another process that writes
 
 Arrays = Mapping[str, SampleArray]
 Changes = Mapping[str, SampleArray | None]
+
+
+def data_sets(location: Location) -> list[str]:
+    """The names of the groups that are data sets, in ArviZ's order."""
+    found = []
+    for name in sorted(location.children("")):
+        document = read_document(location, name)
+        if document is not None and MARK in document.get("attributes", {}):
+            found.append(name)
+    return ordered(found)
 
 
 class Catalogue:
@@ -194,12 +205,12 @@ class Catalogue:
             found = {path: node for path, node in found.items() if not path.startswith(inside)}
             found.setdefault(self._group, group_document(document["attributes"]))
             found |= {f"{self._group}/{path}": node for path, node in metadata.items()}
-            above["consolidated_metadata"]["metadata"] = _in_order(found)
+            above["consolidated_metadata"]["metadata"] = in_order(found)
             self._root.write("zarr.json", encode_document(above))
         document["consolidated_metadata"] = {
             "kind": "inline",
             "must_understand": False,
-            "metadata": _in_order(metadata),
+            "metadata": in_order(metadata),
         }
         self.location.write("zarr.json", encode_document(document))
 
@@ -285,6 +296,6 @@ class Catalogue:
                 self.location.delete(key)
 
 
-def _in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The nodes of each group together: zarr 3.1.6 loses those that come apart."""
     return dict(sorted(metadata.items(), key=lambda node: node[0].rpartition("/")[0]))

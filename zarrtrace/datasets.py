@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .catalogue import MARK, Catalogue
+from .catalogue import Catalogue, data_sets
 from .checks import check_name, dtype_name
 from .chunked import CACHE_BYTES, ChunkCache, RowWriter, read_rows, write_rows
-from .documents import compose_encoding, read_document
+from .documents import compose_encoding
 from .errors import DamagedTraceError, InvalidInputError
 from .location import Location, Place, locate
 from .samples import (
@@ -606,13 +606,7 @@ def list_data_sets(place: Place, *, storage_options: Mapping[str, Any] | None = 
     place, storage_options
         As in `DataSet`.
     """
-    location = locate(place, read_only=True, storage_options=storage_options)
-    found = []
-    for name in sorted(location.children("")):
-        document = read_document(location, name)
-        if document is not None and MARK in document.get("attributes", {}):
-            found.append(name)
-    return found
+    return data_sets(locate(place, read_only=True, storage_options=storage_options))
 
 
 def _opened(catalogue: Catalogue, compressors: Any, rows_per_chunk: int | None) -> DataSet:

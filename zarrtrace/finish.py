@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .bookkeeping import read_value
+from .catalogue import data_sets, in_order
 from .chunks import ChunkCodec
 from .documents import chunk_key, encode_document, group_document, read_document
 from .errors import DamagedTraceError, IncompleteTraceError
@@ -118,7 +119,8 @@ def consolidate(
 ) -> None:
     """Write consolidated metadata: one read opens the trace, and its groups keep their order.
 
-    `_sampling_state` is left out, so that plain readers see what ArviZ knows and nothing else.
+    `_sampling_state` is left out, so that plain readers see what ArviZ knows, and tables are, which
+    may grow after the end. Data sets keep it up to date themselves.
     Documents that are `changed` are taken from there.
     """
     names = layout.group_names
@@ -132,13 +134,17 @@ def consolidate(
             nodes = first + [node for node in nodes if node not in group.variables]
         for path in (name, *(f"{name}/{node}" for node in nodes)):
             document = (changed or {}).get(path) or read_document(location, path)
-            # Tables and data sets may grow after the end: for a plain reader they would be stale.
             if document is not None and (path == name or document["node_type"] == "array"):
                 metadata[path] = document
+    for name in data_sets(location):
+        document = read_document(location, name) or group_document()
+        inside = document.pop("consolidated_metadata")["metadata"]
+        metadata[name] = document
+        metadata |= {f"{name}/{path}": found for path, found in inside.items()}
     root = read_document(location, "") or group_document(root_attrs(layout))
     root["consolidated_metadata"] = {
         "kind": "inline",
         "must_understand": False,
-        "metadata": metadata,
+        "metadata": in_order(metadata),
     }
     location.write("zarr.json", encode_document(root))

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import creation, dropping, warmup
 from . import finish as finishing
+from .catalogue import data_sets
 from .checks import check_name
 from .claim import require_free
 from .documents import encode_document, group_document
@@ -29,7 +30,7 @@ from .layout import STATE, TABLES, Layout
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
-from .schema import Var, ordered
+from .schema import CONSTANT_GROUPS, Var, ordered
 from .writer import ChainWriter
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from .check import Damage
+    from .datasets import DataSet
     from .table import Table
 
 Align = Literal["cut", "pad"]
@@ -673,6 +675,42 @@ class Trace:
             self._tables[name].require(columns)
         return self._tables[name]
 
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The groups that have a data set."""
+        return tuple(data_sets(self._location))
+
+    def data(self, group: str = "observed_data") -> DataSet:
+        """A data set beside the draws: arrays of samples, for training, validation and test.
+
+        Parameters
+        ----------
+        group : str, default "observed_data"
+            Where: `observed_data`, `constant_data` or `predictions_constant_data`. What the trace
+            was given whole there stays, beside the phases.
+
+        Returns
+        -------
+        zarrtrace.datasets.DataSet
+            It is made if there is none and this trace is open for writing. It may change after
+            the trace is finished, too.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is none, and the trace is read-only.
+        """
+        from .datasets import DataSet
+
+        if group not in CONSTANT_GROUPS:
+            raise InvalidInputError(
+                f"a data set is in {', '.join(CONSTANT_GROUPS)}, not in {group!r}; at a place of "
+                f"its own it is zarrtrace.datasets.DataSet(place)",
+                group=str(group),
+            )
+        mode: Literal["r", "a"] = "r" if self._location.read_only else "a"
+        return DataSet(self._location, mode, group=group)
+
     def last_checkpoint(
         self, chains: int | range | Sequence[int], like: Any = None
     ) -> tuple[int, Any]:
@@ -756,7 +794,8 @@ class Trace:
         Parameters
         ----------
         groups : iterable of str, optional
-            Only these groups.
+            Only these groups; by default also the phases of data sets, such as
+            `observed_data/train`.
         save_warmup : bool, default False
             Whether the warmup groups come along.
         align, chains, chunks
@@ -772,6 +811,10 @@ class Trace:
         datasets = {
             name: self.dataset(name, align=align, chains=chains, chunks=chunks) for name in names
         }
+        for name in self.data_sets if groups is None else []:
+            data = self.data(name)
+            for phase in data.phases:
+                datasets[f"{name}/{phase}"] = data.to_dataset(phase, chunks)
         return view.build_tree(datasets, self._layout)
 
     def to_inferencedata(
