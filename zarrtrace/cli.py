@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, summary
+from . import __version__, runs, summary
 from .adopt import from_datatree
 from .check import checksummed
 from .errors import TraceError
@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--draws", type=int, default=1000, help="draws after it (%(default)s)")
     info = commands.add_parser("info", help="show a trace, finished or running")
     info.add_argument("path", metavar="PATH", help="a trace: run.zarr, a URL, or a finished .zip")
+    listing = commands.add_parser("ls", help="list the runs of a folder, finished or running")
+    listing.add_argument(
+        "folder", nargs="?", default=".", help="a directory or URL with traces in it (%(default)s)"
+    )
     check = commands.add_parser("check", help="read all of a trace and name what is damaged")
     check.add_argument("path", metavar="PATH", help="a trace that is on a disk or at a URL")
     repair = commands.add_parser(
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             show_demo(options.path, options.tune, options.draws)
+        elif options.command == "ls":
+            show_runs(runs.open(options.folder))
         elif options.command == "check":
             return show_check(open(options.path))
         elif options.command == "repair":
@@ -104,6 +110,36 @@ def show_info(trace: Trace) -> None:
     console.print(table)
     for key, value in summary.facts(trace):
         console.print(f"{key}: {value}", highlight=False)
+
+
+# ls -------------------------------------------------------------------------------------------
+
+
+def show_runs(found: runs.Runs) -> None:
+    """Print a line for each run of a folder."""
+    from rich.console import Console
+    from rich.text import Text
+
+    descriptions = [(run.name, run.describe()) for run in found]
+    rows = [summary.RUN_HEADINGS, *(summary.run_row(*described) for described in descriptions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # In one piece: a table of rich takes longer for a thousand lines than reading the runs.
+    listed = Text(no_wrap=True)
+    for number, row in enumerate(rows):
+        for heading, cell, width in zip(summary.RUN_HEADINGS, row, widths, strict=True):
+            right = heading in ("chains", "draws", "worst R-hat")
+            style = "bold" if number == 0 else summary.run_style(heading, cell)
+            listed.append(cell.rjust(width) if right else cell.ljust(width), style).append("  ")
+        listed.rstrip()
+        listed.append("\n")
+    console = Console()
+    console.print(listed, soft_wrap=True, end="")
+    if not all(described["rhat_of_all"] for _, described in descriptions):
+        console.print("* of the first variables, a million numbers of them")
+    for name, described in descriptions:
+        if described["error"]:
+            console.print(f"{name}: {described['error']}", highlight=False, markup=False)
+    console.print(f"{len(found)} runs in {found.folder}", highlight=False, markup=False)
 
 
 # check and repair -----------------------------------------------------------------------------

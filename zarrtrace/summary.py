@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -168,6 +171,34 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             found.append((first, f"{column}{shape}", dtype_name(np.dtype(var.dtype)), "", ""))
             first = ""
     return found
+
+
+RUN_HEADINGS = ("name", "model", "status", "chains", "draws", "worst R-hat", "when")
+
+
+def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
+    """A run of a folder, as `zarrtrace ls` shows it, from what `Run.describe` says."""
+    if run["status"] in ("tables", "damaged"):
+        return name, "", run["status"], "", "", "", _local_time(run["when"])
+    done = run["recorded"] - run["warmup"]
+    draws = f"warmup {run['recorded']} of {run['warmup']}"
+    if done > 0 or not run["warmup"]:
+        draws = f"{done}" if done == run["draws"] else f"{done} of {run['draws']}"
+    rhat = f"{run['worst_rhat']:.3f}" if math.isfinite(run["worst_rhat"]) else "-"
+    rhat += "" if run["rhat_of_all"] else "*"
+    chains = str(run["chains"])
+    return name, run["model"], run["status"], chains, draws, rhat, _local_time(run["when"])
+
+
+def run_style(heading: str, cell: str) -> str:
+    """The colour of what should be looked at: chains that do not agree, and what is damaged."""
+    if heading == "worst R-hat" and cell[:1].isdigit():
+        return "red" if float(cell.rstrip("*")) > 1.01 else "green"
+    return "red" if cell == "damaged" and heading == "status" else ""
+
+
+def _local_time(when: str) -> str:
+    return f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M}" if when else ""
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:
