@@ -6,7 +6,7 @@ processes as you like, read it at any moment, `finish` it. The whole life is in 
 
 from importlib.metadata import version as _version
 
-from . import errors, table
+from . import errors, runs, table
 from .adopt import from_datatree
 from .errors import TraceError
 from .run import run
@@ -26,5 +26,6 @@ __all__ = [
     "from_datatree",
     "open",
     "run",
+    "runs",
     "table",
 ]

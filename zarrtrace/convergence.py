@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .documents import encode_document, group_document
+from .errors import DamagedTraceError
 from .layout import STATE, Layout
 from .layoutfile import LayoutFile
 from .location import Location
@@ -55,8 +56,12 @@ def keep(location: Location, layout_file: LayoutFile) -> None:
     """Compute the worst R-hat of a finished trace and keep it beside its layout.
 
     It holds for this very layout: after a split, more draws or another burn-in it is not found.
+    Where draws cannot be read nothing is kept; what is damaged is for `check` to say.
     """
-    found = _compute(location, layout_file)
+    try:
+        found = _compute(location, layout_file)
+    except DamagedTraceError:
+        return
     content = {**found._asdict(), "value": found.value if math.isfinite(found.value) else None}
     attrs = {"worst_rhat": json.dumps(content), "of_layout": _fingerprint(location)}
     location.write(f"{KEPT}/zarr.json", encode_document(group_document(attrs)))

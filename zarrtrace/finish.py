@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import convergence
 from .bookkeeping import read_value
 from .catalogue import data_sets, in_order
 from .chunks import ChunkCodec
@@ -44,6 +45,7 @@ def complete(location: Location, layout_file: LayoutFile) -> None:
     if layout.closed and not layout.finished:
         _trim(location, layout)
         layout_file.write(replace(layout, finished=True))
+        convergence.keep(location, layout_file)
 
 
 def _trim(location: Location, layout: Layout) -> None:
