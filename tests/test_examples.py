@@ -69,6 +69,19 @@ SHOWN = {
         r"^ +sample_stats +acceptance_rate, diverging,",
         r"^theta\[Mt\. Hermon\] +[45]",
     ],
+    "many_runs": [
+        r"^nu=1 +student +finished +4 +1500 +1\.0",
+        r"^4 runs in ",
+        r"^ +settings\.nu +worst_rhat$",
+        r"^nu=64 +mean 5\.4",
+        r"^nu=\d+ +0 +",
+    ],
+    "with_cox": [
+        r"^the training ended with -9$",
+        r"^121 steps of lr=0\.01 are there",
+        r"^ +0\.01 +300 +descent",
+        r"^best: +lr=0\.1",
+    ],
     "own_adapter": [r"^draws are the samplers own$", r"^a killed run goes on$"],
     "nuts": [r"\A\Z"],  # the sampler the others import
 }

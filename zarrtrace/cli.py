@@ -138,8 +138,12 @@ def show_runs(found: runs.Runs) -> None:
         console.print("* of the first variables, a million numbers of them")
     for name, described in descriptions:
         if described["error"]:
-            console.print(f"{name}: {described['error']}", highlight=False, markup=False)
-    console.print(f"{len(found)} runs in {found.folder}", highlight=False, markup=False)
+            console.print(
+                f"{name}: {described['error']}", highlight=False, markup=False, soft_wrap=True
+            )
+    console.print(
+        f"{len(found)} runs in {found.folder}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 # check and repair -----------------------------------------------------------------------------

@@ -26,11 +26,11 @@ def join(folder: str | os.PathLike[str], name: str) -> str:
 
 
 def find(location: Location) -> Iterator[str]:
-    """The names of the runs in a folder; of those in a Zarr group of it with the group's name."""
+    """The names of the runs in a folder, and in the Zarr groups and `.zarr` directories of it."""
     for name in location.children(""):
         if _is_run(location, name):
             yield name
-        elif location.exists(f"{name}/zarr.json"):
+        elif name.endswith(".zarr") or location.exists(f"{name}/zarr.json"):
             inside = (f"{name}/{child}" for child in location.children(name))
             yield from (path for path in inside if _is_run(location, path))
 
@@ -118,11 +118,12 @@ class Run:
         TraceNotFoundError
             It has no such table.
         """
-        if self._has_trace:
-            return self.trace.table(name)
-        if name not in self.tables:
+        if not self._location.exists(f"{TABLES}/{name}/{STATE}/zarr.json"):
             known = ", ".join(self.tables) or "none"
             raise TraceNotFoundError(f"{self.path} has no table {name!r}; it has {known}")
+        if self.path.endswith(".zip"):
+            return self.trace.table(name)
+        # Not by the trace, which may be damaged or missing.
         place = f"{self.path}/{TABLES}/{name}"
         return table.open(place, mode=self._mode, storage_options=self._options)
 

@@ -8,6 +8,7 @@ is passed over.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -125,10 +126,16 @@ def open(
             f"{location} is one trace and no folder of them: zarrtrace.open opens it"
         )
     options = dict(storage_options or {})
-    return Runs(
-        str(location),
-        [Run(name, join(str(location), name), mode, options) for name in sorted(find(location))],
-    )
+    place = str(location)
+    names = sorted(find(location), key=_numbers_as_such)
+    return Runs(place, [Run(name, join(place, name), mode, options) for name in names])
+
+
+def _numbers_as_such(name: str) -> list[tuple[int, str]]:
+    """For sorting: run 2 before run 10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 class Runs:
@@ -143,7 +150,7 @@ class Runs:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the runs, sorted."""
+        """The names of the runs, sorted: 2 before 10."""
         return tuple(self._runs)
 
     def __len__(self) -> int:

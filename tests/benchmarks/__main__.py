@@ -21,6 +21,7 @@ from pathlib import Path
 import adapters
 import reading
 import recording
+import runs
 import scale
 import storing
 import tables
@@ -34,6 +35,7 @@ PARTS = {
     "reading": reading,
     "scale": scale,
     "tables": tables,
+    "runs": runs,
     "adapters": adapters,
 }
 
