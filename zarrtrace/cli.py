@@ -124,14 +124,18 @@ def show_runs(found: runs.Runs) -> None:
     rows = [summary.RUN_HEADINGS, *(summary.run_row(*described) for described in descriptions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # In one piece: a table of rich takes longer for a thousand lines than reading the runs.
-    listed = Text(no_wrap=True)
-    for number, row in enumerate(rows):
+    text, styles = "", []
+    for row in rows:
         for heading, cell, width in zip(summary.RUN_HEADINGS, row, widths, strict=True):
             right = heading in ("chains", "draws", "worst R-hat")
-            style = "bold" if number == 0 else summary.run_style(heading, cell)
-            listed.append(cell.rjust(width) if right else cell.ljust(width), style).append("  ")
-        listed.rstrip()
-        listed.append("\n")
+            style = summary.run_style(heading, cell)
+            if style:
+                styles.append((style, len(text), len(text) + width))
+            text += f"{cell.rjust(width) if right else cell.ljust(width)}  "
+        text = text.rstrip() + "\n"
+    listed = Text(text, no_wrap=True)
+    for style, start, end in styles:
+        listed.stylize(style, start, end)
     console = Console()
     console.print(listed, soft_wrap=True, end="")
     if not all(described["rhat_of_all"] for _, described in descriptions):

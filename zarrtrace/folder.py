@@ -39,13 +39,18 @@ def _is_run(location: Location, name: str) -> bool:
     if name.endswith(".zip"):
         return location.path is not None and (location.path / name).is_file()
     try:
-        # A damaged trace has something there, if not its layout.
-        return bool(location.children(f"{name}/{STATE}")) or any(
+        return _has_trace(location, f"{name}/") or any(
             location.exists(f"{name}/{TABLES}/{child}/{STATE}/zarr.json")
             for child in location.children(f"{name}/{TABLES}")
         )
     except PermissionError:
         return True  # it may be one, and its row of the list says what the matter is
+
+
+def _has_trace(location: Location, prefix: str) -> bool:
+    # A damaged trace has something there, if not its layout.
+    state = f"{prefix}{STATE}"
+    return location.exists(f"{state}/zarr.json") or bool(location.children(state))
 
 
 class Run:
@@ -131,9 +136,9 @@ class Run:
     def _location(self) -> Location:
         return locate(self.path, read_only=True, storage_options=self._options)
 
-    @property
+    @cached_property
     def _has_trace(self) -> bool:
-        return bool(self._location.children(STATE))
+        return _has_trace(self._location, "")
 
     def describe(self) -> dict[str, Any]:
         """Its row of the list: what `Runs.to_dataframe` has, but for the settings."""

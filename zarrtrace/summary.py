@@ -191,9 +191,11 @@ def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run_style(heading: str, cell: str) -> str:
-    """The colour of what should be looked at: chains that do not agree, and what is damaged."""
+    """Headings, and the colour of what should be looked at: R-hat above 1.01, what is damaged."""
+    if cell == heading:
+        return "bold"
     if heading == "worst R-hat" and cell[:1].isdigit():
-        return "red" if float(cell.rstrip("*")) > 1.01 else "green"
+        return "red" if float(cell.rstrip("*")) > 1.01 else ""
     return "red" if cell == "damaged" and heading == "status" else ""
 
 

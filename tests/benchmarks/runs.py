@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def folder(run: Run, count: int, *, finish: bool) -> Path:
     if finish:
         trace.finish()
     for number in range(1, count):
-        shutil.copytree(place / "run 0", place / f"run {number}")
+        shutil.copytree(place / "run 0", place / f"run {number}", copy_function=os.link)
     return place
 
 
