@@ -16,7 +16,7 @@ from zarrtrace import errors
 
 NAMES = [
     *("ChainWriter", "Trace", "TraceError", "Var"),
-    *("create", "errors", "from_datatree", "open", "run", "table"),
+    *("create", "errors", "from_datatree", "open", "run", "runs", "table"),
 ]
 
 

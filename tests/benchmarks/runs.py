@@ -31,6 +31,7 @@ def rows(run: Run) -> Iterator[Row]:
 def listing(run: Run) -> Iterator[Row]:
     count = run.scaled(1000, 20)
     finished, running = folder(run, count, finish=True), folder(run, count // 20, finish=False)
+
     def command(place: Path) -> None:
         done = subprocess.run([sys.executable, "-c", LIST, str(place)], capture_output=True)
         if done.returncode != 0:

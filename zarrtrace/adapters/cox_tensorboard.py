@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,15 +102,15 @@ def tensorboard_command(arguments: Sequence[str] | None = None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run TensorBoard over the experiments of a folder; its exit code, or 1 with a message."""
+    """Become TensorBoard over the experiments of a folder; or 1, with a message."""
     try:
         command = tensorboard_command(arguments)
-        print(f"Running {' '.join(command)!r}", flush=True)
-        # Not through a shell: names are made of what tables say.
-        return subprocess.run(command).returncode
-    except FileNotFoundError as error:
-        missing = "tensorboard is not installed: pip install tensorboard"
-        print(missing if error.filename == "tensorboard" else error, file=sys.stderr)
-    except (TraceError, ValueError) as error:
+    except (TraceError, ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
-    return 1
+        return 1
+    if shutil.which("tensorboard") is None:
+        print("tensorboard is not installed: pip install tensorboard", file=sys.stderr)
+        return 1
+    print(f"Running {' '.join(command)!r}", flush=True)
+    # Not through a shell: names are made of what tables say.
+    os.execvp("tensorboard", command)
