@@ -263,16 +263,6 @@ def test_an_object_that_is_not_there_or_lies_elsewhere_is_not_read(store: Store)
             table.get_pickle(uid)
 
 
-def test_a_state_of_pytorch(store: Store) -> None:
-    torch = pytest.importorskip("torch")
-    table = store.add_table("m", {"t": cox.PYTORCH_STATE, "x": float})
-    model = torch.nn.Linear(2, 1)
-    table.append_row({"t": model, "x": torch.tensor(2.5)})
-    found = table.get_state_dict(table.df["t"][0], map_location="cpu")
-    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
-    assert table.df["x"].tolist() == [2.5]
-
-
 # Kills, readers, two processes ----------------------------------------------------------------
 
 WRITER = """

@@ -82,6 +82,12 @@ SHOWN = {
         r"^ +0\.01 +300 +descent",
         r"^best: +lr=0\.1",
     ],
+    "with_storegate": [
+        r"^collecting ended with -9$",
+        r"^train +zarr +momenta +float32 +104000 +\(4,\)$",
+        r"^test +13000 samples, 99\.\d% right$",
+        r"predicted +\(sample\) bool",
+    ],
     "own_adapter": [r"^draws are the samplers own$", r"^a killed run goes on$"],
     "nuts": [r"\A\Z"],  # the sampler the others import
 }

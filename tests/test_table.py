@@ -234,6 +234,16 @@ def test_a_table_with_text_loses_no_flushed_row_to_kill_9(directory: Place, scri
     assert notes["text"].tolist() == ["", "x", "xx", "xxx", "xxxx", "after"]
 
 
+def test_rows_with_text_need_not_wait(directory: Place) -> None:
+    notes = new_trace(directory).table("notes", {"n": int, "text": str}, flush_every=0)
+    for number in range(5000):
+        notes.append(n=number, text=f"row {number}")
+        if number % 997 == 0:
+            assert directory.open().table("notes")["text"][-1] == f"row {number}"
+    notes.close()
+    assert directory.open().table("notes")["text"].tolist() == [f"row {n}" for n in range(5000)]
+
+
 def test_rows_with_text_are_flushed_in_time(directory: Place) -> None:
     notes = new_trace(directory).table("notes", {"text": str}, flush_every=0.05)
     notes.append(text="first")

@@ -186,7 +186,7 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
     if document is None:
         raise DamagedTraceError(f"{location}: the array {path} is missing")
     try:
-        dtype = _dtype_of_document(document)
+        dtype = dtype_of_document(document)
         shape = tuple(int(size) for size in document["shape"])
         chunks = tuple(int(size) for size in document["chunk_grid"]["configuration"]["chunk_shape"])
         dims = tuple(map(str, document["dimension_names"]))
@@ -211,7 +211,8 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
     return DataArray(dims, values, attrs)
 
 
-def _dtype_of_document(document: Mapping[str, Any]) -> np.dtype[Any]:
+def dtype_of_document(document: Mapping[str, Any]) -> np.dtype[Any]:
+    """The dtype of an array of ours, by its zarr.json."""
     data_type = document["data_type"]
     if isinstance(data_type, dict):
         kind = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}[data_type["name"]]

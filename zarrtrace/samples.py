@@ -12,8 +12,7 @@ import numpy as np
 
 from .checks import STRING, as_dtype, dtype_name, dtype_of_values
 from .chunks import ChunkCodec
-from .documents import _dtype_of_document as dtype_of_document
-from .documents import array_document
+from .documents import array_document, dtype_of_document
 from .errors import InvalidInputError, SchemaError
 
 PHASES = ("train", "valid", "test")

@@ -112,7 +112,8 @@ class Table:
     The first append opens it for writing, and one process at a time can; reading works at any
     time, from any process. Rows without text are safe from `kill -9` in a local directory when
     `append` has returned; text has no fixed size and waits with its row for `flush()`, or for the
-    first append after `flush_every` seconds. On other stores all rows do.
+    first append after `flush_every` seconds. With 0 seconds it does not wait: each append writes a
+    file for each column of text. On other stores all rows wait.
     """
 
     def __init__(
@@ -324,7 +325,7 @@ class Table:
             name="",
             created_at=datetime.now(UTC).isoformat(),
             library_version=importlib.metadata.version("zarrtrace"),
-            journal=creation.journal_place(self._location, journal=not text),
+            journal=creation.journal_place(self._location, not text or self._flush_every == 0),
             flush_every=float(self._flush_every),
             durable=False,
         )

@@ -642,7 +642,8 @@ class Trace:
         attrs : mapping, optional
             Attributes of a new table: strings, numbers, lists of these.
         flush_every : float, default 1
-            Seconds that rows with text, which wait in memory, may wait.
+            Seconds that rows with text may wait in memory; with 0 they are safe at once, at the
+            price of a file for each column of text.
 
         Returns
         -------

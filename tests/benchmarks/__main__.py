@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import adapters
+import datasets
 import reading
 import recording
 import runs
@@ -35,6 +36,7 @@ PARTS = {
     "reading": reading,
     "scale": scale,
     "tables": tables,
+    "datasets": datasets,
     "runs": runs,
     "adapters": adapters,
 }
