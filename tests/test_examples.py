@@ -79,7 +79,7 @@ SHOWN = {
     "with_cox": [
         r"^the training ended with -9$",
         r"^121 steps of lr=0\.01 are there",
-        r"^ +0\.01 +300 +descent",
+        r"^0 +0\.01 +300 +descent",
         r"^best: +lr=0\.1",
     ],
     "with_storegate": [
