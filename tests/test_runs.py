@@ -316,6 +316,8 @@ def test_the_worst_r_hat_is_kept_until_the_draws_change(tmp_path: Path) -> None:
     # Another burn-in, more draws: it is computed from what there is.
     trace.split_warmup(30)
     assert worst().value == pytest.approx(arviz_rhat(trace.get("theta")).max(), rel=1e-12)
+    trace.set_burn_in(35)
+    assert worst().value == pytest.approx(arviz_rhat(trace.get("theta")).max(), rel=1e-12)
     kept.write_text("half of a docum")
     assert worst().value == pytest.approx(arviz_rhat(trace.get("theta")).max(), rel=1e-12)
     assert trace.check() == []
@@ -339,9 +341,10 @@ def test_more_than_a_million_numbers_are_said_not_to_have_been_looked_at(
 # Read together --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three runs that differ in a setting, one of them with fewer draws."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs that differ in a setting, one of them with fewer draws. Nobody changes them."""
+    tmp_path = tmp_path_factory.mktemp("folder")
     for name, tau, draws in (("a", 0.5, 40), ("b", 2.0, 40), ("c", 2.0, 25)):
         trace = make(tmp_path, name, tau=tau, draws=draws)
         with trace.table("note", {"draw": int, name: str}) as table:
@@ -413,25 +416,28 @@ def test_a_variable_is_read_over_all_runs(folder: Path) -> None:
         found.get("zeta")
 
 
-def test_runs_that_do_not_fit_are_not_forced_into_one_dataset(folder: Path) -> None:
-    other = runs.create(folder, "d", chains=2, draws=1, posterior={"mu": 0.0})
+def test_runs_that_do_not_fit_are_not_forced_into_one_dataset(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "a", tmp_path / "a")
+    other = runs.create(tmp_path, "d", chains=2, draws=1, posterior={"mu": 0.0})
     for chain in range(2):
         with other.writer(chain) as writer:
             writer.record({"mu": 1.0})
     with pytest.raises(InvalidInputError, match="not the same chains"):
-        runs.open(folder).dataset("mu")
-    assert runs.open(folder).get("mu")["d"].shape == (2, 1)
+        runs.open(tmp_path).dataset("mu")
+    assert runs.open(tmp_path).get("mu")["d"].shape == (2, 1)
 
 
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto:UserWarning")
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # ArviZ 0.23 with pandas 3.1
-def test_models_are_compared_by_arviz(folder: Path) -> None:
-    runs.create(folder, "without", chains=2, draws=1, posterior={"mu": 0.0})
-    compared = runs.open(folder).where(lambda run: run.name != "c").compare()
+def test_models_are_compared_by_arviz(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(folder / name, tmp_path / name)
+    runs.create(tmp_path, "without", chains=2, draws=1, posterior={"mu": 0.0})
+    compared = runs.open(tmp_path).compare()
     assert set(compared.index) == {"a", "b"}
     assert compared.index[0] == "a"  # it predicts better by construction
     with pytest.raises(InvalidInputError, match="0 of 1 runs"):
-        runs.open(folder).where(lambda run: run.name == "without").compare()
+        runs.open(tmp_path).where(lambda run: run.name == "without").compare()
 
 
 def test_a_folder_is_read_while_its_runs_are_recorded(tmp_path: Path) -> None:
