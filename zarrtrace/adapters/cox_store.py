@@ -164,7 +164,7 @@ class Store:
             "cox_kinds": [name_of(kind) for kind in schema.values()],
         }
         place = self._directory / _TABLES / stored_name(table_name)
-        rows = zt.table.open(place, columns, attrs=attrs)
+        rows = zt.table.open(place, columns, attrs=attrs, flush_every=0)
         self.tables[table_name] = Table(table_name, schema, rows, self._objects)
         return self.tables[table_name]
 
@@ -274,7 +274,7 @@ class Store:
 class Table:
     """One table of a store: rows are staged with `update_row` and appended with `flush_row`.
 
-    A row that `flush_row` has appended survives `kill -9`.
+    A row that `flush_row` has appended survives `kill -9`, in a table that cox's `add_table` made.
     """
 
     def __init__(
@@ -355,8 +355,6 @@ class Table:
             )
         self._rows.append({stored_name(name): value for name, value in self._staged.items()})
         self._staged = {}
-        if any(map(is_text, self._schema.values())):
-            self._rows.flush()  # text waits in memory otherwise
 
     def append_row(self, data: Mapping[str, Any]) -> None:
         """Stage values and append the row: `update_row` and `flush_row`."""
