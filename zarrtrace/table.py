@@ -222,6 +222,11 @@ class Table:
             self._writer.flush()
             self._show_rows()
 
+    def flush_waiting(self) -> None:
+        """Write rows that wait in memory, if there are any: those that are safe already stay."""
+        if self._writer is not None and not self._layout_file.current().journal:
+            self.flush()
+
     def close(self) -> None:
         """Flush, and let others append; the next append opens the table again."""
         writer, self._writer = self._writer, None
@@ -307,7 +312,9 @@ class Table:
             for name, column in columns.items()
         }
         variables = {
-            variable.name: replace(variable, draws_per_chunk=_rows_per_chunk(variable))
+            variable.name: replace(
+                variable, draws_per_chunk=variable.draws_per_chunk or _rows_per_chunk(variable)
+            )
             for variable in define_group(ROWS, wanted, Dimensions(), {}, None)
         }
         dtypes = {dtype_name(variable.dtype): variable.dtype for variable in variables.values()}
@@ -443,7 +450,7 @@ class Table:
             raise KeyError(
                 f"{self.path} has no column {column!r}; it has {', '.join(self._variables)}"
             )
-        self._flush_waiting()
+        self.flush_waiting()
         cut = view.make_cut(self._location, self._layout_file, ROWS)
         return view.read_values(cut, cut.group.variables[column], rows, flatten=True)
 
@@ -455,7 +462,7 @@ class Table:
             import xarray as xr
 
             return xr.Dataset()
-        self._flush_waiting()
+        self.flush_waiting()
         cut = view.make_cut(self._location, self._layout_file, ROWS)
         return view.open_cut(cut).isel({view.ONE_CHAIN: 0})
 
@@ -471,11 +478,6 @@ class Table:
             columns[name] = values if values.ndim == 1 else pd.Series(list(values), dtype=object)
         length = min(map(len, columns.values()), default=0)
         return pd.DataFrame({name: values[:length] for name, values in columns.items()})
-
-    def _flush_waiting(self) -> None:
-        """Let the process that appends read all of its rows, also those that wait in memory."""
-        if self._writer is not None and not self._layout_file.current().journal:
-            self.flush()
 
     # Life ---------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from .check import Damage
     from .datasets import DataSet
+    from .segments import Segments
     from .table import Table
 
 Align = Literal["cut", "pad"]
@@ -615,6 +616,17 @@ class Trace:
                 finishing.consolidate(self._location, self._layout)
 
     # Reading ------------------------------------------------------------------------------
+
+    @property
+    def segments(self) -> Segments:
+        """Runs of draws with attributes and arrays of their own, for samplers that work in blocks.
+
+        A sequence of `zarrtrace.segments.Segment`, as they are at that moment. `segments.add(n)`
+        after `record_block` makes one of the last n draws.
+        """
+        from .segments import Segments
+
+        return Segments(self)
 
     @property
     def tables(self) -> tuple[str, ...]:
