@@ -9,8 +9,9 @@ the arrays, flattened, and as uint8 the JSON text that says where.
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -19,9 +20,11 @@ import numpy as np
 
 from .checkpoint import decode_state, encode_state
 from .checks import as_dtype, dtype_name, dtype_of_values
+from .ending import open_writers
 from .errors import DamagedTraceError, IncompleteTraceError, InvalidInputError, TraceError
 from .layout import STATE, TABLES
 from .schema import Var
+from .writer import ChainWriter
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,11 +46,19 @@ class _Row(NamedTuple):
     text_stop: int
 
 
+class _Place(NamedTuple):
+    """Where the values of an array are: from the `first` on in the table of its dtype."""
+
+    dtype: str
+    first: int
+    shape: Sequence[int]
+
+
 class _Description(NamedTuple):
-    """The text of a segment: for each array its dtype, the place of its first value, its shape."""
+    """What the text of a segment says."""
 
     attrs: dict[str, Any]
-    arrays: dict[str, tuple[str, int, list[int]]]
+    arrays: dict[str, _Place]
 
 
 class Segment:
@@ -120,8 +131,9 @@ class Segment:
         text = _read_values(self._trace, _TEXT, self._row.text_start, self._row.text_stop)
         try:
             content = json.loads(text.tobytes())
-            return _Description(decode_state(content["attrs"]), dict(content["arrays"]))
-        except (ValueError, KeyError, TypeError) as error:
+            places = {name: _Place(*place) for name, place in content["arrays"].items()}
+            return _Description(decode_state(content["attrs"]), places)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedTraceError(
                 f"segment {self.number} of {self._trace.path}: its attributes cannot be read "
                 f"({error!r}); restore {TABLES}/{_VALUES}{dtype_name(_TEXT)} from a copy"
@@ -154,7 +166,7 @@ class Segments(Sequence[Segment]):
         """Say something about draws that have been recorded.
 
         In a local directory it survives `kill -9` when this has returned; elsewhere it has been
-        written.
+        written, and before it the draws that the writers of this trace here hold in memory.
 
         Parameters
         ----------
@@ -182,14 +194,12 @@ class Segments(Sequence[Segment]):
         again what it draws again. Until it does, the old one is shown for the new draws as soon as
         all of them are there.
         """
+        self._flush_draws()
         start, stop = self._check_draws(draws)
         text = _encode_attrs({} if attrs is None else attrs)
         checked = {name: _check_array(name, value) for name, value in arrays.items()}
         # What is not in a row of the table `segments` in the end does not exist.
-        places = {
-            name: [dtype_name(array.dtype), self._append_values(array), list(array.shape)]
-            for name, array in checked.items()
-        }
+        places = self._append_arrays(checked)
         described = f'{{"attrs":{text},"arrays":{json.dumps(places)}}}'.encode()
         first = self._append_values(np.frombuffer(described, _TEXT))
         row = _Row(start, stop, first, first + len(described))
@@ -197,9 +207,20 @@ class Segments(Sequence[Segment]):
         table.append(row._asdict())
         table.flush_waiting()
 
+    def _flush_draws(self) -> None:
+        """Where draws wait in memory, write those that this process has recorded."""
+        if not self._trace._layout.journal:
+            for writer in open_writers():
+                if isinstance(writer, ChainWriter) and writer._location is self._trace._location:
+                    writer.flush()
+
     def _check_draws(self, draws: int | tuple[int, int]) -> tuple[int, int]:
         recorded = int(self._trace.recorded.min())
-        given = [recorded - draws, recorded] if isinstance(draws, int | np.integer) else [*draws]
+        given: list[Any] = []
+        if isinstance(draws, int | np.integer):
+            given = [recorded - draws, recorded]
+        elif isinstance(draws, Iterable):
+            given = list(draws)
         whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given)
         if isinstance(draws, bool) or len(given) != 2 or not whole or given[0] > given[1]:
             raise InvalidInputError(
@@ -214,16 +235,26 @@ class Segments(Sequence[Segment]):
             )
         return start, stop
 
-    def _append_values(self, array: np.ndarray[Any, Any]) -> int:
-        """Put the values of an array behind those of its dtype; gives the place of the first."""
-        name = _values_table(array.dtype)
-        column = Var(dtype=array.dtype, draws_per_chunk=_VALUES_PER_CHUNK)
-        values = self._table(name, {"value": column})
-        first = len(values)
-        if array.size:
-            values.append_rows({"value": array.ravel()})
+    def _append_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, _Place]:
+        """Put the values of arrays behind others of their dtypes."""
+        places = {}
+        for dtype in dict.fromkeys(array.dtype for array in arrays.values()):
+            alike = {name: array for name, array in arrays.items() if array.dtype == dtype}
+            first = self._append_values(np.concatenate([a.ravel() for a in alike.values()]))
+            for name, array in alike.items():
+                places[name] = _Place(dtype_name(dtype), first, array.shape)
+                first += array.size
+        return places
+
+    def _append_values(self, values: np.ndarray[Any, Any]) -> int:
+        """Put values behind others of their dtype; gives the place of the first."""
+        column = Var(dtype=values.dtype, draws_per_chunk=_VALUES_PER_CHUNK)
+        table = self._table(_values_table(values.dtype), {"value": column})
+        first = len(table)
+        if values.size:
+            table.append_rows({"value": values})
             # Before the row that tells of them, where rows wait in memory.
-            values.flush_waiting()
+            table.flush_waiting()
         return first
 
     def flush(self) -> None:
@@ -239,17 +270,20 @@ class Segments(Sequence[Segment]):
     def _open_tables(self) -> list[Table]:
         trace = self._trace
         names = [name for name in trace.tables if name.startswith(_VALUES)]
-        return [trace.table(name) for name in [*names, *([_TABLE] if self._exists(_TABLE) else [])]]
+        return [trace.table(name) for name in [*names, *([_TABLE] if self._exists() else [])]]
 
     def _table(self, name: str, columns: Mapping[str, Any]) -> Table:
-        # Columns are compared with those that are there; that takes longer than to append a row.
-        return self._trace.table(name, None if self._exists(name) else columns)
+        table = self._trace.table(name)
+        # To compare columns takes longer than to append a row.
+        if not table.exists:
+            table.require(columns)
+        return table
 
-    def _exists(self, name: str) -> bool:
-        return self._trace._location.exists(f"{TABLES}/{name}/{STATE}/zarr.json")
+    def _exists(self) -> bool:
+        return self._trace._location.exists(f"{TABLES}/{_TABLE}/{STATE}/zarr.json")
 
     def _rows(self) -> list[_Row]:
-        if not self._exists(_TABLE):
+        if not self._exists():
             return []
         table = self._trace.table(_TABLE)
         count = len(table)
@@ -294,15 +328,14 @@ class Segments(Sequence[Segment]):
 class _Arrays(Mapping[str, np.ndarray[Any, Any]]):
     """The arrays of a segment, read one by one."""
 
-    def __init__(self, trace: Trace, places: Mapping[str, tuple[str, int, list[int]]]) -> None:
+    def __init__(self, trace: Trace, places: Mapping[str, _Place]) -> None:
         self._trace = trace
         self._places = places
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
-        kind, first, shape = self._places[name]
-        dtype = as_dtype(kind, name)
-        size = int(np.prod(shape))
-        return _read_values(self._trace, dtype, first, first + size).reshape(shape)
+        place = self._places[name]
+        dtype, stop = as_dtype(place.dtype, name), place.first + math.prod(place.shape)
+        return _read_values(self._trace, dtype, place.first, stop).reshape(place.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -311,7 +344,7 @@ class _Arrays(Mapping[str, np.ndarray[Any, Any]]):
         return len(self._places)
 
     def __repr__(self) -> str:
-        shown = (f"{name}: {kind}{shape}" for name, (kind, _, shape) in self._places.items())
+        shown = (f"{name}: {place.dtype}{place.shape}" for name, place in self._places.items())
         return f"<arrays {', '.join(shown)}>"
 
 
@@ -333,6 +366,8 @@ def _values_table(dtype: np.dtype[Any]) -> str:
 
 
 def _encode_attrs(attrs: Mapping[str, Any]) -> str:
+    if not isinstance(attrs, Mapping):
+        raise InvalidInputError(f"attrs is a mapping of names to values, got {attrs!r}")
     try:
         return encode_state(dict(attrs))
     except InvalidInputError as error:
