@@ -128,6 +128,8 @@ def comparable(value: Any) -> Any:
     """Dictionaries of NumPy's arrays, whatever arrays they were."""
     if isinstance(value, dict):
         return {name: comparable(inner) for name, inner in sorted(value.items())}
+    if isinstance(value, list):
+        return {str(number): comparable(inner) for number, inner in enumerate(value)}
     if isinstance(value, str | BaseException) or value is None:
         return value
     return np.asarray(value)
