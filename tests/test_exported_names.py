@@ -13,6 +13,7 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace import errors
+from zarrtrace.segments import Segment, Segments
 
 NAMES = [
     *("ChainWriter", "Trace", "TraceError", "Var"),
@@ -56,6 +57,8 @@ FUNCTIONS = [
     *public_parts(zt.ChainWriter),
     zt.table.open,
     *public_parts(zt.table.Table),
+    *public_parts(Segments),
+    *public_parts(Segment),
 ]
 
 

@@ -39,6 +39,11 @@ _VALUES_PER_CHUNK = 2**16
 _TEXT = np.dtype(np.uint8)
 
 
+def is_of_segments(table: str) -> bool:
+    """Whether a table of a trace is one of those that hold its segments."""
+    return table == _TABLE or table.startswith(_VALUES)
+
+
 class _Row(NamedTuple):
     start: int
     stop: int

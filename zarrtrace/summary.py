@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .checks import dtype_name
 from .finish import sampling_attrs
 from .layout import SampledGroup
 from .schema import Variable
+from .segments import is_of_segments
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -90,9 +92,13 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
             lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
-    for name in trace.tables:
+    for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
         lines.append((f"tables/{name}", f"{len(table)} rows of {', '.join(table.columns)}"))
+    segments = trace.segments[:]
+    if segments:
+        draws = f"draws {segments[0].start} to {segments[-1].stop - 1}"
+        lines.append(("segments", f"{len(segments)}, {draws}"))
     return lines
 
 
@@ -163,7 +169,7 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
         else:
             drawn = max(0, min(int(trace.recorded.max()), group.warmup) - layout.dropped)
             found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
-    for name in trace.tables:
+    for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
         first = f"tables/{name}, {len(table)} rows"
         for column, var in table.columns.items():

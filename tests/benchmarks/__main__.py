@@ -20,6 +20,7 @@ from pathlib import Path
 
 import adapters
 import datasets
+import epochs
 import reading
 import recording
 import runs
@@ -39,6 +40,7 @@ PARTS = {
     "datasets": datasets,
     "runs": runs,
     "adapters": adapters,
+    "epochs": epochs,
 }
 
 

@@ -83,7 +83,8 @@ class DefaultBackend:
     -----
     In the trace `posterior` has `p` (chain, draw, p_dim), and `k` where models are selected;
     `sample_stats` has `log_likelihood` and `log_prior`, the `ll` and `lp` of an epoch. Whatever
-    else an epoch holds is in its segment: `backend.trace.segments`.
+    else an epoch holds is in its segment: `backend.trace.segments`. With n temperatures, chains 0,
+    n, 2n, ... are those of the first one, as in the arrays of jexplore.
 
     What is burned is deleted, chunk by chunk. From the first epoch that is stored to `close()`
     this process alone can write; reading disturbs nobody.
