@@ -244,6 +244,27 @@ def test_rows_with_text_need_not_wait(directory: Place) -> None:
     assert directory.open().table("notes")["text"].tolist() == [f"row {n}" for n in range(5000)]
 
 
+def test_a_table_whose_making_was_killed_is_made_again(directory: Place, script: Script) -> None:
+    trace = directory.create(chains=1, draws=1, posterior={"x": 0.0})
+    code = """
+    import os, signal, sys
+    import zarrtrace as zt
+    from zarrtrace.layoutfile import LayoutFile
+
+    trace = zt.open(sys.argv[1], mode="a")
+    LayoutFile.write = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    trace.table("history").append(number=1)
+    """
+    process = script.start(code, directory.path)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert (directory.path / "tables/history/_sampling_state/zarr.json").exists()
+    assert trace.tables == ()
+    assert not trace.table("history").exists
+    trace.table("history").append(number=2)
+    assert directory.open().table("history")["number"].tolist() == [2]
+
+
 def test_rows_with_text_are_flushed_in_time(directory: Place) -> None:
     notes = new_trace(directory).table("notes", {"text": str}, flush_every=0.05)
     notes.append(text="first")

@@ -97,12 +97,13 @@ def names(location: Location) -> tuple[str, ...]:
     found = []
     for name in location.children(TABLES):
         inside = location.below(f"{TABLES}/{name}")
-        if inside.exists(f"{STATE}/zarr.json"):
-            try:
-                made = LayoutFile(inside).current().created_at
-            except DamagedTraceError:
-                made = ""
-            found.append((made, name))
+        try:
+            found.append((LayoutFile(inside).current().created_at, name))
+        except TraceNotFoundError:
+            # Not made to the end: its process was killed.
+            continue
+        except DamagedTraceError:
+            found.append(("", name))
     return tuple(name for _, name in sorted(found))
 
 
@@ -143,7 +144,14 @@ class Table:
     @property
     def exists(self) -> bool:
         """Whether it has been made: a table without columns is by its first row."""
-        return self._location.exists(f"{STATE}/zarr.json")
+        try:
+            self._layout_file.current()
+        except TraceNotFoundError:
+            # Nothing, or what a process left that was killed while it made the table.
+            return False
+        except DamagedTraceError:
+            pass
+        return True
 
     @property
     def columns(self) -> dict[str, Var]:
