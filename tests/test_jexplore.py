@@ -366,6 +366,46 @@ def test_a_killed_process_loses_no_epoch(tmp_path: Path, script: Script) -> None
     assert backend.get_samples()["p"].shape[2] == draws  # type: ignore[index]
 
 
+@pytest.mark.parametrize("number", [0, 5, 15])
+@pytest.mark.parametrize("step", ["Segments.add", "ChainWriter.checkpoint"])
+def test_an_epoch_that_was_not_stored_to_its_end_is_none(
+    step: str, number: int, tmp_path: Path, script: Script
+) -> None:
+    code = """
+    import os, signal, sys
+    from jexplore_script import made
+    from zarrtrace.adapters.jexplore import DefaultBackend
+    from zarrtrace.segments import Segments
+    from zarrtrace.writer import ChainWriter
+
+    backend = DefaultBackend(outdir=sys.argv[1])
+    number = int(sys.argv[2])
+    for earlier in range(number):
+        backend.ingest(made(earlier))
+    kind, name = sys.argv[3].split(".")
+    last_step = getattr(vars()[kind], name)
+
+    def die(self, *arguments, **options):
+        # The trace is new, and nothing of the epoch was recorded.
+        if isinstance(self, ChainWriter) and self.recorded <= 10 * number:
+            return last_step(self, *arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(vars()[kind], name, die)
+    backend.ingest(made(99))
+    """
+    process = script.start(code, tmp_path, number, step)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    backend = Backend(outdir=tmp_path)
+    assert backend.epochs == number
+    backend.ingest(made(number, draws=7))
+    for earlier in range(number):
+        same(backend.get(earlier), made(earlier))
+    same(backend.get(), made(number, draws=7))
+    assert backend.trace.recorded.tolist() == [10 * number + 7] * 4
+
+
 def test_the_trace_reads_as_any_other(tmp_path: Path) -> None:
     backend = Backend(outdir=tmp_path, parameter_names=["a", "b", "c"])
     for number in range(3):

@@ -21,8 +21,15 @@ import numpy as np
 from .checkpoint import decode_state, encode_state
 from .checks import as_dtype, dtype_name, dtype_of_values
 from .ending import open_writers
-from .errors import DamagedTraceError, IncompleteTraceError, InvalidInputError, TraceError
-from .layout import STATE, TABLES
+from .errors import (
+    DamagedTraceError,
+    IncompleteTraceError,
+    InvalidInputError,
+    TraceError,
+    TraceNotFoundError,
+)
+from .layout import TABLES
+from .layoutfile import LayoutFile
 from .schema import Var
 from .writer import ChainWriter
 
@@ -285,7 +292,11 @@ class Segments(Sequence[Segment]):
         return table
 
     def _exists(self) -> bool:
-        return self._trace._location.exists(f"{TABLES}/{_TABLE}/{STATE}/zarr.json")
+        try:
+            LayoutFile(self._trace._location.below(f"{TABLES}/{_TABLE}")).current()
+        except TraceNotFoundError:
+            return False
+        return True
 
     def _rows(self) -> list[_Row]:
         if not self._exists():

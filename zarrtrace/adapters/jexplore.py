@@ -407,19 +407,19 @@ class DefaultBackend:
 
     def _store_oldest(self) -> None:
         epoch = self._waiting[0]
-        samples = epoch["samples"]
         draws = _draws(epoch)
         if self._stored is None:
             self._stored = StoredEpochs.create(
                 self.path,
-                kinds_of(samples),
+                kinds_of(epoch["samples"]),
                 draws=draws,
                 draws_together=self.epochs_per_file * draws,
                 first=self._never_stored,
                 parameter_names=self.parameter_names,
             )
-        self._stored.append(epoch, samples, self._burn)
+        self._stored.append(epoch)
         del self._waiting[0]
+        self._stored.set_burn(self._burn)
 
     def _forget_burned(self) -> None:
         """Give up epochs in memory that are burned before anything was stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -76,8 +77,11 @@ class StoredEpochs:
         """Make the trace for epochs of so many draws, with several of them in a chunk."""
         chains = kinds["p"].chains
         groups = definitions(kinds, draws_together)
-        zt.create(
-            path,
+        # Not at its place before it is whole: a process may be killed meanwhile.
+        partial = f"{path}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        trace = zt.create(
+            partial,
             posterior=groups["posterior"],
             sample_stats=groups.get("sample_stats"),
             chains=chains,
@@ -91,6 +95,10 @@ class StoredEpochs:
                 "jexplore_first_draw": first[1],
             },
         )
+        with trace.writer(trace.blocks[0]) as writer:
+            # What an epoch goes back to that was not stored to its end.
+            writer.checkpoint(None)
+        os.rename(partial, path)
         return cls(path)
 
     @property
@@ -98,8 +106,10 @@ class StoredEpochs:
         """The draws of each epoch."""
         if self._writer is not None:
             return self._ranges
-        first = self.first_draw
-        return [range(first + s.start, first + s.stop) for s in self._trace.segments]
+        first, trace = self.first_draw, self._trace
+        # An epoch is stored when its checkpoint is.
+        stored, _ = trace.last_checkpoint(trace.blocks[0])
+        return [range(first + s.start, first + s.stop) for s in trace.segments if s.stop <= stored]
 
     @property
     def burn(self) -> int:
@@ -114,40 +124,52 @@ class StoredEpochs:
         return rebuild(segment.attrs, segment.arrays)
 
     def sample(self, name: str, draws: range) -> np.ndarray[Any, Any]:
-        """A sample of draws that are not burned: shape (chains, dimension, draws)."""
+        """A sample of draws that are not burned: shape (chains, dimension, draws).
+
+        Raises
+        ------
+        ValueError
+            Another process burned some of them just now.
+        """
         group, variable = variable_of(name)
         begin = self.burn
-        wanted = slice(draws.start - begin, draws.stop - begin, draws.step)
-        return as_sampled(name, self._trace.get(variable, group=group, draws=wanted))
+        if begin <= draws.start:
+            wanted = slice(draws.start - begin, draws.stop - begin, draws.step)
+            values = self._trace.get(variable, group=group, draws=wanted)
+            if self.burn == begin:
+                return as_sampled(name, values)
+        raise ValueError(f"draws of {self.path} were burned by another process; ask again")
 
     # Storing ------------------------------------------------------------------------------
 
-    def append(self, epoch: Mapping[str, Any], samples: Mapping[str, Any], burn: int) -> None:
-        """Store an epoch; what is burned of it is deleted again."""
+    def append(self, epoch: Mapping[str, Any]) -> None:
+        """Store an epoch."""
+        samples = epoch["samples"]
         draws = samples["p"].shape[-1]
-        self._make_room(draws, burn)
+        self._make_room(draws)
         writer = self._open_writer()
         attrs, arrays = describe(epoch)
         try:
             writer.record_block(**as_recorded(samples))
             self._trace.segments.add(draws, attrs, **arrays)
-            # A process that dies before this goes back to the last epoch that is whole.
+            # A process that dies before this goes back to the epoch before.
             writer.checkpoint(None)
         except BaseException:
             self.close()
             raise
         start = self.first_draw + writer.recorded - draws
         self._ranges.append(range(start, start + draws))
-        self.set_burn(burn)
 
     def set_burn(self, burn: int) -> None:
-        """Burn the draws before this one, those to come as well."""
-        if burn > self.burn or burn > self.first_draw + self._trace.dropped:
-            self._make_room(0, burn)
-            trace, draws = self._writable(), burn - self.first_draw
+        """Burn the draws before this one, those to come as well: what is there is deleted."""
+        draws = burn - self.first_draw
+        if draws > self._trace.dropped:
+            trace = self._writable()
+            recorded = int(trace.recorded.min())
+            self._make_room(draws - recorded)
             if trace.burn_in < draws:
                 trace.set_burn_in(draws)
-            trace.drop_before(min(draws, int(trace.recorded.min())))
+            trace.drop_before(min(draws, recorded))
 
     def _writable(self) -> zt.Trace:
         if not self._may_write:
@@ -163,15 +185,16 @@ class StoredEpochs:
             self._writer = writer
         return self._writer
 
-    def _make_room(self, draws: int, burn: int) -> None:
-        """Let the trace take so many more draws, and count as many as are burned."""
+    def _make_room(self, draws: int) -> None:
+        """Let the trace take so many more draws, and some more."""
         trace = self._writable()
         recorded = int(trace.recorded.min())
-        wanted = max(recorded + draws, burn - self.first_draw)
-        if wanted > trace.draws or (draws and trace.finished):
+        # Never all of it: draws of a trace that has all of them are kept without a checkpoint.
+        missing = recorded + draws + 1 - trace.draws
+        if missing > 0 or (draws > 0 and trace.finished):
             self._close_writer()
             # Twice as many: nobody knows how many epochs there will be.
-            trace.extend(max(wanted - trace.draws, recorded, 1))
+            trace.extend(max(missing, recorded, 1))
 
     def close(self) -> None:
         """Let other processes write; the next epoch opens the trace again."""
@@ -186,7 +209,8 @@ class StoredEpochs:
 
     def remove(self) -> None:
         """Delete the trace, unless another process writes it."""
-        self._open_writer()
+        if not self._trace.finished:
+            self._open_writer()
         self.close()
         shutil.rmtree(self.path)
 
