@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,7 +20,8 @@ def test_every_benchmark_runs_and_says_what_it_measured(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(result.read_text())["rows"]
-    assert len(rows) == 31
+    # Those of jexplore's epochs need Python 3.13.
+    assert len(rows) == (43 if importlib.util.find_spec("jexplore") else 39)
     for row in rows:
         assert isinstance(row["value"], float), row
         assert row["what"] in done.stdout
