@@ -16,7 +16,7 @@ def rows(run: Run) -> Iterator[Row]:
     # It needs Python 3.13.
     if importlib.util.find_spec("jexplore") is not None:
         yield from epochs(run, 64, 10, 100, run.scaled(100, 3))
-        yield from epochs(run, 200, 50, 500, run.scaled(10, 2))
+        yield from epochs(run, 200, 50, 500, run.scaled(30, 2))
 
 
 def epochs(run: Run, chains: int, dims: int, draws: int, count: int) -> Iterator[Row]:
