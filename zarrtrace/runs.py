@@ -349,7 +349,7 @@ class Runs:
         import arviz
 
         groups = ["posterior", "log_likelihood"]
-        models = {run.name: run.trace.to_inferencedata(groups) for run in chosen}
+        models: dict[str, Any] = {run.name: run.trace.to_inferencedata(groups) for run in chosen}
         compared: pd.DataFrame = arviz.compare(models, **options)
         return compared
 

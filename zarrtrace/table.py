@@ -252,7 +252,10 @@ class Table:
 
     def release(self) -> None:
         """Let go of it without flushing: in a forked child it goes on being the parent's."""
-        self._writer = None
+        writer, self._writer = self._writer, None
+        ending.forget(self)
+        if writer is not None:
+            writer.release()
 
     def beat(self) -> None:
         """Nothing: the writer shows that it lives."""
