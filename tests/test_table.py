@@ -93,14 +93,16 @@ def test_a_table_goes_on_where_it_ended(place: Place) -> None:
 
 def test_a_table_beside_the_draws_does_not_disturb_them(directory: Place) -> None:
     trace = new_trace(directory)
-    trace.table("history", {"draw": int}).append(draw=1)
+    trace.table("history", {"draw": int, "text": str}).append(draw=1, text="a")
     for chain in range(2):
         with trace.writer(chain) as writer:
             for draw in range(7):
                 writer.record({"mu": draw})
     trace.split_warmup(3)
     trace.finish()
-    trace.table("history").append(draw=2)
+    # Not closed, but flushed with the draws.
+    assert directory.open().table("history")["text"].tolist() == ["a"]
+    trace.table("history").append(draw=2, text="b")
     trace.table("history").close()
     assert trace.groups == ("posterior", "warmup_posterior")
     assert trace.get("mu", chains=0)[0].tolist() == [3, 4, 5, 6]

@@ -505,6 +505,8 @@ class Trace:
             if not self.finished:
                 self._change_layout(close)
                 finishing.complete(self._location, self._layout_file)
+        for table in self._tables.values():
+            table.flush()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
