@@ -86,8 +86,9 @@ class DefaultBackend:
     else an epoch holds is in its segment: `backend.trace.segments`. With n temperatures, chains 0,
     n, 2n, ... are those of the first one, as in the arrays of jexplore.
 
-    What is burned is deleted, chunk by chunk. From the first epoch that is stored to `close()`
-    this process alone can write; reading disturbs nobody.
+    What is burned is deleted, chunk by chunk. Epochs that a burn ahead ate before any was stored
+    left nothing: a backend made later does not count them. From the first epoch that is stored to
+    `close()` this process alone can write; reading disturbs nobody.
 
     Attributes
     ----------

@@ -198,9 +198,9 @@ class StoredEpochs:
 
     def close(self) -> None:
         """Let other processes write; the next epoch opens the trace again."""
-        if self._writer is not None:
-            self._close_writer()
-            self._trace.segments.close()
+        self._close_writer()
+        # Burning may have closed the writer before.
+        self._trace.segments.close()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
