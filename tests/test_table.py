@@ -394,9 +394,9 @@ def test_a_table_says_what_it_is(directory: Place) -> None:
     trace = new_trace(directory)
     trace.table("history", {"draw": int, "scales": zt.Var(shape=2)}).append(draw=1, scales=[1, 2])
     assert repr(trace.table("history")).endswith(
-        "tables/history: 1 rows of draw: int64, scales: float64[2]>"
+        "tables/history: 1 row of draw: int64, scales: float64[2]>"
     )
-    assert "tables/history    1 rows of draw, scales" in repr(trace)
+    assert "tables/history    1 row of draw, scales" in repr(trace)
 
 
 def test_check_and_repair_reach_the_tables(directory: Place) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -144,22 +143,17 @@ class Catalogue:
             if self._depth:
                 yield
                 return
-            deadline = time.monotonic() + _PATIENCE
-            while True:
-                with self._root.alone() as alone:
-                    if alone:
-                        self._depth = 1
-                        try:
-                            yield
-                        finally:
-                            self._depth = 0
-                        return
-                if time.monotonic() > deadline:
+            with self._root.alone(_PATIENCE) as alone:
+                if not alone:
                     raise NotWritableError(
                         f"another process has been writing to {self._root} for {_PATIENCE:.0f} s; "
                         f"nothing was written: wait for it, or stop it"
                     )
-                time.sleep(0.001)
+                self._depth = 1
+                try:
+                    yield
+                finally:
+                    self._depth = 0
 
     def commit(self, before: Arrays, changes: Changes) -> None:
         """Publish changed arrays (None: gone) all at once; their chunks are there.

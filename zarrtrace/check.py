@@ -82,17 +82,17 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
 def _check_rows(
     reader: RowReader, layout: Layout, variable: Variable, block: int, count: int
 ) -> Iterator[Damage]:
-    for segment in reader.segments:
-        draw = max(segment.start, layout.dropped)
-        while draw < min(segment.stop, count):
-            chunk, covered = segment.place(draw, variable.draws_per_chunk)
+    for stretch in reader.stretches:
+        draw = max(stretch.start, layout.dropped)
+        while draw < min(stretch.stop, count):
+            chunk, covered = stretch.place(draw, variable.draws_per_chunk)
             there = range(draw, min(covered.stop, count))
             try:
-                reader.check(segment, chunk, covered, there)
+                reader.check(stretch, chunk, covered, there)
             except DamagedTraceError as error:
                 chains = chain_label(layout.chains_of(block))
                 yield Damage(
-                    f"{segment.path}, {chains}, draws {there.start} to {there.stop - 1}",
+                    f"{stretch.path}, {chains}, draws {there.start} to {there.stop - 1}",
                     _reason(error),
                     variable.group,
                     variable.name,

@@ -58,6 +58,11 @@ def as_dtype(dtype: DTypeLike, what: str) -> np.dtype[Any]:
     return found.newbyteorder("=")
 
 
+def counted(count: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name a dtype has in the layout, such as `float64`, `str` or `datetime64[ns]`."""
     return "str" if isinstance(dtype, np.dtypes.StringDType) else dtype.name

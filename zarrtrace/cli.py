@@ -12,6 +12,7 @@ from typing import Any
 from . import __version__, runs, summary
 from .adopt import from_datatree
 from .check import checksummed
+from .checks import counted
 from .errors import TraceError
 from .run import run
 from .trace import Trace, open
@@ -145,9 +146,8 @@ def show_runs(found: runs.Runs) -> None:
             console.print(
                 f"{name}: {described['error']}", highlight=False, markup=False, soft_wrap=True
             )
-    console.print(
-        f"{len(found)} runs in {found.folder}", highlight=False, markup=False, soft_wrap=True
-    )
+    total = counted(len(found), "run")
+    console.print(f"{total} in {found.folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 # check and repair -----------------------------------------------------------------------------

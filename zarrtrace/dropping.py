@@ -13,7 +13,7 @@ from .errors import IncompleteTraceError
 from .layout import STATE, Layout, chunk_of_key
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import recorded, segments
+from .rows import recorded, stretches
 from .warmup import check_draws, check_warmup, chunk_keys
 
 
@@ -58,10 +58,10 @@ def delete_dropped(location: Location, layout_file: LayoutFile) -> list[str]:
         key
         for group in layout.groups.values()
         for variable in group.variables.values()
-        for segment in segments(layout, group, variable)
-        if segment.start <= layout.dropped
-        for key in chunk_keys(location, segment.path)
-        if segment.covered(chunk_of_key(key)[1], variable.draws_per_chunk).stop <= layout.dropped
+        for stretch in stretches(layout, group, variable)
+        if stretch.start <= layout.dropped
+        for key in chunk_keys(location, stretch.path)
+        if stretch.covered(chunk_of_key(key)[1], variable.draws_per_chunk).stop <= layout.dropped
     ]
     location.delete_many(gone)
     return gone

@@ -13,7 +13,7 @@ from .chunks import ChunkCodec
 from .errors import TraceNotFoundError
 from .layout import STATE, Layout, variable_key
 from .location import Location
-from .rows import segment_of, stretches
+from .rows import stretch_of, written_stretches
 from .schema import Variable
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
@@ -34,8 +34,8 @@ class Flusher:
             variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
             for variable in layout.variables
         }
-        self._segments = {
-            variable.label: stretches(layout, group, variable)
+        self._stretches = {
+            variable.label: written_stretches(layout, group, variable)
             for group in layout.groups.values()
             for variable in group.variables.values()
         }
@@ -51,9 +51,9 @@ class Flusher:
 
     def _last_chunk(self, variable: Variable, count: int) -> tuple[str, int, range]:
         """The chunk that the draw before the count lies in: array, number, draws it covers."""
-        segment = segment_of(self._segments[variable.label], count - 1)
-        chunk, covered = segment.place(count - 1, variable.draws_per_chunk)
-        return segment.path, chunk, covered
+        stretch = stretch_of(self._stretches[variable.label], count - 1)
+        chunk, covered = stretch.place(count - 1, variable.draws_per_chunk)
+        return stretch.path, chunk, covered
 
     def write_full(self, rows: Rows, count: int) -> bool:
         """Write the chunks whose last draw is the one before the count.

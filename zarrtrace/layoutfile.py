@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -121,7 +122,9 @@ def from_text(text: str, where: str) -> Layout:
             finished=bool(content["finished"]),
         )
         _check(layout)
-    except (KeyError, TypeError, ValueError, AttributeError, TraceError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, RecursionError, TraceError,
+    ) as error:  # fmt: skip
         raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
     return layout
 
@@ -146,12 +149,18 @@ def _check(layout: Layout) -> None:
                 )
             layout.encoding(variable.dtype)
     for name, encoding in layout.encodings.items():
-        dtype = _dtype(name)
-        try:
-            codec = ChunkCodec(dtype, encoding)
-            codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
-        except Exception as error:
-            raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
+        _try_codecs(name, json.dumps(encoding))
+
+
+@functools.lru_cache(maxsize=64)
+def _try_codecs(name: str, encoding: str) -> None:
+    """Refuse codecs that do not work; the runs of a folder have the same ones."""
+    dtype = _dtype(name)
+    try:
+        codec = ChunkCodec(dtype, json.loads(encoding))
+        codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
+    except Exception as error:
+        raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
 
 
 def _dtype(name: Any) -> np.dtype[Any]:

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -317,26 +318,23 @@ class Location:
             sync(put(batch))
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Hold off other processes that would split, finish or extend; False when one is at it.
+    def alone(self, patience: float = 0.0) -> Iterator[bool]:
+        """Hold off other processes that would do the same; False when one is at it all the time.
 
-        On a local disk only; elsewhere nothing is held and the answer is True.
+        On a local disk only; elsewhere nothing is held and the answer is True. Patience is in
+        seconds.
         """
         if self.path is None or fcntl is None:
             yield True
             return
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        deadline = time.monotonic() + patience
+        while (descriptor := _lock(self.path)) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
         try:
-            alone = True
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                alone = False
-            except OSError:
-                pass  # a file system, such as NFS, that locks no directories
-            yield alone
+            yield descriptor is not None
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
     def make_durable(self, keys: Iterable[str]) -> None:
         """Return when what was written under these keys survives power loss.
@@ -442,6 +440,19 @@ class Location:
         # First: as long as it is there, the source counts as whole.
         self.delete(document)
         self.delete_tree(source)
+
+
+def _lock(directory: Path) -> int | None:
+    """Lock a directory until the descriptor is closed; None when another process has locked it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # a file system, such as NFS, that locks no directories
+    return descriptor
 
 
 def _write_file(path: str, data: bytes) -> None:

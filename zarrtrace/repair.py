@@ -183,16 +183,16 @@ def count_draws(location: Location, layout: Layout, block: int) -> int:
         for variable in group.variables.values():
             reader = RowReader(location, layout, group, variable, block)
             end = layout.dropped
-            for segment in reader.segments:
-                draw = max(segment.start, layout.dropped)
-                while draw < segment.stop:
-                    chunk, covered = segment.place(draw, variable.draws_per_chunk)
-                    key = variable_key(segment.path, variable, block, chunk)
+            for stretch in reader.stretches:
+                draw = max(stretch.start, layout.dropped)
+                while draw < stretch.stop:
+                    chunk, covered = stretch.place(draw, variable.draws_per_chunk)
+                    key = variable_key(stretch.path, variable, block, chunk)
                     if location.read(key) is None:
                         break
                     end = covered.stop
                     try:
-                        rows = reader.chunk(segment, chunk, covered)[:, : len(covered)]
+                        rows = reader.chunk(stretch, chunk, covered)[:, : len(covered)]
                     except DamagedTraceError:
                         # It was there, so it was recorded.
                         blank[covered.start : covered.stop] = False
@@ -254,9 +254,9 @@ def _give_up(location: Location, layout: Layout, damage: Damage) -> str:
     group = layout.groups[damage.group]
     variable = group.variables[damage.variable]
     reader = RowReader(location, layout, group, variable, damage.block)
-    segment = next(s for s in reader.segments if s.start <= damage.draws.start < s.stop)
-    chunk, _ = segment.place(damage.draws.start, variable.draws_per_chunk)
-    key = variable_key(segment.path, variable, damage.block, chunk)
+    stretch = next(s for s in reader.stretches if s.start <= damage.draws.start < s.stop)
+    chunk, _ = stretch.place(damage.draws.start, variable.draws_per_chunk)
+    key = variable_key(stretch.path, variable, damage.block, chunk)
     where = ""
     if location.path is not None and (location.path / key).exists():
         aside = Path(f"{location.path}.damaged") / key

@@ -31,7 +31,7 @@ from .schema import Variable
 _AT_ONCE = 16  # chunks that are waited for
 
 
-class Segment(NamedTuple):
+class Stretch(NamedTuple):
     """The draws `start` to `stop - 1`, which lie in the array at `path`."""
 
     path: str
@@ -54,12 +54,12 @@ class Segment(NamedTuple):
         return range(first, min(first + length, self.stop))
 
 
-def segments(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+def stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
     """The arrays of a variable."""
     return _arrays(layout, group, variable, group.stored_first, group.stored_warmup)
 
 
-def future_segments(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+def future_stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
     """The arrays of a variable after the split that is under way."""
     assert group.moving_to is not None
     return _arrays(layout, group, variable, layout.dropped, group.moving_to)
@@ -67,24 +67,24 @@ def future_segments(layout: Layout, group: SampledGroup, variable: Variable) -> 
 
 def _arrays(
     layout: Layout, group: SampledGroup, variable: Variable, first: int, boundary: int
-) -> list[Segment]:
-    warmup = Segment(array_path(group.warmup_name, variable), first, boundary)
-    after = Segment(array_path(group.name, variable), boundary, max(layout.total, boundary))
+) -> list[Stretch]:
+    warmup = Stretch(array_path(group.warmup_name, variable), first, boundary)
+    after = Stretch(array_path(group.name, variable), boundary, max(layout.total, boundary))
     return [warmup, after] if first < boundary else [after]
 
 
-def stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Segment]:
+def written_stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
     """Where a writer finds itself: the arrays, and before them what was dropped.
 
     A chain may go back to a checkpoint there, and draw what nobody reads again.
     """
-    gone = Segment("", 0, group.stored_first)
-    return [*([gone] if gone.stop else []), *segments(layout, group, variable)]
+    gone = Stretch("", 0, group.stored_first)
+    return [*([gone] if gone.stop else []), *stretches(layout, group, variable)]
 
 
-def segment_of(found: list[Segment], draw: int) -> Segment:
-    """The segment a draw lies in, or would."""
-    return next(segment for segment in reversed(found) if segment.start <= draw)
+def stretch_of(found: list[Stretch], draw: int) -> Stretch:
+    """The stretch a draw lies in, or would."""
+    return next(stretch for stretch in reversed(found) if stretch.start <= draw)
 
 
 def staged(path: str) -> str:
@@ -186,7 +186,7 @@ class Piece(NamedTuple):
     """What one chunk gives to a read."""
 
     reader: RowReader
-    segment: Segment
+    stretch: Stretch
     chunk: int
     covered: range
     rows: slice
@@ -194,7 +194,7 @@ class Piece(NamedTuple):
 
     def fill(self) -> None:
         """Read them."""
-        self.reader.fill(self.segment, self.chunk, self.covered, self.rows, self.into)
+        self.reader.fill(self.stretch, self.chunk, self.covered, self.rows, self.into)
 
 
 class RowReader:
@@ -216,8 +216,8 @@ class RowReader:
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
         self._directory = journal_directory(location, layout)
         moved = group.moving_to is not None and variable.name in group.moved
-        find = future_segments if moved else segments
-        self.segments = find(layout, group, variable)
+        find = future_stretches if moved else stretches
+        self.stretches = find(layout, group, variable)
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
@@ -231,17 +231,17 @@ class RowReader:
     def pieces(self, draws: range, into: np.ndarray[Any, Any]) -> Iterator[Piece]:
         """Where the draws of a range lie, chunk by chunk, and where in an array they go."""
         length, done = self._variable.draws_per_chunk, 0
-        for segment in self.segments:
-            while done < len(draws) and draws[done] < segment.stop:
-                chunk, covered = segment.place(draws[done], length)
+        for stretch in self.stretches:
+            while done < len(draws) and draws[done] < stretch.stop:
+                chunk, covered = stretch.place(draws[done], length)
                 inside = draws[done : done + len(range(draws[done], covered.stop, draws.step))]
                 rows = slice(inside[0] - covered.start, inside[-1] - covered.start + 1, draws.step)
                 after = done + len(inside)
-                yield Piece(self, segment, chunk, covered, rows, into[:, done:after])
+                yield Piece(self, stretch, chunk, covered, rows, into[:, done:after])
                 done = after
 
     def fill(
-        self, segment: Segment, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
+        self, stretch: Stretch, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
     ) -> None:
         """Read some rows of one chunk: from the journal while the chunk is being filled."""
         while (journal := self._journal()) is not None:
@@ -251,20 +251,20 @@ class RowReader:
                 # Published in full meanwhile: these may be rows of the next chunk.
                 if journal.count < covered.stop:
                     return
-            self._fill_from_store(segment, chunk, covered, rows, into)
+            self._fill_from_store(stretch, chunk, covered, rows, into)
             # A chain that goes back replaces its journal before it writes any chunk anew.
             if journal.is_current():
                 return
-        self._fill_from_store(segment, chunk, covered, rows, into)
+        self._fill_from_store(stretch, chunk, covered, rows, into)
 
     def _fill_from_store(
-        self, segment: Segment, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
+        self, stretch: Stretch, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
     ) -> None:
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
-            self.chunk(segment, chunk, covered, into)
+            self.chunk(stretch, chunk, covered, into)
         else:
-            into[...] = self.chunk(segment, chunk, covered)[: len(into), rows]
+            into[...] = self.chunk(stretch, chunk, covered)[: len(into), rows]
 
     def _journal(self) -> Journal | None:
         if self._directory is None:
@@ -280,12 +280,12 @@ class RowReader:
                 f"again"
             )
 
-    def check(self, segment: Segment, chunk: int, covered: range, there: range) -> None:
+    def check(self, stretch: Stretch, chunk: int, covered: range, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
         shape = (len(self._layout.chains_of(self._block)), len(there), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
         first = there.start - covered.start
-        self.fill(segment, chunk, covered, slice(first, first + len(there), 1), into)
+        self.fill(stretch, chunk, covered, slice(first, first + len(there), 1), into)
 
     def _is_lost(self, covered: range) -> bool:
         return any(
@@ -298,14 +298,14 @@ class RowReader:
 
     def chunk(
         self,
-        segment: Segment,
+        stretch: Stretch,
         chunk: int,
         covered: range,
         into: np.ndarray[Any, Any] | None = None,
     ) -> np.ndarray[Any, Any]:
         """One whole chunk from the store, in an array of its own or in one that is given."""
         shape = self._layout.chunk_shape(self._variable)
-        key = variable_key(segment.path, self._variable, self._block, chunk)
+        key = variable_key(stretch.path, self._variable, self._block, chunk)
         moving = self._group.moving_to is not None
         data = self._moving_bytes(key, covered) if moving else self._location.read(key)
         chains = self._layout.chains_of(self._block)
@@ -340,7 +340,7 @@ class RowReader:
     def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
         """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
         places, moved = [], ""
-        for new in future_segments(self._layout, self._group, self._variable):
+        for new in future_stretches(self._layout, self._group, self._variable):
             if new.start <= covered.start < new.stop:
                 chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
                 moved = variable_key(new.path, self._variable, self._block, chunk)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import provenance
+from .checks import counted
 from .errors import InvalidInputError, TraceNotFoundError
 from .folder import NOTHING, Run, find, join
 from .layout import STATE
@@ -355,7 +356,8 @@ class Runs:
 
     def __repr__(self) -> str:
         listed = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
-        return f"<zarrtrace.Runs {self.folder}: {len(self)} runs{': ' * bool(listed)}{listed}>"
+        count = counted(len(self), "run")
+        return f"<zarrtrace.Runs {self.folder}: {count}{': ' * bool(listed)}{listed}>"
 
     def _repr_html_(self) -> str:
         html: str = self.to_dataframe()._repr_html_()

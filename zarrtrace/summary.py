@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import dtype_name
+from .checks import counted, dtype_name
 from .finish import sampling_attrs
 from .layout import SampledGroup
 from .schema import Variable
 from .segments import is_of_segments
 
 if TYPE_CHECKING:
+    from .datasets import Phase
     from .trace import Trace
 
 
@@ -36,7 +37,7 @@ def size(trace: Trace) -> str:
     warmup = (
         f"({trace.tune} warmup + {trace.draws} draws)" if trace.tune else f"{trace.draws} draws"
     )
-    return f"{trace.chains} chain{'s' * (trace.chains > 1)} × {warmup}"
+    return f"{counted(trace.chains, 'chain')} × {warmup}"
 
 
 def counts(trace: Trace, most: int = 8) -> str:
@@ -94,11 +95,14 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
             lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
     for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
-        lines.append((f"tables/{name}", f"{len(table)} rows of {', '.join(table.columns)}"))
+        columns = ", ".join(table.columns)
+        lines.append((f"tables/{name}", f"{counted(len(table), 'row')} of {columns}"))
     segments = trace.segments[:]
     if segments:
         draws = f"draws {segments[0].start} to {segments[-1].stop - 1}"
         lines.append(("segments", f"{len(segments)}, {draws}"))
+    for path, samples, phase in _phases(trace):
+        lines.append((path, f"{samples} of {', '.join(phase)}"))
     return lines
 
 
@@ -171,12 +175,26 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
     for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
-        first = f"tables/{name}, {len(table)} rows"
+        first = f"tables/{name}, {counted(len(table), 'row')}"
         for column, var in table.columns.items():
             shape = f" {var.shape}" if var.shape else ""
             found.append((first, f"{column}{shape}", dtype_name(np.dtype(var.dtype)), "", ""))
             first = ""
+    for path, samples, phase in _phases(trace):
+        first = f"{path}, {samples}"
+        for name, values in phase.items():
+            shape = f" {values.shape[1:]}" if values.shape[1:] else ""
+            found.append((first, f"{name}{shape}", dtype_name(values.dtype), "", ""))
+            first = ""
     return found
+
+
+def _phases(trace: Trace) -> Iterator[tuple[str, str, Phase]]:
+    """The phases of all data sets: where, `1000 samples`, and the phase."""
+    for name in trace.data_sets:
+        data = trace.data(name)
+        for phase in data.phases:
+            yield f"{name}/{phase}", counted(data.sizes[phase], "sample"), data[phase]
 
 
 RUN_HEADINGS = ("name", "model", "status", "chains", "draws", "worst R-hat", "when")

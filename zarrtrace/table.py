@@ -8,7 +8,6 @@ is `row`; it has no end. Inside a trace it lies at `tables/<name>`.
 from __future__ import annotations
 
 import importlib.metadata
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from . import creation, ending
-from .checks import check_attrs, dtype_name
+from .checks import check_attrs, counted, dtype_name
 from .claim import BEAT_EVERY, require_free
 from .coordinates import Dimensions
 from .documents import compose_encoding, encode_document
@@ -392,15 +391,10 @@ class Table:
         self._location.require_writable()
         if self._location.path is not None:
             self._location.path.mkdir(parents=True, exist_ok=True)
-        until = time.monotonic() + _PATIENCE
-        while True:
-            with self._location.alone() as alone:
-                if alone:
-                    yield
-                    return
-            if time.monotonic() > until:
+        with self._location.alone(_PATIENCE) as alone:
+            if not alone:
                 raise ChainBusyError(f"{self.path} is being made by another process; try again")
-            time.sleep(0.01)
+            yield
 
     # Mending ------------------------------------------------------------------------------
 
@@ -508,7 +502,8 @@ class Table:
             f"{name}: {dtype_name(variable.declared)}{list(variable.shape) or ''}"
             for name, variable in self._variables.items()
         )
-        return f"<zarrtrace.Table {self.path}: {len(self)} rows of {columns or 'nothing yet'}>"
+        rows = counted(len(self), "row")
+        return f"<zarrtrace.Table {self.path}: {rows} of {columns or 'nothing yet'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Table, (self._location,)

@@ -16,7 +16,7 @@ from .errors import DrawError
 from .journal import Journal, chain_label
 from .journallayout import Table
 from .layout import Layout
-from .rows import Segment, segment_of, stretches
+from .rows import Stretch, stretch_of, written_stretches
 from .schema import Variable
 
 Values = Mapping[str, Any]
@@ -29,7 +29,7 @@ _STRUCT_CODES = {
 
 
 class RecordingPlan:
-    """Where the values of a draw go, laid out once for all draws of a stretch.
+    """Where the values of a draw go, laid out once for all draws up to the next array.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ class RecordingPlan:
                 held = rows[variable.label]
                 by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
                 shape = (len(chains), *variable.shape) if together else variable.shape
-                segment = segment_of(stretches(layout, group, variable), count)
-                targets.append(Target(name, variable, by_draw, shape, segment))
+                stretch = stretch_of(written_stretches(layout, group, variable), count)
+                targets.append(Target(name, variable, by_draw, shape, stretch))
             self._targets[group.name] = targets
             self._rows[group.name] = _packed(targets, shared, journal)
 
@@ -154,7 +154,15 @@ class Target:
     """Where the values of one variable go, and what may go there."""
 
     __slots__ = (
-        "dtype", "length", "name", "rows", "segment", "shape", "start", "trusted", "variable"
+        "dtype",
+        "length",
+        "name",
+        "rows",
+        "shape",
+        "start",
+        "stretch",
+        "trusted",
+        "variable"
     )  # fmt: skip
 
     def __init__(
@@ -163,15 +171,15 @@ class Target:
         variable: Variable,
         rows: np.ndarray[Any, Any],
         shape: tuple[int, ...],
-        segment: Segment,
+        stretch: Stretch,
     ) -> None:
         self.name = name
         self.variable = variable
         self.dtype = variable.declared
         self.rows = rows
         self.shape = shape
-        self.segment = segment
-        self.start = segment.start
+        self.stretch = stretch
+        self.start = stretch.start
         self.length = variable.draws_per_chunk
         # Types whose every value fits as it is, or overflows with an error of its own.
         self.trusted: frozenset[type] = frozenset()
@@ -191,7 +199,7 @@ class Target:
 
     def next_boundary(self, count: int) -> int:
         """The next count at which a chunk of this variable is full."""
-        return self.segment.place(count, self.length)[1].stop
+        return self.stretch.place(count, self.length)[1].stop
 
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the value of one draw into its row, if it may go there."""

@@ -41,7 +41,7 @@ from .layout import (
 )
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import RowReader, Segment, future_segments, recorded, segments, staged
+from .rows import RowReader, Stretch, future_stretches, recorded, staged, stretches
 from .schema import Variable
 
 _CHUNK_NAME = re.compile(r"c(\.\d+)+")
@@ -143,11 +143,11 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             location.write(f"{staged(path)}/zarr.json", encode_document(document))
             _copy_coordinates(location, layout, group, path, draws)
     for variable in group.variables.values():
-        old = segments(layout, group, variable)
+        old = stretches(layout, group, variable)
         if variable.name not in group.moved:
             new = [
-                segment._replace(path=staged(segment.path))
-                for segment in future_segments(layout, group, variable)
+                stretch._replace(path=staged(stretch.path))
+                for stretch in future_stretches(layout, group, variable)
             ]
             _write_documents(location, layout, variable, old, new)
             shared = [s for s in new if _has_same_chunks(s, old, variable.draws_per_chunk)]
@@ -162,8 +162,8 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             layout = layout.with_group(group)
             layout_file.write(layout)
         # Nothing is read there any more; the documents stay, so that the group goes on opening.
-        for segment in old:
-            for key in chunk_keys(location, segment.path):
+        for stretch in old:
+            for key in chunk_keys(location, stretch.path):
                 location.delete(key)
     layout_file.write(layout.with_group(replace(group, swapping=True)))
 
@@ -203,17 +203,17 @@ def _write_documents(
     location: Location,
     layout: Layout,
     variable: Variable,
-    old: list[Segment],
-    new: list[Segment],
+    old: list[Stretch],
+    new: list[Stretch],
 ) -> None:
     """The documents of the new arrays: those of the old ones, with another number of draws."""
     found = read_document(location, old[-1].path)
-    for segment in new:
-        draws = segment.stop - segment.start
+    for stretch in new:
+        draws = stretch.stop - stretch.start
         document = layout.document(variable, draws)
         if found is not None:
             document["attributes"] = found["attributes"]
-        location.write(f"{segment.path}/zarr.json", encode_document(document))
+        location.write(f"{stretch.path}/zarr.json", encode_document(document))
 
 
 def chunk_keys(location: Location, path: str) -> list[str]:
@@ -221,25 +221,25 @@ def chunk_keys(location: Location, path: str) -> list[str]:
     return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
 
 
-def _has_same_chunks(new: Segment, old: list[Segment], length: int) -> bool:
+def _has_same_chunks(new: Stretch, old: list[Stretch], length: int) -> bool:
     """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
     return all(
-        (new.start - segment.start) % length == 0
-        and (new.stop == segment.stop or (min(new.stop, segment.stop) - new.start) % length == 0)
-        for segment in old
-        if new.start < segment.stop and segment.start < new.stop
+        (new.start - stretch.start) % length == 0
+        and (new.stop == stretch.stop or (min(new.stop, stretch.stop) - new.start) % length == 0)
+        for stretch in old
+        if new.start < stretch.stop and stretch.start < new.stop
     )
 
 
 def _share_chunks(
-    location: Location, variable: Variable, old: list[Segment], new: list[Segment]
+    location: Location, variable: Variable, old: list[Stretch], new: list[Stretch]
 ) -> None:
     """Give each chunk its new key beside the old one, whole."""
     length = variable.draws_per_chunk
-    for segment in old:
-        for key in chunk_keys(location, segment.path):
+    for stretch in old:
+        for key in chunk_keys(location, stretch.path):
             block, chunk = chunk_of_key(key)
-            draw = segment.start + chunk * length
+            draw = stretch.start + chunk * length
             for target in new:
                 if target.start <= draw < target.stop:
                     moved, _ = target.place(draw, length)
@@ -251,7 +251,7 @@ def _stream_chunks(
     layout: Layout,
     group: SampledGroup,
     variable: Variable,
-    new: list[Segment],
+    new: list[Stretch],
 ) -> None:
     """Cut the chunks anew, holding two of them at a time."""
     codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
@@ -260,16 +260,16 @@ def _stream_chunks(
         chains = layout.chains_of(block)
         count = int(counts[chains[0]])
         reader = _StreamReader(location, layout, group, variable, block)
-        for segment in new:
-            first = segment.start
-            while first < min(segment.stop, count):
-                chunk, covered = segment.place(first, variable.draws_per_chunk)
+        for stretch in new:
+            first = stretch.start
+            while first < min(stretch.stop, count):
+                chunk, covered = stretch.place(first, variable.draws_per_chunk)
                 rows = range(covered.start, min(covered.stop, count))
                 whole: np.ndarray[Any, Any] = np.full(
                     layout.chunk_shape(variable), codec.fill, dtype=variable.dtype
                 )
                 whole[: len(chains), : len(rows)] = reader.read(rows)
-                key = variable_key(segment.path, variable, block, chunk)
+                key = variable_key(stretch.path, variable, block, chunk)
                 location.write(key, codec.encode(whole))
                 first = covered.stop
 
@@ -281,13 +281,13 @@ class _StreamReader(RowReader):
 
     def chunk(
         self,
-        segment: Segment,
+        stretch: Stretch,
         chunk: int,
         covered: range,
         into: np.ndarray[Any, Any] | None = None,
     ) -> np.ndarray[Any, Any]:
-        if self._last is None or self._last[0] != (segment.path, chunk):
-            self._last = (segment.path, chunk), super().chunk(segment, chunk, covered)
+        if self._last is None or self._last[0] != (stretch.path, chunk):
+            self._last = (stretch.path, chunk), super().chunk(stretch, chunk, covered)
         if into is not None:
             into[...] = self._last[1]
         return self._last[1]

@@ -38,7 +38,7 @@ from .journal import Journal, chain_label, journal_directory, last_checkpoint
 from .layout import array_path
 from .layoutfile import LayoutFile
 from .location import Location
-from .rows import RowReader, segment_of, stretches
+from .rows import RowReader, stretch_of, written_stretches
 from .schema import Variable
 from .values import RecordingPlan, Values
 
@@ -159,13 +159,13 @@ class ChainWriter:
         """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
         group = self._layout.groups[variable.group]
         reader = RowReader(self._location, self._layout, group, variable, self._block)
-        segment = segment_of(stretches(self._layout, group, variable), count)
-        chunk, covered = segment.place(count, variable.draws_per_chunk)
+        stretch = stretch_of(written_stretches(self._layout, group, variable), count)
+        chunk, covered = stretch.place(count, variable.draws_per_chunk)
         filled = count - covered.start
-        if not filled or segment.gone:
+        if not filled or stretch.gone:
             return
         try:
-            rows[:, :filled] = reader.chunk(segment, chunk, covered)[:, :filled]
+            rows[:, :filled] = reader.chunk(stretch, chunk, covered)[:, :filled]
         except DamagedTraceError:
             # Its chunk was removed: nobody will ever read these draws.
             if count > self._layout_file.current().dropped:
@@ -285,8 +285,8 @@ class ChainWriter:
 
         def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
             group = self._layout.groups[variable.group]
-            segment = segment_of(stretches(self._layout, group, variable), draws)
-            _, covered = segment.place(draws, variable.draws_per_chunk)
+            stretch = stretch_of(written_stretches(self._layout, group, variable), draws)
+            _, covered = stretch.place(draws, variable.draws_per_chunk)
             # The chunk that is being filled is in the buffer, every other one in the store.
             if self._count in covered:
                 target[...] = rows[variable.label]
