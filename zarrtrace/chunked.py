@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -26,9 +25,6 @@ _SIDE_BY_SIDE = 32
 # Of file times: within one tick of the clock a file may be replaced unnoticed.
 _TICK = 50_000_000  # ns
 
-_ENCODERS = 2  # threads; Blosc lets go of the interpreter, and one file at a time is written
-
-Chunk = tuple[int, np.ndarray[Any, Any]]  # its number, and its rows
 Part = tuple[int, Any, Any]  # a chunk, which of its rows, and where they are among all
 
 
@@ -174,9 +170,9 @@ class RowWriter:
 
     def append(self, values: np.ndarray[Any, Any]) -> None:
         """Take rows of the array's dtype and shape, and write the chunks they fill."""
-        self.location.write_many(_encoded(self.array, self._full_chunks(values)))
+        self.location.write_many(self._full_chunks(values))
 
-    def _full_chunks(self, values: np.ndarray[Any, Any]) -> Iterator[Chunk]:
+    def _full_chunks(self, values: np.ndarray[Any, Any]) -> Iterator[tuple[str, bytes]]:
         size = self.array.rows_per_chunk
         start = 0
         while start < len(values):
@@ -184,11 +180,11 @@ class RowWriter:
             stop = min(start + size - filled, len(values))
             self.length += stop - start
             if stop - start == size:
-                yield chunk, values[start:stop]
+                yield self.array.key(chunk), self.array.codec.encode(values[start:stop])
             else:
                 self._tail[filled : filled + stop - start] = values[start:stop]
                 if filled + stop - start == size:
-                    yield chunk, self._tail.copy()
+                    yield self.array.key(chunk), self.array.codec.encode(self._tail)
             start = stop
 
     def close(self) -> SampleArray:
@@ -208,28 +204,15 @@ def write_rows(
 ) -> None:
     """Put values in the place of rows that are there, one chunk after the other."""
 
-    def chunks() -> Iterator[Chunk]:
+    def chunks() -> Iterator[tuple[str, bytes]]:
         for number, inside, place in _parts(rows, array.rows_per_chunk):
+            key = array.key(number)
             if _is_whole(inside, array):
                 chunk = values[place]
             else:
                 # The decoded one may be read-only.
-                key = array.key(number)
                 chunk = _decode(location, array, key, location.read(key), None).copy()
                 chunk[inside] = values[place]
-            yield number, chunk
+            yield key, array.codec.encode(chunk)
 
-    location.write_many(_encoded(array, chunks()))
-
-
-def _encoded(array: SampleArray, chunks: Iterator[Chunk]) -> Iterator[tuple[str, bytes]]:
-    """Keys and bytes of chunks, in order; the next ones are encoded while one is written."""
-    with ThreadPoolExecutor(_ENCODERS) as pool:
-        waiting: deque[tuple[int, Future[bytes]]] = deque()
-        for number, chunk in chunks:
-            waiting.append((number, pool.submit(array.codec.encode, chunk)))
-            if len(waiting) > 2 * _ENCODERS:
-                number, encoding = waiting.popleft()
-                yield array.key(number), encoding.result()
-        for number, encoding in waiting:
-            yield array.key(number), encoding.result()
+    location.write_many(chunks())

@@ -59,7 +59,7 @@ class DataSet:
         As zarr takes them, for variables that are new. By default Blosc (lz4, shuffle), and none
         in memory.
     rows_per_chunk : int, optional
-        Samples in a chunk of a variable that is new; by default as many as 128 KiB hold.
+        Samples in a chunk of a variable that is new; by default as many as 256 KiB hold.
     storage_options : mapping, optional
         For a URL.
 

@@ -17,7 +17,7 @@ from .errors import InvalidInputError, SchemaError
 
 PHASES = ("train", "valid", "test")
 SAMPLE = "sample"
-CHUNK_BYTES = 2**17  # of rows: a random batch decodes a chunk for each of its samples
+CHUNK_BYTES = 2**18  # of rows: a random batch decodes a chunk for each of its samples
 
 Split = str | Sequence[int] | Sequence[float]
 Names = str | Iterable[str]

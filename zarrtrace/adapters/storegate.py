@@ -46,7 +46,7 @@ class StoreGate:
         In memory, in storage, or both, with `to_memory` and `to_storage` between them.
     backend_args : mapping, optional
         `output_dir` (a temporary directory by default), `chunk` (samples in a chunk; by default as
-        many as 128 KiB hold), `compressor` ("default", None, or a codec of zarr or numcodecs),
+        many as 256 KiB hold), `compressor` ("default", None, or a codec of zarr or numcodecs),
         `mode` ("a", "r", "r+", "w", "w-", as in zarr; "w" removes the data sets that are there).
     data_id : str, optional
         The data set to begin with.
