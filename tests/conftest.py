@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +33,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """JAX compiles a program once for this process and for those that its tests start."""
+    """What the processes that tests start have from this one.
+
+    JAX compiles a program once for all of them; and Ctrl-C interrupts them, even where a shell
+    started this one in the background, which ignores it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.TemporaryDirectory(prefix="zarrtrace-compiled-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
