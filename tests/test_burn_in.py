@@ -15,7 +15,7 @@ import xarray as xr
 from conftest import Encoded, Place, Script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_split import Killed, killed_at
+from test_split import Killed, killed_at, made_again
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt
@@ -386,16 +386,14 @@ def test_killed_anywhere_there_is_before_or_after(
         # As on a file system that has none: a chunk is then renamed into its new place.
         monkeypatch.setattr("zarrtrace.location.os.link", raise_no_links)
 
-    def prepare() -> zt.Trace:
-        trace = new(fast_place, encoded, overwrite=True, journal=life != "finish without links")
-        encoded.fill(trace)
-        trace.drop_before(3)
-        if life == "drop when finished":
-            trace.finish()
-        elif life.startswith("finish"):
-            trace.drop_before(10)
-            trace.set_burn_in(20)
-        return trace
+    trace = filled(fast_place, encoded, journal=life != "finish without links")
+    trace.drop_before(3)
+    if life == "drop when finished":
+        trace.finish()
+    elif life.startswith("finish"):
+        trace.drop_before(10)
+        trace.set_burn_in(20)
+    make_again = made_again(fast_place)
 
     def act(trace: zt.Trace) -> None:
         if life.startswith("drop"):
@@ -404,11 +402,10 @@ def test_killed_anywhere_there_is_before_or_after(
             trace.finish()
 
     expected = (14, 14) if life.startswith("drop") else (10, 20)
-    trace = prepare()
     with killed_at(10**9, monkeypatch) as done:
         act(trace)
     for step in np.unique(np.linspace(0, done[0] - 1, trials or 8).astype(int)):
-        trace = prepare()
+        trace = make_again()
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             act(trace)
         for chain in range(trace.chains):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,20 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Stop before the step-th thing that is done to the store; gives how many were done."""
-    done = [0]
+    """Stop before the step-th thing that is done to the store; gives how many were done.
+
+    What the heartbeat does meanwhile, on a slow machine, is none of them.
+    """
+    done, own = [0], threading.get_ident()
 
     def stopping(name: str) -> Any:
         real = getattr(Location, name)
 
         def method(self: Location, *arguments: Any) -> Any:
-            if done[0] == step:
-                raise Killed
-            done[0] += 1
+            if threading.get_ident() == own:
+                if done[0] == step:
+                    raise Killed
+                done[0] += 1
             return real(self, *arguments)
 
         return method
@@ -155,14 +161,36 @@ def test_another_process_that_splits_is_waited_for_by_nobody(
 # Killed anywhere ------------------------------------------------------------------------------
 
 
-def lives(fast_place: Place, encoded: Encoded, life: str) -> zt.Trace:
-    """A trace before the step that will be killed."""
-    trace = filled(fast_place, encoded, overwrite=True)
+def prepared(fast_place: Place, encoded: Encoded, life: str) -> Callable[[], zt.Trace]:
+    """Makes a trace as it is before the step that will be killed, again and again."""
+    trace = filled(fast_place, encoded)
     if life == "split again":
         trace.split_warmup(7)
     if life == "split of a finished trace":
         trace.finish()
-    return trace
+    return made_again(fast_place)
+
+
+def made_again(fast_place: Place) -> Callable[[], zt.Trace]:
+    """Puts the trace of a place back as it is now: a copy, in a tenth of the time of making it."""
+    if fast_place.kind == "memory":
+        held = dict(fast_place.store._store_dict)
+
+        def put_back() -> zt.Trace:
+            fast_place.store._store_dict.clear()
+            fast_place.store._store_dict.update(held)
+            return fast_place.open("a")
+
+    else:
+        copy = fast_place.path.with_name("as_it_was.zarr")
+        shutil.copytree(fast_place.path, copy)
+
+        def put_back() -> zt.Trace:
+            shutil.rmtree(fast_place.path)
+            shutil.copytree(copy, fast_place.path)
+            return fast_place.open("a")
+
+    return put_back
 
 
 def act(trace: zt.Trace, life: str, at: int) -> None:
@@ -193,13 +221,14 @@ def test_killed_anywhere_nothing_is_lost(
 ) -> None:
     fast_place: Place = request.getfixturevalue(store)
     before = {"split again": 7}.get(life, TUNE)
-    counted = lives(fast_place, encoded, life)
+    make_again = prepared(fast_place, encoded, life)
+    counted = make_again()
     with killed_at(10**9, monkeypatch) as done:
         act(counted, life, at)
     # A few of all steps, or as many as the command line asks for.
     chosen = np.linspace(0, done[0] - 1, trials or 12).astype(int)
     for step in np.unique(np.minimum(chosen + at % 5, done[0] - 1)):
-        trace = lives(fast_place, encoded, life)
+        trace = make_again()
         held = trace.dataset("posterior").drop_vars("draw")
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             act(trace, life, at)
