@@ -353,17 +353,16 @@ def test_a_killed_process_loses_no_epoch(tmp_path: Path, script: Script) -> None
     for _ in range(3):
         process = script.start(KILLED, tmp_path)
         assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.3))
+        told = [int(process.stdout.readline()) for _ in range(rng.integers(3, 20))]
+        time.sleep(rng.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         rest, errors = process.communicate()
         assert not errors
-        told = [int(line) for line in rest.splitlines() if line]
+        told += [int(line) for line in rest.splitlines()]
         backend = Backend(outdir=tmp_path)
-        assert backend.epochs >= (max(told) + 1 if told else 1)
+        assert backend.epochs in (told[-1] + 1, told[-1] + 2)
         for number in range(backend.epochs):
             same(backend.get(number), made(number, draws=20 + number % 5))
-    assert backend.epochs > 8
     draws = sum(20 + number % 5 for number in range(backend.epochs))
     assert backend.get_samples()["p"].shape[2] == draws  # type: ignore[index]
 
