@@ -30,9 +30,9 @@ import xarray as xr
 
 import zarrtrace as zt
 
-CHAINS, TUNE, DRAWS = 3, 60, 120
+CHAINS, TUNE, DRAWS = 3, 30, 60
 TOTAL = TUNE + DRAWS
-CHECKPOINT_EVERY = 25
+CHECKPOINT_EVERY = 13
 FORK = multiprocessing.get_context("fork")
 
 Draw = dict[str, Any]
@@ -79,7 +79,7 @@ def reference() -> dict[str, np.ndarray[Any, Any]]:
 
 def create(path: Path, seed: int) -> zt.Trace:
     chooser = random.Random(seed)
-    length = chooser.choice([5, 7, 20, 60])
+    length = chooser.choice([5, 7, 20, TUNE])
     return zt.create(
         path,
         chains=CHAINS,
@@ -87,7 +87,7 @@ def create(path: Path, seed: int) -> zt.Trace:
         draws=DRAWS,
         posterior={
             "mu": zt.Var(draws_per_chunk=length),
-            "theta": zt.Var(shape=3, draws_per_chunk=chooser.choice([4, 10, 180])),
+            "theta": zt.Var(shape=3, draws_per_chunk=chooser.choice([4, 10, TOTAL])),
             "steps": zt.Var(dtype="int16", draws_per_chunk=length),
             "label": zt.Var(dtype=str, draws_per_chunk=chooser.choice([6, 30])),
         },
