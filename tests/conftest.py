@@ -33,11 +33,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What the processes that tests start have from this one.
+    """Tests do not depend on how fast a machine is, nor on how they were started.
 
-    JAX compiles a program once for all of them; and Ctrl-C interrupts them, even where a shell
-    started this one in the background, which ignores it.
+    The processes that tests start have from this one: JAX compiles a program once for all of them;
+    and Ctrl-C interrupts them, even where a shell started this one in the background, which ignores
+    it.
     """
+    from hypothesis import HealthCheck, settings
+
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("any machine", deadline=None, suppress_health_check=slow)
+    settings.load_profile("any machine")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.TemporaryDirectory(prefix="zarrtrace-compiled-", ignore_cleanup_errors=True)
