@@ -265,38 +265,45 @@ def test_backends_of_the_same_run_share_its_writer(path: Path) -> None:
 
 # Read while it runs ---------------------------------------------------------------------------
 
-SLOW = """
-import sys, time
+STEPS = """
+import sys
 import emcee, numpy as np
 from zarrtrace.adapters import emcee as backends
 
 def log_prob(x):
-    time.sleep(0.0005)
     return -0.5 * float(np.sum(x**2))
 
 np.random.seed(12)
 initial = np.random.randn(10, 3)
 backend = backends.HDFBackend(sys.argv[1])
-emcee.EnsembleSampler(10, 3, log_prob, backend=backend).run_mcmc(initial, 200)
+sampler = emcee.EnsembleSampler(10, 3, log_prob, backend=backend)
+for _ in sampler.sample(initial, iterations=200):
+    if backend.iteration % 20 == 0 and backend.iteration < 200:
+        sys.stdin.readline()
 """
 
 
 def test_another_process_reads_a_run_while_it_is_written(path: Path) -> None:
-    seen, busy = set(), False
+    pause, busy = 20, False
     whole = in_memory(200).get_chain()
-    with subprocess.Popen([sys.executable, "-c", SLOW, str(path)]) as process:
+    command = [sys.executable, "-c", STEPS, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
         while process.poll() is None:
             backend = backends.HDFBackend(path, read_only=True)
             try:
                 chain = backend.get_chain()
             except AttributeError:
                 continue
-            seen.add(len(chain))
             assert np.array_equal(chain, whole[: len(chain)])
-            if len(seen) == 3 and not busy:
+            if len(chain) == 100 and not busy:
                 busy = True
                 with pytest.raises(zt.errors.ChainBusyError, match=str(process.pid)):
                     run(backends.HDFBackend(path), 1)
+            if len(chain) == pause < 200:
+                # However fast it is: the next steps are stored while they are looked for.
+                pause += 20
+                process.stdin.write("\n")
     assert process.returncode == 0
     assert busy
     assert backends.HDFBackend(path).iteration == 200

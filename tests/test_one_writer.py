@@ -149,7 +149,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     assert first is not None
 
     def eventually(condition: Any) -> bool:
-        for _ in range(500):
+        for _ in range(6000):
             if condition():
                 return True
             time.sleep(0.01)
