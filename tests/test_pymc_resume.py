@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import os
+import signal
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -51,8 +53,6 @@ def mixed() -> Any:
 
 def run(how: str, store: Any, kill_at: tuple[int, int] | None = None, **options: Any) -> Any:
     """Sample 60 + 60 draws of two chains; the process may be killed at a chain's draw."""
-    import os
-    import signal
 
     def kill(trace: Any, draw: Any) -> None:
         if (draw.chain, draw.draw_idx) == kill_at:
@@ -83,41 +83,39 @@ def cauchy() -> Any:
 
 
 def killed(
-    script: Any, how: str, store: Path, kill_at: tuple[int, int], **options: Any
+    script: Any,
+    how: str,
+    store: Path,
+    kill_at: tuple[int, int],
+    before: str = "",
+    **options: Any,
 ) -> zt.Trace:
-    """A run in a process that kills itself at a draw, and whose workers have ended too."""
+    """A run in a process that kills itself at a draw, and of which nothing is left running."""
     process = script.start(
         f"""
+        import signal
         import sys
         import warnings
 
         warnings.simplefilter("ignore")
         from test_pymc_resume import run
 
-        run({how!r}, sys.argv[1], {kill_at!r}, **{options!r})
+        if __name__ == "__main__":
+            {before}
+            run({how!r}, sys.argv[1], {kill_at!r}, **{options!r})
         """,
         store,
-        stdout=None,
-        stderr=None,
+        start_new_session=True,
     )
-    assert process.wait(timeout=120) == -9
-    trace = zt.open(store, mode="a")
-    for chain in range(trace.chains):
-        wait_until_free(trace, chain)
-    return trace
-
-
-def wait_until_free(trace: zt.Trace, chain: int) -> None:
-    """Wait for a worker to find out that the process which started it is gone."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            trace.writer(chain).close()
-        except zt.errors.ChainBusyError:
-            assert time.monotonic() < deadline, "the worker outlives its parent"
-            time.sleep(0.05)
-        else:
-            return
+    try:
+        assert process.wait(timeout=240) == -signal.SIGKILL
+        # All its workers have what it printed to: its end is the end of the last of them.
+        process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        pytest.fail("the run does not end, or its workers outlive it")
+    return zt.open(store, mode="a")
 
 
 def assert_same(found: zt.Trace, expected: zt.Trace) -> None:
@@ -181,6 +179,24 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     )
     assert data["posterior"].sizes["draw"] == 60
     assert_same(zt.open(tmp_path / "killed.zarr"), whole(how))
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver"])  # spawn is as forkserver
+def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
+    start: str,
+    whole: Callable[[str], zt.Trace],
+    script: Any,
+    compiled_before: Callable[[str], None],
+    tmp_path: Path,
+) -> None:
+    """As it is in a job that a shell script put into the background."""
+    compiled_before("from test_pymc_resume import run; run('metropolis', None, draws=2, tune=2)")
+    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    store = tmp_path / "killed.zarr"
+    trace = killed(script, "metropolis", store, (0, 80), before=ignore, cores=2, mp_ctx=start)
+    assert trace.recorded[0] >= 81, "a recorded draw was lost"
+    resume(store, normal(), progressbar=False, compute_convergence_checks=False)
+    assert_same(zt.open(store), whole("metropolis"))
 
 
 def test_more_draws_are_those_of_a_longer_run(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.util import Finalize
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +60,8 @@ class ZarrChain(ChainBase):
         self._statistics = statistics
         self._step: Any = None
         self._writer: zt.ChainWriter | None = None
+        # A lock only in a worker that watches its parent: the chain is sent to other processes.
+        self._recording: AbstractContextManager[Any] = nullcontext()
         self._total = trace.tune + trace.draws
         self._checkpoint_every = checkpoint_every
         self._next_checkpoint = 0.0
@@ -72,10 +74,12 @@ class ZarrChain(ChainBase):
         """Keep the state of this step method with the draws, from now on."""
         self._step = step_method if keeps_state(step_method) else None
         # PyMC does not close the chain of a worker process. This runs when the worker ends, after
-        # Ctrl-C too, however it was started.
-        Finalize(self, self.close, exitpriority=10)
-        if multiprocessing.current_process().name == f"worker_chain_{self.chain}":
-            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        # Ctrl-C too, however it was started; by its priority before the writer closes itself.
+        Finalize(self, self.close, exitpriority=11)
+        worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
+        if worker and multiprocessing.get_start_method() == "fork":
+            self._recording = threading.RLock()
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def go_on(self, writer: zt.ChainWriter, step_method: Any) -> None:
         """Record with this writer, whose `resume` has been called, and this step method."""
@@ -102,6 +106,10 @@ class ZarrChain(ChainBase):
         DrawError
             A value has another shape or dtype than at the start of the run; the draw is not kept.
         """
+        with self._recording:
+            self._record(draw, stats)
+
+    def _record(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
         writer = self._writer
         if writer is None:
             writer = self._writer = self._trace.writer(self.chain)
@@ -140,23 +148,31 @@ class ZarrChain(ChainBase):
 
     def flush(self) -> None:
         """Write what is buffered; not needed for safety in a local directory."""
-        if self._writer is not None:
-            self._writer.flush()
+        with self._recording:
+            if self._writer is not None:
+                self._writer.flush()
 
     def close(self) -> None:
         """Flush and let go of the chain."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        with self._recording:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
 
+    def _end_with_parent(self) -> None:
+        """End this forked worker between two draws when the process that forked it is gone.
 
-def _end_with_parent(parent: int) -> None:
-    """End a worker as Ctrl-C does when the process that started it is gone.
-
-    Workers that were forked wait for it for ever otherwise, and keep their chains from `resume`.
-    """
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+        It would wait for it for ever, since it holds a copy of the other end of its own pipe, and
+        keep its chain from `resume`; other workers find their pipe closed. A signal is of no use:
+        it may be ignored, as SIGINT is in a shell script's background jobs, and after an exception
+        PyMC's worker waits for its parent again.
+        """
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        while os.getppid() == parent.pid:
+            time.sleep(_LOOK_EVERY)
+        with self._recording:
+            try:
+                self.close()
+            finally:
+                os._exit(1)
