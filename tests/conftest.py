@@ -284,7 +284,7 @@ class Script:
         command = [sys.executable, "-W", "error", str(file), *map(str, arguments)]
         return subprocess.Popen(command, env=environment, cwd=self.folder, **options)
 
-    def run(self, code: str, *arguments: Any, timeout: float = 120) -> str:
+    def run(self, code: str, *arguments: Any, timeout: float = 300) -> str:
         """What the script prints, once it has ended well."""
         process = self.start(code, *arguments)
         try:

@@ -162,7 +162,7 @@ def test_a_writer_that_cannot_be_closed_at_exit_takes_no_other_with_it(
             shutil.rmtree(f"{sys.argv[1]}/{number}.zarr")
     """
     process = script.start(code, tmp_path)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert "TraceNotFoundError" in said
     for number in range(1, 8, 2):
         assert zt.open(tmp_path / f"{number}.zarr").get("x").tolist() == [[number]]

@@ -361,7 +361,7 @@ def test_processes_that_add_at_the_same_time_wait_for_each_other(
     place = tmp_path / "d"
     processes = [script.start(APPEND, place, first) for first in (0, 1000)]
     for process in processes:
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=300)[1]
         assert process.returncode == 0, errors
     data = DataSet(place, "r")
     who, row = data.get(["who", "row"]).values()

@@ -115,7 +115,7 @@ def run_python(arguments: list[str], folder: Path) -> str:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=180,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -40,7 +40,7 @@ def kill_after(path: Path, draws: int) -> None:
         "    writer.record({'mu': i, 'nu': [i, i, i]})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(path), str(draws)], timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, str(path), str(draws)], timeout=300)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -308,7 +308,7 @@ def as_another_user(program: str, path: Path) -> str:
     if os.getuid() == 0:
         program = program.replace("# another user", "import os; os.seteuid(65534)")
     done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -194,7 +194,7 @@ def test_a_forked_child_cannot_write_through_its_parents_writer(directory: Place
     )
     # Forking with the heartbeat's thread running is what is tried here.
     program[2] = "error:x:ImportWarning"
-    subprocess.run(program, check=True, timeout=60)
+    subprocess.run(program, check=True, timeout=300)
     assert trace.get("mu", chains=0).tolist() == [[1.0, 2.0]]
 
 
@@ -212,7 +212,7 @@ def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Plac
         "os.kill(os.getpid(), signal.SIGKILL)",
     )
     program[2] = "error:x:ImportWarning"
-    done = subprocess.run(program, stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run(program, stdout=subprocess.PIPE, timeout=300)
     child = int(done.stdout)
     try:
         with trace.writer(0) as writer:
@@ -240,7 +240,7 @@ def test_however_the_interpreter_ends_all_recorded_draws_are_kept(
 ) -> None:
     trace = directory.create(**DEFINITION, journal=journal)
     program = script(directory.path, "for i in range(17): writer.record({'mu': i})", ending)
-    done = subprocess.run(program, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(program, stderr=subprocess.PIPE, timeout=300)
     assert done.returncode == code, done.stderr.decode()
     assert zt.open(directory.path).recorded.tolist() == [17, 0]
     assert trace.get("mu", chains=0)[0].tolist() == list(range(17))
@@ -273,7 +273,7 @@ def test_a_child_of_multiprocessing_closes_its_writers_too(
             "if __name__",
         )
     )
-    subprocess.run([sys.executable, str(program), str(directory.path)], check=True, timeout=120)
+    subprocess.run([sys.executable, str(program), str(directory.path)], check=True, timeout=300)
     assert trace.recorded.tolist() == [5, 5]
 
 

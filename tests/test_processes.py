@@ -246,7 +246,7 @@ def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
     process = script.start(ENDLESS, start_new_session=True)
     wait_for(lambda: (trace.recorded > 5).all())
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert "KeyboardInterrupt" in errors
     counts = trace.recorded
     assert (counts > 5).all()
@@ -268,7 +268,7 @@ def test_the_chains_end_with_the_parent(
     process = script.start(ENDLESS, start_new_session=True)
     wait_for(lambda: (trace.recorded > 5).all())
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     wait_for(lambda: not processes_of(process.pid))
     trace.writer(0).close()
 

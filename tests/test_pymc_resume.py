@@ -110,7 +110,7 @@ def killed(
     try:
         assert process.wait(timeout=240) == -signal.SIGKILL
         # All its workers have what it printed to: its end is the end of the last of them.
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -228,7 +228,7 @@ def test_a_table_with_text_loses_no_flushed_row_to_kill_9(directory: Place, scri
         os.kill(os.getpid(), signal.SIGKILL)
         """
     killed = script.start(code, directory.path)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
     notes = directory.open("a").table("notes")
     assert notes["n"].tolist() == list(range(5))
@@ -334,7 +334,7 @@ def test_processes_that_make_the_same_table_at_once_make_one(
         """
     processes = [script.start(code, directory.path, number) for number in range(3)]
     for process in processes:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
     assert sorted(directory.open().table("notes")["n"].tolist()) == [0, 1, 2]
 
