@@ -284,12 +284,17 @@ def record_and_stop(trace: zt.Trace, draws: int, checkpoint: int) -> None:
                 writer.checkpoint(f"at {checkpoint}")
 
 
-@pytest.mark.parametrize("more", [{}, {"journal": False}], ids=["", "no journal"])
 @pytest.mark.parametrize("variable", ["mu", "nu", "label"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    # Only a directory has a journal to go without.
+    [("memory", {}), ("directory", {}), ("directory", {"journal": False}), ("bucket", {})],
+    ids=["memory", "directory", "directory, no journal", "bucket"],
+)
 def test_a_view_from_before_the_resume_says_that_its_draws_are_gone(
-    place: Place, variable: str, more: dict[str, Any]
+    kind: str, more: dict[str, Any], variable: str, request: pytest.FixtureRequest
 ) -> None:
-    trace = place.create(**definition(**more))
+    trace = request.getfixturevalue(kind).create(**definition(**more))
     record_and_stop(trace, 25, checkpoint=13)
     view = trace.dataset("posterior", chains=0)
     with trace.writer(0) as writer:

@@ -70,9 +70,10 @@ def test_a_split_at_any_draw(fast_place: Place, encoded: Encoded, at: int) -> No
 
 
 def test_a_split_on_an_object_store(bucket: Place, encoded: Encoded) -> None:
-    trace = filled(bucket, encoded)
+    # Each request takes some 10 ms of this process and the server.
+    trace = filled(bucket, encoded, chains_per_chunk=2, draws=8)
     trace.split_warmup(17)
-    encoded.check_split(bucket.open(), 17, TUNE + DRAWS)
+    encoded.check_split(bucket.open(), 17, TUNE + 8)
 
 
 @settings(
