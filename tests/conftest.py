@@ -153,7 +153,7 @@ def s3_server() -> Iterator[str]:
 
 
 def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    for _ in range(3000):
         assert server.poll() is None, "the S3 server ended at once"
         try:
             with urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1):

@@ -39,6 +39,6 @@ def run_and_die(
     Death comes at the n-th call of a method of the writer, before it does anything or after.
     """
     process = script.start(DIE, module, path, method, number, after)
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == -signal.SIGKILL, errors
     return int(zt.open(path).recorded[0])

@@ -280,7 +280,7 @@ def processes_of(group: int) -> list[str]:
 
 
 def wait_for(condition: Any) -> None:
-    for _ in range(600):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.05)
