@@ -4,17 +4,16 @@
 processes as you like, read it at any moment, `finish` it. The whole life is in `trace.py`.
 """
 
-from importlib.metadata import version as _version
-
 from . import errors, runs, table
 from .adopt import from_datatree
 from .errors import TraceError
+from .layout import LIBRARY_VERSION
 from .run import run
 from .schema import Var
 from .trace import Trace, create, open
 from .writer import ChainWriter
 
-__version__ = _version("zarrtrace")
+__version__ = LIBRARY_VERSION
 
 __all__ = [
     "ChainWriter",

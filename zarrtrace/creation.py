@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import uuid
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -38,6 +37,7 @@ from .journal import can_map
 from .journallayout import journal_item
 from .layout import (
     IN_STORE,
+    LIBRARY_VERSION,
     MOST_CHAINS,
     STATE,
     TABLES,
@@ -151,7 +151,7 @@ def plan(
         attrs=check_attrs(attrs or {}, "attrs"),
         name=str(name),
         created_at=datetime.now(UTC).isoformat(),
-        library_version=importlib.metadata.version("zarrtrace"),
+        library_version=LIBRARY_VERSION,
         journal=journal_place(location, journal),
         flush_every=float(flush_every),
         durable=durability == "disk",

@@ -6,6 +6,7 @@ A `Layout` is a value: it is written whole and read whole, by `LayoutFile`.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from .documents import (
 from .schema import CONSTANT_GROUPS, ROWS, Variable, ordered, sample_dims
 
 FORMAT_VERSION = 2
+LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"

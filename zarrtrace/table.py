@@ -7,7 +7,6 @@ is `row`; it has no end. Inside a trace it lies at `tables/<name>`.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +30,7 @@ from .errors import (
     TraceNotFoundError,
 )
 from .journal import remove_journals
-from .layout import STATE, TABLES, Layout, SampledGroup, array_path
+from .layout import LIBRARY_VERSION, STATE, TABLES, Layout, SampledGroup, array_path
 from .layoutfile import LayoutFile
 from .location import Location, Place, locate
 from .rows import recorded
@@ -341,7 +340,7 @@ class Table:
             attrs=self._attrs,
             name="",
             created_at=datetime.now(UTC).isoformat(),
-            library_version=importlib.metadata.version("zarrtrace"),
+            library_version=LIBRARY_VERSION,
             journal=creation.journal_place(self._location, not text or self._flush_every == 0),
             flush_every=float(self._flush_every),
             durable=False,
