@@ -22,6 +22,7 @@ from zarr.storage import MemoryStore
 
 import zarrtrace as zt
 from zarrtrace.chunked import CACHE_BYTES
+from zarrtrace.cli import main
 from zarrtrace.datasets import PHASES, DataSet, list_data_sets, split_samples
 from zarrtrace.errors import (
     DamagedTraceError,
@@ -730,6 +731,19 @@ def test_a_trace_has_data_sets_that_outlive_its_finish(place: Place, whole: bool
         assert tree["posterior"].w.shape == (2, 5, 3)
     assert "zarrtrace_" not in str(trace.to_datatree()["observed_data"].attrs)
     assert trace.to_inferencedata()["posterior"].sizes["draw"] == 5
+
+
+def test_a_trace_lists_the_phases_of_its_data_sets(
+    directory: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
+    trace.data().add({"x": np.zeros((3, 2)), "label": np.arange(3)}, phase=(2, 1, 0))
+    assert "    observed_data/train  2 samples of x, label\n" in repr(trace)
+    assert repr(trace).endswith("    observed_data/valid  1 sample of x, label")
+    assert main(["info", str(directory.path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["observed_data/train,", "2", "samples", "x", "(2,)", "float64"] in lines
+    assert ["label", "int64"] in lines
 
 
 def test_bad_places_of_data_sets_are_refused(directory: Place) -> None:

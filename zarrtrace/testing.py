@@ -35,7 +35,9 @@ from .trace import Trace, open
 
 _PATIENCE = 120.0  # seconds, for a run to begin
 _START = """
-import json, sys
+import json, signal, sys
+# A shell's background job, as the tests may be, ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:] = json.loads(sys.argv[1])
 import cloudpickle
 adapter, path, draws = cloudpickle.load(sys.stdin.buffer)
