@@ -746,6 +746,20 @@ def test_a_trace_lists_the_phases_of_its_data_sets(
     assert ["label", "int64"] in lines
 
 
+def test_to_look_at_a_trace_waits_for_no_data_set_that_is_being_changed(directory: Place) -> None:
+    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
+    data = trace.data()
+    data.add("x", [1.0, 2.0])
+
+    def look(x: Any) -> Any:
+        assert "observed_data/train  2 samples of x" in repr(trace)
+        assert trace.to_datatree()["observed_data/train"].x.values.tolist() == [1, 2]
+        return x + 1
+
+    data.map(look, "x")
+    assert data.get("x").tolist() == [2, 3]
+
+
 def test_bad_places_of_data_sets_are_refused(directory: Place) -> None:
     trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
     with pytest.raises(zt.errors.InvalidInputError, match="not in 'posterior'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
@@ -175,24 +175,26 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
     for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
-        first = f"tables/{name}, {counted(len(table), 'row')}"
-        for column, var in table.columns.items():
-            shape = f" {var.shape}" if var.shape else ""
-            found.append((first, f"{column}{shape}", dtype_name(np.dtype(var.dtype)), "", ""))
-            first = ""
+        columns = [(key, var.shape, np.dtype(var.dtype)) for key, var in table.columns.items()]
+        found.extend(_rows_of(f"tables/{name}, {counted(len(table), 'row')}", columns))
     for path, samples, phase in _phases(trace):
-        first = f"{path}, {samples}"
-        for name, values in phase.items():
-            shape = f" {values.shape[1:]}" if values.shape[1:] else ""
-            found.append((first, f"{name}{shape}", dtype_name(values.dtype), "", ""))
-            first = ""
+        variables = [(key, values.shape[1:], values.dtype) for key, values in phase.items()]
+        found.extend(_rows_of(f"{path}, {samples}", variables))
     return found
+
+
+def _rows_of(
+    where: str, variables: Iterable[tuple[str, Any, np.dtype[Any]]]
+) -> Iterator[tuple[str, ...]]:
+    """A row for each column or variable; the first one says where they are."""
+    for name, shape, dtype in variables:
+        yield where, f"{name} {shape}" if shape else name, dtype_name(dtype), "", ""
+        where = ""
 
 
 def _phases(trace: Trace) -> Iterator[tuple[str, str, Phase]]:
     """The phases of all data sets: where, `1000 samples`, and the phase."""
-    for name in trace.data_sets:
-        data = trace.data(name)
+    for name, data in trace._data_to_read().items():
         for phase in data.phases:
             yield f"{name}/{phase}", counted(data.sizes[phase], "sample"), data[phase]
 

@@ -726,6 +726,12 @@ class Trace:
         mode: Literal["r", "a"] = "r" if self._location.read_only else "a"
         return DataSet(self._location, mode, group=group)
 
+    def _data_to_read(self) -> dict[str, DataSet]:
+        """Each data set, opened so that it mends nothing and waits for no process that writes."""
+        from .datasets import DataSet
+
+        return {name: DataSet(self._location, "r", group=name) for name in self.data_sets}
+
     def last_checkpoint(
         self, chains: int | range | Sequence[int], like: Any = None
     ) -> tuple[int, Any]:
@@ -826,8 +832,7 @@ class Trace:
         datasets = {
             name: self.dataset(name, align=align, chains=chains, chunks=chunks) for name in names
         }
-        for name in self.data_sets if groups is None else []:
-            data = self.data(name)
+        for name, data in self._data_to_read().items() if groups is None else ():
             for phase in data.phases:
                 datasets[f"{name}/{phase}"] = data.to_dataset(phase, chunks)
         return view.build_tree(datasets, self._layout)
