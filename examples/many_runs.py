@@ -9,8 +9,8 @@ import warnings
 import numpy as np
 
 import zarrtrace as zt
-from zarrtrace import runs
 from zarrtrace.cli import main as zarrtrace
+from zarrtrace.runs import folder as runs
 
 # How many times as dense as water the Earth is, measured 29 times by Henry Cavendish (1798).
 y = np.array([5.50, 5.61, 4.88, 5.07, 5.26, 5.55, 5.36, 5.29, 5.58, 5.65, 5.57, 5.53, 5.62, 5.29,

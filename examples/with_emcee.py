@@ -12,7 +12,7 @@ import emcee
 import numpy as np
 
 import zarrtrace as zt
-from zarrtrace.adapters import emcee as backends  # was: from emcee import backends
+from zarrtrace.adapters.emcee import backend as backends  # was: from emcee import backends
 
 WALKERS, DIMENSIONS, STEPS = 32, 5, 2000
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from zarrtrace.adapters.storegate import StoreGate  # was: from multiml import StoreGate
-from zarrtrace.datasets import DataSet
+from zarrtrace.datasets.data_set import DataSet
 
 PLACE = "with_storegate"
 

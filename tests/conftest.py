@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import zarrtrace as zt
-from zarrtrace.checks import as_dtype
+from zarrtrace.store.dtypes import as_dtype
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace import errors
-from zarrtrace.segments import Segment, Segments
+from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
     *("ChainWriter", "Trace", "TraceError", "Var"),

@@ -4,14 +4,16 @@
 processes as you like, read it at any moment, `finish` it. The whole life is in `trace.py`.
 """
 
-from . import errors, runs, table
-from .adopt import from_datatree
+from . import errors, runs
+from .adopt.from_datatree import from_datatree
 from .errors import TraceError
-from .layout import LIBRARY_VERSION
-from .run import run
-from .schema import Var
-from .trace import Trace, create, open
-from .writer import ChainWriter
+from .layout.layout import LIBRARY_VERSION
+from .layout.variables import Var
+from .opening import create, open
+from .processes import run
+from .recording.writer import ChainWriter
+from .tables import table
+from .trace import Trace
 
 __version__ = LIBRARY_VERSION
 

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, runs, summary
-from .adopt import from_datatree
-from .check import checksummed
-from .checks import counted
+from . import __version__
+from .adopt.from_datatree import from_datatree
 from .errors import TraceError
-from .run import run
-from .trace import Trace, open
+from .life import description as summary
+from .life.check import checksummed
+from .messages import counted
+from .opening import open
+from .processes import run
+from .runs import folder as runs
+from .trace import Trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

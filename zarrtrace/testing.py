@@ -31,7 +31,8 @@ import cloudpickle
 import numpy as np
 
 from .errors import TraceNotFoundError
-from .trace import Trace, open
+from .opening import open
+from .trace import Trace
 
 _PATIENCE = 120.0  # seconds, for a run to begin
 _START = """

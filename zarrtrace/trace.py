@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,191 +11,40 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import creation, dropping, warmup
-from . import finish as finishing
-from .catalogue import data_sets
-from .checks import check_name
-from .claim import require_free
-from .documents import encode_document, group_document
-from .errors import (
-    ChainBusyError,
-    ChainError,
-    InvalidInputError,
-    NotWritableError,
-    TraceNotFoundError,
-)
-from .journal import journal_directory, journal_file, last_checkpoint
-from .layout import STATE, TABLES, Layout
-from .layoutfile import LayoutFile
-from .location import Location, Place, locate
-from .rows import recorded
-from .schema import CONSTANT_GROUPS, Var, ordered
-from .writer import ChainWriter
+from .datasets.catalogue import data_sets
+from .errors import ChainBusyError, ChainError, InvalidInputError, TraceNotFoundError
+from .layout.file import LayoutFile
+from .layout.layout import TABLES, Layout
+from .layout.names import check_name
+from .layout.variables import CONSTANT_GROUPS, Var, ordered
+from .life import burn_in as dropping
+from .life import create as creation
+from .life import finish as finishing
+from .life import split as warmup
+from .life.add_group import add_data_group
+from .life.consolidate import consolidate
+from .reading.cut import find_group, make_cut
+from .recording.writer import ChainWriter
+from .sampling_state.checkpoints import last_checkpoint
+from .sampling_state.claim import require_free
+from .sampling_state.counts import recorded
+from .sampling_state.journal import journal_directory, journal_file
+from .store.location import Location
+from .store.zarr_json import encode_document, group_document
 
 if TYPE_CHECKING:
     import arviz
     import xarray as xr
     from numpy.typing import DTypeLike
 
-    from .check import Damage
-    from .datasets import DataSet
-    from .segments import Segments
-    from .table import Table
+    from .datasets.data_set import DataSet
+    from .life.check import Damage
+    from .tables.segments import Segments
+    from .tables.table import Table
+
 
 Align = Literal["cut", "pad"]
 Definition = Mapping[str, Any]
-
-
-def create(
-    store: Place = None,
-    *,
-    chains: int,
-    draws: int,
-    tune: int = 0,
-    posterior: Definition,
-    sample_stats: Definition | None = None,
-    observed_data: Definition | xr.Dataset | None = None,
-    constant_data: Definition | xr.Dataset | None = None,
-    coords: Mapping[str, Any] | None = None,
-    dims: Mapping[str, str | Sequence[str]] | None = None,
-    attrs: Mapping[str, Any] | None = None,
-    name: str = "",
-    chains_per_chunk: int = 1,
-    draws_per_chunk: int | None = None,
-    compressors: Any = "auto",
-    checksum: bool = False,
-    journal: bool | str | os.PathLike[str] = True,
-    flush_every: float = 10.0,
-    durability: Literal["process", "disk"] = "process",
-    overwrite: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
-    **groups: Definition,
-) -> Trace:
-    """Create a trace, ready for its writers.
-
-    Parameters
-    ----------
-    store : str, path, zarr.abc.store.Store or None
-        A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
-    chains, draws, tune : int
-        Chains, draws of each after warmup, and draws of warmup.
-    posterior, sample_stats, **groups : mapping of str to Var or example value
-        The variables of each sampled group; further ones (`log_likelihood=`,
-        `unconstrained_posterior=`, `posterior_predictive=`, ...) by keyword. An example value
-        stands for a variable of its shape and dtype.
-    observed_data, constant_data : mapping or xarray.Dataset, optional
-        Data that does not depend on the draw: arrays, DataArrays or pairs (dims, values).
-        `predictions_constant_data` goes by keyword.
-    coords : mapping of str to labels, optional
-        Labels of dimensions: ints, floats, strings, datetimes, or a pandas index. Tuples and mixed
-        labels are kept as text; each level of a MultiIndex becomes a coordinate of its own.
-    dims : mapping of str to dimension names, optional
-        Dimension names of variables given by example and of data, as ArviZ takes them.
-    attrs : mapping, optional
-        Attributes of every group, such as `inference_library`: strings, numbers, lists of these.
-    name : str, optional
-        The model's name, as model comparisons show it.
-    chains_per_chunk : int, default 1
-        Chains that are drawn together and recorded by one writer (ensembles, vmapped chains).
-    draws_per_chunk : int, optional
-        Draws in one chunk of every variable that does not say itself; chosen by size by default.
-    compressors : optional
-        What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
-    checksum : bool, default False
-        Whether each chunk carries a crc32c, so that `zarrtrace check` finds every flipped bit.
-    journal : bool or path, default True
-        Where draws are kept until their chunk is full: in the store when that is a local
-        directory; in another directory on this machine, whatever the store; or, with False and
-        where a store cannot be mapped, in memory, flushed by chunk and every `flush_every` seconds.
-    flush_every : float, default 10
-        Seconds of draws that a killed process may lose where there is no journal.
-    durability : "process" or "disk"
-        What recorded draws survive: the process, or at each checkpoint and flush power loss too.
-    overwrite : bool, default False
-        Whether a trace that is there may be removed. Nothing but a trace is ever removed.
-    storage_options : mapping, optional
-        For a URL, what fsspec takes.
-
-    Raises
-    ------
-    SchemaError
-        A name, dtype, shape, dimension or coordinate cannot be stored; nothing is written.
-    TraceExistsError
-        There is something at this place already.
-    """
-    location = locate(store, storage_options=storage_options)
-    sampled = {"posterior": posterior, "sample_stats": sample_stats}
-    data = {"observed_data": observed_data, "constant_data": constant_data}
-    plan = creation.plan(
-        location,
-        chains=chains,
-        draws=draws,
-        tune=tune,
-        definitions={
-            group: definition
-            for group, definition in {**sampled, **data, **groups}.items()
-            if definition is not None
-        },
-        coords=coords,
-        dims=dims,
-        attrs=attrs,
-        name=name,
-        chains_per_chunk=chains_per_chunk,
-        draws_per_chunk=draws_per_chunk,
-        compressors=compressors,
-        checksum=checksum,
-        journal=journal,
-        flush_every=flush_every,
-        durability=durability,
-    )
-    creation.make_room(location, overwrite)
-    return Trace(location, creation.write(location, plan))
-
-
-def open(
-    store: Place,
-    mode: Literal["r", "a"] = "r",
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Trace:
-    """Open a trace, also while chains write to it.
-
-    Parameters
-    ----------
-    store : str, path or zarr.abc.store.Store
-        Where it is; a finished trace may also be a `.zip` file of its directory.
-    mode : "r" or "a"
-        Read-only, or to write on. "a" does what is left of a split or a finish that was killed.
-    storage_options : mapping, optional
-        For a URL, what fsspec takes.
-
-    Raises
-    ------
-    TraceNotFoundError
-        There is nothing, or something else, at this place.
-    FormatVersionError
-        A newer zarrtrace wrote it.
-    """
-    if mode not in ("r", "a"):
-        raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}; zarrtrace.create makes a trace")
-    if store is None:
-        raise InvalidInputError("a trace in memory is opened by the Trace that create returned")
-    location = locate(store, read_only=mode == "r", storage_options=storage_options)
-    if location.path is not None and not location.path.exists():
-        raise TraceNotFoundError(f"there is nothing at {location}; zarrtrace.create makes a trace")
-    if mode == "a" and location.read_only:
-        raise NotWritableError(f"{location} can only be read; open it with mode='r'")
-    layout_file = LayoutFile(location)
-    try:
-        layout = layout_file.current()
-    except TraceNotFoundError:
-        raise TraceNotFoundError(_what_is_there(location)) from None
-    if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
-        with location.alone() as alone:
-            # Whoever is at it now will do it.
-            if alone:
-                finishing.complete(location, layout_file)
-    return Trace(location, layout_file)
 
 
 class Trace:
@@ -557,7 +405,7 @@ class Trace:
             Empty when all is well; each has a text, and for draws its group, variable, chains
             and draws.
         """
-        from .check import check
+        from .life.check import check
 
         found = list(check(self._location, self._layout))
         for name in self.tables:
@@ -584,7 +432,7 @@ class Trace:
         ChainBusyError
             A chain is being recorded.
         """
-        from .repair import repair
+        from .life.repair import repair
 
         with self._alone():
             for block in range(self._layout.blocks):
@@ -613,9 +461,9 @@ class Trace:
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
         """
         with self._alone():
-            creation.add_data_group(self._location, self._layout_file, name, data)
+            add_data_group(self._location, self._layout_file, name, data)
             if self.finished:
-                finishing.consolidate(self._location, self._layout)
+                consolidate(self._location, self._layout)
 
     # Reading ------------------------------------------------------------------------------
 
@@ -626,14 +474,14 @@ class Trace:
         A sequence of `zarrtrace.segments.Segment`, as they are at that moment. `segments.add(n)`
         after `record_block` makes one of the last n draws.
         """
-        from .segments import Segments
+        from .tables.segments import Segments
 
         return Segments(self)
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of the tables beside the draws, in the order in which they were made."""
-        from . import table
+        from .tables import table
 
         return table.names(self._location)
 
@@ -671,7 +519,7 @@ class Trace:
         SchemaError
             A column cannot be stored, or the table has others.
         """
-        from .table import Table
+        from .tables.table import Table
 
         name = check_name(name, "table")
         if name not in self._tables:
@@ -715,7 +563,7 @@ class Trace:
         TraceNotFoundError
             There is none, and the trace is read-only.
         """
-        from .datasets import DataSet
+        from .datasets.data_set import DataSet
 
         if group not in CONSTANT_GROUPS:
             raise InvalidInputError(
@@ -728,7 +576,7 @@ class Trace:
 
     def _data_to_read(self) -> dict[str, DataSet]:
         """Each data set, opened so that it mends nothing and waits for no process that writes."""
-        from .datasets import DataSet
+        from .datasets.data_set import DataSet
 
         return {name: DataSet(self._location, "r", group=name) for name in self.data_sets}
 
@@ -788,7 +636,7 @@ class Trace:
         xarray.Dataset
             A consistent cut: it does not change while writers go on.
         """
-        from . import view
+        from .reading import dataset as view
 
         layout = self._layout
         if group in layout.data_groups:
@@ -798,7 +646,7 @@ class Trace:
             raise TraceNotFoundError(
                 f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
             )
-        cut = view.make_cut(self._location, self._layout_file, group, align, chains)
+        cut = make_cut(self._location, self._layout_file, group, align, chains)
         return view.open_cut(cut, chunks)
 
     def to_datatree(
@@ -822,7 +670,7 @@ class Trace:
         align, chains, chunks
             As in `dataset`.
         """
-        from . import view
+        from .reading import dataset as view
 
         names = [
             name
@@ -896,11 +744,11 @@ class Trace:
         numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape).
         """
-        from . import view
+        from .reading import dataset as view
 
         layout = self._layout
-        found = view.find_group(layout, name, group, self.path)
-        cut = view.make_cut(self._location, self._layout_file, found, "cut", chains)
+        found = find_group(layout, name, group, self.path)
+        cut = make_cut(self._location, self._layout_file, found, "cut", chains)
         return view.read_values(cut, cut.group.variables[name], draws, flatten)
 
     def __getitem__(self, group: str) -> xr.Dataset:
@@ -931,24 +779,15 @@ class Trace:
         return _reopen, (self._location,)
 
     def __repr__(self) -> str:
-        from . import summary
+        from .life import description as summary
 
         return summary.as_text(self)
 
     def _repr_html_(self) -> str:
-        from . import summary
+        from .life import description as summary
 
         return summary.as_html(self)
 
 
 def _reopen(location: Location) -> Trace:
     return Trace(location, LayoutFile(location))
-
-
-def _what_is_there(location: Location) -> str:
-    if location.read("zarr.json") is not None:
-        return (
-            f"{location} is a Zarr hierarchy but no trace of zarrtrace; "
-            f"xarray.open_datatree(path, engine='zarr') may read it"
-        )
-    return f"{location} is no trace: it has no {STATE}/zarr.json; is the path right?"

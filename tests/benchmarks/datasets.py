@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from timing import Row, Run, at_most, by_turns, median
 
-from zarrtrace.datasets import DataSet
+from zarrtrace.datasets.data_set import DataSet
 
 BATCH = 128
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from timing import Row, Run, at_most, by_turns, median, ratio
 
-from zarrtrace import table
+from zarrtrace.tables import table
 
 NUMBERS = {"draw": int, "step_size": float, "acceptance": float, "energy": float, "ended": bool}
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 import zarrtrace as zt
+from zarrtrace.adopt.stat_names import rename_stats
 from zarrtrace.errors import InvalidInputError
-from zarrtrace.stat_names import rename_stats
 
-from .jax_blocks import create_or_continue, digest, named_arrays, record_in_blocks
+from ._jax_blocks import create_or_continue, digest, named_arrays, record_in_blocks
 
 # Points on the way to the draw: as large as the position itself, and no statistics.
 LEFT_OUT = ("momentum", "proposal", "trajectory_leftmost_state", "trajectory_rightmost_state")

@@ -13,10 +13,10 @@ import numpyro
 from numpyro.infer import MCMC, NUTS
 
 import zarrtrace as zt
+from zarrtrace.adopt.stat_names import rename_stats
 from zarrtrace.errors import InvalidInputError
-from zarrtrace.stat_names import rename_stats
 
-from .jax_blocks import Step, create_or_continue, digest, is_key, named_arrays, record_in_blocks
+from ._jax_blocks import Step, create_or_continue, digest, is_key, named_arrays, record_in_blocks
 
 # What ArviZ looks at, of what the states of NumPyro's kernels have.
 KNOWN_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")

@@ -1,0 +1,119 @@
+"""Kills a process that runs emcee, again and again, and reads and resumes what it left.
+
+    python tests/adapters/harness_kill_emcee.py --kills 100
+
+One run with gzip and blobs is killed by SIGKILL at a random moment, read, resumed in a new process,
+killed again. No store may be unreadable, no step that was reported stored may be missing, and in
+the end the chain must be that of a run that nobody killed, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import emcee
+import numpy as np
+
+from zarrtrace.adapters.emcee import backend as backends
+
+WALKERS, DIMENSIONS = 8, 3
+
+
+def log_prob(x: np.ndarray) -> tuple[float, float]:
+    return -0.5 * float(np.sum(x**2)), float(x[0])
+
+
+def sample(backend: emcee.backends.Backend, steps: int, report: bool = False) -> None:
+    """Go on, or begin, until there are so many steps."""
+    np.random.seed(12)
+    state = np.random.randn(WALKERS, DIMENSIONS)
+    sampler = emcee.EnsembleSampler(WALKERS, DIMENSIONS, log_prob, backend=backend)
+    if report:
+        print("ready", flush=True)
+    if sampler.iteration:
+        state = backend.get_last_sample()
+    for _ in sampler.sample(state, iterations=steps - sampler.iteration):
+        if report:
+            print(backend.iteration, flush=True)
+
+
+def kill_once(path: Path, steps: int, after: float) -> tuple[bool, int]:
+    """Whether the run was killed before it was done, and the last step it reported as stored."""
+    command = [sys.executable, __file__, "--child", str(path), "--steps", str(steps)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        lines = process.stdout.read().split()
+    if process.returncode not in (0, -9):
+        raise RuntimeError(f"the run ended by itself with {process.returncode}")
+    return process.returncode == -9, int(lines[-1]) if lines else 0
+
+
+def run(directory: Path, kills: int, steps: int, seed: int) -> int:
+    """Kill so many times; gives the number of kills that hit a running chain."""
+    rng = random.Random(seed)
+    hit, reported = 0, 0
+    path, number = directory / "0.zarr", 0
+    while hit < kills:
+        killed, last = kill_once(path, steps, after=rng.uniform(0, 0.3))
+        reported = max(reported, last)
+        backend = backends.HDFBackend(path, read_only=True)
+        stored = backend.iteration if backend.initialized else 0
+        if stored < reported:
+            raise RuntimeError(f"{path}: {reported} steps were stored, {stored} are there")
+        if stored:
+            require_whole(backend, stored)
+        hit += killed
+        if not killed:
+            require_equal(backend, steps)
+            number, reported = number + 1, 0
+            path = directory / f"{number}.zarr"
+    sample(backends.HDFBackend(path, compression="gzip"), steps)
+    require_equal(backends.HDFBackend(path, read_only=True), steps)
+    return hit
+
+
+def require_whole(backend: backends.HDFBackend, steps: int) -> None:
+    chain, blobs = backend.get_chain(), backend.get_blobs()
+    assert chain.shape == (steps, WALKERS, DIMENSIONS)
+    assert np.isfinite(chain).all()
+    assert np.array_equal(chain[..., 0], blobs)
+    assert np.array_equal(-0.5 * np.sum(chain**2, axis=2), backend.get_log_prob())
+    assert backend.trace.check() == []
+
+
+def require_equal(backend: backends.HDFBackend, steps: int) -> None:
+    undisturbed = emcee.backends.Backend()
+    sample(undisturbed, steps)
+    for name in ("chain", "log_prob", "blobs"):
+        assert np.array_equal(backend.get_value(name), undisturbed.get_value(name)), name
+    assert np.array_equal(backend.accepted, undisturbed.accepted)
+    assert np.array_equal(backend.random_state[1], undisturbed.random_state[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--child", help="the run that is killed")
+    given = parser.parse_args()
+    if given.child:
+        sample(backends.HDFBackend(given.child, compression="gzip"), given.steps, report=True)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        hit = run(Path(directory), given.kills, given.steps, given.seed)
+    print(f"{hit} kills: every store could be read, no stored step was lost, all chains are equal")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Stop an operation on a trace before any of the things that it does to the store."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from conftest import Place
+
+import zarrtrace as zt
+from zarrtrace.store.location import Location
+
+STEPS = ("write", "share", "move_tree", "delete_tree", "delete")
+
+
+class Killed(BaseException):
+    """As if the process ended here: nothing after it is done."""
+
+
+@contextmanager
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Stop before the step-th thing that is done to the store; gives how many were done.
+
+    What the heartbeat does meanwhile, on a slow machine, is none of them.
+    """
+    done, own = [0], threading.get_ident()
+
+    def stopping(name: str) -> Any:
+        real = getattr(Location, name)
+
+        def method(self: Location, *arguments: Any) -> Any:
+            if threading.get_ident() == own:
+                if done[0] == step:
+                    raise Killed
+                done[0] += 1
+            return real(self, *arguments)
+
+        return method
+
+    with monkeypatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(Location, name, stopping(name))
+        yield done
+
+
+def made_again(fast_place: Place) -> Callable[[], zt.Trace]:
+    """Puts the trace of a place back as it is now: a copy, in a tenth of the time of making it."""
+    if fast_place.kind == "memory":
+        held = dict(fast_place.store._store_dict)
+
+        def put_back() -> zt.Trace:
+            fast_place.store._store_dict.clear()
+            fast_place.store._store_dict.update(held)
+            return fast_place.open("a")
+
+    else:
+        copy = fast_place.path.with_name("as_it_was.zarr")
+        shutil.copytree(fast_place.path, copy)
+
+        def put_back() -> zt.Trace:
+            shutil.rmtree(fast_place.path)
+            shutil.copytree(copy, fast_place.path)
+            return fast_place.open("a")
+
+    return put_back

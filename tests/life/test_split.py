@@ -1,0 +1,221 @@
+"""The split: at any draw, again and again, killed anywhere, in little memory, and nothing lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import Encoded, Place
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from killed_at_a_step import Killed, killed_at, made_again
+from zarr.storage import MemoryStore
+
+import zarrtrace as zt
+from zarrtrace.sampling_state.arrays import state_key
+
+TUNE, DRAWS = 12, 18
+
+
+def filled(place: Any, encoded: Encoded, **definition: Any) -> zt.Trace:
+    definition = {"chains": 2, "tune": TUNE, "draws": DRAWS} | definition
+    return encoded.fill(encoded.create(place, **definition))
+
+
+@pytest.mark.parametrize("at", [0, 1, 12, 17, 30])
+def test_a_split_at_any_draw(fast_place: Place, encoded: Encoded, at: int) -> None:
+    trace = filled(fast_place, encoded)
+    trace.split_warmup(at)
+    encoded.check_split(fast_place.open(), at, TUNE + DRAWS)
+
+
+def test_a_split_on_an_object_store(bucket: Place, encoded: Encoded) -> None:
+    # Each request takes some 10 ms of this process and the server.
+    trace = filled(bucket, encoded, chains_per_chunk=2, draws=8)
+    trace.split_warmup(17)
+    encoded.check_split(bucket.open(), 17, TUNE + 8)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    boundaries=st.lists(st.integers(0, TUNE + DRAWS), min_size=1, max_size=4),
+    together=st.integers(1, 3),
+)
+def test_a_split_again_and_again(encoded: Encoded, boundaries: list[int], together: int) -> None:
+    trace = filled(MemoryStore(), encoded, chains=3, chains_per_chunk=together)
+    for at in boundaries:
+        trace.split_warmup(at)
+        encoded.check_split(trace, at, TUNE + DRAWS)
+
+
+def test_one_group_alone(fast_place: Place, encoded: Encoded) -> None:
+    trace = filled(fast_place, encoded)
+    trace.split_warmup(5, groups="posterior")
+    encoded.check(trace.posterior, 5, TUNE + DRAWS)
+    encoded.check(trace.sample_stats, TUNE, TUNE + DRAWS)
+    trace.split_warmup(7, groups=["sample_stats"])
+    encoded.check(trace.warmup_sample_stats, 0, 7)
+    encoded.check(trace.warmup_posterior, 0, 5)
+
+
+def test_whole_chunks_are_linked_not_copied(directory: Place) -> None:
+    trace = directory.create(
+        chains=1, tune=20, draws=30, posterior={"mu": zt.Var(draws_per_chunk=10)}
+    )
+    with trace.writer(0) as writer:
+        writer.record_block({"mu": np.arange(50.0)})
+    before = {
+        name: (directory.path / "posterior" / "mu" / name).stat().st_ino
+        for name in ("c.0.0", "c.0.1", "c.0.2", "c.0.3", "c.0.4")
+    }
+    trace.split_warmup()
+    warmup = directory.path / "warmup_posterior" / "mu"
+    after = directory.path / "posterior" / "mu"
+    assert [(warmup / f"c.0.{i}").stat().st_ino for i in range(2)] == list(before.values())[:2]
+    assert [(after / f"c.0.{i}").stat().st_ino for i in range(3)] == list(before.values())[2:]
+    assert not (after / "c.0.3").exists()
+    assert not (directory.path / "_sampling_state" / "split").exists()
+
+
+def test_recording_goes_on_after_a_split(fast_place: Place, encoded: Encoded) -> None:
+    trace = encoded.create(fast_place, chains=2, tune=TUNE, draws=DRAWS)
+    encoded.fill(trace, 17, 14)
+    trace.split_warmup()
+    encoded.check(trace.dataset("posterior", chains=0), TUNE, 17, chains=[0])
+    encoded.fill(trace)
+    encoded.check_split(trace, TUNE, TUNE + DRAWS)
+    trace.finish()
+    encoded.check_split(fast_place.open(), TUNE, TUNE + DRAWS)
+
+
+def test_a_split_waits_for_no_writer_and_needs_the_draws(
+    fast_place: Place, encoded: Encoded
+) -> None:
+    trace = encoded.create(fast_place, chains=2, tune=TUNE, draws=DRAWS)
+    encoded.fill(trace, 20, 9)
+    with pytest.raises(zt.errors.IncompleteTraceError, match=r"chain 1 .* has recorded 9 draws"):
+        trace.split_warmup()
+    with trace.writer(1), pytest.raises(zt.errors.ChainBusyError):
+        trace.split_warmup(5)
+    for wrong in (-1, 31, 2.5, "3"):
+        with pytest.raises(zt.errors.InvalidInputError, match="cannot be warmup"):
+            trace.split_warmup(wrong)  # type: ignore[arg-type]
+    with pytest.raises(zt.errors.InvalidInputError, match="no sampled group 'nothing'"):
+        trace.split_warmup(groups="nothing")
+    trace.split_warmup(9)
+    encoded.check(trace.warmup_posterior, 0, 9)
+
+
+def test_another_process_that_splits_is_waited_for_by_nobody(
+    directory: Place, encoded: Encoded
+) -> None:
+    trace = filled(directory, encoded)
+    with trace._location.alone() as alone:
+        assert alone
+        with pytest.raises(zt.errors.ChainBusyError, match="another process"):
+            zt.open(directory.path, "a").finish()
+    trace.finish()
+
+
+# Killed anywhere ------------------------------------------------------------------------------
+
+
+def prepared(fast_place: Place, encoded: Encoded, life: str) -> Callable[[], zt.Trace]:
+    """Makes a trace as it is before the step that will be killed, again and again."""
+    trace = filled(fast_place, encoded)
+    if life == "split again":
+        trace.split_warmup(7)
+    if life == "split of a finished trace":
+        trace.finish()
+    return made_again(fast_place)
+
+
+def act(trace: zt.Trace, life: str, at: int) -> None:
+    trace.split_warmup(at)
+    if life == "finish":
+        trace.finish()
+
+
+@pytest.mark.parametrize(
+    ("store", "life", "at"),
+    [
+        ("directory", "split", 12),
+        ("directory", "split again", 5),
+        ("directory", "finish", 12),
+        ("directory", "split of a finished trace", 6),
+        ("memory", "finish", 5),
+        ("memory", "split again", 12),
+    ],
+)
+def test_killed_anywhere_nothing_is_lost(
+    request: pytest.FixtureRequest,
+    encoded: Encoded,
+    store: str,
+    life: str,
+    at: int,
+    trials: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast_place: Place = request.getfixturevalue(store)
+    before = {"split again": 7}.get(life, TUNE)
+    make_again = prepared(fast_place, encoded, life)
+    counted = make_again()
+    with killed_at(10**9, monkeypatch) as done:
+        act(counted, life, at)
+    # A few of all steps, or as many as the command line asks for.
+    chosen = np.linspace(0, done[0] - 1, trials or 12).astype(int)
+    for step in np.unique(np.minimum(chosen + at % 5, done[0] - 1)):
+        trace = make_again()
+        held = trace.dataset("posterior").drop_vars("draw")
+        with pytest.raises(Killed), killed_at(int(step), monkeypatch):
+            act(trace, life, at)
+        for chain in range(trace.chains):
+            # A process that was killed does not live; this one does.
+            trace._location.delete(state_key("writer", chain))
+        reader = fast_place.open()
+        boundary = reader.posterior.attrs["tuning_steps"]
+        assert boundary in (before, at)
+        encoded.check_split(reader, boundary, TUNE + DRAWS)
+        # A view from before reads what it showed.
+        encoded.check(held.assign_coords(draw=np.arange(held.sizes["draw"])), before, TUNE + DRAWS)
+        if fast_place.kind == "directory":
+            xr.open_datatree(fast_place.path, engine="zarr", consolidated=False).close()
+        again = fast_place.open("a")
+        act(again, life, at)
+        encoded.check_split(again, at, TUNE + DRAWS)
+        assert again.check() == []
+        assert not again._location.keys("_sampling_state/split")
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    program = """
+import resource, sys
+import numpy as np
+import zarrtrace as zt
+trace = zt.create(sys.argv[1], chains=1, tune=333, draws=667, compressors=None,
+                  posterior={"x": zt.Var(shape=25_000, draws_per_chunk=20)})
+rng = np.random.default_rng(0)
+with trace.writer(0) as writer:
+    for _ in range(100):
+        writer.record_block({"x": rng.normal(size=(10, 25_000))})
+first = trace.get("x", draws=slice(0, 1))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+trace.finish()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert np.array_equal(trace.get("x", draws=slice(0, 1)), first)
+print((after - before) / 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run.zarr")],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60, "of 200 MB, split where chunks are cut"

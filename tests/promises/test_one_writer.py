@@ -1,0 +1,318 @@
+"""One writer per chain: a second is refused, a dead one gives way, a child corrupts nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Place
+
+import zarrtrace as zt
+from zarrtrace.recording import exit as ending
+from zarrtrace.sampling_state import claim as claims
+from zarrtrace.sampling_state.claim import Claim, read_claim, write_claim
+
+DEFINITION: dict[str, Any] = {
+    "chains": 2,
+    "draws": 50,
+    "posterior": {"mu": zt.Var(draws_per_chunk=10)},
+}
+
+
+def script(path: Path, *lines: str) -> list[str]:
+    """A command that opens the writer of chain 0 as `writer` and goes on with these lines."""
+    start = [
+        "import os, signal, sys, time",
+        "import zarrtrace as zt",
+        f"trace = zt.open({str(path)!r}, 'a')",
+        "writer = trace.writer(0)",
+        "writer.resume()",
+    ]
+    return [sys.executable, "-W", "error", "-c", "\n".join([*start, *lines])]
+
+
+def test_a_second_writer_is_refused_with_the_first_ones_process(place: Place) -> None:
+    trace = place.create(**DEFINITION)
+    with trace.writer(0) as writer:
+        writer.record({"mu": 1})
+        with pytest.raises(zt.errors.ChainBusyError) as caught:
+            trace.writer(0)
+        message = str(caught.value)
+        assert f"process {os.getpid()} on {platform.node()}" in message
+        assert "writing since" in message
+        assert caught.value.chain == 0
+        trace.writer(1).close()
+        writer.record({"mu": 2})
+    assert trace.recorded.tolist() == [2, 0]
+    trace.writer(0).close()
+
+
+def test_another_process_is_refused_and_one_that_was_killed_is_not_asked(
+    directory: Place,
+) -> None:
+    trace = directory.create(**DEFINITION)
+    child = subprocess.Popen(
+        script(
+            directory.path,
+            "writer.record({'mu': 7})",
+            "print('ready', flush=True)",
+            "time.sleep(60)",
+        ),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        with pytest.raises(zt.errors.ChainBusyError, match=f"process {child.pid} on"):
+            trace.writer(0)
+        with pytest.raises(zt.errors.ChainBusyError):
+            trace.writer(0, force=True)
+        with pytest.raises(zt.errors.ChainBusyError):
+            trace.split_warmup(0)
+        with pytest.raises(zt.errors.ChainBusyError):
+            trace.finish()
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+    with trace.writer(0) as writer:
+        assert writer.resume() == (1, None)
+    assert trace.posterior.sizes["draw"] == 0
+    assert trace.get("mu", chains=0).tolist() == [[7.0]]
+
+
+def far_away(age: float) -> Claim:
+    """The claim of a writer on another host, last heard of so many seconds ago."""
+    own = Claim.new()
+    return replace(own, host="elsewhere", token="another", beat=time.time() - age)
+
+
+def test_a_writer_on_another_host_keeps_its_place_until_it_is_silent(place: Place) -> None:
+    trace = place.create(**DEFINITION)
+    layout = trace._layout
+    write_claim(trace._location, layout, 0, far_away(age=5))
+    with pytest.raises(zt.errors.ChainBusyError, match=r"on elsewhere.*force=True"):
+        trace.writer(0)
+    write_claim(trace._location, layout, 0, far_away(age=claims.STALE_AFTER + 1))
+    trace.writer(0).close()
+    write_claim(trace._location, layout, 0, far_away(age=5))
+    trace.writer(0, force=True).close()
+    assert read_claim(trace._location, layout, 0) is None
+
+
+def test_a_dead_process_on_this_host_has_no_claim(fast_place: Place) -> None:
+    trace = fast_place.create(**DEFINITION)
+    own = Claim.new()
+    recycled = replace(own, token="old", process_start=own.process_start - 1)
+    write_claim(trace._location, trace._layout, 0, recycled)
+    trace.writer(0).close()
+
+
+def test_a_writer_whose_place_was_taken_stops_before_it_harms(fast_place: Place) -> None:
+    trace = fast_place.create(**DEFINITION)
+    writer = trace.writer(0)
+    writer.record({"mu": 1})
+    writer.flush()
+    write_claim(trace._location, trace._layout, 0, far_away(age=0))
+    with pytest.raises(zt.errors.ChainBusyError, match="its place was taken by process"):
+        writer.flush()
+    with pytest.raises(zt.errors.ChainBusyError):
+        writer.record({"mu": 2})
+    writer.release()
+    held = read_claim(trace._location, trace._layout, 0)
+    assert held is not None
+    assert held.host == "elsewhere"
+
+
+def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
+    memory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One thread beats for all writers of a process: that of another test must not be there.
+    for other in ending.open_writers():
+        other.release()
+    monkeypatch.setattr("zarrtrace.recording.writer.BEAT_EVERY", 0.02)
+    trace = memory.create(**DEFINITION)
+    writer = trace.writer(0)
+    first = read_claim(trace._location, trace._layout, 0)
+    assert first is not None
+
+    def eventually(condition: Any) -> bool:
+        for _ in range(6000):
+            if condition():
+                return True
+            time.sleep(0.01)
+        return False
+
+    def is_fresher() -> bool:
+        now = read_claim(trace._location, trace._layout, 0)
+        return now is not None and now.beat > first.beat
+
+    assert eventually(is_fresher)
+    write_claim(trace._location, trace._layout, 0, far_away(age=0))
+    assert eventually(lambda: writer._lost_to is not None)
+    with pytest.raises(zt.errors.ChainBusyError, match="place was taken"):
+        writer.record({"mu": 1})
+    writer.release()
+
+
+def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:
+    from zarrtrace.sampling_state.arrays import write_value
+
+    trace = memory.create(**DEFINITION)
+    for text in ("no json", "[]", "{}", json.dumps({"host": 1, "pid": "x"}), "null"):
+        write_value(trace._location, trace._layout, "writer", 0, text)
+        trace.writer(0).close()
+
+
+def test_a_forked_child_cannot_write_through_its_parents_writer(directory: Place) -> None:
+    trace = directory.create(**DEFINITION)
+    program = script(
+        directory.path,
+        "writer.record({'mu': 1})",
+        "child = os.fork()",
+        "if child == 0:",
+        "    try:",
+        "        writer.record({'mu': 666})",
+        "    except zt.errors.NotWritableError as error:",
+        "        os._exit(0 if 'parent process' in str(error) else 1)",
+        "    os._exit(2)",
+        "assert os.waitpid(child, 0)[1] == 0",
+        "writer.record({'mu': 2})",
+        "writer.close()",
+    )
+    # Forking with the heartbeat's thread running is what is tried here.
+    program[2] = "error:x:ImportWarning"
+    subprocess.run(program, check=True, timeout=300)
+    assert trace.get("mu", chains=0).tolist() == [[1.0, 2.0]]
+
+
+def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Place) -> None:
+    trace = directory.create(**DEFINITION)
+    program = script(
+        directory.path,
+        "writer.record({'mu': 1})",
+        "child = os.fork()",
+        "if child == 0:",
+        "    os.close(1)",  # who waits for what is printed does not wait for the child
+        "    time.sleep(60)",
+        "    os._exit(0)",
+        "print(child, flush=True)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    program[2] = "error:x:ImportWarning"
+    done = subprocess.run(program, stdout=subprocess.PIPE, timeout=300)
+    child = int(done.stdout)
+    try:
+        with trace.writer(0) as writer:
+            assert writer.resume() == (1, None)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+# How a process ends ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("raise RuntimeError('the sampler broke')", 1),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", 143),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", -signal.SIGINT),
+        ("pass", 0),
+    ],
+)
+@pytest.mark.parametrize("journal", [True, False])
+def test_however_the_interpreter_ends_all_recorded_draws_are_kept(
+    directory: Place, journal: bool, ending: str, code: int
+) -> None:
+    trace = directory.create(**DEFINITION, journal=journal)
+    program = script(directory.path, "for i in range(17): writer.record({'mu': i})", ending)
+    done = subprocess.run(program, stderr=subprocess.PIPE, timeout=300)
+    assert done.returncode == code, done.stderr.decode()
+    assert zt.open(directory.path).recorded.tolist() == [17, 0]
+    assert trace.get("mu", chains=0)[0].tolist() == list(range(17))
+    assert read_claim(trace._location, trace._layout, 0) is None
+    assert not list(directory.path.rglob("*.partial"))
+
+
+def test_a_child_of_multiprocessing_closes_its_writers_too(
+    directory: Place, tmp_path: Path
+) -> None:
+    trace = directory.create(**DEFINITION, journal=False)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, sys\n"
+        "import zarrtrace as zt\n"
+        "def child(trace):\n"
+        "    writer = trace.writer(0)\n"
+        "    for i in range(5): writer.record({'mu': i})\n"
+        "if __name__ == '__main__':\n"
+        "    trace = zt.open(sys.argv[1], 'a')\n"
+        "    for method in ('fork', 'spawn'):\n"
+        "        process = multiprocessing.get_context(method).Process(\n"
+        "            target=child if method == 'fork' else other, args=(trace,))\n"
+        "        process.start(); process.join()\n"
+        "        assert process.exitcode == 0\n".replace(
+            "if __name__",
+            "def other(trace):\n"
+            "    writer = trace.writer(1)\n"
+            "    for i in range(5): writer.record({'mu': i})\n"
+            "if __name__",
+        )
+    )
+    subprocess.run([sys.executable, str(program), str(directory.path)], check=True, timeout=300)
+    assert trace.recorded.tolist() == [5, 5]
+
+
+def test_the_handlers_and_threads_are_gone_with_the_last_writer(memory: Place) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    threads = {thread.name for thread in threading.enumerate()}
+    trace = memory.create(**DEFINITION)
+    with trace.writer(0), trace.writer(1):
+        assert "zarrtrace heartbeat" in {thread.name for thread in threading.enumerate()}
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "zarrtrace heartbeat" not in {thread.name for thread in threading.enumerate()} - threads
+
+
+def test_a_handler_of_the_users_own_is_left_alone(memory: Place) -> None:
+    def own(number: int, frame: Any) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        trace = memory.create(**DEFINITION)
+        with trace.writer(0):
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_threads_record_side_by_side(fast_place: Place) -> None:
+    trace = fast_place.create(**DEFINITION | {"chains": 6})
+
+    def chain(index: int) -> None:
+        with trace.writer(index) as writer:
+            for i in range(50):
+                writer.record({"mu": index * 100 + i})
+
+    threads = [threading.Thread(target=chain, args=(index,)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = np.arange(6)[:, None] * 100 + np.arange(50)
+    assert np.array_equal(trace.get("mu"), expected)

@@ -1,0 +1,466 @@
+"""The backends under emcee's own names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from emcee.backends import Backend
+from zarr.codecs import GzipCodec
+
+import zarrtrace as zt
+from zarrtrace.errors import TraceExistsError, TraceNotFoundError
+
+from .ensemble import Ensemble, create_ensemble, run_path
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import DTypeLike
+
+
+_NOTHING_STORED = "you must run the sampler with 'store == True' before accessing the results"
+
+
+class _OpenRun:
+    """A run that this process writes: its writer, and the last step that is stored whole."""
+
+    def __init__(self, path: str) -> None:
+        trace = zt.open(path, mode="a")
+        self.ensemble = Ensemble.of(trace)
+        self.writer = trace.writer(self.ensemble.walkers)
+        self.iteration, self.random_state = self.writer.resume()
+        self.ends_at: int | None = None
+        self.process = os.getpid()
+
+    def close(self) -> None:
+        # A run whose directory was removed is gone.
+        with suppress(TraceNotFoundError):
+            self.writer.close()
+
+
+# By path, so that all backends of a process that name the same run share its one writer.
+_open_runs: dict[str, _OpenRun] = {}
+
+
+class HDFBackend(Backend):  # type: ignore[misc]
+    """A backend that keeps the chain in a directory of traces, under the name users import.
+
+    Parameters
+    ----------
+    filename : str or path
+        The directory; made when the sampler resets or runs, not before.
+    name : str, default "mcmc"
+        The run in it. Several runs may be in one directory; resetting one leaves the others.
+    read_only : bool, default False
+        Whether to refuse everything that writes, with a RuntimeError.
+    dtype : dtype, optional
+        Of positions and log probabilities: float64, or what the stored run has.
+    compression : str or int, optional
+        "gzip", or its level, as h5py takes them. Everything else, None too, is Blosc with lz4:
+        faster, and here a compressed run is as safe as one that is not.
+    compression_opts : int, optional
+        The level of gzip, 4 by default.
+    parameter_names : sequence of str, optional
+        A name for each dimension of the positions: the labels of `x_dim`, and the variables that
+        `to_datatree` makes of them.
+
+    Notes
+    -----
+    Walkers are chains: `posterior/x (chain, draw, x_dim)`, and in `sample_stats` `lp`, `accepted`
+    and the blobs, one variable for each field. Types that Zarr has none for (long doubles, strings
+    of a fixed width) are stored as their bytes, and read back as they were.
+
+    A step is stored when `save_step` has returned; one that was being stored when the process was
+    killed did not happen. From `grow` to the last step that it made room for, or `close()`, this
+    process alone can write the run: others get `zarrtrace.errors.ChainBusyError`. Reading disturbs
+    nobody.
+
+    Attributes
+    ----------
+    path : str
+        Where the trace of the run is.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        name: str = "mcmc",
+        read_only: bool = False,
+        dtype: DTypeLike | None = None,
+        compression: str | int | None = None,
+        compression_opts: int | None = None,
+        *,
+        parameter_names: Sequence[str] | None = None,
+    ) -> None:
+        self.filename = os.fspath(filename)
+        self.name = name
+        self.path = run_path(filename, name)
+        self.read_only = read_only
+        self.compression = compression
+        self.compression_opts = compression_opts
+        self.parameter_names = None if parameter_names is None else list(parameter_names)
+        self._dtype = None if dtype is None else np.dtype(dtype)
+
+    # What is stored -----------------------------------------------------------------------
+
+    @property
+    def trace(self) -> zt.Trace:
+        """The trace of this run, read-only; TraceNotFoundError before the first reset."""
+        return zt.open(self.path)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether there is such a run, if only an empty one."""
+        try:
+            return self.trace is not None
+        except TraceNotFoundError:
+            return False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of positions and log probabilities: as given, as stored, or float64."""
+        if self._dtype is None and self.initialized:
+            self._dtype = self._ensemble().dtype
+        return np.dtype(np.float64) if self._dtype is None else self._dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The walkers and the dimensions of their positions."""
+        ensemble = self._ensemble()
+        return len(ensemble.walkers), ensemble.dimensions
+
+    @property
+    def iteration(self) -> int:
+        """The steps that are stored."""
+        return self._last_step()[0]
+
+    @property
+    def random_state(self) -> Any:
+        """The state of the random numbers after the last step, as it was given."""
+        return self._last_step()[1]
+
+    @property
+    def accepted(self) -> np.ndarray[Any, Any]:
+        """How many proposals each walker accepted: float64, shape (walkers,)."""
+        ensemble = self._ensemble()
+        taken = ensemble.read("accepted", range(self.iteration))
+        accepted: np.ndarray[Any, Any] = ensemble.accepted_before + taken.sum(axis=1)
+        return accepted
+
+    def has_blobs(self) -> bool:
+        """Whether blobs are stored."""
+        return self._ensemble().blobs is not None
+
+    def get_value(
+        self, name: str, flat: bool = False, thin: int = 1, discard: int = 0
+    ) -> np.ndarray[Any, Any] | None:
+        """The stored "chain", "log_prob" or "blobs".
+
+        Parameters
+        ----------
+        name : str
+            One of these three.
+        flat : bool, default False
+            Whether steps and walkers become one axis, step after step.
+        thin : int, default 1
+            Of every `thin` steps the last one only.
+        discard : int, default 0
+            Steps at the start that are left out.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Shape (steps, walkers, ...); None for blobs when there are none.
+
+        Raises
+        ------
+        AttributeError
+            Nothing is stored; the message names the runs that are there.
+        """
+        if name not in ("chain", "log_prob", "blobs"):
+            raise AttributeError(f"a backend stores chain, log_prob and blobs, not {name!r}")
+        if thin < 1:
+            raise ValueError(f"thin is a whole number from 1, got {thin!r}")
+        iteration = self.iteration if self.initialized else 0
+        if iteration <= 0:
+            raise AttributeError(self._nothing_stored())
+        ensemble, steps = self._ensemble(), range(iteration)[discard + thin - 1 : iteration : thin]
+        if name == "blobs" and ensemble.blobs is None:
+            return None
+        read = {
+            "chain": ensemble.chain,
+            "log_prob": ensemble.log_prob,
+            "blobs": ensemble.blob_values,
+        }
+        values = np.swapaxes(read[name](steps), 0, 1)
+        return values.reshape(-1, *values.shape[2:]) if flat else values
+
+    def to_datatree(self, **options: Any) -> xr.DataTree:
+        """The run for ArviZ: as `Trace.to_datatree`, with the parameters under their names.
+
+        Parameters
+        ----------
+        **options
+            What `Trace.to_datatree` takes.
+        """
+        import xarray as xr
+
+        tree = self.trace.to_datatree(**options)
+        for group in ("posterior", "warmup_posterior"):
+            # Labels that are numbers were not given.
+            if group in tree.children and tree[group]["x_dim"].dtype.kind not in "iu":
+                dataset = tree[group].to_dataset()
+                variables = {
+                    str(name): dataset["x"].sel(x_dim=name, drop=True)
+                    for name in dataset["x_dim"].values
+                }
+                named = dataset.drop_vars(["x", "x_dim"]).assign(variables)
+                named.attrs["sampled_variables"] = list(variables)
+                tree[group] = xr.DataTree(named, name=group)
+        return tree
+
+    def _nothing_stored(self) -> str:
+        names = [name for name in list_names(self.filename) if name != self.name]
+        others = f"; {self.filename} has {', '.join(names)}" if names else ""
+        return f"{_NOTHING_STORED}: {self.name!r} in {self.filename} has no steps{others}"
+
+    def _open_run(self) -> _OpenRun | None:
+        run = _open_runs.get(self.path)
+        # In a forked process it is the parent's.
+        return run if run is not None and run.process == os.getpid() else None
+
+    def _ensemble(self) -> Ensemble:
+        run = self._open_run()
+        if run is not None:
+            return run.ensemble
+        try:
+            return Ensemble.of(self.trace)
+        except TraceNotFoundError:
+            raise AttributeError(self._nothing_stored()) from None
+
+    def _last_step(self) -> tuple[int, Any]:
+        """The steps stored and the state after the last: one without the other did not happen."""
+        run = self._open_run()
+        if run is not None:
+            return run.iteration, run.random_state
+        ensemble = self._ensemble()
+        try:
+            return ensemble.trace.last_checkpoint(ensemble.walkers)
+        except TraceNotFoundError:
+            # Another process resets it just now.
+            raise AttributeError(self._nothing_stored()) from None
+
+    # Storing ------------------------------------------------------------------------------
+
+    def reset(self, nwalkers: int, ndim: int) -> None:
+        """Begin anew: remove what is stored under this name.
+
+        Parameters
+        ----------
+        nwalkers, ndim : int
+            Walkers, and dimensions of their positions.
+        """
+        self._require_writable()
+        self._create(int(nwalkers), int(ndim), steps=1, blobs=None)
+
+    def grow(self, ngrow: int, blobs: np.ndarray[Any, Any] | None) -> None:
+        """Make room for more steps.
+
+        Parameters
+        ----------
+        ngrow : int
+            How many.
+        blobs : numpy.ndarray or None
+            Blobs of one step, whose shape and dtype those of all steps will have.
+
+        Raises
+        ------
+        ValueError
+            The stored steps have no blobs and these do, or the other way round, or blobs of
+            another shape.
+        """
+        self._require_writable()
+        self._check_blobs(blobs)
+        ngrow, iteration = int(ngrow), self.iteration
+        like = None if blobs is None else np.dtype((blobs.dtype, blobs.shape[1:]))
+        stored = self._ensemble().blobs
+        # NumPy finds None equal to float64.
+        if not iteration and ((like is None) != (stored is None) or like != stored):
+            # What the blobs are is known only now.
+            self._create(*self.shape, steps=max(ngrow, 1), blobs=like)
+        self._check_blobs_like(like)
+        trace = self._ensemble().trace
+        missing = int(trace.recorded[0]) + ngrow - trace.draws
+        if missing > 0 or trace.finished:
+            self.close()
+            # Where steps come one by one, room for some more of them.
+            zt.open(self.path, mode="a").extend(max(missing, iteration // 16, 1))
+        if ngrow:
+            self._opened_run().ends_at = iteration + ngrow
+
+    def save_step(self, state: Any, accepted: np.ndarray[Any, Any]) -> None:
+        """Store a step: it survives whatever happens to the process afterwards.
+
+        Parameters
+        ----------
+        state : emcee.State
+            Positions, log probabilities, blobs and the state of the random numbers.
+        accepted : numpy.ndarray of bool
+            For each walker whether it has moved, shape (walkers,).
+
+        Raises
+        ------
+        ValueError
+            Something has another shape or type than the steps before; nothing is stored.
+        """
+        self._require_writable()
+        self._check(state, accepted)
+        run = self._opened_run()
+        posterior, stats = run.ensemble.stored_step(
+            state.coords, state.log_prob, accepted, state.blobs
+        )
+        try:
+            run.writer.record(posterior, stats)
+            run.writer.checkpoint(state.random_state)
+        except BaseException:
+            # Recorded without its random state, the step has not happened.
+            self.close()
+            raise
+        run.iteration += 1
+        run.random_state = state.random_state
+        if run.iteration == run.ends_at:
+            self.close()
+
+    def close(self) -> None:
+        """Let other processes write this run; the next step opens it again."""
+        run = self._open_run()
+        if run is not None:
+            del _open_runs[self.path]
+            run.close()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.close()
+
+    def _require_writable(self) -> None:
+        if self.read_only:
+            raise RuntimeError(
+                "The backend has been loaded in read-only mode. Set `read_only = False` to make "
+                "changes."
+            )
+
+    def _check_blobs_like(self, like: np.dtype[Any] | None) -> None:
+        stored = self._ensemble().blobs
+        if like is not None and stored is not None and like.shape != stored.shape:
+            raise ValueError(
+                f"Existing blobs have shape {stored.shape} but new blobs requested with shape "
+                f"{like.shape}; use another name for them, or reset() this run"
+            )
+
+    def _create(
+        self, walkers: int, dimensions: int, steps: int, blobs: np.dtype[Any] | None
+    ) -> None:
+        if Path(self.filename).is_file():
+            raise TraceExistsError(
+                f"{self.filename} is a file, and this backend keeps its runs in a directory: give "
+                f"another name; import_hdf brings the runs of an HDF5 file there"
+            )
+        with suppress(TraceNotFoundError):
+            zt.open(self.filename)
+            raise TraceExistsError(
+                f"{self.filename} is a trace itself, and this backend keeps its runs in a "
+                f"directory of traces: give another name, or the directory this trace is in"
+            )
+        self.close()
+        create_ensemble(
+            self.path,
+            walkers=walkers,
+            dimensions=dimensions,
+            steps=steps,
+            dtype=self.dtype,
+            blobs=blobs,
+            parameter_names=self.parameter_names,
+            compressors=self._compressors(),
+        )
+
+    def _compressors(self) -> Any:
+        if self.compression == "gzip":
+            return GzipCodec(level=4 if self.compression_opts is None else self.compression_opts)
+        if isinstance(self.compression, int) and not isinstance(self.compression, bool):
+            return GzipCodec(level=self.compression)
+        return "auto"
+
+    def _opened_run(self) -> _OpenRun:
+        """The run with its writer, where the last whole step ended."""
+        run = self._open_run()
+        if run is None:
+            run = _open_runs[self.path] = _OpenRun(self.path)
+        return run
+
+
+class TempHDFBackend:
+    """A backend in a directory that is removed at the end of its `with` block.
+
+    Parameters
+    ----------
+    dtype, compression, compression_opts
+        As `HDFBackend` takes them.
+    """
+
+    def __init__(
+        self,
+        dtype: DTypeLike | None = None,
+        compression: str | int | None = None,
+        compression_opts: int | None = None,
+    ) -> None:
+        self.dtype = dtype
+        self.compression = compression
+        self.compression_opts = compression_opts
+        self.filename: str | None = None
+
+    def __enter__(self) -> HDFBackend:
+        self.filename = tempfile.mkdtemp(prefix="zarrtrace-emcee-")
+        self._backend = HDFBackend(
+            self.filename,
+            "test",
+            dtype=self.dtype,
+            compression=self.compression,
+            compression_opts=self.compression_opts,
+        )
+        return self._backend
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        assert self.filename is not None
+        self._backend.close()
+        shutil.rmtree(self.filename, ignore_errors=True)
+
+
+def get_test_backends() -> list[Callable[..., Any]]:
+    """The backends that emcee's own tests run on."""
+    return [Backend, TempHDFBackend]
+
+
+def list_names(filename: str | os.PathLike[str]) -> list[str]:
+    """The names of the runs in a directory, in alphabetical order.
+
+    Parameters
+    ----------
+    filename : str or path
+        As `HDFBackend` takes it.
+    """
+    directory = Path(filename).expanduser()
+    if not directory.is_dir():
+        return []
+    names = []
+    for entry in sorted(directory.iterdir()):
+        try:
+            zt.open(entry)
+        except TraceNotFoundError:
+            continue
+        names.append(entry.name)
+    return names

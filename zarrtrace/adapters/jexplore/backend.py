@@ -1,0 +1,562 @@
+"""The backend under jexplore's own name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError
+
+from .epochs import (
+    Epoch,
+    Kind,
+    as_class,
+    check_epoch,
+    kinds_of,
+    read_hdf,
+    require_same,
+    whole,
+    write_stats,
+)
+from .store import StoredEpochs
+
+_AT_ONCE = 32 * 2**20  # bytes that are read before they are put into place
+
+
+class _Placed(NamedTuple):
+    """An epoch: its number, its draws counted from the first, and itself while it is in memory."""
+
+    number: int
+    draws: range
+    epoch: Epoch | None
+
+
+class DefaultBackend:
+    """A backend that keeps epochs in a trace, under the name users import.
+
+    Parameters
+    ----------
+    burn : int, default 0
+        Draws at the start that are burned, also those of epochs to come.
+    outdir : str or path, default "./"
+        Where the trace lies; made when the first epoch is stored. Epochs that are there already
+        belong to this backend, and further ones come after them.
+    outfile_fmt : str, default "epochs_%d.h5"
+        Names the trace, here `epochs.zarr`.
+    epochs_per_file : int, default 1
+        How many epochs, of as many draws as the first, share a chunk; more where it would be
+        smaller than 64 KiB, fewer where it would be larger than 4 MiB.
+    inmem_epochs : int, default 0
+        How many of the newest wait in memory and are not stored yet: when the process ends they
+        are gone, unless `close()` was called.
+    save_stats : bool, default True
+        Whether the statistics of an epoch are kept.
+    resume : bool, default False
+        Whether `reset()` leaves what is stored. A sampler calls it when it is made; with
+        `resume=True` it goes on with the epochs that are there.
+    parameter_names : sequence of str, optional
+        A name for each dimension of `p`: the labels of `p_dim`.
+
+    Notes
+    -----
+    In the trace `posterior` has `p` (chain, draw, p_dim), and `k` where models are selected;
+    `sample_stats` has `log_likelihood` and `log_prior`, the `ll` and `lp` of an epoch. Whatever
+    else an epoch holds is in its segment: `backend.trace.segments`. With n temperatures, chains 0,
+    n, 2n, ... are those of the first one, as in the arrays of jexplore.
+
+    What is burned is deleted, chunk by chunk. Epochs that a burn ahead ate before any was stored
+    left nothing: a backend made later does not count them. From the first epoch that is stored to
+    `close()` this process alone can write; reading disturbs nobody.
+
+    Attributes
+    ----------
+    path : str
+        Where the trace is.
+    """
+
+    def __init__(
+        self,
+        burn: int = 0,
+        *,
+        outdir: str | os.PathLike[str] = "./",
+        outfile_fmt: str = "epochs_%d.h5",
+        epochs_per_file: int = 1,
+        inmem_epochs: int = 0,
+        save_stats: bool = True,
+        resume: bool = False,
+        parameter_names: Sequence[str] | None = None,
+    ) -> None:
+        stem = re.sub(r"[_.-]?%\d*[ds]", "", os.path.splitext(outfile_fmt)[0]) or "epochs"
+        self.path = os.path.join(os.path.abspath(os.path.expanduser(outdir)), f"{stem}.zarr")
+        self.epochs_per_file = whole("epochs_per_file", epochs_per_file, least=1)
+        self.inmem_epochs = whole("inmem_epochs", inmem_epochs, least=None)
+        self.save_stats = save_stats
+        self.resume = resume
+        self.parameter_names = parameter_names
+        self._burn = whole("burn", burn, least=None)
+        self._stored = StoredEpochs.open(self.path)
+        self._waiting: list[Epoch] = []
+        # Epochs and draws that were burned before anything was stored.
+        self._never_stored = (0, 0)
+
+    # What there is ------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> zt.Trace:
+        """The trace of the stored epochs, read-only; TraceNotFoundError before there is one."""
+        return zt.open(self.path)
+
+    @property
+    def burn(self) -> int:
+        """How many draws are burned, counted from the first that was ever ingested."""
+        return max(self._burn, self._stored.burn) if self._stored is not None else self._burn
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were ingested, burned ones too: the number of the next one."""
+        return self._first[0] + len(self._placed())
+
+    @property
+    def _first(self) -> tuple[int, int]:
+        """The number of the first epoch that has a place, and that of its first draw."""
+        stored = self._stored
+        return self._never_stored if stored is None else (stored.first_epoch, stored.first_draw)
+
+    def _placed(self) -> list[_Placed]:
+        """The epochs that have a place, burned ones too, stored ones first."""
+        number, stop = self._first
+        placed: list[_Placed] = []
+        for draws in [] if self._stored is None else self._stored.ranges:
+            placed.append(_Placed(number + len(placed), draws, None))
+            stop = draws.stop
+        for epoch in self._waiting:
+            start, stop = stop, stop + _draws(epoch)
+            placed.append(_Placed(number + len(placed), range(start, stop), epoch))
+        return placed
+
+    def _kept(self) -> list[tuple[_Placed, range]]:
+        """The epochs that are not burned, and what is left of their draws."""
+        burn = self.burn
+        return [
+            (placed, range(max(placed.draws.start, burn), placed.draws.stop))
+            for placed in self._placed()
+            if placed.draws.stop > burn
+        ]
+
+    def get(self, ind: int = -1) -> Epoch:
+        """An epoch as a dictionary.
+
+        Parameters
+        ----------
+        ind : int, default -1
+            Its number, burned ones counted; from the newest back when it is negative.
+
+        Raises
+        ------
+        ValueError
+            It was burned.
+        IndexError
+            There is no such epoch.
+        """
+        count = self.epochs
+        if not -count <= ind < count:
+            raise IndexError(f"there are {count} epochs at {self.path}, no epoch {ind}")
+        for placed, kept in self._kept():
+            if placed.number == range(count)[ind]:
+                samples = {name: self._values(name, placed, kept) for name in self._kinds()}
+                return {**self._described(placed), "samples": samples}
+        raise ValueError(f"Epoch {ind} was burned: it lies before draw {self.burn}")
+
+    def _described(self, placed: _Placed) -> Epoch:
+        """An epoch without its samples."""
+        if placed.epoch is not None:
+            beside = {name: value for name, value in placed.epoch.items() if name != "samples"}
+            return deepcopy(beside)
+        assert self._stored is not None
+        return self._stored.described(placed.number - self._stored.first_epoch)
+
+    def _values(self, name: str, placed: _Placed, draws: range) -> np.ndarray[Any, Any]:
+        """Draws of one sample of one epoch: shape (chains, dimension, draws)."""
+        if placed.epoch is not None:
+            first = placed.draws.start
+            inside = slice(draws.start - first, draws.stop - first, draws.step)
+            values: np.ndarray[Any, Any] = placed.epoch["samples"][name][..., inside].copy()
+            return values
+        assert self._stored is not None
+        return self._stored.sample(name, draws)
+
+    def get_samples(
+        self,
+        burn: int = 0,
+        thin: int = 1,
+        pars: Sequence[str] | None = None,
+        mask: Any = Ellipsis,
+        flatten: bool = False,
+    ) -> dict[str, np.ndarray[Any, Any]] | None:
+        """The draws of all epochs, one after the other.
+
+        Parameters
+        ----------
+        burn : int, default 0
+            Draws to leave out at the start, after those that are burned.
+        thin : int, default 1
+            Every so many draws one, beginning anew in each epoch.
+        pars : sequence of str, optional
+            Which samples; `["p"]` by default.
+        mask : index of the chains, optional
+            An array of booleans or numbers, or a slice; all by default.
+        flatten : bool, default False
+            Whether chains and draws become one axis, chain after chain.
+
+        Returns
+        -------
+        dict or None
+            Arrays of shape (chains, dimension, draws), or (chains × draws, dimension); None when
+            nothing is left.
+
+        Raises
+        ------
+        KeyError
+            There is no such sample.
+        IndexError
+            There is no such chain.
+        """
+        names = ["p"] if pars is None else [pars] if isinstance(pars, str) else list(pars)
+        left = whole("burn", burn, least=0)
+        chosen = []
+        for placed, draws in self._kept():
+            if draws[left:]:
+                # Thinning begins anew in each epoch.
+                chosen.append((placed, draws[left :: whole("thin", thin, least=1)]))
+            left = max(left - len(draws), 0)
+        if not chosen:
+            return None
+        samples = {name: self._sample(name, chosen, mask) for name in names}
+        return self.flatten_samples(samples) if flatten else samples
+
+    def _sample(
+        self, name: str, chosen: list[tuple[_Placed, range]], mask: Any
+    ) -> np.ndarray[Any, Any]:
+        """The chosen draws of one sample, of the chains of a mask."""
+        kind = self._kinds()[name]
+        chains = np.arange(kind.chains)[mask]
+        if chains.ndim != 1:
+            raise IndexError(f"mask={mask!r} leaves no axis of chains; give [{mask!r}]")
+        total = sum(len(draws) for _, draws in chosen)
+        found = np.empty((len(chains), *kind.shape, total), kind.dtype)
+        done = 0
+        for placed, draws in _joined(chosen, _AT_ONCE // kind.bytes_per_draw):
+            found[..., done : done + len(draws)] = self._values(name, placed, draws)[chains]
+            done += len(draws)
+        return found
+
+    def _kinds(self) -> dict[str, Kind]:
+        if self._stored is not None:
+            return self._stored.kinds
+        return kinds_of(self._waiting[0]["samples"]) if self._waiting else {}
+
+    @staticmethod
+    def flatten_samples(
+        samples: Mapping[str, np.ndarray[Any, Any]] | None,
+    ) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Samples with chains and draws as one axis, chain after chain.
+
+        Parameters
+        ----------
+        samples : mapping of str to numpy.ndarray, or None
+            What `get_samples` gave: arrays of shape (chains, dimension, draws).
+
+        Returns
+        -------
+        dict or None
+            Arrays of shape (chains × draws, dimension); None of None.
+        """
+        if samples is None:
+            return None
+        moved = {name: np.moveaxis(values, -1, 1) for name, values in samples.items()}
+        return {name: values.reshape(-1, *values.shape[2:]) for name, values in moved.items()}
+
+    def get_stats(
+        self,
+        epochs: Sequence[int] | None = None,
+        fname: str | os.PathLike[str] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """The statistics of the epochs that are not burned and have any.
+
+        Parameters
+        ----------
+        epochs : sequence of int, optional
+            Only those with these numbers.
+        fname : str or path, optional
+            A file of HDF5 to write them to as well, in place of what is there.
+
+        Returns
+        -------
+        dict
+            `{"epoch_3": {"steps": ..., "counts": ..., "stats": ...}}`
+        """
+        stats = {}
+        for placed, _ in self._kept():
+            if epochs is None or placed.number in epochs:
+                described = self._described(placed)
+                if "stats" in described:
+                    stats[f"epoch_{placed.number}"] = described["stats"]
+        if fname is not None:
+            write_stats(fname, stats)
+        return stats
+
+    # Ingesting ----------------------------------------------------------------------------
+
+    def ingest(self, epoch: Any, eind: int = -1) -> Self:
+        """Take an epoch.
+
+        Parameters
+        ----------
+        epoch : Epoch, dict, str or path
+            An epoch of jexplore, its dictionary, or a file of HDF5 or a trace that holds some.
+        eind : int, default -1
+            Which epoch of the file, as in `read_epoch`.
+
+        Returns
+        -------
+        DefaultBackend
+            This one.
+
+        Raises
+        ------
+        ValueError
+            It has other samples, chains or dimensions than those before; nothing is kept of it.
+        zarrtrace.errors.ChainBusyError
+            Another process stores epochs there.
+        """
+        if isinstance(epoch, str | bytes | os.PathLike):
+            return self.ingest_dict(self.read_epoch(os.fsdecode(epoch), eind), copy=False)
+        if isinstance(epoch, Mapping):
+            return self.ingest_dict(epoch)
+        if not hasattr(epoch, "to_backend"):
+            raise TypeError(
+                f"a backend ingests epochs of jexplore, dictionaries and paths, not a "
+                f"{type(epoch).__name__}"
+            )
+        content = epoch.to_backend(burn=0, stats=self.save_stats)[2]
+        if content is None:
+            raise InvalidInputError("this epoch has no draws: run it before it is ingested")
+        return self.ingest_dict(content, copy=False)
+
+    def ingest_dict(self, epoch: Mapping[str, Any], copy: bool = True) -> Self:
+        """Take an epoch as a dictionary.
+
+        Parameters
+        ----------
+        epoch : mapping
+            Its `samples`, arrays of shape (chains, dimension, draws) with `p` among them, and
+            whatever describes them: numbers, text and arrays, nested as you like.
+        copy : bool, default True
+            Whether an epoch that waits in memory is a copy.
+
+        Returns
+        -------
+        DefaultBackend
+            This one.
+
+        Raises
+        ------
+        KeyError, ValueError, zarrtrace.errors.ChainBusyError
+            As `ingest`.
+        """
+        samples = check_epoch(epoch)
+        require_same(kinds_of(samples), self._kinds() or kinds_of(samples))
+        taken: Epoch = {**epoch, "samples": samples}
+        if copy and self.inmem_epochs > 0:
+            taken = deepcopy(taken)
+        self._waiting.append(taken)
+        try:
+            self.update()
+        except BaseException:
+            # One that could not be stored was not ingested, and can be once more.
+            self._waiting = [other for other in self._waiting if other is not taken]
+            raise
+        return self
+
+    def update(self) -> None:
+        """Store the oldest epochs in memory as long as they are more than `inmem_epochs`."""
+        self._forget_burned()
+        while len(self._waiting) > max(self.inmem_epochs, 0):
+            self._store_oldest()
+
+    def _store_oldest(self) -> None:
+        epoch = self._waiting[0]
+        draws = _draws(epoch)
+        if self._stored is None:
+            self._stored = StoredEpochs.create(
+                self.path,
+                kinds_of(epoch["samples"]),
+                draws=draws,
+                draws_together=self.epochs_per_file * draws,
+                first=self._never_stored,
+                parameter_names=self.parameter_names,
+            )
+        self._stored.append(epoch)
+        del self._waiting[0]
+        self._stored.set_burn(self._burn)
+
+    def _forget_burned(self) -> None:
+        """Give up epochs in memory that are burned before anything was stored."""
+        while self._stored is None and self._waiting:
+            oldest = self._placed()[0]
+            if oldest.draws.stop > self.burn:
+                return
+            self._never_stored = (oldest.number + 1, oldest.draws.stop)
+            del self._waiting[0]
+
+    # Burning ------------------------------------------------------------------------------
+
+    def set_burn(self, burn: int) -> None:
+        """Burn the draws before this one, of epochs to come as well: they are deleted.
+
+        Raises
+        ------
+        ValueError
+            Fewer than are burned already.
+        """
+        burn = whole("burn", burn, least=0)
+        if burn < self.burn:
+            raise ValueError(
+                f"Burned samples are burned. You can only augment burn value: {self.burn} draws "
+                f"are burned, {burn} are fewer"
+            )
+        self._burn = burn
+        if self._stored is not None:
+            # Those in memory, too, lest there be a gap in what is stored.
+            while any(p.epoch is not None and p.draws.stop <= burn for p in self._placed()):
+                self._store_oldest()
+            self._stored.set_burn(burn)
+        self._forget_burned()
+
+    def clean(self) -> None:
+        """Burn all epochs that were ingested so far."""
+        self.set_burn(max(self.burn, self._ingested()))
+
+    def _ingested(self) -> int:
+        """How many draws were ever ingested."""
+        placed = self._placed()
+        return placed[-1].draws.stop if placed else self._first[1]
+
+    def reset(self) -> None:
+        """Delete all epochs and begin anew with number 0; with `resume=True` do nothing.
+
+        Draws that were to be burned of epochs to come still will be.
+        """
+        if self.resume:
+            return
+        ahead = max(self.burn - self._ingested(), 0)
+        if self._stored is not None:
+            self._stored.remove()
+        self._stored = None
+        self._waiting.clear()
+        self._never_stored = (0, 0)
+        self._burn = ahead
+
+    def close(self) -> None:
+        """Store the epochs that wait in memory, and let other processes store some."""
+        while self._waiting:
+            self._store_oldest()
+        if self._stored is not None:
+            self._stored.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.close()
+
+    # Rebuilding ---------------------------------------------------------------------------
+
+    @staticmethod
+    def read_epoch(fn: str | os.PathLike[str], iepoch: int = -1) -> Epoch:
+        """An epoch of a file of HDF5 that jexplore wrote, or of a trace of this backend.
+
+        Parameters
+        ----------
+        fn : str or path
+            The file, or the directory of the trace.
+        iepoch : int, default -1
+            Its number; from the newest back when it is negative.
+
+        Raises
+        ------
+        ValueError
+            There is no such epoch.
+        """
+        if not Path(fn).is_dir():
+            return read_hdf(fn, iepoch)
+        path = Path(fn)
+        backend = DefaultBackend(outdir=path.parent, outfile_fmt=f"{path.stem}.h5")
+        try:
+            return backend.get(iepoch)
+        except IndexError as error:
+            raise ValueError(f"No epoch {iepoch} in {path}: {error}") from None
+
+    def load(
+        self, iepoch: int = -1, eclass: type | None = None, pars: Sequence[str] | None = None
+    ) -> Any:
+        """An epoch as jexplore has it, to go on from.
+
+        Parameters
+        ----------
+        iepoch : int, default -1
+            Its number, as in `get`.
+        eclass : type, optional
+            The class of the epoch; by default the one it says it is of, if that is EpochMH or
+            EpochMS of jexplore. No other name that is stored is ever imported.
+        pars : sequence of str, optional
+            Only these samples.
+
+        Raises
+        ------
+        ValueError
+            It was burned, or is of a class that must be given.
+        """
+        return as_class(self.get(iepoch), eclass, pars)
+
+    @staticmethod
+    def load_epoch(
+        fn: str | os.PathLike[str],
+        iepoch: int = -1,
+        eclass: type | None = None,
+        pars: Sequence[str] | None = None,
+    ) -> Any:
+        """An epoch of a file or a trace as jexplore has it: `read_epoch` and `load` in one."""
+        return as_class(DefaultBackend.read_epoch(fn, iepoch), eclass, pars)
+
+    def __repr__(self) -> str:
+        return (
+            f"<DefaultBackend {self.path}: {self.epochs} epochs, {self.burn} draws burned, "
+            f"{len(self._waiting)} epochs in memory>"
+        )
+
+
+def _draws(epoch: Epoch) -> int:
+    draws: int = epoch["samples"]["p"].shape[-1]
+    return draws
+
+
+def _joined(chosen: list[tuple[_Placed, range]], most: int) -> list[tuple[_Placed, range]]:
+    """Stored epochs that follow one another read at once, but not more than so many draws."""
+    joined: list[tuple[_Placed, range]] = []
+    for placed, draws in chosen:
+        if joined and placed.epoch is None:
+            before = joined[-1][1]
+            one_by_one = before.step == draws.step == 1
+            if one_by_one and before.stop == draws.start and draws.stop - before.start <= most:
+                joined[-1] = (placed, range(before.start, draws.stop))
+                continue
+        joined.append((placed, draws))
+    return joined

@@ -1,0 +1,226 @@
+"""The epochs of a backend of jexplore in a trace: stored, read, burned."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Self
+
+import numpy as np
+from zarr.codecs import BloscCodec
+
+import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError, TraceNotFoundError
+
+from .epochs import (
+    Epoch,
+    Kind,
+    as_recorded,
+    as_sampled,
+    definitions,
+    describe,
+    kinds_stored,
+    rebuild,
+    variable_of,
+)
+
+_EPOCHS_AT_FIRST = 16
+
+
+class StoredEpochs:
+    """The epochs in a trace, and its writer once one was stored by this process.
+
+    All draws are counted from the first one the backend was ever given.
+
+    Attributes
+    ----------
+    path : str
+        Where the trace is.
+    first_epoch, first_draw : int
+        How many epochs and draws were burned before anything was stored.
+    kinds : dict of str to Kind
+        What the samples are like.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._trace, self._may_write = zt.open(path), False
+        attrs = self._trace.posterior.attrs
+        if "jexplore_first_epoch" not in attrs:
+            raise InvalidInputError(f"{path} holds no epochs of jexplore; give another outdir")
+        self.first_epoch = int(attrs["jexplore_first_epoch"])
+        self.first_draw = int(attrs["jexplore_first_draw"])
+        self.kinds = kinds_stored(self._trace)
+        self._writer: zt.ChainWriter | None = None
+        self._ranges: list[range] = []
+
+    @classmethod
+    def open(cls, path: str) -> Self | None:
+        """The epochs at a path, or None when there is no trace."""
+        try:
+            return cls(path)
+        except TraceNotFoundError:
+            return None
+
+    @classmethod
+    def create(
+        cls,
+        path: str,
+        kinds: Mapping[str, Kind],
+        *,
+        draws: int,
+        draws_together: int,
+        first: tuple[int, int],
+        parameter_names: Sequence[str] | None,
+    ) -> Self:
+        """Make the trace for epochs of so many draws, with several of them in a chunk."""
+        chains = kinds["p"].chains
+        groups = definitions(kinds, draws_together)
+        # Not at its place before it is whole: a process may be killed meanwhile.
+        partial = f"{path}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        trace = zt.create(
+            partial,
+            posterior=groups["posterior"],
+            sample_stats=groups.get("sample_stats"),
+            chains=chains,
+            chains_per_chunk=chains,
+            draws=_EPOCHS_AT_FIRST * draws,
+            # A walker that stays repeats all bytes of its draw: found faster, and as well, unless
+            # they are shuffled.
+            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),
+            coords={} if parameter_names is None else {"p_dim": list(parameter_names)},
+            attrs={
+                "inference_library": "jexplore",
+                **_library_version(),
+                "jexplore_first_epoch": first[0],
+                "jexplore_first_draw": first[1],
+            },
+        )
+        with trace.writer(trace.blocks[0]) as writer:
+            # What an epoch goes back to that was not stored to its end.
+            writer.checkpoint(None)
+        os.rename(partial, path)
+        return cls(path)
+
+    @property
+    def ranges(self) -> list[range]:
+        """The draws of each epoch."""
+        if self._writer is not None:
+            return self._ranges
+        first, trace = self.first_draw, self._trace
+        # An epoch is stored when its checkpoint is.
+        stored, _ = trace.last_checkpoint(trace.blocks[0])
+        return [range(first + s.start, first + s.stop) for s in trace.segments if s.stop <= stored]
+
+    @property
+    def burn(self) -> int:
+        """How many draws are burned."""
+        return self.first_draw + self._trace.burn_in
+
+    # Reading ------------------------------------------------------------------------------
+
+    def described(self, position: int) -> Epoch:
+        """An epoch without its samples."""
+        segment = self._trace.segments[position]
+        return rebuild(segment.attrs, segment.arrays)
+
+    def sample(self, name: str, draws: range) -> np.ndarray[Any, Any]:
+        """A sample of draws that are not burned: shape (chains, dimension, draws).
+
+        Raises
+        ------
+        ValueError
+            Another process burned some of them just now.
+        """
+        group, variable = variable_of(name)
+        begin = self.burn
+        if begin <= draws.start:
+            wanted = slice(draws.start - begin, draws.stop - begin, draws.step)
+            values = self._trace.get(variable, group=group, draws=wanted)
+            if self.burn == begin:
+                return as_sampled(name, values)
+        raise ValueError(f"draws of {self.path} were burned by another process; ask again")
+
+    # Storing ------------------------------------------------------------------------------
+
+    def append(self, epoch: Mapping[str, Any]) -> None:
+        """Store an epoch."""
+        samples = epoch["samples"]
+        draws = samples["p"].shape[-1]
+        self._make_room(draws)
+        writer = self._open_writer()
+        attrs, arrays = describe(epoch)
+        try:
+            writer.record_block(**as_recorded(samples))
+            self._trace.segments.add(draws, attrs, **arrays)
+            # A process that dies before this goes back to the epoch before.
+            writer.checkpoint(None)
+        except BaseException:
+            self.close()
+            raise
+        start = self.first_draw + writer.recorded - draws
+        self._ranges.append(range(start, start + draws))
+
+    def set_burn(self, burn: int) -> None:
+        """Burn the draws before this one, those to come as well: what is there is deleted."""
+        draws = burn - self.first_draw
+        if draws > self._trace.dropped:
+            trace = self._writable()
+            recorded = int(trace.recorded.min())
+            self._make_room(draws - recorded)
+            if trace.burn_in < draws:
+                trace.set_burn_in(draws)
+            trace.drop_before(min(draws, recorded))
+
+    def _writable(self) -> zt.Trace:
+        if not self._may_write:
+            self._trace, self._may_write = zt.open(self.path, mode="a"), True
+        return self._trace
+
+    def _open_writer(self) -> zt.ChainWriter:
+        if self._writer is None:
+            trace = self._writable()
+            writer = trace.writer(trace.blocks[0])
+            writer.resume()
+            self._ranges = self.ranges
+            self._writer = writer
+        return self._writer
+
+    def _make_room(self, draws: int) -> None:
+        """Let the trace take so many more draws, and some more."""
+        trace = self._writable()
+        recorded = int(trace.recorded.min())
+        # Never all of it: draws of a trace that has all of them are kept without a checkpoint.
+        missing = recorded + draws + 1 - trace.draws
+        if missing > 0 or (draws > 0 and trace.finished):
+            self._close_writer()
+            # Twice as many: nobody knows how many epochs there will be.
+            trace.extend(max(missing, recorded, 1))
+
+    def close(self) -> None:
+        """Let other processes write; the next epoch opens the trace again."""
+        self._close_writer()
+        # Burning may have closed the writer before.
+        self._trace.segments.close()
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def remove(self) -> None:
+        """Delete the trace, unless another process writes it."""
+        if not self._trace.finished:
+            self._open_writer()
+        self.close()
+        shutil.rmtree(self.path)
+
+
+def _library_version() -> dict[str, str]:
+    try:
+        return {"inference_library_version": version("jexplore")}
+    except PackageNotFoundError:
+        return {}

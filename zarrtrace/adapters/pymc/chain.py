@@ -1,0 +1,178 @@
+"""One chain of a PyMC run: what PyMC hands each draw to, in the process that draws it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.util import Finalize
+from types import SimpleNamespace
+from typing import Any
+
+from zarr.storage import MemoryStore
+
+import zarrtrace as zt
+from zarrtrace.errors import DrawError
+
+from .bases import ChainBase
+from .model import StoredValues
+from .stats import Statistics
+from .steps import keeps_state, state_of
+
+_CHECKPOINT_SHARE = 0.05  # of the time, at most
+_LOOK_EVERY = 0.2  # seconds
+
+
+class ZarrChain(ChainBase):
+    """Records one chain of a `ZarrTrace`; made by it, used by PyMC.
+
+    A draw whose `record` has returned survives `kill -9` in a local directory. The chain can be
+    sent to another process before its first draw.
+
+    Attributes
+    ----------
+    chain : int
+        The number of the chain.
+    varnames : list of str
+        The variables it stores.
+    """
+
+    def __init__(
+        self,
+        trace: zt.Trace,
+        chain: int,
+        names: tuple[list[str], list[str]],
+        values: StoredValues,
+        statistics: Statistics,
+        checkpoint_every: float,
+    ) -> None:
+        self.chain = chain
+        self.varnames = [*names[0], *names[1]]
+        self._values = values
+        # PyMC asks for the store: what is in memory is recorded by the main process.
+        in_memory = trace.path == "memory"
+        self._posterior = SimpleNamespace(store=MemoryStore() if in_memory else None)
+        self._trace = trace
+        self._names = names
+        self._statistics = statistics
+        self._step: Any = None
+        self._writer: zt.ChainWriter | None = None
+        # A lock only in a worker that watches its parent: the chain is sent to other processes.
+        self._recording: AbstractContextManager[Any] = nullcontext()
+        self._total = trace.tune + trace.draws
+        self._checkpoint_every = checkpoint_every
+        self._next_checkpoint = 0.0
+
+    def __len__(self) -> int:
+        """Draws recorded, warmup included."""
+        return int(self._trace.recorded[self.chain])
+
+    def link_stepper(self, step_method: Any) -> None:
+        """Keep the state of this step method with the draws, from now on."""
+        self._step = step_method if keeps_state(step_method) else None
+        # PyMC does not close the chain of a worker process. This runs when the worker ends, after
+        # Ctrl-C too, however it was started; by its priority before the writer closes itself.
+        Finalize(self, self.close, exitpriority=11)
+        worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
+        if worker and multiprocessing.get_start_method() == "fork":
+            self._recording = threading.RLock()
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
+
+    def go_on(self, writer: zt.ChainWriter, step_method: Any) -> None:
+        """Record with this writer, whose `resume` has been called, and this step method."""
+        self._writer = writer
+        self._step = step_method
+        self._next_checkpoint = time.monotonic() + self._checkpoint_every
+
+    def record(
+        self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]], *, in_warmup: bool
+    ) -> None:
+        """Record a draw and, now and then, the state of the step method with it.
+
+        Parameters
+        ----------
+        draw : mapping of str to numpy.ndarray
+            The unconstrained point.
+        stats : sequence of mappings
+            The statistics of each step method.
+        in_warmup : bool
+            Not used: the first `tune` draws are the warmup.
+
+        Raises
+        ------
+        DrawError
+            A value has another shape or dtype than at the start of the run; the draw is not kept.
+        """
+        with self._recording:
+            self._record(draw, stats)
+
+    def _record(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = self._trace.writer(self.chain)
+        constrained, unconstrained = self._names
+        values = self._values(draw)
+        groups = {"posterior": dict(zip(constrained, values, strict=False))}
+        if unconstrained:
+            values = values[len(constrained) :]
+            groups["unconstrained_posterior"] = dict(zip(unconstrained, values, strict=True))
+        if self._statistics.columns:
+            groups["sample_stats"] = self._statistics.of(stats)
+        try:
+            writer.record(**groups)
+        except DrawError as error:
+            if error.group != "sample_stats":
+                raise
+            # A statistic of another dtype than declared, which the default trace converts.
+            groups["sample_stats"] = self._statistics.converted(groups["sample_stats"])
+            writer.record(**groups)
+        if self._step is not None:
+            now = time.monotonic()
+            if now >= self._next_checkpoint or writer.recorded == self._total:
+                writer.checkpoint({"point": dict(draw), "steps": state_of(self._step)})
+                after = time.monotonic()
+                pause = max(self._checkpoint_every, (after - now) / _CHECKPOINT_SHARE)
+                self._next_checkpoint = after + pause
+
+    def record_sampling_state(self, step: Any = None) -> None:
+        """Do nothing: `record` keeps the state together with the draw it belongs to.
+
+        PyMC also calls this after Ctrl-C in the middle of a step: such a state belongs to no draw.
+        """
+
+    def store_sampling_state(self, sampling_state: Any) -> None:
+        """Do nothing, as `record_sampling_state`."""
+
+    def flush(self) -> None:
+        """Write what is buffered; not needed for safety in a local directory."""
+        with self._recording:
+            if self._writer is not None:
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and let go of the chain."""
+        with self._recording:
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
+
+    def _end_with_parent(self) -> None:
+        """End this forked worker between two draws when the process that forked it is gone.
+
+        It would wait for it for ever, since it holds a copy of the other end of its own pipe, and
+        keep its chain from `resume`; other workers find their pipe closed. A signal is of no use:
+        it may be ignored, as SIGINT is in a shell script's background jobs, and after an exception
+        PyMC's worker waits for its parent again.
+        """
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        while os.getppid() == parent.pid:
+            time.sleep(_LOOK_EVERY)
+        with self._recording:
+            try:
+                self.close()
+            finally:
+                os._exit(1)

@@ -1,0 +1,587 @@
+"""The gate under multiml's own name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from zarrtrace.datasets.data_set import DataSet, list_data_sets
+from zarrtrace.datasets.samples import PHASES, split_samples
+
+from .values import (
+    as_codecs,
+    as_columns,
+    as_index,
+    as_one_sample,
+    as_stored,
+    is_row,
+    shuffled,
+    stacked,
+    table,
+)
+
+VarNames = str | Sequence[str]
+Phases = str | Sequence[int] | Sequence[float]
+
+
+class StoreGate:
+    """Data sets for machine learning: variables in the phases train, valid and test.
+
+    Parameters
+    ----------
+    backend : "numpy", "zarr" or "hybrid", default "numpy"
+        In memory, in storage, or both, with `to_memory` and `to_storage` between them.
+    backend_args : mapping, optional
+        `output_dir` (a temporary directory by default), `chunk` (samples in a chunk; by default as
+        many as 256 KiB hold), `compressor` ("default", None, or a codec of zarr or numcodecs),
+        `mode` ("a", "r", "r+", "w", "w-", as in zarr; "w" removes the data sets that are there).
+    data_id : str, optional
+        The data set to begin with.
+    """
+
+    def __init__(
+        self,
+        backend: str = "numpy",
+        backend_args: Mapping[str, Any] | None = None,
+        data_id: str | None = None,
+    ) -> None:
+        if backend not in ("numpy", "zarr", "hybrid"):
+            raise NotImplementedError(f"backend {backend!r}: there are numpy, zarr and hybrid")
+        self._backend = backend
+        self._backend_args = dict(backend_args or {})
+        self._in_use = "numpy" if backend == "numpy" else "zarr"
+        self._memory: dict[str, DataSet] = {}
+        self._storage: dict[str, DataSet] = {}
+        self._compiled: dict[str, dict[str, Any]] = {}
+        self._data_id: str | None = None
+        if backend != "numpy":
+            self._open_storage(**self._backend_args)
+        elif self._backend_args:
+            raise TypeError(f"the numpy backend takes no {', '.join(self._backend_args)}")
+        if data_id is not None:
+            self.set_data_id(data_id)
+
+    def _open_storage(
+        self,
+        output_dir: str | os.PathLike[str] | None = None,
+        chunk: int | None = None,
+        compressor: Any = "default",
+        mode: str = "a",
+    ) -> None:
+        if mode not in ("a", "r", "r+", "w", "w-"):
+            raise ValueError(f"mode is 'a', 'r', 'r+', 'w' or 'w-', got {mode!r}")
+        self._output_dir = os.fspath(output_dir) if output_dir is not None else tempfile.mkdtemp()
+        if os.path.exists(os.path.join(self._output_dir, ".zgroup")):
+            raise ValueError(
+                f"{self._output_dir} was written by multiml with zarr 2; "
+                f"import_zarr2({self._output_dir!r}, 'new directory') brings it over"
+            )
+        there = list_data_sets(self._output_dir)
+        if mode == "w-" and there:
+            raise FileExistsError(f"{self._output_dir} holds {', '.join(there)}")
+        if mode in ("r", "r+") and not there:
+            raise FileNotFoundError(f"{self._output_dir} holds no data set")
+        if mode == "w" and there:
+            group = zarr.open_group(self._output_dir, mode="r+")
+            for name in there:
+                del group[name]
+        self._options = {
+            "mode": "r" if mode == "r" else "a",
+            "compressors": as_codecs(compressor),
+            "rows_per_chunk": chunk,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"StoreGate(backend={self._backend}, backend_args={self._backend_args}, "
+            f"data_id={self._data_id})"
+        )
+
+    # One data set or another --------------------------------------------------------------
+
+    @property
+    def data_id(self) -> str | None:
+        """The data set in use."""
+        return self._data_id
+
+    @property
+    def backend(self) -> str:
+        """Numpy, zarr or hybrid."""
+        return self._backend
+
+    def set_data_id(self, data_id: str) -> None:
+        """Use this data set, and make it if there is none."""
+        if not isinstance(data_id, str):
+            raise ValueError(f"data_id is a string, got {data_id!r}")
+        if self._backend != "zarr" and data_id not in self._memory:
+            self._memory[data_id] = DataSet(None)
+        if self._backend != "numpy" and data_id not in self._storage:
+            self._storage[data_id] = DataSet(self._output_dir, group=data_id, **self._options)
+        self._data_id = data_id
+
+    def get_data_ids(self) -> list[str]:
+        """The data sets there are; those in storage with the hybrid backend."""
+        return list(self._memory) if self._backend == "numpy" else list_data_sets(self._output_dir)
+
+    @property
+    def _id(self) -> str:
+        if self._data_id is None:
+            raise ValueError("no data_id yet: call set_data_id(...)")
+        return self._data_id
+
+    @property
+    def _data(self) -> DataSet:
+        """The data set in use: in memory or in storage."""
+        return (self._memory if self._in_use == "numpy" else self._storage)[self._id]
+
+    def set_mode(self, mode: str) -> None:
+        """With the hybrid backend: whether to read and write in memory or in storage.
+
+        Parameters
+        ----------
+        mode : "numpy" or "zarr"
+            Memory or storage.
+        """
+        if self._backend != "hybrid":
+            warnings.warn(f"set_mode is for the hybrid backend, not {self._backend}", stacklevel=2)
+            return
+        if mode not in ("numpy", "zarr"):
+            raise ValueError(f"mode is 'numpy' or 'zarr', got {mode!r}")
+        self._in_use = mode
+        self.compile()
+
+    # Views --------------------------------------------------------------------------------
+
+    def __getitem__(self, item: Any) -> Any:
+        return View(self)[item]
+
+    def __setitem__(self, item: Any, data: Any) -> None:
+        View(self)[item] = data
+
+    def __delitem__(self, item: Any) -> None:
+        del View(self)[item]
+
+    def __len__(self) -> int:
+        return len(View(self))
+
+    def __contains__(self, item: object) -> bool:
+        return item in View(self)
+
+    # Adding and changing ------------------------------------------------------------------
+
+    def add_data(
+        self,
+        var_names: VarNames,
+        data: Any,
+        phase: Phases = "train",
+        shuffle: bool | int = False,
+        do_compile: bool = False,
+    ) -> None:
+        """Make variables, or append to those that are there.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable; or several.
+        data : array_like
+            Of one variable (N, k); of a tuple of M variables (N, M, k); of a list one (N, k) each.
+        phase : str or three numbers
+            "train", "valid" or "test"; how many samples go to each; fractions, cut off to whole
+            numbers, the rest to test; "all" or "auto": as many as each has (after `compile`).
+        shuffle : bool or int
+            A seed: the samples are shuffled first, those of all variables alike.
+        do_compile : bool
+            Whether to `compile` then.
+        """
+        columns = as_columns(var_names, data)
+        count = len(next(iter(columns.values())))
+        parts = self._parts(phase, count)
+        if shuffle:
+            order = shuffled(count, int(shuffle))
+            columns = {name: values[order] for name, values in columns.items()}
+        if count:
+            self._data.add(columns, phase=parts)
+        self._changed(do_compile)
+
+    def update_data(
+        self,
+        var_names: VarNames,
+        data: Any,
+        phase: Phases = "train",
+        index: Any = -1,
+        do_compile: bool = True,
+    ) -> None:
+        """Put other values in the place of samples, or add the variable where it is missing.
+
+        Parameters
+        ----------
+        var_names, data, phase
+            As in `add_data`.
+        index : int, pair of int, slice, or list of int, default -1
+            -1 is all samples; a pair (a, b) those from a to b - 1.
+        do_compile : bool, default True
+            Whether to `compile` then.
+        """
+        self._update(var_names, data, phase, as_index(index))
+        self._changed(do_compile)
+
+    def _update(self, var_names: VarNames, data: Any, phase: Phases, index: Any) -> None:
+        if is_row(index):
+            if not isinstance(phase, str) or phase in ("all", "auto"):
+                raise ValueError("one sample is in one phase: name it")
+            for name, row in as_one_sample(var_names, data).items():
+                shape = self._data[phase][name].shape[1:]
+                self._data.update(name, row.reshape(shape), index, phase)
+            return
+        columns = as_columns(var_names, data)
+        count = len(next(iter(columns.values())))
+        for part, chosen in split_samples(self._parts(phase, count), count).items():
+            given = {name: values[chosen] for name, values in columns.items()}
+            there = {name: values for name, values in given.items() if name in self._data[part]}
+            missing = {name: values for name, values in given.items() if name not in there}
+            if there:
+                self._data.update(there, index=index, phase=part)
+            if missing:
+                self._data.add(missing, phase=part)
+
+    def create_empty(
+        self, var_names: VarNames, shape: Sequence[int], phase: Phases = "train", dtype: Any = "f4"
+    ) -> None:
+        """Make variables of zeros, shape (N, k), to be filled by `update_data`."""
+        names = [var_names] if isinstance(var_names, str) else list(var_names)
+        parts = self._parts(phase, shape[0])
+        for part in PHASES if not isinstance(parts, str) else (parts,):
+            for name in names:
+                if name in self._data[part]:
+                    raise ValueError(f"{name!r} is in {part} already")
+        # Zeros that take no memory.
+        zeros = np.broadcast_to(np.zeros((), dtype), tuple(shape))
+        self._data.add(dict.fromkeys(names, zeros), phase=parts)
+        self._changed(False)
+
+    def delete_data(
+        self, var_names: VarNames, phase: str = "train", do_compile: bool = True
+    ) -> None:
+        """Remove variables from a phase or from "all"; those that are not there are passed over."""
+        names = [var_names] if isinstance(var_names, str) else list(var_names)
+        for part in self._phases(phase):
+            found = [name for name in names if name in self._data[part]]
+            if found:
+                self._data.delete(found, part)
+        self._changed(do_compile)
+
+    def clear_data(self) -> None:
+        """Remove all variables of this data set, where it is in use."""
+        self.delete_data(self._data.names, "all")
+
+    def astype(self, var_names: VarNames, dtype: Any, phase: str = "train") -> None:
+        """Give variables another dtype."""
+        self._map(lambda values: values.astype(dtype), var_names, phase)
+
+    def onehot(self, var_names: VarNames, num_classes: int, phase: str = "train") -> None:
+        """Make vectors of 0 and 1 of class numbers: (N,) becomes (N, num_classes)."""
+        self._map(lambda values: np.identity(num_classes)[values], var_names, phase)
+
+    def argmax(self, var_names: VarNames, axis: int, phase: str = "train") -> None:
+        """Put the place of the largest value along an axis (from 1 on) in the place of it."""
+        if axis == 0:
+            raise ValueError("axis 0 is the samples; argmax goes along one of the others")
+        self._map(lambda values: np.argmax(values, axis=axis), var_names, phase)
+
+    def _map(self, function: Callable[..., Any], var_names: VarNames, phase: str) -> None:
+        names = [var_names] if isinstance(var_names, str) else list(var_names)
+        for name in names:
+            self._data.map(function, name, phase=None if phase == "all" else phase)
+        self._changed(True)
+
+    def shuffle(self, phase: str = "all", seed: int = 0) -> None:
+        """Shuffle the samples of a phase or of "all", those of all variables alike."""
+        for part in self._phases(phase):
+            lengths = {len(samples) for samples in self._data[part].values()}
+            if len(lengths) > 1:
+                raise ValueError(f"the variables of {part} have {sorted(lengths)} samples")
+            for length in lengths:
+                self._data.reorder(shuffled(length, seed), part)
+        self._changed(True)
+
+    # Between memory and storage -----------------------------------------------------------
+
+    def to_memory(
+        self,
+        var_names: VarNames,
+        phase: str = "train",
+        output_var_names: VarNames | None = None,
+        callback: Callable[..., Any] | None = None,
+    ) -> None:
+        """Copy variables from storage to memory (hybrid backend).
+
+        Parameters
+        ----------
+        var_names : str, tuple or list of str
+            What to copy.
+        phase : str
+            A phase, or "all".
+        output_var_names : str, tuple or list of str, optional
+            Other names there.
+        callback : callable, optional
+            Takes names and data, and gives other names and data.
+        """
+        named = var_names if output_var_names is None else output_var_names
+        self._copy("zarr", "numpy", var_names, phase, named, named, callback)
+
+    def to_storage(
+        self,
+        var_names: VarNames,
+        phase: str = "train",
+        output_var_names: VarNames | None = None,
+        callback: Callable[..., Any] | None = None,
+    ) -> None:
+        """Copy variables from memory to storage (hybrid backend); parameters as in `to_memory`."""
+        named = var_names if output_var_names is None else output_var_names
+        self._copy("numpy", "zarr", var_names, phase, named, var_names, callback)
+
+    def _copy(
+        self,
+        source: str,
+        target: str,
+        var_names: VarNames,
+        phase: str,
+        named: VarNames,
+        called_with: VarNames,
+        callback: Callable[..., Any] | None,
+    ) -> None:
+        if self._backend != "hybrid":
+            raise ValueError(f"only the hybrid backend has memory and storage, not {self._backend}")
+        names = [var_names] if isinstance(var_names, str) else list(var_names)
+        before = self._in_use
+        try:
+            for part in self._phases(phase):
+                self._in_use = source
+                if phase == "all" and not any(name in self._data[part] for name in names):
+                    continue
+                data = self._get(var_names, part, slice(None))
+                output = named
+                if callback is not None:
+                    output, data = callback(called_with, data)
+                columns = as_columns(output, data)
+                self._in_use = target
+                for name in columns:
+                    if name in self._data[part]:
+                        self._data.delete(name, part)
+                self._data.add(columns, phase=part)
+        finally:
+            self._in_use = before
+        self.compile()
+
+    # Reading ------------------------------------------------------------------------------
+
+    def get_data(self, var_names: VarNames, phase: str | None = "train", index: Any = -1) -> Any:
+        """The values of variables, after `compile`.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One gives (N, k), a tuple of M (N, M, k), a list one (N, k) each.
+        phase : str or None
+            A phase; "all" or None for all of them, one after the other, without an index.
+        index : int, pair of int, slice, or list of int, default -1
+            -1 is all samples; another int one sample, without its dimension N; a pair (a, b) those
+            from a to b - 1; a list these, in its order.
+        """
+        return self._get_compiled(var_names, phase, as_index(index))
+
+    def _get_compiled(self, var_names: VarNames, phase: str | None, index: Any) -> Any:
+        compiled = self.get_metadata()
+        if phase is not None and phase != "all":
+            return self._get(var_names, phase, index)
+        if not (isinstance(index, slice) and index == slice(None)):
+            raise ValueError("all phases together take no index; name one of them")
+        if isinstance(var_names, list):
+            return [self._get_compiled(name, phase, index) for name in var_names]
+        found = [self._get(var_names, part, index) for part in compiled["valid_phases"]]
+        return np.concatenate(found)
+
+    def _get(self, var_names: VarNames, phase: str, index: Any) -> Any:
+        if isinstance(var_names, str):
+            return as_stored(self._data.get(var_names, index, phase))
+        values = self._data.get(var_names, index, phase)
+        found = [as_stored(values[name]) for name in var_names]
+        return found if isinstance(var_names, list) else stacked(found, is_row(index))
+
+    def get_var_names(self, phase: str = "train") -> list[str]:
+        """The variables of a phase."""
+        return list(self._data[phase])
+
+    def get_var_shapes(self, var_names: VarNames, phase: str = "train") -> Any:
+        """The shape k of a variable, None without one; of several a list of them."""
+        if not isinstance(var_names, str):
+            return [self.get_var_shapes(name, phase) for name in var_names]
+        samples = self._data[phase].get(var_names)
+        return None if samples is None else samples.shape[1:]
+
+    # What there is ------------------------------------------------------------------------
+
+    def compile(self, reset: bool = False, show_info: bool = False) -> None:
+        """Check that the variables of each phase have as many samples; after it data can be read.
+
+        Parameters
+        ----------
+        reset : bool
+            Whether to set the variable `active` to 1 for every sample.
+        show_info : bool
+            Whether to print what there is then.
+        """
+        data = self._data
+        sizes = {}
+        for phase in PHASES:
+            lengths = {name: len(samples) for name, samples in data[phase].items()}
+            if reset:
+                lengths.pop("active", None)
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"{phase}: the variables have unequal lengths, {lengths}")
+            if lengths:
+                sizes[phase] = next(iter(lengths.values()))
+        for phase in sizes if reset else ():
+            if "active" in data[phase]:
+                data.delete("active", phase)
+            data.add("active", np.ones(sizes[phase], dtype=np.int64), phase=phase)
+        total = [sizes.get(phase, 0) for phase in PHASES]
+        self._compiled[self._id] = {
+            "compiled": True,
+            "total_events": total,
+            "sizes": {**dict(zip(PHASES, total, strict=True)), "all": sum(total)},
+            "valid_phases": list(sizes),
+        }
+        if show_info:
+            self.show_info()
+
+    def get_metadata(self) -> dict[str, Any]:
+        """Sizes by phase and in all, and the phases with samples, after `compile`."""
+        compiled = self._compiled.get(self._id)
+        if compiled is None:
+            raise ValueError("the data are read after compile(), which checks them")
+        return compiled
+
+    def show_info(self) -> None:
+        """Print the variables there are."""
+        data = self._data
+        compiled = self._data_id in self._compiled
+        rows = [
+            (phase, self._in_use, name, samples.dtype, len(samples), samples.shape[1:])
+            for phase in PHASES
+            for name, samples in data[phase].items()
+        ]
+        print(table(f"StoreGate data_id : {self._data_id}, compiled : {compiled}", rows))
+
+    # Within -------------------------------------------------------------------------------
+
+    def _changed(self, do_compile: bool) -> None:
+        self._compiled.pop(self._id, None)
+        if do_compile:
+            self.compile()
+
+    def _phases(self, phase: str) -> Sequence[str]:
+        return PHASES if phase == "all" else (phase,)
+
+    def _parts(self, phase: Phases, count: int) -> Phases:
+        """The phases as a DataSet takes them."""
+        if phase not in ("all", "auto"):
+            return phase
+        total: list[int] = self.get_metadata()["total_events"]
+        if sum(total) != count:
+            raise ValueError(f"the phases have {sum(total)} samples together, given are {count}")
+        return total
+
+
+class View:
+    """A phase of a gate, or variables in it: `gate[phase][var_names][index]`."""
+
+    def __init__(
+        self, gate: StoreGate, phase: str | None = None, var_names: VarNames | None = None
+    ) -> None:
+        self.gate = gate
+        self.phase = phase
+        self.var_names = var_names
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, str) and (item in PHASES or item == "all"):
+            return View(self.gate, item, self.var_names)
+        if _are_names(item):
+            return View(self.gate, self.phase, item)
+        if self.var_names is None:
+            raise NotImplementedError(f"{item!r}: name variables first, gate[phase][var_names]")
+        return self.gate._get_compiled(self.var_names, self.phase, item)
+
+    def __setitem__(self, item: Any, data: Any) -> None:
+        if self.phase is None or self.var_names is None:
+            raise ValueError("name a phase and variables first: gate[phase][var_names][index] = ")
+        if self.phase == "all" and not (isinstance(item, slice) and item == slice(None)):
+            raise ValueError("all phases together take no index but [:]")
+        self.gate._update(self.var_names, data, self.phase, item)
+        self.gate._changed(True)
+
+    def __delitem__(self, item: Any) -> None:
+        if self.phase is None:
+            raise ValueError("name a phase first: del gate[phase][var_names]")
+        if not _are_names(item):
+            raise ValueError(f"{item!r}: whole variables are deleted, by their names")
+        self.gate.delete_data(item, self.phase)
+
+    def __len__(self) -> int:
+        sizes = self.gate.get_metadata()["sizes"]
+        if self.phase is None:
+            raise ValueError("name a phase first: len(gate[phase])")
+        return int(sizes[self.phase])
+
+    def __contains__(self, item: object) -> bool:
+        if self.phase is None:
+            raise ValueError("name a phase first: name in gate[phase]")
+        return any(item in self.gate._data[part] for part in self.gate._phases(self.phase))
+
+    def __iter__(self) -> Iterator[Any]:
+        for i in range(len(self)):
+            yield self[i]
+
+    def __repr__(self) -> str:
+        return f"{self.gate!r}[{self.phase!r}][{self.var_names!r}]"
+
+
+def _are_names(item: object) -> bool:
+    if isinstance(item, str):
+        return True
+    return isinstance(item, tuple | list) and bool(item) and all(isinstance(i, str) for i in item)
+
+
+def import_zarr2(old: str | os.PathLike[str], output_dir: str | os.PathLike[str]) -> list[str]:
+    """Bring over what multiml wrote with zarr 2.
+
+    Parameters
+    ----------
+    old : str or path
+        The `output_dir` of the original.
+    output_dir : str or path
+        The one of a `StoreGate` here; data sets of the same names there must not have the
+        variables.
+
+    Returns
+    -------
+    list of str
+        The data sets that are there now.
+    """
+    stored: Any = zarr.open_group(os.fspath(old), mode="r", zarr_format=2)
+    for data_id, found in stored.groups():
+        data = DataSet(output_dir, group=data_id)
+        for phase in PHASES:
+            for name, array in found[phase].arrays():
+                if name in data[phase]:
+                    raise ValueError(f"{output_dir}: {data_id} has {name!r} in {phase} already")
+                step = 16 * array.chunks[0]
+                for start in range(0, max(array.shape[0], 1), step):
+                    data.add(name, array[start : start + step], phase)
+    return list_data_sets(output_dir)

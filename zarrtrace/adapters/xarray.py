@@ -1,0 +1,84 @@
+"""xarray's way in: `xr.open_datatree(path, engine="zarrtrace")`, also while chains write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import xarray as xr
+from xarray.backends import BackendEntrypoint
+
+from ..opening import open
+from ..trace import Align
+
+
+class TraceBackendEntrypoint(BackendEntrypoint):
+    """Opens a trace as zarrtrace reads it: cut to whole draws, warmup apart, in ArviZ's order.
+
+    The engine "zarr" opens the same directory as it lies on the disk, which is right once the
+    trace is finished. This one is right at any moment.
+    """
+
+    description: ClassVar[str] = "Open traces of MCMC, running ones too"
+    open_dataset_parameters: ClassVar[tuple[str, ...]] = (
+        "filename_or_obj",
+        "drop_variables",
+        "group",
+        "align",
+    )
+    supports_groups: ClassVar[bool] = True
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str = "posterior",
+        align: Align = "cut",
+    ) -> xr.Dataset:
+        """One group of a trace.
+
+        Parameters
+        ----------
+        filename_or_obj : str, path or zarr.abc.store.Store
+            As `zarrtrace.open` takes it.
+        drop_variables : str or iterable of str, optional
+            Variables to leave out.
+        group : str, default "posterior"
+            One of `Trace.groups`.
+        align : "cut" or "pad"
+            As `Trace.dataset` takes it.
+        """
+        dataset = open(filename_or_obj).dataset(group.strip("/"), align=align)
+        return dataset.drop_vars(drop_variables or [], errors="ignore")
+
+    def open_datatree(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        save_warmup: bool = True,
+        align: Align = "cut",
+    ) -> xr.DataTree:
+        """All groups of a trace.
+
+        Parameters
+        ----------
+        filename_or_obj, drop_variables, align
+            As in `open_dataset`.
+        save_warmup : bool, default True
+            Whether the warmup groups come along.
+        """
+        tree = open(filename_or_obj).to_datatree(save_warmup=save_warmup, align=align)
+        for node in tree.subtree:
+            node.dataset = node.to_dataset().drop_vars(drop_variables or [], errors="ignore")
+        return tree
+
+    def open_groups_as_dict(self, filename_or_obj: Any, **options: Any) -> dict[str, xr.Dataset]:
+        """The groups of a trace by their paths; options as in `open_datatree`."""
+        tree = self.open_datatree(filename_or_obj, **options)
+        return {node.path: node.to_dataset() for node in tree.subtree}
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Never: a finished trace belongs to the engine "zarr" as well."""
+        return False

@@ -1,0 +1,343 @@
+"""Finished results of others, adopted: what ArviZ and xarray can read becomes a trace.
+
+Draws go through the writers block by block, as if they were sampled, so that chains get their true
+lengths; groups that a sampler does not record draw by draw are added whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, SchemaError
+from ..layout.variables import Var
+from ..opening import create
+from ..trace import Trace
+from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+_READ_BYTES = 16 * 2**20  # at once
+_MANY_CHAINS = 16  # more of them of equal length are one block: fewer files
+# Of the library that wrote the result; the trace says these of itself.
+_NOT_OURS = ("created_at", "sample_dims", "sampled_variables", "tuning_steps", "arviz_version")
+
+
+def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
+    """Make a finished trace of a result that another library sampled.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree, arviz.InferenceData, xarray.Dataset, str, path or list of paths
+        The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
+        nutpie, or anything xarray opens), an HDF5 file of emcee, or CSV files of CmdStan: a list
+        of them, their directory, a pattern such as `run-*.csv`, or one. What is lazy is read in
+        pieces; CSV files are read at once.
+    store : str, path, zarr.abc.store.Store or None
+        Where the trace goes, as in `zarrtrace.create`.
+    **trace_options
+        Further arguments of `zarrtrace.create`: `name`, `attrs`, `compressors`, `checksum`,
+        `overwrite`, `chains_per_chunk` (chains of a block are cut to its shortest).
+
+    Returns
+    -------
+    Trace
+        Finished. Values, dtypes, dimensions and labels are those of the result. Mended are: chains
+        and draws that are not numbered, or come in another order of dimensions; the names of
+        stats, which become ArviZ's; stats that have warmup and draws in one group, as ArviZ 1.3
+        makes them of CmdStan's; attributes that netCDF cannot hold; object arrays of text;
+        chains whose last draws are NaN in every float of the posterior, because the sampler never
+        got there: they end where they ended, and chains without any draw are left out, as the
+        attribute `adopted_chains` says. What a group has that does not depend on the draw, and is
+        no coordinate along one dimension, is in a group `constant_...` of its own; arrays of size
+        0 are left out.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no posterior with chains and draws, or it has no draw.
+    SchemaError
+        A name or dtype cannot be stored, or warmup and posterior have not the same variables.
+
+    Notes
+    -----
+    The trace is finished last. One that an error or a kill left unfinished is made anew with
+    `overwrite=True`; the result is never changed.
+    """
+    if is_path(tree):
+        with closing(read_result(tree)) as opened:
+            return from_datatree(opened, store, **trace_options)
+    groups = {name: tidy(name, data) for name, data in datasets(tree).items()}
+    groups = _set_constants_apart(_set_warmup_apart(groups))
+    if "posterior" not in groups or None in _sizes(groups["posterior"]):
+        raise InvalidInputError(
+            f"a result has a group 'posterior' with the dimensions chain and draw; this one has "
+            f"{_shown(groups)}. Stacked samples are unstacked first: data.unstack('sample')"
+        )
+    recorded = _recorded_groups(groups)
+    posterior, tune = groups["posterior"], _draws(groups, "warmup_posterior")
+    counts = _count_draws(posterior)
+    chains = np.flatnonzero(counts)
+    if not len(chains):
+        raise InvalidInputError("every draw of the posterior is NaN: there is nothing to adopt")
+    together = len(chains) > _MANY_CHAINS and len(set(counts[chains])) == 1
+    options = {"chains_per_chunk": len(chains) if together else 1, **trace_options}
+    options["attrs"] = {**_attributes(tree, groups, chains), **options.get("attrs", {})}
+    options.setdefault("name", str(getattr(tree, "attrs", {}).get("name", "")))
+    definitions: dict[str, Any] = {name: _definition(groups[name]) for name in recorded}
+    trace = create(
+        store,
+        chains=len(chains),
+        tune=tune,
+        draws=int(counts.max()),
+        coords=_labels(groups[name] for name in recorded),
+        **definitions,
+        **options,
+    )
+    for block in trace.blocks:
+        mine = chains[[block] if isinstance(block, int) else list(block)]
+        _record(trace, block, groups, recorded, mine, int(counts[mine].min()))
+    kept = {"chain": chains, "draw": slice(int(counts[chains].min()))}
+    for name, data in groups.items():
+        if name not in recorded and name.removeprefix("warmup_") not in recorded:
+            if _sizes(data) == _sizes(posterior):
+                data = data.isel(kept).drop_vars(["chain", "draw"], errors="ignore")
+            trace.add_group(name, _in_pieces(data))
+    trace.finish()
+    return trace
+
+
+# What is there ----------------------------------------------------------------------------------
+
+
+def _set_warmup_apart(groups: Datasets) -> Datasets:
+    """The groups; stats that go on from the draws of warmup to the others become two."""
+    tune, both = _draws(groups, "warmup_posterior"), _draws(groups, "sample_stats")
+    if not tune or "warmup_sample_stats" in groups or both != tune + _draws(groups, "posterior"):
+        return groups
+    stats = groups["sample_stats"]
+    return {
+        **groups,
+        "sample_stats": stats.isel(draw=slice(tune, None)),
+        "warmup_sample_stats": stats.isel(draw=slice(tune)),
+    }
+
+
+def _set_constants_apart(groups: Datasets) -> Datasets:
+    """The groups, those with draws without what does not depend on the draw, and that beside."""
+    variables = {name for data in groups.values() for name in data.data_vars}
+    found: Datasets = {}
+    for name, data in groups.items():
+        # A trace has coordinates along one dimension, whose names no variable has.
+        others = [
+            key
+            for key, coord in data.coords.items()
+            if key not in data.xindexes
+            and (coord.ndim != 1 or coord.dims[0] in ("chain", "draw") or key in variables)
+        ]
+        data = data.reset_coords(others)
+        if _draws(groups, name):
+            constant = [key for key, array in data.data_vars.items() if not _is_sampled(array)]
+            if constant:
+                found[f"constant_{name}"] = data[constant].drop_vars("draw", errors="ignore")
+            data = data.drop_vars(constant)
+        if data.data_vars:
+            found[name] = data
+    return found
+
+
+def _recorded_groups(groups: Datasets) -> list[str]:
+    """The groups that go through the writers: those with the draws of the posterior."""
+    recorded = ["posterior", *(name for name in groups if name != "posterior")]
+    recorded = [name for name in recorded if _goes_with_posterior(groups, name)]
+    for name in groups:
+        if not name.startswith("warmup_"):
+            continue
+        after = name.removeprefix("warmup_")
+        missing = set(groups[name]) ^ set(groups.get(after, ()))
+        if after not in recorded or missing:
+            differences = f": {', '.join(sorted(map(str, missing)))}" if missing else ""
+            raise SchemaError(
+                f"{name} and {after} have not the same variables, chains and draws of "
+                f"warmup{differences}; leave {name} out: del tree[{name!r}]",
+                group=name,
+            )
+    return recorded
+
+
+def _goes_with_posterior(groups: Datasets, name: str) -> bool:
+    """Whether a group has the chains, draws, warmup and labels of the posterior."""
+    data, posterior = groups[name], groups["posterior"]
+    tune = _draws(groups, "warmup_posterior")
+    return (
+        _sizes(data) == _sizes(posterior)
+        and not name.startswith(("warmup_", "constant_"))
+        and (not tune or _draws(groups, f"warmup_{name}") == tune)
+        and all(data.sizes[dim] == posterior.sizes.get(dim, data.sizes[dim]) for dim in data.dims)
+        and all(
+            coord.identical(posterior.coords.get(key, coord))
+            for key, coord in data.coords.items()
+            if key not in ("chain", "draw")
+        )
+    )
+
+
+def _is_sampled(array: Any) -> bool:
+    return {"chain", "draw"} <= set(array.dims)
+
+
+def _draws(groups: Datasets, name: str) -> int:
+    return int(groups[name].sizes.get("draw", 0)) if name in groups else 0
+
+
+def _sizes(data: xr.Dataset) -> tuple[int | None, int | None]:
+    return data.sizes.get("chain"), data.sizes.get("draw")
+
+
+def _shown(groups: Datasets) -> str:
+    shown = [f"{name} ({', '.join(map(str, data.dims))})" for name, data in groups.items()]
+    return ", ".join(shown) or "no groups"
+
+
+def _count_draws(posterior: xr.Dataset) -> np.ndarray[Any, Any]:
+    """Draws of each chain up to its last one that is not NaN throughout: int64, (chains,)."""
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    counts = np.full(chains, draws)
+    floats = [array for array in posterior.data_vars.values() if array.dtype.kind in "fc"]
+    if not floats:
+        return counts
+    length = _read_length(posterior, 1)
+    for chain in range(chains):
+        # From the end: where all is well, one piece is read.
+        for start in range((draws - 1) // length * length, -1, -length):
+            there = np.zeros(min(length, draws - start), dtype=bool)
+            for array in floats:
+                values = array.isel(chain=chain, draw=slice(start, start + length)).values
+                there |= ~np.isnan(values).reshape(len(there), -1).all(axis=1)
+            if there.any():
+                counts[chain] = start + np.flatnonzero(there)[-1] + 1
+                break
+        else:
+            counts[chain] = 0
+    return counts
+
+
+# Into the trace ---------------------------------------------------------------------------------
+
+
+def _definition(data: xr.Dataset) -> dict[str, Var]:
+    return {
+        str(name): Var(
+            shape=array.shape[2:],
+            dtype=str if array.dtype.kind in "OSUT" else array.dtype,
+            dims=[str(dim) for dim in array.dims[2:]],
+            attrs=mended(array.attrs),
+        )
+        for name, array in data.data_vars.items()
+    }
+
+
+def _labels(groups: Iterable[xr.Dataset]) -> dict[str, Any]:
+    """The coordinates of all dimensions but chain and draw."""
+    import xarray as xr
+
+    found: dict[str, Any] = {}
+    for data in groups:
+        for name, coord in data.coords.items():
+            index = getattr(data.xindexes.get(name), "index", None)
+            if hasattr(index, "levels"):
+                if name in coord.dims:  # the levels come with it
+                    found[str(name)] = index
+            elif not {"chain", "draw"} & set(coord.dims):
+                attrs, values = mended(coord.attrs), coord.values
+                values = np.char.decode(values) if values.dtype.kind == "S" else values
+                found[str(name)] = xr.DataArray(values, dims=coord.dims, attrs=attrs)
+                found.setdefault(str(coord.dims[0]), np.arange(coord.size))
+    return found
+
+
+def _record(
+    trace: Trace,
+    block: int | range,
+    groups: Datasets,
+    recorded: list[str],
+    chains: np.ndarray[Any, Any],
+    count: int,
+) -> None:
+    """Record the warmup and the first `count` draws of a block of chains."""
+    which: Any = chains[0] if isinstance(block, int) else chains
+    stretches = [("warmup_", trace.tune), ("", count)] if trace.tune else [("", count)]
+    with trace.writer(block) as writer:
+        for prefix, draws in stretches:
+            length = min(_read_length(groups[prefix + name], len(chains)) for name in recorded)
+            for start in range(0, draws, length):
+                piece = {"chain": which, "draw": slice(start, min(start + length, draws))}
+                writer.record_block(
+                    **{
+                        name: {
+                            str(key): plain(array.isel(piece).values, f"{name}/{key}")
+                            for key, array in groups[prefix + name].data_vars.items()
+                        }
+                        for name in recorded
+                    }
+                )
+
+
+def _read_length(data: xr.Dataset, chains: int) -> int:
+    """Draws to read at once: whole chunks of the source, if they are not too large."""
+    per_draw = chains * sum(
+        math.prod(array.shape[2:]) * array.dtype.itemsize for array in data.data_vars.values()
+    )
+    length = max(1, _READ_BYTES // max(1, per_draw))
+    chunks = [a.encoding.get("preferred_chunks", {}).get("draw", 1) for a in data.values()]
+    chunk = max(chunks, default=1)
+    return int(length // chunk * chunk or length)
+
+
+def _in_pieces(data: xr.Dataset) -> xr.Dataset:
+    """A group that is added whole; in pieces where it is large and dask is there."""
+    texts = {
+        name: array.copy(data=plain(array.values, str(name)))
+        for name, array in data.data_vars.items()
+        if array.dtype.kind in "OS"
+    }
+    # Dimensions without labels are counted here, whatever another group calls theirs.
+    counted = {d: np.arange(n) for d, n in data.sizes.items() if d not in data.coords}
+    data = data.assign(texts).assign_coords(counted)
+    for array in data.data_vars.values():
+        array.attrs = mended(array.attrs)
+    if "draw" not in data.dims or data.nbytes <= _READ_BYTES:
+        return data
+    try:
+        return data.chunk({"draw": _read_length(data, data.sizes.get("chain", 1))})
+    except ImportError:
+        return data
+
+
+# Attributes -------------------------------------------------------------------------------------
+
+
+def _attributes(tree: Any, groups: Datasets, chains: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """What the result says of itself, as netCDF can hold it, and where its chains come from."""
+    posterior = groups["posterior"]
+    given: dict[str, Any] = {}
+    for attrs in (getattr(tree, "attrs", {}), *(data.attrs for data in groups.values())):
+        given = {**attrs, **given}
+    attrs = {
+        key: value
+        for key, value in mended(given).items()
+        if key not in _NOT_OURS and not key.startswith("creation_library") and key != "name"
+    }
+    if attrs.get("sampler") == "nuts-rs":
+        attrs.setdefault("inference_library", "nutpie")
+    labels = posterior.chain.values if "chain" in posterior.coords else None
+    labels = np.arange(posterior.sizes["chain"]) if labels is None else labels
+    if labels[chains].tolist() != list(range(len(labels))):
+        attrs["adopted_chains"] = labels[chains].tolist()
+    return attrs

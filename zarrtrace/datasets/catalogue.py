@@ -1,0 +1,295 @@
+"""What a data set holds: one document says it, and is replaced as one.
+
+The consolidated metadata in the zarr.json of the data set's group is that document. Plain readers
+go by it as well; the arrays' own zarr.json files repeat it, for readers of a single array.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import (
+    DamagedTraceError,
+    FormatVersionError,
+    InvalidInputError,
+    NotWritableError,
+    SchemaError,
+    TraceExistsError,
+    TraceNotFoundError,
+)
+from ..layout.names import check_name
+from ..layout.variables import ordered
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document, parse_document, read_document
+from .samples import PHASES, SampleArray
+
+MARK = "zarrtrace_data_set"  # the attribute that says what it is, and in which format
+_MADE = "zarrtrace_made"  # JSON text: what tells an array from those before it at its place
+_VERSION = 1
+_PATIENCE = 60.0  # seconds to wait for another process that writes
+
+Arrays = Mapping[str, SampleArray]
+Changes = Mapping[str, SampleArray | None]
+
+
+def data_sets(location: Location) -> list[str]:
+    """The names of the groups that are data sets, in ArviZ's order."""
+    found = []
+    for name in sorted(location.children("")):
+        document = read_document(location, name)
+        if document is not None and MARK in document.get("attributes", {}):
+            found.append(name)
+    return ordered(found)
+
+
+class Catalogue:
+    """The arrays of a data set by `phase/name`, as of now, whoever wrote them.
+
+    Attributes
+    ----------
+    location : Location
+        The group of the data set.
+    """
+
+    def __init__(self, root: Location, group: str, read_only: bool) -> None:
+        self._root = root
+        self._group = "/".join(check_name(name, "group") for name in group.split("/") if name)
+        self._read_only = read_only
+        self._connect()
+
+    def _connect(self) -> None:
+        self.location = self._root.below(self._group) if self._group else self._root
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._seen: tuple[bytes, Arrays] = (b"", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in ("_root", "_group", "_read_only")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+    # Reading ------------------------------------------------------------------------------
+
+    def arrays(self) -> Arrays:
+        """Every array there is, in the order in which they were added."""
+        data = self.location.read("zarr.json")
+        if data is None:
+            raise TraceNotFoundError(f"there is no data set at {self.location}")
+        content = bytes(data)
+        if content != self._seen[0]:
+            self._seen = content, self._parse(parse_document(data, f"{self.location}/zarr.json"))
+        return self._seen[1]
+
+    def _parse(self, document: Mapping[str, Any]) -> Arrays:
+        try:
+            version = document["attributes"].get(MARK)
+            if version is None:
+                raise TraceNotFoundError(
+                    f"there is no data set at {self.location}, but something else"
+                )
+            if version > _VERSION:
+                raise FormatVersionError(
+                    f"{self.location} has format {version} of data sets; this zarrtrace reads up "
+                    f"to {_VERSION}: upgrade it"
+                )
+            made = json.loads(document["attributes"][_MADE])
+            # Arrays that others put there are none of ours.
+            return {
+                path: SampleArray(path, found, made[path])
+                for path, found in document["consolidated_metadata"]["metadata"].items()
+                if path in made
+            }
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DamagedTraceError(
+                f"{self.location}/zarr.json cannot be understood ({error!r}); restore a copy of it"
+            ) from error
+
+    def array(self, path: str) -> SampleArray:
+        """The array at `phase/name`."""
+        return self.cut([path])[0]
+
+    def cut(self, paths: Iterable[str]) -> list[SampleArray]:
+        """Several arrays as they are at one moment; InvalidInputError when one is not there."""
+        arrays = self.arrays()
+        found = []
+        for path in paths:
+            if path not in arrays:
+                phase, _, name = path.partition("/")
+                known = [other.name for other in arrays.values() if other.phase == phase]
+                raise InvalidInputError(
+                    f"{self.location} has no variable {name!r} in {phase}; "
+                    f"it has {', '.join(known) or 'none'}",
+                    group=phase,
+                    variable=name,
+                )
+            found.append(arrays[path])
+        return found
+
+    # Changing -----------------------------------------------------------------------------
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold off other writers, in this process and, on a local disk, in others."""
+        if self._read_only:
+            raise NotWritableError(f"{self.location} is open read-only; open it with mode='a'")
+        self._root.require_writable()
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            with self._root.alone(_PATIENCE) as alone:
+                if not alone:
+                    raise NotWritableError(
+                        f"another process has been writing to {self._root} for {_PATIENCE:.0f} s; "
+                        f"nothing was written: wait for it, or stop it"
+                    )
+                self._depth = 1
+                try:
+                    yield
+                finally:
+                    self._depth = 0
+
+    def commit(self, before: Arrays, changes: Changes) -> None:
+        """Publish changed arrays (None: gone) all at once; their chunks are there.
+
+        Chunks of arrays that were replaced, or are gone, are removed then.
+        """
+        now = self.arrays()
+        for path in changes:
+            was, is_now = before.get(path), now.get(path)
+            if (was and (was.made, was.shape)) != (is_now and (is_now.made, is_now.shape)):
+                raise NotWritableError(
+                    f"{self.location}: another process changed {path} meanwhile, and where it is "
+                    f"nothing can be locked: have one writer. Nothing of this call counts"
+                )
+        arrays = {path: changes.get(path, array) for path, array in now.items()} | dict(changes)
+        kept = {path: array for path, array in arrays.items() if array is not None}
+        for path in changes:
+            if path in kept:
+                self._write(path, kept[path].document)
+        document = read_document(self.location, "") or {}
+        others = {
+            path: found
+            for path, found in document["consolidated_metadata"]["metadata"].items()
+            if path not in now
+        }
+        made = {path: array.made for path, array in kept.items()}
+        document["attributes"][_MADE] = json.dumps(made)
+        self._publish(document, others | {path: array.document for path, array in kept.items()})
+        for path in changes:
+            if path not in kept:
+                self.location.delete(f"{path}/zarr.json")
+                self.location.delete_tree(path)
+            elif path in now and now[path].key(0) != kept[path].key(0):
+                for key in now[path].keys:
+                    self.location.delete(key)
+
+    def _publish(self, document: dict[str, Any], metadata: Mapping[str, Any]) -> None:
+        """Write the document that counts; last, after that of the store, when it has one."""
+        above = read_document(self._root, "") if self._group else None
+        if above is not None and "consolidated_metadata" in above:
+            found = above["consolidated_metadata"]["metadata"]
+            inside = tuple(f"{self._group}/{phase}" for phase in PHASES)
+            found = {path: node for path, node in found.items() if not path.startswith(inside)}
+            found.setdefault(self._group, group_document(document["attributes"]))
+            found |= {f"{self._group}/{path}": node for path, node in metadata.items()}
+            above["consolidated_metadata"]["metadata"] = in_order(found)
+            self._root.write("zarr.json", encode_document(above))
+        document["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": in_order(metadata),
+        }
+        self.location.write("zarr.json", encode_document(document))
+
+    def _write(self, path: str, document: Mapping[str, Any]) -> None:
+        self.location.write(f"{path}/zarr.json", encode_document(document))
+
+    def check_dimensions(self, array: SampleArray) -> None:
+        """Refuse a new array that xarray would take for labels, or find of two sizes."""
+        others = [other for other in self.arrays().values() if other.phase == array.phase]
+        names = {other.name for other in (*others, array)}
+        dims = {dim for other in (*others, array) for dim in other.dims}
+        for taken in sorted(names & dims):
+            raise SchemaError(
+                f"{array.path}: {taken!r} is the name of a variable and of a dimension; rename one",
+                group=array.phase,
+                variable=array.name,
+            )
+        # Data given whole, in the group of a trace: a DataTree shares its labels with the phases.
+        for dim, size in zip(array.dims[1:], array.shape[1:], strict=True):
+            labels = read_document(self.location, dim)
+            if labels is not None and labels.get("shape") != [size]:
+                raise SchemaError(
+                    f"{array.path}: the group {self._group} has {labels.get('shape')} labels for "
+                    f"{dim!r}, which has {size} elements here; rename {array.name!r}",
+                    group=array.phase,
+                    variable=array.name,
+                )
+
+    # Opening ------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Find the data set, or make it; what a killed process left is as if never begun."""
+        if self._read_only:
+            self.arrays()
+            return
+        if self._root.path is not None:
+            self._root.path.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            document = read_document(self.location, "")
+            if document is None or MARK not in document["attributes"]:
+                self._create(document)
+            self._repair()
+
+    def _create(self, document: dict[str, Any] | None) -> None:
+        if not self._group and (document is not None or not self.location.is_empty()):
+            raise TraceExistsError(
+                f"{self.location} holds something else than a data set; go elsewhere, or give a "
+                f"group of it: group='observed_data'"
+            )
+        metadata = {phase: group_document() for phase in PHASES}
+        # A group of a trace has arrays of its own: plain readers are to find them still.
+        for key in self.location.keys("") if self._group else ():
+            path = key.removesuffix("/zarr.json")
+            found = read_document(self.location, path) if path != key else None
+            if found is not None:
+                metadata.setdefault(path, found)
+        parents = self._group.split("/")[:-1]
+        for path in ["/".join(parents[:depth]) for depth in range(len(parents) + 1)]:
+            if self._group and read_document(self._root, path) is None:
+                self._root.write(f"{path}/zarr.json".lstrip("/"), encode_document(group_document()))
+        for phase in PHASES:
+            self._write(phase, metadata[phase])
+        document = document or group_document()
+        document["attributes"] |= {MARK: _VERSION, _MADE: "{}"}
+        self._publish(document, metadata)
+
+    def _repair(self) -> None:
+        arrays = self.arrays()
+        documents = [f"{path}/zarr.json" for path in arrays]
+        stored = self.location.read_many(documents)
+        for array, data in zip(arrays.values(), stored, strict=True):
+            if data is None or bytes(data) != encode_document(array.document):
+                self._write(array.path, array.document)
+        if self.location.path is None:
+            return  # where nothing can be locked, another process may be about to publish it
+        self.location.remove_partial_files()
+        for phase in PHASES:
+            for name in self.location.children(phase):
+                if name != "zarr.json" and f"{phase}/{name}" not in arrays:
+                    self.location.delete_tree(f"{phase}/{name}")
+        for path, array in arrays.items():
+            for key in {*self.location.keys(path)} - {*array.keys, f"{path}/zarr.json"}:
+                self.location.delete(key)
+
+
+def in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes of each group together: zarr 3.1.6 loses those that come apart."""
+    return dict(sorted(metadata.items(), key=lambda node: node[0].rpartition("/")[0]))

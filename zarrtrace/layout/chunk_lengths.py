@@ -1,0 +1,61 @@
+"""How many draws one chunk of a variable holds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..store.small_arrays import CHUNK_BYTES
+from .variables import Variable
+
+# The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
+BUFFER_BYTES = 64 * 2**20
+_MOST_CHUNKS = 32
+_SHORTEST_CHUNK = 4096
+
+
+# Chunk lengths --------------------------------------------------------------------------------
+
+
+def choose_chunk_lengths(
+    variables: Iterable[Variable], *, chains_per_chunk: int, tune: int, total: int
+) -> list[Variable]:
+    """Variables with a `draws_per_chunk` each, chosen by size where the user has not.
+
+    Files are the bottleneck for scalars (0.2 to 0.6 ms each through zarr-python), memory for
+    large vectors: chunks of about 4 MB at most, at most some 32 of them per chain for a small
+    variable, a buffer of 64 MiB per writer, and, where it costs little, a length that divides
+    `tune`, so that the split moves whole chunks.
+    """
+    chosen = []
+    for variable in variables:
+        length = variable.draws_per_chunk
+        if not length:
+            row = max(1, variable.bytes_per_draw * chains_per_chunk)
+            length = _chunk_length(max(1, CHUNK_BYTES // row), tune, total)
+        chosen.append(replace(variable, draws_per_chunk=length))
+    needed = sum(v.draws_per_chunk * v.bytes_per_draw * chains_per_chunk for v in chosen)
+    if needed > BUFFER_BYTES:
+        shrink = BUFFER_BYTES / needed
+        chosen = [
+            variable
+            if original.draws_per_chunk
+            else replace(
+                variable,
+                draws_per_chunk=_chunk_length(
+                    max(1, int(variable.draws_per_chunk * shrink)), tune, total
+                ),
+            )
+            for variable, original in zip(chosen, variables, strict=True)
+        ]
+    return chosen
+
+
+@functools.cache
+def _chunk_length(most: int, tune: int, total: int) -> int:
+    most = min(most, total)
+    aligned = max((d for d in range(1, min(most, tune) + 1) if tune % d == 0), default=0)
+    if aligned * 2 > most or (aligned and -(-total // aligned) <= _MOST_CHUNKS):
+        return aligned
+    return min(most, max(-(-total // _MOST_CHUNKS), _SHORTEST_CHUNK))

@@ -1,0 +1,259 @@
+"""The layout as it is stored: one JSON text in the attributes of `_sampling_state`.
+
+`LayoutFile` is the one place that knows the current layout of a trace.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from ..errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
+from ..store.chunk_codec import ChunkCodec
+from ..store.dtypes import as_dtype, dtype_name
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document, parse_document
+from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Layout, Lost, SampledGroup
+from .names import check_group_name, check_name
+from .variables import Variable, sample_dims, stored_dtype
+
+_JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
+_ATTRIBUTE = "zarrtrace"
+
+
+def to_text(layout: Layout) -> str:
+    """The layout as JSON text: one attribute, so that it also passes through netCDF."""
+    content = {
+        # As low as can be read: version 1 knows nothing of draws that were dropped.
+        "format_version": 2 if layout.dropped else 1,
+        **{
+            key: getattr(layout, key)
+            for key in (
+                "chains", "tune", "draws", "chains_per_chunk", "data_groups", "coords",
+                "encodings", "attrs", "name", "created_at", "library_version", "journal",
+                "flush_every",
+                "durable",
+                "lost",
+                "dropped",
+                "closed",
+                "finished",
+            )
+        },
+        "groups": [
+            {
+                "name": group.name,
+                "warmup": group.warmup,
+                "stored_warmup": group.stored_warmup,
+                "stored_first": group.stored_first,
+                "moving_to": group.moving_to,
+                "moved": group.moved,
+                "swapping": group.swapping,
+                "variables": [
+                    {
+                        **{k: v for k, v in vars(variable).items() if k not in _DERIVED},
+                        "dtype": dtype_name(variable.declared),
+                    }
+                    for variable in group.variables.values()
+                ],
+            }
+            for group in layout.groups.values()
+        ],
+    }  # fmt: skip
+    return json.dumps(content)
+
+
+_DERIVED = ("group", "declared", "dtype")
+
+
+def from_text(text: str, where: str) -> Layout:
+    """The layout in JSON text; a TraceError for anything that is none."""
+    try:
+        content = json.loads(text)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{where} has format version {version!r}, this zarrtrace reads up to {FORMAT_VERSION}; "
+            f"upgrade it: pip install -U zarrtrace"
+        )
+    try:
+        layout = Layout(
+            chains=_count(content["chains"], 1, MOST_CHAINS),
+            tune=_count(content["tune"], 0),
+            draws=_count(content["draws"], 0),
+            chains_per_chunk=_count(content["chains_per_chunk"], 1),
+            groups={group["name"]: _group(group) for group in content["groups"]},
+            data_groups={
+                check_group_name(group): tuple(check_name(name, "variable") for name in names)
+                for group, names in content["data_groups"].items()
+            },
+            coords={
+                check_name(name, "coordinate"): check_name(dim, "dimension")
+                for name, dim in content["coords"].items()
+            },
+            encodings={
+                str(name): {key: encoding[key] for key in ("data_type", "fill_value", "codecs")}
+                for name, encoding in content["encodings"].items()
+            },
+            attrs=dict(content["attrs"]),
+            name=str(content["name"]),
+            created_at=str(content["created_at"]),
+            library_version=str(content["library_version"]),
+            journal=_journal(content["journal"]),
+            flush_every=float(content["flush_every"]),
+            durable=bool(content["durable"]),
+            lost=tuple(_lost(item) for item in content["lost"]),
+            dropped=_count(content.get("dropped", 0), 0),  # none before draws could be dropped
+            closed=bool(content["closed"]),
+            finished=bool(content["finished"]),
+        )
+        _check(layout)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, RecursionError, TraceError,
+    ) as error:  # fmt: skip
+        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+    return layout
+
+
+def _check(layout: Layout) -> None:
+    """Refuse a layout whose parts do not fit each other."""
+    if not layout.variables:
+        raise ValueError("no variables")
+    for group in layout.groups.values():
+        if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
+            raise ValueError(f"{group.name} has more warmup than draws")
+        if not group.stored_first <= min(layout.dropped, group.stored_warmup):
+            raise ValueError(f"the arrays of {group.name} begin with draw {group.stored_first}")
+        moving_to = group.warmup if group.moving_to is None else group.moving_to
+        if layout.dropped > min(group.warmup, moving_to):
+            raise ValueError(f"{layout.dropped} draws are dropped, more than {group.name} skips")
+        for variable in group.variables.values():
+            names = [*variable.dims, *group.variables, *sample_dims(group.name)]
+            if len(variable.dims) != len(variable.shape) or len(set(names)) != len(names):
+                raise ValueError(
+                    f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
+                )
+            layout.encoding(variable.dtype)
+    for name, encoding in layout.encodings.items():
+        _try_codecs(name, json.dumps(encoding))
+
+
+@functools.lru_cache(maxsize=64)
+def _try_codecs(name: str, encoding: str) -> None:
+    """Refuse codecs that do not work; the runs of a folder have the same ones."""
+    dtype = _dtype(name)
+    try:
+        codec = ChunkCodec(dtype, json.loads(encoding))
+        codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
+    except Exception as error:
+        raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name of a dtype")
+    return as_dtype(str if name == "str" else name, "layout")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return value
+
+
+def _count(value: Any, least: int, most: int = 2**62) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _journal(content: Any) -> str:
+    # Files are written and removed there: no other directory has such a name.
+    if content in ("", IN_STORE):
+        return str(content)
+    if not isinstance(content, str) or not _JOURNAL_DIRECTORY.fullmatch(content):
+        raise ValueError(f"no place for journals: {content!r}")
+    return content
+
+
+def _lost(content: Any) -> Lost:
+    group, variable, block, start, stop = content
+    return Lost(str(group), str(variable), _count(block, 0), _count(start, 0), _count(stop, 0))
+
+
+def _group(content: Mapping[str, Any]) -> SampledGroup:
+    name = check_group_name(content["name"])
+    moving_to = content["moving_to"]
+    return SampledGroup(
+        name=name,
+        variables={item["name"]: _variable(name, item) for item in content["variables"]},
+        warmup=_count(content["warmup"], 0),
+        stored_warmup=_count(content["stored_warmup"], 0),
+        stored_first=_count(content.get("stored_first", 0), 0),
+        moving_to=None if moving_to is None else _count(moving_to, 0),
+        moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
+        swapping=bool(content["swapping"]),
+    )
+
+
+def _variable(group: str, content: Mapping[str, Any]) -> Variable:
+    declared = _dtype(content["dtype"])
+    return Variable(
+        group=group,
+        name=check_name(content["name"], "variable"),
+        declared=declared,
+        dtype=stored_dtype(group, declared),
+        shape=tuple(_count(size, 1) for size in _list(content["shape"])),
+        dims=tuple(check_name(dim, "dimension") for dim in _list(content["dims"])),
+        draws_per_chunk=_count(content["draws_per_chunk"], 1),
+        attrs=dict(content["attrs"]),
+    )
+
+
+class LayoutFile:
+    """The stored layout, read again only when its bytes have changed.
+
+    `current()` returns the same object as long as nothing has changed: a reader compares the
+    object before and after reading, and so knows that no split moved chunks in between.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        # One pair, replaced at once: threads may share a trace.
+        self._known: tuple[bytes, Layout] | None = None
+
+    def current(self) -> Layout:
+        """The layout as it is now."""
+        data = self._location.read(f"{STATE}/zarr.json")
+        if data is None:
+            raise TraceNotFoundError(f"there is no trace at {self._location} any more")
+        if self._known is not None and data == self._known[0]:
+            return self._known[1]
+        document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
+        attributes = document.get("attributes")
+        attributes = attributes if isinstance(attributes, dict) else {}
+        text = attributes.get(_ATTRIBUTE)
+        if not isinstance(text, str):
+            raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
+        if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
+            raise DamagedTraceError(
+                f"{self._location}: the layout in {STATE}/zarr.json is damaged, its checksum "
+                f"does not match; restore that file from a copy"
+            )
+        layout = from_text(text, str(self._location))
+        self._known = bytes(data), layout
+        return layout
+
+    def write(self, layout: Layout) -> None:
+        """Put a new layout in place of the old one, at once for every reader."""
+        text = to_text(layout)
+        checksum = google_crc32c.value(text.encode())
+        document = group_document({_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": checksum})
+        self._location.write(f"{STATE}/zarr.json", encode_document(document))

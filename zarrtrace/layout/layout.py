@@ -1,0 +1,246 @@
+"""The layout of one trace: its groups and arrays, where the warmup ends, what is finished.
+
+A `Layout` is a value: it is written whole and read whole, by `LayoutFile`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..store.dtypes import dtype_name
+from ..store.zarr_json import array_document
+from .variables import CONSTANT_GROUPS, ROWS, Variable, ordered, sample_dims
+
+FORMAT_VERSION = 2
+LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
+STATE = "_sampling_state"
+STAGING = f"{STATE}/split"
+IN_STORE = "store"
+TABLES = "tables"
+# Where something may be written whatever becomes of the draws.
+GROWING = (TABLES, *CONSTANT_GROUPS)
+MOST_CHAINS = 10**6
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """A group that is recorded draw by draw.
+
+    Attributes
+    ----------
+    warmup : int
+        Draws before this one are warmup.
+    stored_warmup : int
+        The draw its own arrays begin with: 0 before the split.
+    stored_first : int
+        The draw the arrays of the warmup group begin with; they end before `stored_warmup`. Draws
+        before it were dropped, and have no place any more.
+    moving_to : int or None
+        While a split is under way, what `stored_warmup` will be; `stored_first` will be the number
+        of draws that the trace has dropped.
+    moved : tuple of str
+        The variables that were cut anew, and are read in the staging place only.
+    swapping : bool
+        Whether the staged groups are taking their place.
+    """
+
+    name: str
+    variables: dict[str, Variable]
+    warmup: int
+    stored_warmup: int = 0
+    stored_first: int = 0
+    moving_to: int | None = None
+    moved: tuple[str, ...] = ()
+    swapping: bool = False
+
+    @property
+    def warmup_name(self) -> str:
+        """The group its warmup goes to."""
+        return f"warmup_{self.name}"
+
+    @property
+    def paths(self) -> list[str]:
+        """The groups that have arrays of it: itself and, after a split, its warmup's."""
+        return [self.name, *([self.warmup_name] if self.stored_first < self.stored_warmup else [])]
+
+
+class Lost(NamedTuple):
+    """Draws of a variable that cannot be read any more, counted from the start of the chain."""
+
+    group: str
+    variable: str
+    block: int
+    start: int
+    stop: int
+
+
+# Equal only to itself, so that what follows from a layout can be kept for it.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a trace consists of, and how far its life has gone."""
+
+    chains: int
+    tune: int
+    draws: int
+    chains_per_chunk: int
+    groups: dict[str, SampledGroup]
+    data_groups: dict[str, tuple[str, ...]]  # group given whole → its variables, in order
+    coords: dict[str, str]  # coordinate → its dimension; other dimensions are numbered from 0
+    encodings: dict[str, dict[str, Any]]  # dtype name → data_type, fill_value, codecs
+    attrs: dict[str, Any]
+    name: str
+    created_at: str
+    library_version: str
+    journal: str  # "store", a directory on another disk, or "" for none
+    flush_every: float  # seconds, where there is no journal
+    durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
+    dropped: int = 0  # draws of each chain before this one are gone, and never read again
+    closed: bool = False  # takes no more draws
+    finished: bool = False  # and is split, trimmed and consolidated
+
+    @property
+    def total(self) -> int:
+        """Declared draws of a chain, warmup included."""
+        return self.tune + self.draws
+
+    @property
+    def blocks(self) -> int:
+        """Number of writers: blocks of `chains_per_chunk` chains."""
+        return -(-self.chains // self.chains_per_chunk)
+
+    def chains_of(self, block: int) -> range:
+        """The chains of one writer."""
+        first = block * self.chains_per_chunk
+        return range(first, min(first + self.chains_per_chunk, self.chains))
+
+    @property
+    def group_names(self) -> list[str]:
+        """Sampled and other groups in ArviZ's order, without the warmup groups."""
+        return ordered([*self.groups, *self.data_groups])
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Every recorded variable, group by group."""
+        return [variable for group in self.groups.values() for variable in group.variables.values()]
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, int, int | None]]:
+        """For each sampled group, which draws its arrays begin with, and will after a split."""
+        return {
+            name: (group.stored_first, group.stored_warmup, group.moving_to)
+            for name, group in self.groups.items()
+        }
+
+    @property
+    def splitting(self) -> bool:
+        """Whether a split was begun and is not finished."""
+        return any(group.moving_to is not None for group in self.groups.values())
+
+    def encoding(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """How a dtype is stored: `data_type`, `fill_value` and `codecs` of a zarr.json."""
+        return self.encodings[dtype_name(dtype)]
+
+    def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
+        """The shape of every chunk of a variable, the last one of a chain too."""
+        return (self.chains_per_chunk, variable.draws_per_chunk, *variable.shape)
+
+    def document(self, variable: Variable, draws: int) -> dict[str, Any]:
+        """The zarr.json of a variable's array with this many draws."""
+        dims = sample_dims(variable.group)
+        samples = (self.chains, draws)[-len(dims) :]
+        return array_document(
+            self.encoding(variable.dtype),
+            (*samples, *variable.shape),
+            self.chunk_shape(variable)[2 - len(dims) :],
+            (*dims, *variable.dims),
+            self.variable_attrs(variable),
+        )
+
+    def variable_attrs(self, variable: Variable) -> dict[str, Any]:
+        """The attributes of a variable: its own, and which draws of it were lost."""
+        lost = [
+            f"chains {chains.start} to {chains.stop - 1}: draws {start} to {stop - 1}"
+            for group, name, block, start, stop in self.lost
+            if (group, name) == (variable.group, variable.name)
+            for chains in [self.chains_of(block)]
+        ]
+        return {**variable.attrs, **({"lost_draws": lost} if lost else {})}
+
+    def with_group(self, group: SampledGroup) -> Layout:
+        """The same with one group replaced."""
+        return replace(self, groups={**self.groups, group.name: group})
+
+
+def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
+    """The key of one chunk of a variable whose array lies at `path`."""
+    first = f"{block}." if len(sample_dims(variable.group)) == 2 else ""
+    return f"{path}/c.{first}{chunk}{'.0' * len(variable.shape)}"
+
+
+def chunk_of_key(key: str) -> tuple[int, int]:
+    """The block and the chunk in the key of a chunk of a variable."""
+    block, chunk = key.rpartition("/")[2].split(".")[1:3]
+    return int(block), int(chunk)
+
+
+def array_path(group: str, variable: Variable) -> str:
+    """The path of a variable's array in a group, its own or the warmup's."""
+    return f"{group}/{variable.name}"
+
+
+def same_but_for_draws(shape: Any, document: Mapping[str, Any]) -> bool:
+    """Whether a shape is that of an array's document, whatever the number of draws."""
+    expected = document["shape"]
+    grows = 0 if document["dimension_names"][0] == "row" else 1
+    return (
+        isinstance(shape, list)
+        and len(shape) == len(expected)
+        and shape[:grows] + shape[grows + 1 :] == expected[:grows] + expected[grows + 1 :]
+    )
+
+
+# Attributes -----------------------------------------------------------------------------------
+
+
+def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
+    """Attributes of a group as ArviZ writes them, without those only sampling gives."""
+    attrs = {
+        "created_at": layout.created_at,
+        "creation_library": "zarrtrace",
+        "creation_library_version": layout.library_version,
+        "creation_library_language": "Python",
+        **layout.attrs,
+    }
+    sampled = layout.groups.get(group.removeprefix("warmup_"))
+    if sampled is not None:
+        attrs["sample_dims"] = list(sample_dims(sampled.name))
+        if sampled.name != ROWS:
+            attrs["tuning_steps"] = sampled.warmup
+        if layout.dropped:
+            attrs["draws_dropped"] = layout.dropped
+        if sampled.name == "posterior":
+            attrs["sampled_variables"] = list(sampled.variables)
+    return attrs
+
+
+def coordinates_attr(coords: Mapping[str, str]) -> dict[str, str]:
+    """How xarray knows labels without the name of their dimension; from the dims of all."""
+    others = [name for name, dim in coords.items() if name != dim and " " not in name]
+    return {"coordinates": " ".join(others)} if others else {}
+
+
+def root_attrs(layout: Layout) -> dict[str, Any]:
+    """Attributes of the root: the model's name, and who wrote it."""
+    return {
+        **({"name": layout.name} if layout.name else {}),
+        "created_at": layout.created_at,
+        "creation_library": "zarrtrace",
+        "creation_library_version": layout.library_version,
+        "creation_library_language": "Python",
+    }

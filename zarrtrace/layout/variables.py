@@ -1,0 +1,190 @@
+"""What a trace records: variables, each with its dtype, shape and dimensions, checked once.
+
+Everything here is decided when a trace is created, before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import SchemaError
+from ..store.dtypes import as_dtype, dtype_of_values
+from .attributes import check_variable_attrs
+from .coordinates import SAMPLE_DIMS, Dimensions
+from .names import check_name
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+
+# ArviZ 0.23's SUPPORTED_GROUPS, the order its users know.
+GROUP_ORDER = (
+    "posterior",
+    "posterior_predictive",
+    "predictions",
+    "log_likelihood",
+    "log_prior",
+    "sample_stats",
+    "prior",
+    "prior_predictive",
+    "sample_stats_prior",
+    "observed_data",
+    "constant_data",
+    "predictions_constant_data",
+    "unconstrained_posterior",
+    "unconstrained_prior",
+)
+# The group of a table: one chain whose draws are rows, without a chain dimension.
+ROWS = "rows"
+CONSTANT_GROUPS = ("observed_data", "constant_data", "predictions_constant_data")
+
+
+@dataclass(frozen=True)
+class Var:
+    """One variable of a sampled group, for one draw of one chain.
+
+    Parameters
+    ----------
+    shape : tuple of int, or int, optional
+        Shape of one draw, without chain and draw. By default that of the coordinates of `dims`,
+        and `()` without them.
+    dtype : dtype, default float64
+        Floats, complex64 and complex128, ints, bool, str, datetime64, timedelta64. A bool outside
+        the sample_stats groups is kept as int8, 0 or 1: ArviZ 1.x cannot summarise booleans.
+    dims : str or sequence of str, optional
+        Names of the dimensions of one draw; `{variable}_dim_0` and so on by default.
+    draws_per_chunk : int, optional
+        Draws in one chunk, at least 1; chosen by size by default.
+    attrs : mapping, optional
+        Attributes of the variable, such as units: strings, numbers, or lists of these.
+    """
+
+    shape: tuple[int, ...] | int | None = None
+    dtype: DTypeLike = "float64"
+    dims: str | Sequence[str] | None = None
+    draws_per_chunk: int | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def like(cls, example: Any, dims: str | Sequence[str] | None = None) -> Var:
+        """A variable with the shape and dtype of an example value (number, list, array)."""
+        value = np.asarray(example)
+        return cls(shape=value.shape, dtype=dtype_of_values(value), dims=dims)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable as it is laid out: every size known, every name checked.
+
+    Attributes
+    ----------
+    declared : numpy.dtype
+        What `record()` takes.
+    dtype : numpy.dtype
+        What is stored; int8 for a bool outside the sample_stats groups.
+    """
+
+    group: str
+    name: str
+    declared: np.dtype[Any]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    draws_per_chunk: int
+    attrs: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """`group/name`, as messages say it."""
+        return f"{self.group}/{self.name}"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are variable-length strings."""
+        return isinstance(self.dtype, np.dtypes.StringDType)
+
+    @property
+    def bytes_per_draw(self) -> int:
+        """Of one chain, uncompressed."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def stored_dtype(group: str, declared: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype on disk: as declared, but int8 for a bool that ArviZ would have to summarise."""
+    if declared.kind == "b" and not group.startswith(("sample_stats", ROWS)):
+        return np.dtype("int8")
+    return declared
+
+
+def define_group(
+    group: str,
+    definition: Mapping[Any, Any],
+    dimensions: Dimensions,
+    dims: Mapping[str, str | Sequence[str]],
+    draws_per_chunk: int | None,
+) -> list[Variable]:
+    """The variables of a sampled group; `draws_per_chunk` is 0 where it is still to be chosen."""
+    if not isinstance(definition, Mapping):
+        raise SchemaError(
+            f"group {group!r}: give a mapping of names to zarrtrace.Var or to example values, "
+            f"got {type(definition).__name__}"
+        )
+    if not definition:
+        raise SchemaError(f"group {group!r} has no variables; leave it out")
+    variables = []
+    for key, value in definition.items():
+        name = check_name(key, f"variable in {group}")
+        what = f"{group}/{name}"
+        if name in sample_dims(group):
+            raise SchemaError(f"{what}: {name!r} is the name of a dimension; rename the variable")
+        try:
+            var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
+        except ValueError as error:
+            raise SchemaError(f"{what}: the example is no array ({error})") from None
+        declared = as_dtype(var.dtype, what)
+        shape = _shape(var.shape, what) if var.shape is not None else None
+        named = var.dims if var.dims is not None else dims.get(name)
+        if shape is None and named is None:
+            shape = ()
+        shape, names = dimensions.resolve(what, name, shape, named)
+        length = var.draws_per_chunk if var.draws_per_chunk is not None else draws_per_chunk
+        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
+        if length is not None and (not whole or length < 1):
+            raise SchemaError(f"{what}: draws_per_chunk is a whole number from 1, got {length!r}")
+        variables.append(
+            Variable(
+                group=group,
+                name=name,
+                declared=declared,
+                dtype=stored_dtype(group, declared),
+                shape=shape,
+                dims=names,
+                draws_per_chunk=int(length or 0),
+                attrs=check_variable_attrs(var.attrs, what, declared),
+            )
+        )
+    return variables
+
+
+def _shape(shape: Any, what: str) -> tuple[int, ...]:
+    items = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in items):
+        raise SchemaError(f"{what}: shape {shape!r} is not made of whole numbers")
+    return tuple(int(size) for size in items)
+
+
+def sample_dims(group: str) -> tuple[str, ...]:
+    """The first dimensions of the arrays of a sampled group."""
+    return ("row",) if group == ROWS else SAMPLE_DIMS
+
+
+def ordered(groups: Iterable[str]) -> list[str]:
+    """Groups in ArviZ's order; others after them, as they were defined."""
+    groups = list(groups)
+    known = [name for name in GROUP_ORDER if name in groups]
+    return known + [name for name in groups if name not in known]

@@ -1,0 +1,1 @@
+"""What happens to a whole trace once in a while: create, split, finish, check, repair."""

@@ -1,0 +1,68 @@
+"""The burn-in as a number that readers honour, and the draws before it, freed for good.
+
+Neither moves an array: both are written while chains record. A draw is dropped when the layout says
+so; the chunks that lie wholly before are removed after that, so a process that is killed in between
+leaves files that nobody reads and the next one removes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import IncompleteTraceError
+from ..layout.file import LayoutFile
+from ..layout.layout import STATE, Layout, chunk_of_key
+from ..layout.spans import stretches
+from ..sampling_state.counts import recorded
+from ..store.location import Location
+from .split import check_draws, check_warmup, chunk_keys
+
+
+def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
+    """The layout in which the first draws of each chain are warmup, recorded or not yet."""
+    number = check_warmup(location, layout, draws)
+    for group in layout.groups.values():
+        layout = layout.with_group(replace(group, warmup=number))
+    return layout
+
+
+def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
+    """The layout in which the draws before this one are gone, and none of them is asked for."""
+    number = check_draws(location, layout, draw, "be dropped")
+    if number <= layout.dropped:
+        return layout
+    counts = recorded(location, layout)
+    if number > counts.min():
+        chain = int(counts.argmin())
+        raise IncompleteTraceError(
+            f"chain {chain} of {location} has recorded {counts[chain]} draws, fewer than the "
+            f"{number} to drop; drop_before(n) with n up to {counts[chain]}, or record more",
+            chain=chain,
+        )
+    for group in layout.groups.values():
+        layout = layout.with_group(replace(group, warmup=max(group.warmup, number)))
+    return replace(layout, dropped=number)
+
+
+def delete_dropped(location: Location, layout_file: LayoutFile) -> list[str]:
+    """Remove the chunks in which every draw was dropped; gives their keys.
+
+    Not while a split is under way, when chunks are in more than one place.
+    """
+    layout = layout_file.current()
+    if not layout.dropped:
+        return []
+    if layout.durable:
+        # Before a chunk is gone, that it is must survive power loss.
+        location.make_durable([f"{STATE}/zarr.json"])
+    gone = [
+        key
+        for group in layout.groups.values()
+        for variable in group.variables.values()
+        for stretch in stretches(layout, group, variable)
+        if stretch.start <= layout.dropped
+        for key in chunk_keys(location, stretch.path)
+        if stretch.covered(chunk_of_key(key)[1], variable.draws_per_chunk).stop <= layout.dropped
+    ]
+    location.delete_many(gone)
+    return gone

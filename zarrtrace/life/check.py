@@ -1,0 +1,185 @@
+"""Is everything a trace needs there, and does it decode? Reads all of it, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.layout import GROWING, STATE, Layout, array_path, same_but_for_draws
+from ..layout.variables import Variable
+from ..messages import chain_label
+from ..reading.rows import RowReader
+from ..sampling_state.arrays import read_value
+from ..sampling_state.counts import recorded
+from ..sampling_state.journal import Journal, journal_directory
+from ..store.location import Location
+from ..store.small_arrays import read_array
+from ..store.zarr_json import read_document
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a trace.
+
+    Attributes
+    ----------
+    path : str
+        The key or array it is about.
+    why : str
+        What is wrong, and what it means.
+    group, variable : str or None
+        For draws, whose they are.
+    block : int or None
+        For draws, which writer's chains they are.
+    draws : range or None
+        For draws, which ones, counted from the start of the chain.
+    """
+
+    path: str
+    why: str
+    group: str | None = None
+    variable: str | None = None
+    block: int | None = None
+    draws: range | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
+def checksummed(layout: Layout) -> bool:
+    """Whether every chunk carries a checksum, so that any flipped bit is found."""
+    return all(
+        any(codec["name"] == "crc32c" for codec in encoding["codecs"])
+        for encoding in layout.encodings.values()
+    )
+
+
+def check(location: Location, layout: Layout) -> Iterator[Damage]:
+    """Everything that is wrong with a trace, as it is found."""
+    if layout.splitting or (layout.closed and not layout.finished):
+        yield Damage(f"{STATE}/zarr.json", "a split or a finish was interrupted")
+    for key in location.keys(""):
+        if key.endswith(".partial") and key.partition("/")[0] not in GROWING:
+            yield Damage(key, "left behind by a process that was killed; of no use")
+    yield from _check_documents(location, layout)
+    yield from _check_data(location, layout)
+    counts = np.zeros(layout.chains, np.int64)
+    yield from _check_bookkeeping(location, layout)
+    try:
+        counts = recorded(location, layout)
+    except DamagedTraceError:
+        # Reported with the bookkeeping; without counts there are no draws to look for.
+        return
+    for group in layout.groups.values():
+        for variable in group.variables.values():
+            for block in range(layout.blocks):
+                count = int(counts[layout.chains_of(block)[0]])
+                reader = RowReader(location, layout, group, variable, block)
+                yield from _check_rows(reader, layout, variable, block, count)
+
+
+def _check_rows(
+    reader: RowReader, layout: Layout, variable: Variable, block: int, count: int
+) -> Iterator[Damage]:
+    for stretch in reader.stretches:
+        draw = max(stretch.start, layout.dropped)
+        while draw < min(stretch.stop, count):
+            chunk, covered = stretch.place(draw, variable.draws_per_chunk)
+            there = range(draw, min(covered.stop, count))
+            try:
+                reader.check(stretch, chunk, covered, there)
+            except DamagedTraceError as error:
+                chains = chain_label(layout.chains_of(block))
+                yield Damage(
+                    f"{stretch.path}, {chains}, draws {there.start} to {there.stop - 1}",
+                    _reason(error),
+                    variable.group,
+                    variable.name,
+                    block,
+                    there,
+                )
+            draw = covered.stop
+
+
+def _reason(error: DamagedTraceError) -> str:
+    """What an error says after the place, which a `Damage` names itself."""
+    return str(error).rpartition(": ")[2].removesuffix("; restore it from a copy")
+
+
+def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
+    for group in layout.groups.values():
+        if group.moving_to is not None:
+            continue
+        for path in group.paths:
+            yield from _check_document(location, path, None)
+            for variable in group.variables.values():
+                expected = layout.document(variable, layout.total)
+                yield from _check_document(location, array_path(path, variable), expected)
+    for name in ("", *layout.data_groups):
+        yield from _check_document(location, name, None)
+
+
+def _check_document(
+    location: Location, path: str, expected: dict[str, Any] | None
+) -> Iterator[Damage]:
+    try:
+        document = read_document(location, path)
+    except DamagedTraceError as error:
+        yield Damage(f"{path}/zarr.json", str(error).rpartition(": ")[2])
+        return
+    if document is None:
+        yield Damage(f"{path}/zarr.json", "missing")
+        return
+    for key, value in (expected or {"node_type": "group", "zarr_format": 3}).items():
+        found = document.get(key)
+        # The draws change with the trace's life; nothing else does.
+        grown = key == "shape" and same_but_for_draws(found, expected or {})
+        if key != "attributes" and found != value and not grown:
+            yield Damage(f"{path}/zarr.json", f"{key} is {found!r}, not {value!r}")
+
+
+def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
+    """The coordinates of every group, and the groups that were given whole."""
+    for name in (*layout.groups, *layout.data_groups):
+        group = layout.groups.get(name)
+        for path in [name] if group is None else group.paths:
+            nodes = {key.split("/")[1] for key in location.keys(path)} - {"zarr.json"}
+            for node in sorted(nodes):
+                if group is not None and node in group.variables:
+                    continue
+                if group is None and _is_group(location, f"{path}/{node}"):
+                    continue
+                try:
+                    read_array(location, f"{path}/{node}", complete=True)
+                except DamagedTraceError as error:
+                    yield Damage(f"{path}/{node}", _reason(error))
+
+
+def _is_group(location: Location, path: str) -> bool:
+    """Whether there is a phase of a data set, rather than an array."""
+    try:
+        document = read_document(location, path)
+    except DamagedTraceError:
+        return False
+    return document is not None and document.get("node_type") == "group"
+
+
+def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:
+    directory = journal_directory(location, layout)
+    for block in range(layout.blocks):
+        for name in ("draw_idx", "sampling_time", "sampling_start_time", "state", "writer"):
+            try:
+                read_value(location, layout, name, block)
+            except DamagedTraceError as error:
+                yield Damage(f"{STATE}/{name}/c.{block}", str(error).partition(" is ")[2])
+        if directory is not None:
+            try:
+                journal = Journal.for_reading(layout, directory, block)
+                if journal is not None:
+                    journal.read_checkpoint()
+            except DamagedTraceError as error:
+                yield Damage(f"journal of block {block}", str(error))

@@ -1,0 +1,299 @@
+"""A new trace: its layout planned from definitions, its place cleared, its hierarchy written."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, SchemaError, TraceError, TraceExistsError
+from ..layout.attributes import check_attrs
+from ..layout.chunk_lengths import choose_chunk_lengths
+from ..layout.coordinates import SAMPLE_DIMS, Dimensions, check_group
+from ..layout.file import LayoutFile
+from ..layout.given_data import define_data
+from ..layout.layout import (
+    IN_STORE,
+    LIBRARY_VERSION,
+    MOST_CHAINS,
+    STATE,
+    TABLES,
+    Layout,
+    SampledGroup,
+    array_path,
+    coordinates_attr,
+    group_attrs,
+    root_attrs,
+)
+from ..layout.names import check_group_name
+from ..layout.variables import CONSTANT_GROUPS, ROWS, Variable, define_group
+from ..sampling_state.arrays import state_items
+from ..sampling_state.claim import require_free
+from ..sampling_state.journal import can_map
+from ..sampling_state.journal_format import journal_item
+from ..store.dtypes import dtype_name
+from ..store.location import Location
+from ..store.small_arrays import DataArray, Numbers, array_items
+from ..store.zarr_json import compose_encoding, encode_document, group_document, parse_document
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+Definition = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a new trace consists of, before anything is written."""
+
+    layout: Layout
+    coordinates: dict[str, dict[str, DataArray]]
+    data: dict[str, dict[str, DataArray]]
+
+
+def plan(
+    location: Location,
+    *,
+    chains: int,
+    draws: int,
+    tune: int,
+    definitions: Mapping[str, Definition | xr.Dataset],
+    coords: Mapping[str, Any] | None,
+    dims: Mapping[str, str | Sequence[str]] | None,
+    attrs: Mapping[str, Any] | None,
+    name: str,
+    chains_per_chunk: int,
+    draws_per_chunk: int | None,
+    compressors: Any,
+    checksum: bool,
+    journal: bool | str | os.PathLike[str],
+    flush_every: float,
+    durability: str,
+) -> Plan:
+    """Check all that `zarrtrace.create` was given, and choose the layout."""
+    for label, count, least in (
+        ("chains", chains, 1),
+        ("draws", draws, 0),
+        ("tune", tune, 0),
+        ("chains_per_chunk", chains_per_chunk, 1),
+    ):
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+            raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+    if chains > MOST_CHAINS:
+        raise InvalidInputError(f"chains is {MOST_CHAINS:,} at most, got {chains:,}")
+    if durability not in ("process", "disk"):
+        raise InvalidInputError(
+            f"durability is 'process' (draws survive kill -9) or 'disk' (power loss too), "
+            f"got {durability!r}"
+        )
+    if not isinstance(flush_every, int | float) or not flush_every >= 0:
+        raise InvalidInputError(f"flush_every is a number of seconds, got {flush_every!r}")
+    if tune + draws == 0:
+        raise InvalidInputError("tune + draws is 0: there is nothing to record")
+    if not isinstance(dims, Mapping | None):
+        raise SchemaError(f"dims: give a mapping of variables to names, got {dims!r}")
+    dims = dict(dims or {})
+    dimensions = Dimensions(coords)
+    data: dict[str, dict[str, DataArray]] = {}
+    drawn: list[Variable] = []
+    for key, definition in definitions.items():
+        group = new_group_name(key)
+        if group in CONSTANT_GROUPS:
+            data[group] = define_data(group, definition, dimensions, dims)
+        else:
+            drawn += define_group(group, definition, dimensions, dims, draws_per_chunk)
+    if not drawn:
+        raise SchemaError("there is nothing to record: give posterior={...}")
+    together = int(min(chains_per_chunk, chains))
+    variables = choose_chunk_lengths(
+        drawn, chains_per_chunk=together, tune=int(tune), total=int(tune + draws)
+    )
+    groups: dict[str, SampledGroup] = {}
+    for variable in variables:
+        sampled = groups.setdefault(variable.group, SampledGroup(variable.group, {}, int(tune)))
+        sampled.variables[variable.name] = variable
+    # Only now are all the dimensions known that a variable's name could be.
+    members: dict[str, Mapping[str, Variable | DataArray]] = {
+        **{group: sampled.variables for group, sampled in groups.items()},
+        **data,
+    }
+    coordinates = {
+        group: dimensions.coords_of(check_group(group, arrays, dimensions))
+        for group, arrays in members.items()
+    }
+    layout = Layout(
+        chains=int(chains),
+        tune=int(tune),
+        draws=int(draws),
+        chains_per_chunk=together,
+        groups=groups,
+        data_groups={group: tuple(arrays) for group, arrays in data.items()},
+        coords={key: array.dims[0] for key, array in dimensions.coords.items()},
+        encodings=compose_encodings(variables, data, dimensions, compressors, checksum),
+        attrs=check_attrs(attrs or {}, "attrs"),
+        name=str(name),
+        created_at=datetime.now(UTC).isoformat(),
+        library_version=LIBRARY_VERSION,
+        journal=journal_place(location, journal),
+        flush_every=float(flush_every),
+        durable=durability == "disk",
+    )
+    return Plan(layout, coordinates, data)
+
+
+def new_group_name(name: object) -> str:
+    """The name of a group to be made; those of tables are taken."""
+    group = check_group_name(name)
+    if group in (ROWS, TABLES):
+        raise SchemaError(
+            f"group {group!r}: the name is kept for tables; rename it, or keep rows of any kind "
+            f"with trace.table(name)"
+        )
+    return group
+
+
+def journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
+    """Where the journals go: into the store, to a directory of their own, or nowhere."""
+    if journal is False:
+        return ""
+    if journal is True:
+        return IN_STORE if location.path is not None and can_map() else ""
+    if not can_map():
+        raise InvalidInputError("journal: this system cannot map and lock files; pass False")
+    directory = Path(journal).expanduser().absolute()
+    if not directory.is_dir():
+        raise InvalidInputError(f"journal: {directory} is no directory; make it first")
+    name = str(location).rstrip("/").rpartition("/")[2]
+    return str(directory / f"{name}-{uuid.uuid4().hex[:8]}-journal")
+
+
+def make_room(location: Location, overwrite: bool) -> None:
+    """Refuse a place where something is, or remove the trace there when that was asked for."""
+    location.require_writable()
+    if location.is_empty():
+        return
+    data = location.read("zarr.json")
+    attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
+    # What was exported from a trace has the attributes of one, but no sampling state.
+    ours = isinstance(attrs, dict) and attrs.get("creation_library") == "zarrtrace"
+    if not ours or location.read(f"{STATE}/zarr.json") is None:
+        raise TraceExistsError(
+            f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
+            f"choose another place, or remove it yourself"
+        )
+    if not overwrite:
+        raise TraceExistsError(
+            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
+            f"choose another place, or pass overwrite=True to remove it"
+        )
+    try:
+        layout = LayoutFile(location).current()
+    except TraceError:
+        pass
+    else:
+        # A writer would go on into the new trace.
+        for block in range(layout.blocks):
+            require_free(location, layout, block, force=False)
+    # Whoever still reads it finds no layout first, and then no chunks.
+    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
+    location.clear()
+
+
+def write(location: Location, plan: Plan) -> LayoutFile:
+    """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
+    root = group_document(root_attrs(plan.layout))
+    location.write("zarr.json", encode_document(root))
+    # By this group an unfinished creation is known as ours, and may be overwritten.
+    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
+    location.write_many(_hierarchy_items(plan))
+    make_journals(location, plan.layout)
+    layout_file = LayoutFile(location)
+    layout_file.write(plan.layout)
+    return layout_file
+
+
+def make_journals(location: Location, layout: Layout) -> None:
+    """Make the place where the writers' journals go, if they have one."""
+    if layout.journal == IN_STORE:
+        location.write(*journal_item(layout))
+    elif layout.journal:
+        Path(layout.journal).mkdir(parents=True, exist_ok=True)
+
+
+def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
+    layout = plan.layout
+    samples = {
+        "chain": DataArray(("chain",), np.arange(layout.chains)),
+        "draw": DataArray(("draw",), Numbers(layout.total)),
+    }
+    for group in layout.groups.values():
+        # A table has no end: its arrays grow with the rows that are flushed.
+        length, numbered = (0, {}) if group.name == ROWS else (layout.total, samples)
+        coords = {**numbered, **plan.coordinates[group.name]}
+        attrs = group_attrs(layout, group.name)
+        yield from group_items(group.name, attrs, coords, {}, layout.encodings)
+        for variable in group.variables.values():
+            document = layout.document(variable, length)
+            yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
+    for name, arrays in plan.data.items():
+        attrs = group_attrs(layout, name)
+        coords = {**sample_coordinates(name, arrays, {}), **plan.coordinates[name]}
+        yield from group_items(name, attrs, coords, arrays, layout.encodings)
+    yield from state_items(layout)
+
+
+def group_items(
+    group: str,
+    attrs: Mapping[str, Any],
+    coords: Mapping[str, DataArray],
+    arrays: Mapping[str, DataArray],
+    encodings: Mapping[str, dict[str, Any]],
+) -> Iterable[tuple[str, bytes]]:
+    """The keys and bytes of a group that is given whole."""
+    for name, array in {**coords, **arrays}.items():
+        encoding = encodings[dtype_name(array.values.dtype)]
+        yield from array_items(f"{group}/{name}", array, encoding)
+    attrs = {**attrs, **coordinates_attr({name: array.dims[0] for name, array in coords.items()})}
+    yield f"{group}/zarr.json", encode_document(group_document(attrs))
+
+
+def compose_encodings(
+    variables: Iterable[Variable],
+    data: Mapping[str, Mapping[str, DataArray]],
+    dimensions: Dimensions,
+    compressors: Any,
+    checksum: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """How each dtype of the trace is stored, composed once for all its arrays."""
+    dtypes = {dtype_name(variable.dtype): variable.dtype for variable in variables}
+    dtypes["int64"] = np.dtype("int64")
+    arrays = [array for group in data.values() for array in group.values()]
+    for array in (*arrays, *dimensions.coords.values()):
+        dtypes[dtype_name(array.values.dtype)] = array.values.dtype
+    return {key: compose_encoding(dtype, compressors, checksum) for key, dtype in dtypes.items()}
+
+
+def sample_coordinates(
+    group: str, arrays: Mapping[str, DataArray], given: Mapping[Any, Any]
+) -> dict[str, DataArray]:
+    """The chain and draw coordinates of a group that is given whole."""
+    found: dict[str, DataArray] = {}
+    for name, array in arrays.items():
+        for dim, size in zip(array.dims, array.shape, strict=True):
+            if dim not in SAMPLE_DIMS:
+                continue
+            if dim in found and len(found[dim].values) != size:
+                raise SchemaError(
+                    f"{group}/{name}: {dim} has {size} elements, elsewhere in the group "
+                    f"{len(found[dim].values)}"
+                )
+            labels = np.asarray(given[dim].values) if dim in given else np.arange(size)
+            found[dim] = DataArray((dim,), labels)
+    return found

@@ -1,0 +1,101 @@
+"""The end of a trace's life: trimmed to what was recorded, right for any Zarr reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import DamagedTraceError, IncompleteTraceError
+from ..layout.file import LayoutFile
+from ..layout.layout import GROWING, Layout, array_path, group_attrs
+from ..reading import convergence
+from ..reading.cut import alignment_attrs, sampling_attrs
+from ..sampling_state.counts import recorded
+from ..sampling_state.journal import remove_journals
+from ..sampling_state.journal_format import JOURNAL
+from ..store.chunk_codec import ChunkCodec
+from ..store.location import Location
+from ..store.zarr_json import chunk_key, encode_document, group_document, read_document
+from .consolidate import consolidate
+from .split import resume_split
+
+
+def require_draws(location: Location, layout: Layout) -> None:
+    """Refuse to finish a trace in which a chain has nothing after its warmup."""
+    counts = recorded(location, layout)
+    warmup = max(group.warmup for group in layout.groups.values())
+    if layout.draws and counts.min() <= warmup:
+        empty = np.flatnonzero(counts <= warmup)
+        raise IncompleteTraceError(
+            f"chain {', '.join(map(str, empty))} of {location} has no draw after {warmup} of "
+            f"warmup ({counts[empty[0]]} recorded): finishing would cut every chain to nothing. "
+            f"Record the rest, choose an earlier split_warmup(n), or export the other chains with "
+            f"to_datatree(chains=...)",
+            chain=int(empty[0]),
+        )
+
+
+def complete(location: Location, layout_file: LayoutFile) -> None:
+    """Do what is left of a split or of `finish`, after it was killed too."""
+    resume_split(location, layout_file)
+    layout = layout_file.current()
+    if layout.closed and not layout.finished:
+        _trim(location, layout)
+        layout_file.write(replace(layout, finished=True))
+        convergence.keep(location, layout_file)
+
+
+def _trim(location: Location, layout: Layout) -> None:
+    """Give every array the length of the shortest chain, and every group its attributes.
+
+    Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
+    """
+    counts = recorded(location, layout)
+    documents: dict[str, dict[str, Any]] = {}
+    for group in layout.groups.values():
+        length = int(counts.min()) - group.stored_warmup
+        warmup = group.stored_warmup - group.stored_first
+        for path in group.paths:
+            for variable in group.variables.values():
+                array = array_path(path, variable)
+                document = read_document(location, array)
+                if document is None:
+                    raise DamagedTraceError(
+                        f"{location}: the array {array} is missing; restore it from a copy",
+                        group=path,
+                        variable=variable.name,
+                    )
+                document["shape"][1] = length if path == group.name else warmup
+                documents[array] = document
+            document = read_document(location, path) or group_document()
+            attrs = {**document["attributes"], **group_attrs(layout, path)}
+            attrs |= sampling_attrs(location, layout)
+            after = counts - group.stored_warmup
+            if path == group.name and len(set(after)) > 1:
+                attrs |= alignment_attrs(after, length)
+            documents[path] = group_document(attrs)
+        documents[f"{group.name}/draw"] = _draw_coordinate(location, layout, group.name, length)
+    # With the consolidated metadata all arrays change their length at once.
+    consolidate(location, layout, documents)
+    location.write_many(
+        (f"{path}/zarr.json", encode_document(document)) for path, document in documents.items()
+    )
+    remove_journals(location, layout)
+    location.delete_tree(JOURNAL)
+    location.remove_partial_files(outside=GROWING)
+
+
+def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:
+    """The document of a `draw` coordinate of this length, whose chunks hold at least so much."""
+    path = f"{group}/draw"
+    document = read_document(location, path)
+    if document is None:
+        raise DamagedTraceError(f"{location}: {path} is missing; `zarrtrace repair` numbers anew")
+    size = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
+    codec = ChunkCodec(np.dtype("int64"), document)
+    for chunk in range(-(-length // size)):
+        numbers = np.arange(chunk * size, (chunk + 1) * size)
+        location.write(chunk_key(path, (chunk,)), codec.encode(numbers))
+    return {**document, "shape": [length]}

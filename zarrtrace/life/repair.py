@@ -1,0 +1,290 @@
+"""Put a damaged trace right: keep all that can be kept, and say exactly what was lost."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.file import LayoutFile
+from ..layout.layout import (
+    GROWING,
+    Layout,
+    Lost,
+    array_path,
+    coordinates_attr,
+    group_attrs,
+    root_attrs,
+    same_but_for_draws,
+    variable_key,
+)
+from ..layout.variables import ROWS
+from ..messages import chain_label
+from ..reading.rows import RowReader
+from ..sampling_state.arrays import read_value, state_key, write_value
+from ..sampling_state.checkpoints import drop_checkpoint, read_checkpoint_text
+from ..sampling_state.counts import recorded
+from ..sampling_state.journal import journal_directory, read_count
+from ..sampling_state.state_text import decode_state, read_checkpoint
+from ..store.dtypes import fill_value
+from ..store.location import Location
+from ..store.small_arrays import DataArray, read_array
+from ..store.zarr_json import encode_document, group_document, read_document
+from .burn_in import delete_dropped
+from .check import Damage, check
+from .consolidate import consolidate
+from .finish import complete
+from .split import write_array
+
+
+def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
+    """Mend what `check` finds, and say of each thing what was done.
+
+    No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
+    go to `PATH.damaged`, beside the trace.
+    """
+    for key in location.remove_partial_files(outside=GROWING):
+        yield f"{key}: removed, left behind by a process that was killed"
+    yield from _repair_documents(location, layout_file.current())
+    yield from _repair_bookkeeping(location, layout_file.current())
+    layout = layout_file.current()
+    if layout.splitting or (layout.closed and not layout.finished):
+        complete(location, layout_file)
+        yield "the split or finish that was interrupted is done"
+    for key in delete_dropped(location, layout_file):
+        yield f"{key}: removed, its draws were dropped"
+    layout = layout_file.current()
+    lost = [damage for damage in check(location, layout) if damage.draws is not None]
+    for damage in lost:
+        yield _give_up(location, layout, damage)
+        layout = _with_lost(layout, damage)
+        layout_file.write(layout)
+        _say_lost(location, layout, damage)
+    if layout.finished:
+        consolidate(location, layout)
+    for damage in check(location, layout):
+        yield f"not mended: {damage}; restore it from a copy"
+
+
+# Documents ------------------------------------------------------------------------------------
+
+
+def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
+    for path, document in _expected_documents(location, layout):
+        try:
+            found = read_document(location, path)
+        except DamagedTraceError:
+            found = None
+        if found is not None:
+            same = all(
+                found.get(key) == value
+                for key, value in document.items()
+                if key not in ("attributes", "shape")
+            )
+            plain = "shape" not in document
+            if same and (plain or same_but_for_draws(found.get("shape"), document)):
+                continue
+        location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
+        yield f"{path}/zarr.json: written anew from the layout"
+
+
+def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "", group_document(root_attrs(layout))
+    for name in layout.data_groups:
+        yield name, group_document(group_attrs(layout, name))
+    for group in layout.groups.values():
+        if group.moving_to is not None:
+            continue
+        ends = layout.finished or group.name == ROWS
+        try:
+            cut = int(recorded(location, layout).min()) if ends else layout.total
+        except DamagedTraceError:
+            cut = layout.total
+        lengths = (cut - group.stored_warmup, group.stored_warmup - group.stored_first)
+        paths = zip(group.paths, lengths, strict=False)
+        dims = {dim for variable in group.variables.values() for dim in variable.dims}
+        coords = {name: dim for name, dim in layout.coords.items() if dim in dims}
+        for path, draws in paths:
+            yield path, group_document(group_attrs(layout, path) | coordinates_attr(coords))
+            for variable in group.variables.values():
+                yield array_path(path, variable), layout.document(variable, draws)
+
+
+# Bookkeeping ----------------------------------------------------------------------------------
+
+
+def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
+    directory = journal_directory(location, layout)
+    for block in range(layout.blocks):
+        chains = chain_label(layout.chains_of(block))
+        for name in ("sampling_time", "sampling_start_time", "writer"):
+            if _is_damaged(location, layout, name, block):
+                location.delete(state_key(name, block))
+                yield f"{state_key(name, block)}: removed, {chains} has no {name} any more"
+        if _is_damaged(location, layout, "draw_idx", block):
+            kept = read_count(directory, block) if directory is not None else None
+            count = kept
+            if count is None and ROWS in layout.groups:
+                count = count_rows(location, layout)
+            elif count is None:
+                count = count_draws(location, layout, block)
+            write_value(location, layout, "draw_idx", block, count)
+            source = "its journal" if kept is not None else "its chunks"
+            yield f"{state_key('draw_idx', block)}: {chains} has {count} draws, says {source}"
+    for block in range(layout.blocks):
+        yield from _repair_checkpoint(location, layout, block)
+    for group in layout.groups.values():
+        if group.moving_to is None and group.name != ROWS:
+            for path in group.paths:
+                yield from _repair_numbers(location, layout, path)
+
+
+def _repair_checkpoint(location: Location, layout: Layout, block: int) -> Iterator[str]:
+    chains = chain_label(layout.chains_of(block))
+    count = int(recorded(location, layout)[layout.chains_of(block)[0]])
+    try:
+        draws, content = read_checkpoint(read_checkpoint_text(location, layout, block))
+        decode_state(content)
+        why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
+    except (DamagedTraceError, ValueError) as error:
+        why = f"it cannot be read ({error})"
+    if why:
+        drop_checkpoint(location, layout, block)
+        yield f"{state_key('state', block)}: the checkpoint of {chains} is dropped, {why}"
+
+
+def _is_damaged(location: Location, layout: Layout, name: str, block: int) -> bool:
+    try:
+        read_value(location, layout, name, block)
+    except DamagedTraceError:
+        return True
+    return False
+
+
+def count_draws(location: Location, layout: Layout, block: int) -> int:
+    """How many draws of a block are in its chunks, by the chunks alone.
+
+    Draws at the end of the last chunk whose every value is the fill value are none; without a
+    variable that has NaN or NaT for that, the last chunk counts only when the chain ends with it.
+    """
+    ends = []
+    blank = np.ones(layout.total, dtype=bool)
+    # Nobody can say of them any more that they were not recorded.
+    blank[: layout.dropped] = False
+    telling = any(variable.dtype.kind in "fcmM" for variable in layout.variables)
+    for group in layout.groups.values():
+        for variable in group.variables.values():
+            reader = RowReader(location, layout, group, variable, block)
+            end = layout.dropped
+            for stretch in reader.stretches:
+                draw = max(stretch.start, layout.dropped)
+                while draw < stretch.stop:
+                    chunk, covered = stretch.place(draw, variable.draws_per_chunk)
+                    key = variable_key(stretch.path, variable, block, chunk)
+                    if location.read(key) is None:
+                        break
+                    end = covered.stop
+                    try:
+                        rows = reader.chunk(stretch, chunk, covered)[:, : len(covered)]
+                    except DamagedTraceError:
+                        # It was there, so it was recorded.
+                        blank[covered.start : covered.stop] = False
+                    else:
+                        blank[draw : covered.stop] &= _is_fill(rows[:, draw - covered.start :])
+                    draw = covered.stop
+            ends.append((end, variable.draws_per_chunk))
+    count = min(end for end, _ in ends)
+    if not telling:
+        whole = min(end - size for end, size in ends)
+        return count if count == layout.total else max(layout.dropped, whole)
+    while count and blank[count - 1]:
+        count -= 1
+    return count
+
+
+def count_rows(location: Location, layout: Layout) -> int:
+    """How many rows of a table were flushed, by the length of its columns."""
+    documents = [
+        read_document(location, array_path(ROWS, variable))
+        for variable in layout.groups[ROWS].variables.values()
+    ]
+    return min(int(document["shape"][0]) if document else 0 for document in documents)
+
+
+def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """For each draw, whether all its values are the fill value."""
+    fill = fill_value(rows.dtype)
+    same = np.isnan(rows) if rows.dtype.kind in "fc" else rows == fill
+    if rows.dtype.kind in "mM":
+        same = np.isnat(rows)
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.all(same, axis=(0, *range(2, rows.ndim)))
+    return found
+
+
+def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[str]:
+    group = layout.groups[path.removeprefix("warmup_")]
+    draws = group.stored_warmup - group.stored_first
+    if path == group.name:
+        end = int(recorded(location, layout).min()) if layout.finished else layout.total
+        draws = end - group.stored_warmup
+    for name, size in (("chain", layout.chains), ("draw", draws)):
+        try:
+            read_array(location, f"{path}/{name}", complete=True)
+        except DamagedTraceError:
+            write_array(location, layout, f"{path}/{name}", DataArray((name,), np.arange(size)))
+            yield f"{path}/{name}: numbered anew"
+
+
+# Chunks ---------------------------------------------------------------------------------------
+
+
+def _give_up(location: Location, layout: Layout, damage: Damage) -> str:
+    """Move a damaged chunk out of the way of every reader."""
+    assert damage.group is not None
+    assert damage.variable is not None
+    assert damage.block is not None
+    assert damage.draws is not None
+    group = layout.groups[damage.group]
+    variable = group.variables[damage.variable]
+    reader = RowReader(location, layout, group, variable, damage.block)
+    stretch = next(s for s in reader.stretches if s.start <= damage.draws.start < s.stop)
+    chunk, _ = stretch.place(damage.draws.start, variable.draws_per_chunk)
+    key = variable_key(stretch.path, variable, damage.block, chunk)
+    where = ""
+    if location.path is not None and (location.path / key).exists():
+        aside = Path(f"{location.path}.damaged") / key
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(location.path / key, aside)
+        where = f"; the damaged chunk is now {aside}"
+    else:
+        location.delete(key)
+    missing = "read as missing values" if variable.dtype.kind in "fcmM" else "cannot be read"
+    return f"{damage}: lost, these draws of {variable.label} {missing}{where}"
+
+
+def _with_lost(layout: Layout, damage: Damage) -> Layout:
+    assert damage.draws is not None
+    assert damage.group is not None
+    assert damage.variable is not None
+    assert damage.block is not None
+    draws = damage.draws
+    entry = Lost(damage.group, damage.variable, damage.block, draws.start, draws.stop)
+    return replace(layout, lost=(*layout.lost, entry))
+
+
+def _say_lost(location: Location, layout: Layout, damage: Damage) -> None:
+    """Put what was lost into the variable's attributes, where every reader sees it."""
+    assert damage.group is not None
+    assert damage.variable is not None
+    group = layout.groups[damage.group]
+    variable = group.variables[damage.variable]
+    for path in (group.name, group.warmup_name):
+        document = read_document(location, array_path(path, variable))
+        if document is not None:
+            document["attributes"] |= layout.variable_attrs(variable)
+            location.write(f"{array_path(path, variable)}/zarr.json", encode_document(document))

@@ -1,0 +1,303 @@
+"""The split: the first draws of each chain go to the warmup groups.
+
+An array with the same chunks as before gets them as hard links, never decoded (copied as bytes in
+stores that have no files); where a boundary cuts through chunks, they stream through memory one by
+one.
+
+Both groups are built beside the old one, under `_sampling_state/split`, and take its place when
+they are whole. Each chunk is at any moment either where it was or where it will be, and the layout
+says of which variables all are there: readers find every draw throughout, and a split that was
+killed anywhere is finished by the same steps done again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import IncompleteTraceError, InvalidInputError
+from ..layout.file import LayoutFile
+from ..layout.layout import STAGING, Layout, SampledGroup, chunk_of_key, variable_key
+from ..layout.spans import Stretch, future_stretches, staged, stretches
+from ..layout.variables import Variable
+from ..reading.rows import RowReader
+from ..sampling_state.counts import recorded
+from ..sampling_state.journal import remove_journals
+from ..store.chunk_codec import ChunkCodec
+from ..store.dtypes import dtype_name
+from ..store.location import Location
+from ..store.small_arrays import DataArray, Numbers, array_items, read_array
+from ..store.zarr_json import compose_encoding, encode_document, group_document, read_document
+
+_CHUNK_NAME = re.compile(r"c(\.\d+)+")
+
+
+def plan_split(
+    location: Location,
+    layout: Layout,
+    at: int | None = None,
+    groups: Iterable[str] | None = None,
+) -> Layout:
+    """The layout with which a split begins: which groups go where.
+
+    Parameters
+    ----------
+    at : int, optional
+        Draws from the start of each chain that are warmup; by default what each group has.
+    groups : iterable of str, optional
+        The sampled groups to split; all by default.
+    """
+    names = list(layout.groups) if groups is None else list(groups)
+    counts = recorded(location, layout)
+    for name in names:
+        if name not in layout.groups:
+            raise InvalidInputError(
+                f"{location} has no sampled group {name!r} to split; "
+                f"it has {', '.join(layout.groups)}",
+                group=name,
+            )
+        group = layout.groups[name]
+        target = group.warmup if at is None else check_warmup(location, layout, at)
+        if target > counts.min():
+            chain = int(counts.argmin())
+            raise IncompleteTraceError(
+                f"chain {chain} of {location} has recorded {counts[chain]} draws, fewer than the "
+                f"{target} of warmup; record the rest, or split_warmup(n) with n up to "
+                f"{counts[chain]}",
+                chain=chain,
+            )
+        # What is warmup changes at once and for all groups together; where it lies, by and by.
+        there = (group.stored_first, group.stored_warmup) == (layout.dropped, target)
+        moving_to = None if there else target
+        group = replace(group, warmup=target, moving_to=moving_to)
+        layout = layout.with_group(group)
+    return layout
+
+
+def check_draws(location: Location, layout: Layout, draws: Any, what: str) -> int:
+    """A number of draws from the start of a chain, or an error that they cannot `what`."""
+    is_number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
+    if not is_number or not 0 <= draws <= layout.total:
+        raise InvalidInputError(
+            f"the first {draws!r} draws cannot {what}: a chain of {location} has {layout.total}"
+        )
+    return int(draws)
+
+
+def check_warmup(location: Location, layout: Layout, draws: Any) -> int:
+    """A number of draws that may be warmup, all that were dropped among them."""
+    number = check_draws(location, layout, draws, "be warmup")
+    if number < layout.dropped:
+        raise InvalidInputError(
+            f"the first {number} draws cannot be all of the warmup: the first {layout.dropped} of "
+            f"each chain of {location} were dropped, so {layout.dropped} is the least"
+        )
+    return number
+
+
+def resume_split(location: Location, layout_file: LayoutFile) -> None:
+    """Finish a split that was begun, or do nothing.
+
+    Every draw must be in the chunks: while they move, no journal is read or written.
+    """
+    layout = layout_file.current()
+    if layout.splitting:
+        remove_journals(location, layout)
+    for name, group in layout.groups.items():
+        if group.moving_to is not None and not group.swapping:
+            _fill_staging(location, layout_file, name)
+    for name, group in layout_file.current().groups.items():
+        if group.swapping:
+            _swap(location, layout_file, name)
+    if layout.splitting or location.exists(f"{STAGING}/zarr.json"):
+        location.delete_tree(STAGING)
+
+
+def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> None:
+    """Build both groups, with all their chunks, in the staging place."""
+    layout = layout_file.current()
+    group = layout.groups[name]
+    target = group.moving_to
+    assert target is not None
+    lengths = {group.name: layout.total - target, group.warmup_name: target - layout.dropped}
+    location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
+    for path, draws in lengths.items():
+        if draws:
+            attrs = (read_document(location, group.name) or group_document())["attributes"]
+            document = group_document({**attrs, "tuning_steps": target})
+            location.write(f"{staged(path)}/zarr.json", encode_document(document))
+            _copy_coordinates(location, layout, group, path, draws)
+    for variable in group.variables.values():
+        old = stretches(layout, group, variable)
+        if variable.name not in group.moved:
+            new = [
+                stretch._replace(path=staged(stretch.path))
+                for stretch in future_stretches(layout, group, variable)
+            ]
+            _write_documents(location, layout, variable, old, new)
+            shared = [s for s in new if _has_same_chunks(s, old, variable.draws_per_chunk)]
+            cut_anew = [s for s in new if s not in shared]
+            # First what is read from the old chunks: where there are no links, sharing moves them.
+            if cut_anew:
+                _stream_chunks(location, layout, group, variable, cut_anew)
+            _share_chunks(location, variable, old, shared)
+            if not cut_anew:
+                continue
+            group = replace(group, moved=(*group.moved, variable.name))
+            layout = layout.with_group(group)
+            layout_file.write(layout)
+        # Nothing is read there any more; the documents stay, so that the group goes on opening.
+        for stretch in old:
+            for key in chunk_keys(location, stretch.path):
+                location.delete(key)
+    layout_file.write(layout.with_group(replace(group, swapping=True)))
+
+
+def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
+    """Put the staged groups in the place of the old ones."""
+    layout = layout_file.current()
+    group = layout.groups[name]
+    target = group.moving_to
+    assert target is not None
+    for path in (group.name, group.warmup_name):
+        if location.exists(f"{staged(path)}/zarr.json"):
+            if location.renames and location.exists(f"{path}/zarr.json"):
+                # Two renames: for a plain reader the group is away for a moment, not for long.
+                old = staged(f"_old/{path}")
+                location.write(f"{staged('_old')}/zarr.json", encode_document(group_document()))
+                location.delete_tree(old)
+                location.move_tree(path, old)
+            else:
+                location.delete_tree(path)
+            location.move_tree(staged(path), path)
+    done = replace(
+        group,
+        warmup=target,
+        stored_warmup=target,
+        stored_first=layout.dropped,
+        moving_to=None,
+        moved=(),
+        swapping=False,
+    )
+    if group.warmup_name not in done.paths:
+        location.delete_tree(group.warmup_name)
+    layout_file.write(layout.with_group(done))
+
+
+def _write_documents(
+    location: Location,
+    layout: Layout,
+    variable: Variable,
+    old: list[Stretch],
+    new: list[Stretch],
+) -> None:
+    """The documents of the new arrays: those of the old ones, with another number of draws."""
+    found = read_document(location, old[-1].path)
+    for stretch in new:
+        draws = stretch.stop - stretch.start
+        document = layout.document(variable, draws)
+        if found is not None:
+            document["attributes"] = found["attributes"]
+        location.write(f"{stretch.path}/zarr.json", encode_document(document))
+
+
+def chunk_keys(location: Location, path: str) -> list[str]:
+    """The keys of the chunks of an array, without what a killed process left behind."""
+    return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
+
+
+def _has_same_chunks(new: Stretch, old: list[Stretch], length: int) -> bool:
+    """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
+    return all(
+        (new.start - stretch.start) % length == 0
+        and (new.stop == stretch.stop or (min(new.stop, stretch.stop) - new.start) % length == 0)
+        for stretch in old
+        if new.start < stretch.stop and stretch.start < new.stop
+    )
+
+
+def _share_chunks(
+    location: Location, variable: Variable, old: list[Stretch], new: list[Stretch]
+) -> None:
+    """Give each chunk its new key beside the old one, whole."""
+    length = variable.draws_per_chunk
+    for stretch in old:
+        for key in chunk_keys(location, stretch.path):
+            block, chunk = chunk_of_key(key)
+            draw = stretch.start + chunk * length
+            for target in new:
+                if target.start <= draw < target.stop:
+                    moved, _ = target.place(draw, length)
+                    location.share(key, variable_key(target.path, variable, block, moved))
+
+
+def _stream_chunks(
+    location: Location,
+    layout: Layout,
+    group: SampledGroup,
+    variable: Variable,
+    new: list[Stretch],
+) -> None:
+    """Cut the chunks anew, holding two of them at a time."""
+    codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+    counts = recorded(location, layout)
+    for block in range(layout.blocks):
+        chains = layout.chains_of(block)
+        count = int(counts[chains[0]])
+        reader = _StreamReader(location, layout, group, variable, block)
+        for stretch in new:
+            first = stretch.start
+            while first < min(stretch.stop, count):
+                chunk, covered = stretch.place(first, variable.draws_per_chunk)
+                rows = range(covered.start, min(covered.stop, count))
+                whole: np.ndarray[Any, Any] = np.full(
+                    layout.chunk_shape(variable), codec.fill, dtype=variable.dtype
+                )
+                whole[: len(chains), : len(rows)] = reader.read(rows)
+                key = variable_key(stretch.path, variable, block, chunk)
+                location.write(key, codec.encode(whole))
+                first = covered.stop
+
+
+class _StreamReader(RowReader):
+    """Keeps the last chunk, which two new ones share."""
+
+    _last: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
+
+    def chunk(
+        self,
+        stretch: Stretch,
+        chunk: int,
+        covered: range,
+        into: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        if self._last is None or self._last[0] != (stretch.path, chunk):
+            self._last = (stretch.path, chunk), super().chunk(stretch, chunk, covered)
+        if into is not None:
+            into[...] = self._last[1]
+        return self._last[1]
+
+
+def _copy_coordinates(
+    location: Location, layout: Layout, group: SampledGroup, path: str, draws: int
+) -> None:
+    """The coordinate arrays of a staged group: `draw` anew, the others as the group has them."""
+    dims = ["chain", *(dim for v in group.variables.values() for dim in v.dims)]
+    names = [name for name, dim in layout.coords.items() if dim in dims]
+    for name in dict.fromkeys([*dims, *names]):
+        array = read_array(location, f"{group.name}/{name}")
+        write_array(location, layout, f"{staged(path)}/{name}", array)
+    draw = DataArray(("draw",), Numbers(draws))
+    write_array(location, layout, f"{staged(path)}/draw", draw)
+
+
+def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> None:
+    """Write a small array whole."""
+    encoding = layout.encodings.get(dtype_name(array.values.dtype))
+    if encoding is None:
+        encoding = compose_encoding(array.values.dtype, "auto")
+    location.write_many(array_items(path, array, encoding))

@@ -1,0 +1,179 @@
+"""Create a trace, or open one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import InvalidInputError, NotWritableError, TraceNotFoundError
+from .layout.file import LayoutFile
+from .layout.layout import STATE
+from .life import create as creation
+from .life import finish as finishing
+from .store.location import Location, Place, locate
+from .trace import Definition, Trace
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def create(
+    store: Place = None,
+    *,
+    chains: int,
+    draws: int,
+    tune: int = 0,
+    posterior: Definition,
+    sample_stats: Definition | None = None,
+    observed_data: Definition | xr.Dataset | None = None,
+    constant_data: Definition | xr.Dataset | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, str | Sequence[str]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    name: str = "",
+    chains_per_chunk: int = 1,
+    draws_per_chunk: int | None = None,
+    compressors: Any = "auto",
+    checksum: bool = False,
+    journal: bool | str | os.PathLike[str] = True,
+    flush_every: float = 10.0,
+    durability: Literal["process", "disk"] = "process",
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    **groups: Definition,
+) -> Trace:
+    """Create a trace, ready for its writers.
+
+    Parameters
+    ----------
+    store : str, path, zarr.abc.store.Store or None
+        A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
+    chains, draws, tune : int
+        Chains, draws of each after warmup, and draws of warmup.
+    posterior, sample_stats, **groups : mapping of str to Var or example value
+        The variables of each sampled group; further ones (`log_likelihood=`,
+        `unconstrained_posterior=`, `posterior_predictive=`, ...) by keyword. An example value
+        stands for a variable of its shape and dtype.
+    observed_data, constant_data : mapping or xarray.Dataset, optional
+        Data that does not depend on the draw: arrays, DataArrays or pairs (dims, values).
+        `predictions_constant_data` goes by keyword.
+    coords : mapping of str to labels, optional
+        Labels of dimensions: ints, floats, strings, datetimes, or a pandas index. Tuples and mixed
+        labels are kept as text; each level of a MultiIndex becomes a coordinate of its own.
+    dims : mapping of str to dimension names, optional
+        Dimension names of variables given by example and of data, as ArviZ takes them.
+    attrs : mapping, optional
+        Attributes of every group, such as `inference_library`: strings, numbers, lists of these.
+    name : str, optional
+        The model's name, as model comparisons show it.
+    chains_per_chunk : int, default 1
+        Chains that are drawn together and recorded by one writer (ensembles, vmapped chains).
+    draws_per_chunk : int, optional
+        Draws in one chunk of every variable that does not say itself; chosen by size by default.
+    compressors : optional
+        What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
+    checksum : bool, default False
+        Whether each chunk carries a crc32c, so that `zarrtrace check` finds every flipped bit.
+    journal : bool or path, default True
+        Where draws are kept until their chunk is full: in the store when that is a local
+        directory; in another directory on this machine, whatever the store; or, with False and
+        where a store cannot be mapped, in memory, flushed by chunk and every `flush_every` seconds.
+    flush_every : float, default 10
+        Seconds of draws that a killed process may lose where there is no journal.
+    durability : "process" or "disk"
+        What recorded draws survive: the process, or at each checkpoint and flush power loss too.
+    overwrite : bool, default False
+        Whether a trace that is there may be removed. Nothing but a trace is ever removed.
+    storage_options : mapping, optional
+        For a URL, what fsspec takes.
+
+    Raises
+    ------
+    SchemaError
+        A name, dtype, shape, dimension or coordinate cannot be stored; nothing is written.
+    TraceExistsError
+        There is something at this place already.
+    """
+    location = locate(store, storage_options=storage_options)
+    sampled = {"posterior": posterior, "sample_stats": sample_stats}
+    data = {"observed_data": observed_data, "constant_data": constant_data}
+    plan = creation.plan(
+        location,
+        chains=chains,
+        draws=draws,
+        tune=tune,
+        definitions={
+            group: definition
+            for group, definition in {**sampled, **data, **groups}.items()
+            if definition is not None
+        },
+        coords=coords,
+        dims=dims,
+        attrs=attrs,
+        name=name,
+        chains_per_chunk=chains_per_chunk,
+        draws_per_chunk=draws_per_chunk,
+        compressors=compressors,
+        checksum=checksum,
+        journal=journal,
+        flush_every=flush_every,
+        durability=durability,
+    )
+    creation.make_room(location, overwrite)
+    return Trace(location, creation.write(location, plan))
+
+
+def open(
+    store: Place,
+    mode: Literal["r", "a"] = "r",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Open a trace, also while chains write to it.
+
+    Parameters
+    ----------
+    store : str, path or zarr.abc.store.Store
+        Where it is; a finished trace may also be a `.zip` file of its directory.
+    mode : "r" or "a"
+        Read-only, or to write on. "a" does what is left of a split or a finish that was killed.
+    storage_options : mapping, optional
+        For a URL, what fsspec takes.
+
+    Raises
+    ------
+    TraceNotFoundError
+        There is nothing, or something else, at this place.
+    FormatVersionError
+        A newer zarrtrace wrote it.
+    """
+    if mode not in ("r", "a"):
+        raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}; zarrtrace.create makes a trace")
+    if store is None:
+        raise InvalidInputError("a trace in memory is opened by the Trace that create returned")
+    location = locate(store, read_only=mode == "r", storage_options=storage_options)
+    if location.path is not None and not location.path.exists():
+        raise TraceNotFoundError(f"there is nothing at {location}; zarrtrace.create makes a trace")
+    if mode == "a" and location.read_only:
+        raise NotWritableError(f"{location} can only be read; open it with mode='r'")
+    layout_file = LayoutFile(location)
+    try:
+        layout = layout_file.current()
+    except TraceNotFoundError:
+        raise TraceNotFoundError(_what_is_there(location)) from None
+    if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
+        with location.alone() as alone:
+            # Whoever is at it now will do it.
+            if alone:
+                finishing.complete(location, layout_file)
+    return Trace(location, layout_file)
+
+
+def _what_is_there(location: Location) -> str:
+    if location.read("zarr.json") is not None:
+        return (
+            f"{location} is a Zarr hierarchy but no trace of zarrtrace; "
+            f"xarray.open_datatree(path, engine='zarr') may read it"
+        )
+    return f"{location} is no trace: it has no {STATE}/zarr.json; is the path right?"

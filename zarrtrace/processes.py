@@ -1,0 +1,319 @@
+"""The chains of a trace, each in a process of its own, or on any executor.
+
+A process is a fresh interpreter that is sent the function by value: nothing depends on how
+multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. One that
+raises, or is killed, takes no other with it; when this process dies, they end too. Progress is
+read from the trace, as anyone could read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cloudpickle
+
+from .errors import ChainsFailedError, InvalidInputError, NotShareableError
+from .trace import Trace
+
+Block = int | range
+ChainFunction = Callable[[Any, Trace], object]
+
+_LOOK_EVERY = 0.1  # seconds
+_LONGEST_LINE = 300  # characters of an exception in the error for all chains; the notes have all
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from zarrtrace.processes import run_chain; run_chain(sys.argv[2])"
+)
+
+
+def run(
+    chain_function: ChainFunction,
+    trace: Trace,
+    *,
+    processes: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> None:
+    """Run the chains that are not complete yet, side by side.
+
+    Parameters
+    ----------
+    chain_function : callable
+        `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`, asks
+        `writer.resume()` where to begin, and records up to `trace.tune + trace.draws` draws. With
+        `chains_per_chunk` it is given a range of chains. It may be a lambda, a closure, or
+        defined in a notebook.
+    trace : Trace
+        Open for writing, and not in memory.
+    processes : int, optional
+        Chains at the same time; by default as many as this process may use cores.
+    executor : concurrent.futures.Executor, optional
+        Where to run the chains instead: threads, Dask, MPI. It must be able to send
+        `chain_function`.
+    progress : bool, default True
+        Whether to show a bar for each chain.
+
+    Raises
+    ------
+    ChainsFailedError
+        Some chains raised or died, after the others have ended. Their draws are kept too.
+    KeyboardInterrupt
+        After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
+        calling `run` again goes on from there.
+    """
+    trace._location.require_writable()
+    total = trace.tune + trace.draws
+    counts = trace.recorded
+    missing = [block for block in trace.blocks if counts[_first(block)] < total]
+    if not missing:
+        return
+    with _bars(trace, missing, progress) as refresh:
+        if executor is not None:
+            failures = _run_on_executor(chain_function, trace, missing, executor, refresh)
+        elif trace._location.in_memory:
+            raise NotShareableError(
+                "a trace in memory cannot be written by other processes; create it with a path, "
+                "or pass executor=concurrent.futures.ThreadPoolExecutor()"
+            )
+        else:
+            limit = processes if processes is not None else _cores()
+            if not isinstance(limit, int) or limit < 1:
+                raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
+            failures = _run_on_processes(chain_function, trace, missing, limit, refresh)
+    if failures:
+        raise _failed(trace, failures, len(missing))
+
+
+def _cores() -> int:
+    """The cores this process may run on: a job of a cluster has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first(block: Block) -> int:
+    return block if isinstance(block, int) else block[0]
+
+
+def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedError:
+    counts = trace.recorded
+    lines = [f"{len(failures)} of {tried} chains failed; the draws of all of them are kept:"]
+    for chain, report in sorted(failures.items()):
+        last = report.strip().splitlines()[-1]
+        last = last if len(last) <= _LONGEST_LINE else f"{last[:_LONGEST_LINE]} ..."
+        lines.append(f"  chain {chain} after {counts[chain]} draws: {last}")
+    lines.append("Mend the cause and call run() again: it goes on from there.")
+    error = ChainsFailedError("\n".join(lines), failures)
+    for chain, report in sorted(failures.items()):
+        error.add_note(f"\nchain {chain}:\n{report.rstrip()}")
+    return error
+
+
+# One process per chain --------------------------------------------------------------------
+
+
+def _run_on_processes(
+    chain_function: ChainFunction,
+    trace: Trace,
+    blocks: list[Block],
+    limit: int,
+    refresh: Callable[[], None],
+) -> dict[int, str]:
+    waiting = list(reversed(blocks))
+    running: dict[Block, subprocess.Popen[bytes]] = {}
+    failures: dict[int, str] = {}
+    with tempfile.TemporaryDirectory(prefix="zarrtrace-") as folder:
+        reports = Path(folder)
+        try:
+            while waiting or running:
+                while waiting and len(running) < limit:
+                    block = waiting.pop()
+                    running[block] = _start(chain_function, trace, block, reports)
+                _wait(running)
+                for block, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[block]
+                        report = _report(process, reports, block)
+                        if report:
+                            failures[_first(block)] = report
+                refresh()
+        finally:
+            _stop(running)
+    return failures
+
+
+def _start(
+    chain_function: ChainFunction, trace: Trace, block: Block, reports: Path
+) -> subprocess.Popen[bytes]:
+    """Start the process of a chain; its standard input stays open as long as this process lives."""
+    payload = cloudpickle.dumps((chain_function, block, trace))
+    report = _report_file(reports, block)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _START, json.dumps(sys.path), str(report)], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    # One that has ended already says so by its exit code.
+    with suppress(BrokenPipeError):
+        process.stdin.write(len(payload).to_bytes(8, "little") + payload)
+        process.stdin.flush()
+    return process
+
+
+def _wait(running: dict[Block, subprocess.Popen[bytes]]) -> None:
+    """Return when a process has ended, or after a moment."""
+    with suppress(subprocess.TimeoutExpired):
+        next(iter(running.values())).wait(_LOOK_EVERY)
+
+
+def _report_file(reports: Path, block: Block) -> Path:
+    return reports / f"chain-{_first(block)}.txt"
+
+
+def _report(process: subprocess.Popen[bytes], reports: Path, block: Block) -> str:
+    """The traceback of a process, or how it died without leaving one; "" when all went well."""
+    assert process.stdin is not None
+    process.stdin.close()
+    file = _report_file(reports, block)
+    if file.exists():
+        return file.read_text()
+    if process.returncode < 0:
+        return f"killed by {signal.Signals(-process.returncode).name}"
+    return f"the process ended with exit code {process.returncode}"
+
+
+def _stop(running: dict[Block, subprocess.Popen[bytes]]) -> None:
+    """Ask every chain to end; each closes its writer on the way out."""
+    for process in running.values():
+        process.terminate()
+    for process in running.values():
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def run_chain(report_file: str) -> None:
+    """Run one chain in this process, which `run` has started: what it does, it reads from stdin."""
+    # Ctrl-C reaches the whole process group, and the parent decides: it sends SIGTERM once, which
+    # ends the chain as Ctrl-C would.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    report = ""
+    try:
+        payload = sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(8), "little"))
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        chain_function, block, trace = cloudpickle.loads(payload)
+        chain_function(block, trace)
+    except KeyboardInterrupt:
+        report = "KeyboardInterrupt"
+    except BaseException:
+        report = traceback.format_exc()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(report_file).write_text(report)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    # The parent never writes again: what comes is the end of the file, when it ends.
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# Any executor -----------------------------------------------------------------------------
+
+
+def _run_on_executor(
+    chain_function: ChainFunction,
+    trace: Trace,
+    blocks: list[Block],
+    executor: Executor,
+    refresh: Callable[[], None],
+) -> dict[int, str]:
+    futures: dict[Future[object], Block] = {
+        executor.submit(chain_function, block, trace): block for block in blocks
+    }
+    try:
+        while wait(futures, timeout=_LOOK_EVERY).not_done:
+            refresh()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    failures = {}
+    for future, block in futures.items():
+        error = future.exception()
+        if error is not None:
+            failures[_first(block)] = "".join(traceback.format_exception(error))
+    return failures
+
+
+# Progress ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[], None]]:
+    """A bar for each chain; gives a function that moves them to where the trace is."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    total = trace.tune + trace.draws
+    display = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[phase]:<8}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        # No thread of its own: this one looks at the trace and draws.
+        auto_refresh=False,
+    )
+    tasks = {
+        _first(block): display.add_task(_name(block), start=False, total=total, phase="waiting")
+        for block in blocks
+    }
+
+    def refresh() -> None:
+        counts = trace.recorded
+        for chain, task in tasks.items():
+            count = int(counts[chain])
+            if count and not display.tasks[task].started:
+                display.start_task(task)
+            phase = "warmup" if count < trace.tune else "sampling"
+            phase = "done" if count == total else "waiting" if not count else phase
+            display.update(task, completed=count, phase=phase)
+        display.refresh()
+
+    with display:
+        try:
+            yield refresh
+        finally:
+            refresh()
+
+
+def _name(block: Block) -> str:
+    return f"chain {block}" if isinstance(block, int) else f"chains {block[0]}-{block[-1]}"

@@ -1,0 +1,1 @@
+"""A dataset comes out: store → rows → cut → dataset."""

@@ -1,0 +1,209 @@
+"""The worst R-hat of a trace: the one number that says whether its chains agree.
+
+Rank-normalised split R-hat, the larger one of bulk and tail, as ArviZ computes it; all values of a
+variable at once. A finished trace keeps it, so that a thousand are listed in a second.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.file import LayoutFile
+from ..layout.layout import STATE, Layout
+from ..layout.variables import Variable
+from ..sampling_state.counts import recorded
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document
+from .rows import Wanted, read_rows
+
+KEPT = f"{STATE}/convergence"
+
+_MOST_NUMBERS = 1_000_000  # draws × values that are looked at: some tenths of a second
+_AT_ONCE = 200_000  # numbers that are ranked together, in memory several times
+
+
+class WorstRhat(NamedTuple):
+    """The largest R-hat, whose it is, and whether every variable was looked at."""
+
+    value: float
+    variable: str
+    complete: bool
+
+
+def worst_rhat(location: Location, layout_file: LayoutFile) -> WorstRhat:
+    """The worst R-hat of the posterior: the kept one if it holds, or computed now.
+
+    Looked at are real variables in the order of their definition, as long as the draws of all
+    together are no more than a million numbers (of four chains of 1,000 draws: 250 values).
+
+    Returns
+    -------
+    WorstRhat
+        Its value is NaN with one chain, with fewer than 4 draws after warmup, and where nothing
+        varies; values that are NaN or that never change do not count.
+    """
+    return _read_kept(location) or _compute(location, layout_file)
+
+
+def keep(location: Location, layout_file: LayoutFile) -> None:
+    """Compute the worst R-hat of a finished trace and keep it beside its layout.
+
+    It holds for this very layout: after a split, more draws or another burn-in it is not found.
+    Where draws cannot be read nothing is kept; what is damaged is for `check` to say.
+    """
+    try:
+        found = _compute(location, layout_file)
+    except DamagedTraceError:
+        return
+    content = {**found._asdict(), "value": found.value if math.isfinite(found.value) else None}
+    attrs = {"worst_rhat": json.dumps(content), "of_layout": _fingerprint(location)}
+    location.write(f"{KEPT}/zarr.json", encode_document(group_document(attrs)))
+
+
+def _read_kept(location: Location) -> WorstRhat | None:
+    data = location.read(f"{KEPT}/zarr.json")
+    if data is None:
+        return None
+    try:
+        attrs = json.loads(bytes(data))["attributes"]
+        if attrs["of_layout"] != _fingerprint(location):
+            return None
+        content = json.loads(attrs["worst_rhat"])
+        value = math.nan if content["value"] is None else float(content["value"])
+        return WorstRhat(value, str(content["variable"]), bool(content["complete"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # half of it is as good as none: it is computed
+
+
+def _fingerprint(location: Location) -> str:
+    return hashlib.sha256(location.read(f"{STATE}/zarr.json") or b"").hexdigest()
+
+
+def _compute(location: Location, layout_file: LayoutFile) -> WorstRhat:
+    layout = layout_file.current()
+    group = layout.groups.get("posterior")
+    worst = WorstRhat(math.nan, "", True)
+    if group is None or layout.chains < 2:
+        return worst
+    start, stop = group.warmup, int(recorded(location, layout).min())
+    room, complete = _MOST_NUMBERS, True
+    for variable in group.variables.values():
+        numbers = layout.chains * max(0, stop - start) * math.prod(variable.shape)
+        if variable.dtype.kind not in "fiub" or not numbers:
+            continue
+        if numbers > room:
+            complete = False
+            continue
+        room -= numbers
+        found = rhat(_read(location, layout_file, layout, variable, range(start, stop)))
+        if np.isnan(found).all():
+            continue
+        index = int(np.nanargmax(found))
+        if not found.flat[index] <= worst.value:
+            worst = WorstRhat(float(found.flat[index]), _label(variable, index), True)
+    return worst._replace(complete=complete)
+
+
+def _read(
+    location: Location, layout_file: LayoutFile, layout: Layout, variable: Variable, draws: range
+) -> np.ndarray[Any, Any]:
+    shape = (layout.chains, len(draws), *variable.shape)
+    values: np.ndarray[Any, Any] = np.empty(shape, variable.dtype)
+    blocks = [Wanted(b, draws, values[_rows(layout, b)]) for b in range(layout.blocks)]
+    read_rows(location, layout_file, variable.group, variable.name, blocks)
+    return values
+
+
+def _rows(layout: Layout, block: int) -> slice:
+    chains = layout.chains_of(block)
+    return slice(chains[0], chains[-1] + 1)
+
+
+def _label(variable: Variable, index: int) -> str:
+    if not variable.shape:
+        return variable.name
+    place = ", ".join(map(str, np.unravel_index(index, variable.shape)))
+    return f"{variable.name}[{place}]"
+
+
+def rhat(draws: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Rank-normalised split R-hat of each value.
+
+    Parameters
+    ----------
+    draws : numpy.ndarray
+        Real numbers, shape (chains, draws, *shape).
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape `shape`: the larger one of bulk and tail, as `arviz.rhat`; NaN where a draw
+        is NaN or all are the same, with one chain, and with fewer than 4 draws.
+    """
+    chains, count, *shape = draws.shape
+    if chains < 2 or count < 4:
+        return np.full(shape, np.nan)
+    values = draws.reshape(chains, count, -1)
+    found = np.empty(values.shape[2])
+    step = max(1, _AT_ONCE // (chains * count))
+    for start in range(0, len(found), step):
+        found[start : start + step] = _rhat_of(values[:, :, start : start + step])
+    return found.reshape(shape)
+
+
+def _rhat_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    chains, count, size = values.shape
+    half = count // 2
+    # Both halves of each chain, an odd draw in the middle left out.
+    halves = np.concatenate([values[:, :half], values[:, count - half :]])
+    numbers = np.ascontiguousarray(halves.reshape(2 * chains * half, size).T, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bulk = _split_rhat(_normal_scores(numbers), half)
+        folded = np.abs(numbers - np.median(numbers, axis=1, keepdims=True))
+        tail = _split_rhat(_normal_scores(folded), half)
+    worse: np.ndarray[Any, Any] = np.maximum(bulk, tail)
+    worse[np.isnan(numbers).any(axis=1)] = np.nan
+    return worse
+
+
+def _split_rhat(scores: np.ndarray[Any, Any], half: int) -> np.ndarray[Any, Any]:
+    """R-hat of each row, which holds half chains of `half` draws one after the other."""
+    chains = scores.reshape(len(scores), -1, half)
+    between = half * chains.mean(axis=2).var(axis=1, ddof=1)
+    within = chains.var(axis=2, ddof=1).mean(axis=1)
+    found: np.ndarray[Any, Any] = np.sqrt((between / within + half - 1) / half)
+    return found
+
+
+def _normal_scores(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Each row's ranks, equal numbers sharing their mean rank, as quantiles of a normal."""
+    count = numbers.shape[1]
+    order = np.argsort(numbers, axis=1)
+    ascending = np.take_along_axis(numbers, order, axis=1)
+    place = np.arange(count)
+    new = np.ones(numbers.shape, dtype=bool)
+    new[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
+    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)
+    last = np.ones(numbers.shape, dtype=bool)
+    last[:, :-1] = new[:, 1:]
+    ends = np.where(last, place, count)[:, ::-1]
+    final = np.minimum.accumulate(ends, axis=1)[:, ::-1]
+    scores = np.empty(numbers.shape)
+    np.put_along_axis(scores, order, _quantiles(count)[first + final], axis=1)
+    return scores
+
+
+@functools.lru_cache(maxsize=8)
+def _quantiles(count: int) -> np.ndarray[Any, Any]:
+    """Normal quantiles of the ranks 1, 1.5, 2, ..., `count`, as Blom places them."""
+    quantile = NormalDist().inv_cdf
+    ranks = np.arange(2, 2 * count + 1) / 2
+    return np.array([quantile(p) for p in ((ranks - 0.375) / (count + 0.25)).tolist()])

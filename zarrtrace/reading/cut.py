@@ -1,0 +1,138 @@
+"""A cut: which draws of which chains one view shows, decided at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import ChainError, InvalidInputError, TraceNotFoundError
+from ..layout.file import LayoutFile
+from ..layout.layout import Layout, SampledGroup
+from ..layout.variables import ROWS
+from ..sampling_state.arrays import read_value
+from ..sampling_state.counts import recorded
+from ..store.location import Location
+
+Align = Literal["cut", "pad"]
+
+# The dimension of the only chain of a table, which has no other: no column can have this name.
+ONE_CHAIN = "__chain"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which draws of which chains of one group a view shows.
+
+    Attributes
+    ----------
+    start : int
+        The first draw of the group, counted from the start of the chain.
+    counts : tuple of int
+        Draws of the group each chain has.
+    length : int
+        Draws the view shows of every chain.
+    """
+
+    location: Location
+    layout_file: LayoutFile
+    layout: Layout
+    group: SampledGroup
+    name: str
+    chains: tuple[int, ...]
+    start: int
+    counts: tuple[int, ...]
+    length: int
+
+    @property
+    def padded(self) -> bool:
+        """Whether a chain is shorter than what the view shows."""
+        return any(count < self.length for count in self.counts)
+
+
+def make_cut(
+    location: Location,
+    layout_file: LayoutFile,
+    name: str,
+    align: Align = "cut",
+    chains: int | Iterable[int] | None = None,
+) -> Cut:
+    """The draws there are now of a sampled group, or of its warmup (`warmup_` and its name)."""
+    if align not in ("cut", "pad"):
+        raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
+    layout = layout_file.current()
+    group = layout.groups[name.removeprefix("warmup_")]
+    chosen = choose_chains(layout, chains, str(location))
+    counts = recorded(location, layout)[list(chosen)]
+    if name == group.name:
+        start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
+    else:
+        start = layout.dropped
+        counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
+    length = int(counts.min() if align == "cut" else counts.max())
+    return Cut(
+        location=location,
+        layout_file=layout_file,
+        layout=layout,
+        group=group,
+        name=name,
+        chains=chosen,
+        start=start,
+        counts=tuple(map(int, counts)),
+        length=length,
+    )
+
+
+def choose_chains(
+    layout: Layout, chains: int | Iterable[int] | None, where: str
+) -> tuple[int, ...]:
+    """The chains asked for, all by default."""
+    if chains is None:
+        return tuple(range(layout.chains))
+    chosen = (chains,) if isinstance(chains, int | np.integer) else tuple(chains)
+    for chain in chosen:
+        if not isinstance(chain, int | np.integer) or not 0 <= chain < layout.chains:
+            raise ChainError(f"{where} has chains 0 to {layout.chains - 1}, not {chain!r}")
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ChainError(f"chains={list(chosen)}: give distinct chains, at least one")
+    return tuple(map(int, chosen))
+
+
+def view_dims(group: str) -> tuple[str, str]:
+    """The dimensions of chains and draws in the view of a sampled group."""
+    return (ONE_CHAIN, "row") if group == ROWS else ("chain", "draw")
+
+
+def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:
+    """The group a variable is in: the one asked for, or the first that has it."""
+    names: Sequence[str] = [group] if group is not None else layout.group_names
+    for candidate in names:
+        sampled = layout.groups.get(candidate.removeprefix("warmup_"))
+        if sampled is None and candidate not in layout.data_groups:
+            raise TraceNotFoundError(
+                f"{where} has no group {candidate!r}; it has {', '.join(layout.group_names)}",
+                group=candidate,
+            )
+        if sampled is not None and name in sampled.variables:
+            return candidate
+    here = f"group {group!r} of {where}" if group is not None else where
+    known = [v.label for v in layout.variables]
+    raise InvalidInputError(
+        f"{here} has no sampled variable {name!r}; there are {', '.join(known)}", variable=name
+    )
+
+
+def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
+    """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
+    if "sampling_time" in layout.attrs:
+        return {}
+    spent = [read_value(location, layout, "sampling_time", b) or 0.0 for b in range(layout.blocks)]
+    return {"sampling_time": float(max(spent))} if any(spent) else {}
+
+
+def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]:
+    """What a reader should know about chains of unequal length."""
+    how = "cut to the shortest chain" if length == counts.min() else "padded to the longest chain"
+    return {"draws_recorded": counts.tolist(), "alignment": how}

@@ -1,0 +1,1 @@
+"""A draw goes in: record → row → journal → chunk → store."""

@@ -1,0 +1,532 @@
+"""One writer per chain, or per block of chains: draws in, chunks out.
+
+The order of events keeps the promises. A draw goes into the journal's rows; when it completes a
+chunk, that chunk is written; then the count is published. What is published is complete, and what
+is not did not happen.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import (
+    ChainBusyError,
+    ChainFullError,
+    DamagedTraceError,
+    FinishedError,
+    NotWritableError,
+)
+from ..layout.file import LayoutFile
+from ..layout.layout import array_path
+from ..layout.spans import stretch_of, written_stretches
+from ..layout.variables import Variable
+from ..messages import chain_label
+from ..reading.rows import RowReader
+from ..sampling_state.arrays import read_value, write_value
+from ..sampling_state.checkpoints import last_checkpoint
+from ..sampling_state.claim import BEAT_EVERY, Claim, busy, read_claim, require_free, write_claim
+from ..sampling_state.journal import Journal, journal_directory
+from ..sampling_state.state_text import write_checkpoint
+from ..store.location import Location
+from . import exit as ending
+from .flusher import Flusher
+from .row_plan import RecordingPlan, Values
+
+
+class ChainWriter:
+    """Records the draws of one chain, or of one block of chains that are drawn together.
+
+    Made by `Trace.writer`. A context manager: leaving it closes the writer, after an exception
+    and Ctrl-C too. In a local directory a draw is safe from `kill -9` once `record()` has
+    returned; elsewhere it is once it has been flushed: when its chunk is full and every 10
+    seconds. A writer belongs to the process, and at any moment to one thread of it.
+
+    Attributes
+    ----------
+    chains : range
+        The chains this writer records.
+    """
+
+    def __init__(
+        self, location: Location, layout_file: LayoutFile, block: int, *, force: bool = False
+    ) -> None:
+        layout = layout_file.current()
+        location.require_writable()
+        self.chains = layout.chains_of(block)
+        self._where = f"{chain_label(self.chains)} of {location}"
+        if layout.closed:
+            raise FinishedError(
+                f"{location} is finished and takes no more draws; "
+                f"extend(draws=...) makes room for more",
+                chain=self.chains[0],
+            )
+        self._location = location
+        self._layout_file = layout_file
+        # As it was: of what changes while chains write, nothing concerns a writer.
+        self._layout = layout
+        self._block = block
+        self._closed = False
+        self._process = os.getpid()
+        self._claim = Claim.new()
+        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
+        self._lost_to: Claim | None = None
+        self._journal = self._open_journal(force)
+        try:
+            write_claim(location, layout, block, self._claim)
+            # Nobody moves an array while a chain is claimed: from here on they stand still.
+            current = layout_file.current()
+            still = current.arrays == layout.arrays and current.total == layout.total
+            if not still or layout.splitting or current.closed:
+                raise ChainBusyError(
+                    f"{location} is being split, extended or finished just now; "
+                    f"try again when that is done",
+                    chain=self.chains[0],
+                )
+            if not self._journal.survives and self._holder() != self._claim.token:
+                raise busy(location, layout, block, read_claim(location, layout, block))
+            self._count = self._journal.count
+            self._total = layout.total
+            self._text = self._text_rows()
+            self._flusher = Flusher(location, layout, block)
+        except BaseException:
+            self._give_up_claim()
+            self._journal.close()
+            raise
+        self._flushed = time.monotonic()
+        # Draws that were there before: resume() says that the sampler knows of them.
+        self._acknowledged = self._count == 0
+        self._lay_rows()
+        ending.register(self, BEAT_EVERY)
+
+    # Opening ------------------------------------------------------------------------------
+
+    def _open_journal(self, force: bool) -> Journal:
+        location, layout, block = self._location, self._layout, self._block
+        directory = journal_directory(location, layout)
+        if directory is None:
+            require_free(location, layout, block, force)
+            journal = Journal.in_memory(layout)
+            self._fill(journal)
+            return journal
+        try:
+            journal = Journal.for_writing(layout, directory, block, self._fill)
+        except BlockingIOError:
+            raise busy(location, layout, block, read_claim(location, layout, block)) from None
+        claim = read_claim(location, layout, block)
+        if claim is not None:
+            # Of a writer that was killed: what it was writing at that moment is of no use.
+            for variable in layout.variables:
+                path = array_path(variable.group, variable)
+                location.remove_partial_files(path, prefix=f"c.{block}.")
+        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
+        if claim is not None and claim.host != self._claim.host:
+            try:
+                require_free(location, layout, block, force)
+            except ChainBusyError:
+                journal.close()
+                raise
+        return journal
+
+    def _fill(self, journal: Journal) -> None:
+        """Give a new journal its count and the rows of the chunks that are partly filled."""
+        count = int(read_value(self._location, self._layout, "draw_idx", self._block) or 0)
+        for variable in self._layout.variables:
+            if not variable.is_text:
+                self._load_rows(variable, count, journal.rows_of(variable))
+        journal.count = count
+
+    def _text_rows(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The rows of strings, whose place is always in memory."""
+        rows: dict[str, np.ndarray[Any, Any]] = {}
+        for variable in self._layout.variables:
+            if variable.is_text:
+                shape = self._layout.chunk_shape(variable)
+                rows[variable.label] = np.full(shape, "", variable.dtype)
+                self._load_rows(variable, self._count, rows[variable.label])
+        return rows
+
+    def _load_rows(self, variable: Variable, count: int, rows: np.ndarray[Any, Any]) -> None:
+        """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
+        group = self._layout.groups[variable.group]
+        reader = RowReader(self._location, self._layout, group, variable, self._block)
+        stretch = stretch_of(written_stretches(self._layout, group, variable), count)
+        chunk, covered = stretch.place(count, variable.draws_per_chunk)
+        filled = count - covered.start
+        if not filled or stretch.gone:
+            return
+        try:
+            rows[:, :filled] = reader.chunk(stretch, chunk, covered)[:, :filled]
+        except DamagedTraceError:
+            # Its chunk was removed: nobody will ever read these draws.
+            if count > self._layout_file.current().dropped:
+                raise
+
+    def _lay_rows(self) -> None:
+        """Lay out where `record()` puts its values, so that it does nothing else."""
+        self._rows = {**self._journal.rows, **self._text}
+        self._plan = RecordingPlan(
+            self._layout, self.chains, self._journal, self._text, self._count
+        )
+        self._set_boundary()
+
+    def _set_boundary(self) -> None:
+        """Find the next count at which some chunk is full, or the chain."""
+        self._boundary = min(self._plan.next_boundary(self._count), self._total)
+        # Below this count record() need not ask whether it may.
+        ready = self._acknowledged and not self._closed and self._lost_to is None
+        self._stop = self._total if ready else -1
+
+    # Recording ----------------------------------------------------------------------------
+
+    @property
+    def recorded(self) -> int:
+        """Draws recorded so far, warmup included."""
+        return self._count
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more draws."""
+        return self._closed
+
+    def resume(self, like: Any = None) -> tuple[int, Any]:
+        """Go on where this chain stopped: at its last checkpoint, or after its last draw.
+
+        Draws after the checkpoint are dropped: the sampler will draw them again. A chain that has
+        all its draws is never shortened.
+
+        Parameters
+        ----------
+        like : optional
+            A state of the same structure, whose NamedTuples and dataclasses the state shall have;
+            without it their fields come as dictionaries.
+
+        Returns
+        -------
+        draws : int
+            How many are kept, warmup included: the next `record()` adds to them.
+        state : object or None
+            What `checkpoint()` was given after that many draws; None when there was none.
+
+        Raises
+        ------
+        DamagedTraceError
+            The checkpoint cannot be read, or belongs to a draw that is not there.
+        """
+        self._require_open()
+        draws, state = self._read_checkpoint(like)
+        if draws < self._count:
+            self._go_back(draws)
+        self._acknowledged = True
+        self._set_boundary()
+        return self._count, state
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep the sampler's state together with the draws recorded so far, atomically.
+
+        After a kill there is this checkpoint or the one before, never half of one, and the draw
+        it belongs to is there.
+
+        Parameters
+        ----------
+        state
+            Nested dictionaries, lists, tuples, NamedTuples and dataclasses of numbers, strings,
+            bytes, None, bools and arrays. Kept bit for bit, without pickle.
+
+        Raises
+        ------
+        InvalidInputError
+            Something in it cannot be stored; the checkpoint before stays.
+        """
+        if self._stop < 0:
+            self._require_recordable(0)
+        text = write_checkpoint(self._count, state)
+        if self._journal.keep_checkpoint(text):
+            return
+        if not self._journal.survives:
+            self.flush()
+        elif self._layout.durable:
+            self._journal.make_durable()
+        self._write_checkpoint(text)
+        self._journal.drop_checkpoint()
+
+    def _write_checkpoint(self, text: str) -> None:
+        key = write_value(self._location, self._layout, "state", self._block, text)
+        if self._layout.durable:
+            self._location.make_durable([key])
+
+    def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
+        """The draw to go on from, and the state there."""
+        found = last_checkpoint(self._location, self._layout, self._block, like)
+        if found is None or found[0] != self._count == self._total:
+            return self._count, None
+        draws, state = found
+        if draws > self._count:
+            raise DamagedTraceError(
+                f"{self._where}: its checkpoint belongs to draw {draws}, but {self._count} are "
+                f"there; `zarrtrace repair` drops it, and the chain goes on without a state",
+                chain=self.chains[0],
+                draw=draws,
+            )
+        return draws, state
+
+    def _go_back(self, draws: int) -> None:
+        """Drop the draws from `draws` on."""
+        rows = self._rows
+
+        def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
+            group = self._layout.groups[variable.group]
+            stretch = stretch_of(written_stretches(self._layout, group, variable), draws)
+            _, covered = stretch.place(draws, variable.draws_per_chunk)
+            # The chunk that is being filled is in the buffer, every other one in the store.
+            if self._count in covered:
+                target[...] = rows[variable.label]
+            else:
+                self._load_rows(variable, draws, target)
+
+        checkpoint = self._journal.read_checkpoint()
+
+        def fill(journal: Journal) -> None:
+            for variable in self._layout.variables:
+                if not variable.is_text:
+                    load(variable, journal.rows_of(variable))
+            if checkpoint is not None:
+                journal.keep_checkpoint(checkpoint)
+            journal.count = draws
+
+        self._journal = self._journal.replaced(self._layout, fill)
+        for variable in self._layout.variables:
+            if variable.is_text:
+                load(variable, self._text[variable.label])
+        self._count = draws
+        self._flusher.publish(draws)
+        self._lay_rows()
+
+    def record(
+        self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
+    ) -> None:
+        """Record one draw: a value for every variable of every sampled group.
+
+        Parameters
+        ----------
+        posterior, sample_stats, **groups : mapping of str to value
+            Values shaped as their variables; a writer for a block of chains takes a leading
+            chain axis as well. Numbers, lists, NumPy arrays, and what has `__array__`.
+
+        Raises
+        ------
+        DrawError
+            A variable is missing or unknown, or a value has another shape or would lose
+            something in its dtype. Nothing of the draw is kept and the writer goes on.
+        ChainFullError
+            The chain has its tune + draws draws.
+        """
+        count = self._count
+        if count >= self._stop:
+            self._require_recordable()
+        self._plan.put(_given(posterior, sample_stats, groups), count)
+        self._advance(count + 1)
+
+    def record_block(
+        self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
+    ) -> None:
+        """Record several draws at once.
+
+        Parameters
+        ----------
+        posterior, sample_stats, **groups : mapping of str to array
+            Values with a leading draw axis, (draws, *shape); for a block of chains with the chain
+            axis before it as everywhere in ArviZ, (chains, draws, *shape).
+
+        Raises
+        ------
+        DrawError, ChainFullError
+            As `record()`; nothing of the block is kept.
+        """
+        given = _given(posterior, sample_stats, groups)
+        block = self._plan.check_block(given, self._count)
+        if self._count + block.draws > self._stop:
+            self._require_recordable(block.draws)
+        done = 0
+        while done < block.draws:
+            step = min(block.draws - done, self._boundary - self._count)
+            self._plan.put_block(block, done, step, self._count)
+            done += step
+            self._advance(self._count + step)
+
+    def _advance(self, count: int) -> None:
+        """Publish the draws below `count`, once the chunks they complete are written."""
+        late = self._flushed + self._layout.flush_every
+        if not self._journal.survives and time.monotonic() > late:
+            # The draws before this one: should that fail, this one was not accepted.
+            self.flush()
+        whole = count == self._boundary and self._flusher.write_full(self._rows, count)
+        if self._text and self._journal.survives:
+            self._flusher.write_partial(self._rows, count, text_only=True)
+        self._count = self._journal.count = count
+        if count == self._boundary:
+            if self._layout.durable:
+                # Before rows are used again: the count on the disk must not lie before them.
+                self._journal.make_durable()
+            groups = self._layout.groups.values()
+            if any(count in (group.stored_first, group.stored_warmup) for group in groups):
+                # From one array to the next: a chain that went back before a split.
+                self._lay_rows()
+            else:
+                self._set_boundary()
+            if whole and (count == self._total or not self._journal.survives):
+                self._flusher.publish(count)
+
+    # Writing ------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what is buffered to the store, so that any Zarr reader finds it.
+
+        Not needed for safety in a local directory: there each draw is safe already.
+        """
+        self._require_open()
+        self._require_claim()
+        # Full chunks were written when they became full, and may have left the buffer since.
+        self._flusher.write_partial(self._rows, self._count)
+        if self._layout.durable:
+            self._journal.make_durable()
+        self._flusher.publish(self._count)
+        self._flusher.write_times()
+        checkpoint = self._journal.read_checkpoint()
+        if checkpoint is not None:
+            # The journal is not there for ever.
+            self._write_checkpoint(checkpoint)
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and end the writer; closing it again does nothing."""
+        if self._closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """End the writer without flushing; what the journal holds stays there."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop = -1
+        try:
+            self._give_up_claim()
+        finally:
+            self._journal.close()
+            ending.forget(self)
+
+    def _give_up_claim(self) -> None:
+        # In a forked child it goes on being the parent's.
+        if os.getpid() != self._process:
+            return
+        with self._claiming:
+            if self._holder() == self._claim.token:
+                write_claim(self._location, self._layout, self._block, None)
+
+    def beat(self) -> None:
+        """Show other hosts that this writer lives."""
+        with self._claiming:
+            claim = read_claim(self._location, self._layout, self._block)
+            if self._closed:
+                return
+            if claim is not None and claim.token != self._claim.token:
+                self._lost_to = claim
+                self._stop = -1
+                return
+            self._claim = self._claim.beating()
+            write_claim(self._location, self._layout, self._block, self._claim)
+
+    def _holder(self) -> str | None:
+        claim = read_claim(self._location, self._layout, self._block)
+        return None if claim is None else claim.token
+
+    # Refusing -----------------------------------------------------------------------------
+
+    def _require_open(self) -> None:
+        if os.getpid() != self._process:
+            raise NotWritableError(
+                f"{self._where}: this writer belongs to the parent process {self._process}; "
+                f"open another chain here with trace.writer(...)",
+                chain=self.chains[0],
+            )
+        if self._closed:
+            raise NotWritableError(
+                f"{self._where}: this writer is closed; ask the trace for another",
+                chain=self.chains[0],
+            )
+
+    def _require_claim(self) -> None:
+        """Refuse to write when another writer has taken this chain."""
+        claim = read_claim(self._location, self._layout, self._block)
+        if claim is not None and claim.token != self._claim.token:
+            self._lost_to = claim
+            self._stop = -1
+        if self._lost_to is not None:
+            raise ChainBusyError(
+                f"{self._where}: its place was taken by {self._lost_to}; what this writer has "
+                f"flushed is kept, the rest belongs to the other",
+                chain=self.chains[0],
+            )
+
+    def _require_recordable(self, draws: int = 1) -> None:
+        self._require_open()
+        if self._lost_to is not None:
+            self._require_claim()
+        if not self._acknowledged:
+            raise NotWritableError(
+                f"{self._where}: {self._count} draws are there from before; call "
+                f"writer.resume() and go on after them, or create the trace anew",
+                chain=self.chains[0],
+                draw=self._count,
+            )
+        if self._count + draws > self._total:
+            left = self._total - self._count
+            raise ChainFullError(
+                f"{self._where}: {draws} more draw{'s' * (draws > 1)} after {self._count}, but "
+                f"tune + draws is {self._total}; record {left} at most, or create the trace with "
+                f"more draws",
+                chain=self.chains[0],
+                draw=self._total,
+            )
+
+    # Life ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._count} of {self._total} draws"
+        return f"<zarrtrace.ChainWriter {self._where}: {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a writer stays in the process that opened it; send the Trace, and call "
+            "trace.writer(chain) there"
+        )
+
+
+def _given(
+    posterior: Values | None, sample_stats: Values | None, groups: dict[str, Values]
+) -> dict[str, Values]:
+    if posterior is not None:
+        groups["posterior"] = posterior
+    if sample_stats is not None:
+        groups["sample_stats"] = sample_stats
+    return groups

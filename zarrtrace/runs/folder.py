@@ -1,0 +1,372 @@
+"""Many runs in one folder: made with what was run, listed, read and compared together.
+
+A run is a directory of the folder that is a trace, or that holds tables, or both. Nothing else
+marks it: what `zarrtrace.create` made there before is a run as well, and a directory that is none
+is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..errors import InvalidInputError, TraceNotFoundError
+from ..layout.layout import STATE
+from ..messages import counted
+from ..opening import create as create_trace
+from ..store.location import locate
+from ..trace import Trace
+from . import provenance
+from .run import NOTHING, Run, find, join
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+
+Folder = str | os.PathLike[str]
+
+
+def create(
+    folder: Folder,
+    name: str | None = None,
+    /,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    seed: Any = None,
+    **definition: Any,
+) -> Trace:
+    """Create a trace in a folder of runs, with what is to be run written down beside it.
+
+    Parameters
+    ----------
+    folder : str or path
+        A directory or URL; it is made if there is none.
+    name : str, optional
+        Of the run, and of its directory; by default the time and some letters.
+    settings : mapping, optional
+        What distinguishes this run: anything that JSON has, and NumPy's arrays and scalars.
+    seed : optional
+        The same: a number, or a list of them.
+    **definition
+        What `zarrtrace.create` takes: `chains`, `draws`, `posterior`, `name` (of the model), ...
+
+    Raises
+    ------
+    InvalidInputError
+        JSON cannot hold a setting; nothing is made.
+    TraceExistsError
+        There is such a run already.
+    """
+    row = provenance.gather(settings, seed)
+    if name is None:
+        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{uuid.uuid4().hex[:4]}"
+    trace = create_trace(join(folder, name), **definition)
+    _append(trace, row)
+    return trace
+
+
+def record_provenance(
+    trace: Trace, *, settings: Mapping[str, Any] | None = None, seed: Any = None
+) -> None:
+    """Write down what is run: a row of the table `provenance` of a trace.
+
+    `create` does it for a new run. Called again when a run goes on, perhaps on another machine, it
+    adds a row; the last one counts.
+
+    Parameters
+    ----------
+    trace : Trace
+        One that is open for writing.
+    settings, seed
+        As `create` takes them.
+    """
+    _append(trace, provenance.gather(settings, seed))
+
+
+def _append(trace: Trace, row: Mapping[str, Any]) -> None:
+    rows = trace.table(provenance.TABLE, provenance.COLUMNS)
+    rows.append(row)
+    rows.close()
+
+
+def open(
+    folder: Folder,
+    mode: Literal["r", "a"] = "r",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Runs:
+    """Open the runs of a folder, also while they are recorded.
+
+    Parameters
+    ----------
+    folder : str or path
+        A directory or URL.
+    mode : "r" or "a"
+        To read the runs, or to write to them as well.
+    storage_options : mapping, optional
+        For a URL, what fsspec takes.
+
+    Raises
+    ------
+    TraceNotFoundError
+        There is no such folder, or it is a trace itself.
+    """
+    if mode not in ("r", "a"):
+        raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}")
+    location = locate(folder, read_only=True, storage_options=storage_options)
+    if location.path is not None and not location.path.is_dir():
+        raise TraceNotFoundError(f"there is no folder {location}; is the path right?")
+    if location.exists(f"{STATE}/zarr.json"):
+        raise TraceNotFoundError(
+            f"{location} is one trace and no folder of them: zarrtrace.open opens it"
+        )
+    options = dict(storage_options or {})
+    place = str(location)
+    names = sorted(find(location), key=_numbers_as_such)
+    return Runs(place, [Run(name, join(place, name), mode, options) for name in names])
+
+
+def _numbers_as_such(name: str) -> list[tuple[int, str]]:
+    """For sorting: run 2 before run 10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+class Runs:
+    """The runs of a folder as they were found: what `zarrtrace.runs.open` returns.
+
+    A sequence of `Run`, by name or number; what is read of a run is what it has at that moment.
+    """
+
+    def __init__(self, folder: str, found: Sequence[Run]) -> None:
+        self.folder = folder
+        self._runs = {run.name: run for run in found}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the runs, sorted: 2 before 10."""
+        return tuple(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._runs
+
+    def __getitem__(self, name: str | int) -> Run:
+        if isinstance(name, int):
+            return list(self._runs.values())[name]
+        if name not in self._runs:
+            known = ", ".join(list(self._runs)[:10]) or "none"
+            more = ", ..." if len(self._runs) > 10 else ""
+            raise KeyError(f"{self.folder} has no run {name!r}; it has {known}{more}")
+        return self._runs[name]
+
+    def where(
+        self,
+        condition: Callable[[Run], bool] | None = None,
+        *,
+        status: str | None = None,
+        **settings: Any,
+    ) -> Runs:
+        """Some of the runs.
+
+        Parameters
+        ----------
+        condition : function, optional
+            Of a `Run`; those for which it is true.
+        status : str, optional
+            Those with this status.
+        **settings
+            Those in whose provenance these settings have these values.
+        """
+        chosen = [
+            run
+            for run in self
+            if _agree(run, settings)
+            and (status is None or run.status == status)
+            and (condition is None or condition(run))
+        ]
+        return Runs(self.folder, chosen)
+
+    def to_dataframe(self, settings: bool = True) -> pd.DataFrame:
+        """The list of the runs, a row for each, with the name as index.
+
+        Parameters
+        ----------
+        settings : bool, default True
+            Whether each setting is a column `settings.NAME`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `model`; `status`: new, sampling, stopped (its writers are gone), complete (all draws
+            are there), finished, tables (it has no trace) or damaged; `chains`; `warmup` and
+            `draws`, as declared or split; `recorded`, draws of the shortest chain with its
+            warmup; `worst_rhat`, of `rhat_of`, as `zarrtrace.convergence.worst_rhat` says, and
+            `rhat_of_all`, whether every variable was looked at; `when` it was created (UTC);
+            `error`, of a damaged one.
+        """
+        import pandas as pd
+
+        rows = [run.describe() for run in self]
+        if settings:
+            for row, run in zip(rows, self, strict=True):
+                row |= {f"settings.{name}": value for name, value in run.settings.items()}
+        frame = pd.DataFrame(rows, index=pd.Index(self.names, name="run"))
+        if not rows:
+            frame = pd.DataFrame(columns=list(NOTHING), index=frame.index)
+        frame["when"] = pd.to_datetime(frame["when"].replace("", None), utc=True, format="ISO8601")
+        return frame
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table over all runs that have it, one below the other, with a column `run`.
+
+        A column that a run lacks is NaN (NaT, None) there.
+
+        Raises
+        ------
+        TraceNotFoundError
+            No run has such a table.
+        """
+        import pandas as pd
+
+        frames = []
+        for run in self:
+            if name in run.tables:
+                frame = run.table(name).to_dataframe()
+                frame.insert(0, "run", run.name, allow_duplicates=True)
+                frames.append(frame)
+        if not frames:
+            known = ", ".join(sorted({other for run in self for other in run.tables})) or "none"
+            raise TraceNotFoundError(
+                f"no run of {self.folder} has a table {name!r}; there are {known}"
+            )
+        # Without rows pandas would guess what their columns hold.
+        filled = [frame for frame in frames if len(frame)] or frames[:1]
+        return pd.concat(filled, ignore_index=True)
+
+    def get(self, name: str, **options: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """One variable of every run that has it, in memory.
+
+        Parameters
+        ----------
+        name : str
+            The variable.
+        **options
+            As `Trace.get` takes them: `group`, `draws`, `chains`, `flatten`.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            By the name of the run, shape (chains, draws, *shape) or (chains * draws, *shape).
+
+        Raises
+        ------
+        InvalidInputError
+            No run has it.
+        """
+        group = options.get("group")
+        return {
+            run.name: run.trace.get(name, **options) for run in self._with_variable(name, group)
+        }
+
+    def dataset(self, name: str, group: str | None = None) -> xr.Dataset:
+        """One variable of every run that has it, in memory, along a dimension `run`.
+
+        Runs with more draws than the shortest are cut, as the attribute `alignment` then says.
+
+        Raises
+        ------
+        InvalidInputError
+            No run has it, or runs differ in their chains, or in the variable's shape or labels.
+        """
+        import xarray as xr
+
+        from ..reading.cut import find_group
+
+        arrays = {}
+        for run in self._with_variable(name, group):
+            found = find_group(run.trace._layout, name, group, run.path)
+            arrays[run.name] = run.trace.dataset(found)[name]
+        lengths = {array.sizes["draw"] for array in arrays.values()}
+        cut = [array.isel(draw=slice(min(lengths))) for array in arrays.values()]
+        try:
+            joined = xr.concat(cut, "run", join="exact", coords="minimal", compat="override")
+        except ValueError as error:
+            raise InvalidInputError(
+                f"{name} has not the same chains, shape and labels in every run ({error}); choose "
+                f"some with where(), or read it with get()"
+            ) from None
+        dataset = joined.assign_coords(run=list(arrays)).to_dataset(name=name)
+        if len(lengths) > 1:
+            dataset.attrs["alignment"] = "cut to the shortest run"
+        return dataset
+
+    def _with_variable(self, name: str, group: str | None) -> list[Run]:
+        found = [run for run in self if run.has_variable(name, group)]
+        if not found:
+            where = f"group {group!r} of a run" if group else "run"
+            raise InvalidInputError(
+                f"no {where} of {self.folder} has a variable {name!r}", variable=name
+            )
+        return found
+
+    def compare(self, **options: Any) -> pd.DataFrame:
+        """Compare the models by their expected predictive accuracy: `arviz.compare`.
+
+        Parameters
+        ----------
+        **options
+            What `arviz.compare` takes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            What ArviZ gives, of the runs that have a group `log_likelihood`.
+
+        Raises
+        ------
+        InvalidInputError
+            Fewer than two runs have one.
+        """
+        chosen = [run for run in self if run.has_group("log_likelihood")]
+        if len(chosen) < 2:
+            raise InvalidInputError(
+                f"{len(chosen)} of {len(self)} runs in {self.folder} have a group log_likelihood; "
+                f"comparing takes two: record log_likelihood={{...}} with the draws, or add it "
+                f"with trace.add_group"
+            )
+        import arviz
+
+        groups = ["posterior", "log_likelihood"]
+        models: dict[str, Any] = {run.name: run.trace.to_inferencedata(groups) for run in chosen}
+        compared: pd.DataFrame = arviz.compare(models, **options)
+        return compared
+
+    def __repr__(self) -> str:
+        listed = ", ".join(self.names[:5]) + (", ..." if len(self) > 5 else "")
+        count = counted(len(self), "run")
+        return f"<zarrtrace.Runs {self.folder}: {count}{': ' * bool(listed)}{listed}>"
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_dataframe()._repr_html_()
+        return html
+
+
+def _agree(run: Run, settings: Mapping[str, Any]) -> bool:
+    if not settings:
+        return True
+    there = run.settings
+    return all(name in there and there[name] == value for name, value in settings.items())

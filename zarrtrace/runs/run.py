@@ -1,0 +1,217 @@
+"""What lies in a folder of runs: which directories are runs, and what there is to say of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import TraceError, TraceNotFoundError
+from ..layout.file import LayoutFile
+from ..layout.layout import STATE, TABLES
+from ..life import description as summary
+from ..opening import open as open_trace
+from ..reading import convergence
+from ..sampling_state.claim import read_claim
+from ..store.location import Location, locate
+from ..tables import table
+from ..tables.table import Table
+from ..trace import Trace
+from . import provenance
+
+
+def join(folder: str | os.PathLike[str], name: str) -> str:
+    """The place of a run in a folder, which may be a URL."""
+    return f"{os.fspath(folder).rstrip('/')}/{name}"
+
+
+def find(location: Location) -> Iterator[str]:
+    """The names of the runs in a folder, and in the Zarr groups and `.zarr` directories of it."""
+    for name in location.children(""):
+        if _is_run(location, name):
+            yield name
+        elif name.endswith(".zarr") or location.exists(f"{name}/zarr.json"):
+            inside = (f"{name}/{child}" for child in location.children(name))
+            yield from (path for path in inside if _is_run(location, path))
+
+
+def _is_run(location: Location, name: str) -> bool:
+    if name.endswith(".zip"):
+        return location.path is not None and (location.path / name).is_file()
+    try:
+        return _has_trace(location, f"{name}/") or any(
+            location.exists(f"{name}/{TABLES}/{child}/{STATE}/zarr.json")
+            for child in location.children(f"{name}/{TABLES}")
+        )
+    except PermissionError:
+        return True  # it may be one, and its row of the list says what the matter is
+
+
+def _has_trace(location: Location, prefix: str) -> bool:
+    # A damaged trace has something there, if not its layout.
+    state = f"{prefix}{STATE}"
+    return location.exists(f"{state}/zarr.json") or bool(location.children(state))
+
+
+class Run:
+    """One run of a folder.
+
+    Attributes
+    ----------
+    name : str
+        Its directory in the folder.
+    path : str
+        Where it is.
+    """
+
+    def __init__(
+        self, name: str, path: str, mode: Literal["r", "a"], storage_options: dict[str, Any]
+    ) -> None:
+        self.name = name
+        self.path = path
+        self._mode = mode
+        self._options = storage_options
+
+    @cached_property
+    def trace(self) -> Trace:
+        """Its trace.
+
+        Raises
+        ------
+        TraceNotFoundError
+            It has tables only.
+        """
+        return open_trace(self.path, self._mode, storage_options=self._options)
+
+    @property
+    def status(self) -> str:
+        """One word, as `Runs.to_dataframe` has it."""
+        try:
+            return _status(self.trace) if self._has_trace else "tables"
+        except (TraceError, OSError):
+            return "damaged"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that were written down last; {} if none were, or they cannot be read."""
+        try:
+            found = self._last_provenance("settings").get("settings")
+        except (TraceError, OSError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was run, where and by whom, as it was last written down; {} if it never was."""
+        return self._last_provenance(*provenance.COLUMNS)
+
+    def _last_provenance(self, *columns: str) -> dict[str, Any]:
+        if not self._location.exists(f"{TABLES}/{provenance.TABLE}/{STATE}/zarr.json"):
+            return {}
+        return provenance.last(self.table(provenance.TABLE), columns)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of its tables."""
+        return table.names(self._location)
+
+    def table(self, name: str) -> Table:
+        """One of its tables.
+
+        Raises
+        ------
+        TraceNotFoundError
+            It has no such table.
+        """
+        if not self._location.exists(f"{TABLES}/{name}/{STATE}/zarr.json"):
+            known = ", ".join(self.tables) or "none"
+            raise TraceNotFoundError(f"{self.path} has no table {name!r}; it has {known}")
+        if self.path.endswith(".zip"):
+            return self.trace.table(name)
+        # Not by the trace, which may be damaged or missing.
+        place = f"{self.path}/{TABLES}/{name}"
+        return table.open(place, mode=self._mode, storage_options=self._options)
+
+    @cached_property
+    def _location(self) -> Location:
+        return locate(self.path, read_only=True, storage_options=self._options)
+
+    @cached_property
+    def _has_trace(self) -> bool:
+        return _has_trace(self._location, "")
+
+    def describe(self) -> dict[str, Any]:
+        """Its row of the list: what `Runs.to_dataframe` has, but for the settings."""
+        found = {**NOTHING, "status": self.status}
+        try:
+            if self._has_trace:
+                found |= _describe(self.trace)
+            else:
+                inside = [self._location.below(f"{TABLES}/{name}") for name in self.tables]
+                found["when"] = min(LayoutFile(one).current().created_at for one in inside)
+        except (TraceError, OSError) as error:
+            found |= {"status": "damaged", "error": str(error)}
+        return found
+
+    def has_variable(self, name: str, group: str | None = None) -> bool:
+        """Whether a variable of this name is sampled."""
+        if not self.has_group(group or "posterior"):
+            return False
+        groups = self.trace._layout.groups
+        wanted = [g for g in groups.values() if group in (None, g.name, g.warmup_name)]
+        return any(name in g.variables for g in wanted)
+
+    def has_group(self, name: str) -> bool:
+        """Whether its trace has this group."""
+        try:
+            return self._has_trace and name in self.trace.groups
+        except (TraceError, OSError):
+            return False  # damaged, as the list says
+
+    def __repr__(self) -> str:
+        return f"<zarrtrace.Run {self.name}: {self.status}>"
+
+
+NOTHING: dict[str, Any] = {
+    "model": "",
+    "status": "",
+    "chains": 0,
+    "warmup": 0,
+    "draws": 0,
+    "recorded": 0,
+    "worst_rhat": np.nan,
+    "rhat_of": "",
+    "rhat_of_all": True,
+    "when": "",
+    "error": "",
+}
+
+
+def _describe(trace: Trace) -> dict[str, Any]:
+    layout = trace._layout
+    warmup = max(group.warmup for group in layout.groups.values())
+    worst = convergence.worst_rhat(trace._location, trace._layout_file)
+    return {
+        "model": layout.name,
+        "chains": layout.chains,
+        "warmup": warmup,
+        "draws": layout.total - warmup,
+        "recorded": int(trace.recorded.min()),
+        "worst_rhat": worst.value,
+        "rhat_of": worst.variable,
+        "rhat_of_all": worst.complete,
+        "when": layout.created_at,
+    }
+
+
+def _status(trace: Trace) -> str:
+    """As `zarrtrace info` says it; a run whose writers are all gone is not sampling but stopped."""
+    status = summary.status(trace)
+    if status != "sampling":
+        return status
+    layout = trace._layout
+    claims = (read_claim(trace._location, layout, block) for block in range(layout.blocks))
+    return "sampling" if any(claim is not None and claim.alive for claim in claims) else "stopped"

@@ -1,0 +1,1 @@
+"""What `_sampling_state` holds of each chain: journal, count, checkpoint, claim."""

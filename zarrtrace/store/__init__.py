@@ -1,0 +1,1 @@
+"""Keys and bytes: any Zarr store, the codec of a chunk, `zarr.json`, small arrays."""

@@ -1,0 +1,432 @@
+"""Where a trace lives: a Zarr store seen as keys and bytes, and an address for other processes.
+
+Everything above this module works on keys and bytes. Local directories and memory are reached
+through the stores' synchronous methods; every other store through its asynchronous ones, many keys
+at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+from zipfile import BadZipFile
+
+import zarr.buffer.cpu
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, MemoryStore
+
+from ..errors import InvalidInputError, NotShareableError, NotWritableError, TraceNotFoundError
+from .local import can_lock, files_below, lock, write_file
+
+_SIDE_BY_SIDE = 32
+
+_NO_ROOM = "there is no room left; nothing is lost: make room and go on"
+_NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
+_REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+}
+
+Place = str | os.PathLike[str] | Store | None
+
+
+def locate(
+    place: Place,
+    *,
+    read_only: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Location:
+    """Find the store of a path, a URL, a zarr `Store`, or None for a new one in memory.
+
+    Nothing is created. A `.zip` file is opened read-only, whatever `read_only` says.
+    """
+    if place is None:
+        place = MemoryStore()
+    if isinstance(place, Store):
+        if storage_options:
+            raise InvalidInputError("storage_options goes with a URL; this is a store already")
+        if type(place) is LocalStore:
+            return Location(LocalStore(place.root.absolute()), read_only or place.read_only)
+        sync(place._ensure_open())
+        return Location(place, read_only or place.read_only)
+    if not isinstance(place, str | os.PathLike):
+        raise InvalidInputError(
+            f"a trace lives at a path, a URL, a zarr Store, or None for memory; "
+            f"got {type(place).__name__}"
+        )
+    text = os.fspath(place)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    if "://" in text:
+        from zarr.storage import FsspecStore
+
+        try:
+            store = FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+            raise TraceNotFoundError(f"{text} cannot be opened: {error}") from error
+        return Location(store, read_only, address=(text, dict(storage_options or {})))
+    if storage_options:
+        raise InvalidInputError(f"storage_options goes with a URL; {text!r} is a local path")
+    path = Path(text).expanduser().absolute()
+    try:
+        is_file = S_ISREG(path.stat().st_mode)
+    except PermissionError as error:
+        raise TraceNotFoundError(
+            f"{path} cannot be looked at: {error.strerror}. Ask its owner to let you read every "
+            "directory on the way to it"
+        ) from None
+    except OSError:
+        is_file = False
+    if is_file:
+        if path.suffix.lower() != ".zip":
+            raise TraceNotFoundError(
+                f"{path} is a file; a trace is a directory (run.zarr) or a .zip of a finished one"
+            )
+        from zarr.storage import ZipStore
+
+        try:
+            return Location(sync(ZipStore.open(path, mode="r")), read_only=True)
+        except BadZipFile:
+            raise TraceNotFoundError(f"{path} is no zip file; is the path right?") from None
+    return Location(LocalStore(path), read_only)
+
+
+def _relocate(
+    place: Place, read_only: bool, storage_options: dict[str, Any] | None, prefix: str
+) -> Location:
+    location = locate(place, read_only=read_only, storage_options=storage_options)
+    return location.below(prefix) if prefix else location
+
+
+class Location:
+    """A Zarr store seen as keys and bytes.
+
+    Attributes
+    ----------
+    store : zarr.abc.store.Store
+        The store itself, read-only when `read_only` is.
+    path : pathlib.Path or None
+        The directory of a local store: its files can be renamed and mapped.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        read_only: bool,
+        address: tuple[str, dict[str, Any]] | None = None,
+        prefix: str = "",
+    ) -> None:
+        self.store = store.with_read_only(True) if read_only and not store.read_only else store
+        self.read_only = read_only
+        self.path = store.root / prefix if isinstance(store, LocalStore) else None
+        # zarr's own store does the same with files, in twice the time.
+        self._root = str(store.root) if type(store) is LocalStore else ""
+        self._address = address
+        self._prefix = prefix  # of every key, with a slash at its end
+        self._process = os.getpid()
+        # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
+        self._direct = hasattr(store, "set_sync") and hasattr(store, "get_sync")
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return str(self.path)
+        below = f"/{self._prefix[:-1]}" if self._prefix else ""
+        if self._address is not None:
+            return self._address[0].rstrip("/") + below
+        return ("memory" if self.in_memory else str(self.store)) + below
+
+    def below(self, prefix: str) -> Location:
+        """The same store from a group in it on."""
+        if type(self.store) is LocalStore:
+            return Location(LocalStore(self.store.root / prefix), self.read_only)
+        inside = f"{self._prefix}{prefix}/"
+        location = Location(self.store, self.read_only, self._address, inside)
+        location._process = self._process
+        return location
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the draws live in this process alone."""
+        return isinstance(self.store, MemoryStore)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.in_memory:
+            raise NotShareableError(
+                "a trace in memory lives in this process alone and cannot be sent to another; "
+                "create it with a path (zarrtrace.create('run.zarr', ...)), or use threads"
+            )
+        if self.path is not None:
+            return _relocate, (str(self.path), self.read_only, None, "")
+        below = self._prefix[:-1]
+        if self._address is not None:
+            return _relocate, (self._address[0], self.read_only, self._address[1], below)
+        return _relocate, (self.store, self.read_only, None, below)
+
+    def require_writable(self) -> None:
+        """Refuse when the store is read-only, or its memory belongs to a parent process."""
+        if self.read_only:
+            zipped = "a .zip is not written to; unpack it into a directory"
+            again = "open it with zarrtrace.open(..., mode='a') to write"
+            remedy = zipped if str(self).startswith("zip:") else again
+            raise NotWritableError(f"{self} is open read-only; {remedy}")
+        if self.in_memory and os.getpid() != self._process:
+            raise NotShareableError(
+                "this is a forked copy of a trace in memory: what is recorded here would be lost "
+                "with this process; create the trace with a path, or use threads"
+            )
+
+    @property
+    def waits(self) -> bool:
+        """Whether reading means waiting for another machine, so that many at a time are better."""
+        return not self._direct
+
+    # Reading ------------------------------------------------------------------------------
+
+    def read(self, key: str) -> memoryview | None:
+        """The bytes under a key, or None."""
+        if self._root:
+            try:
+                with open(f"{self._root}/{key}", "rb", buffering=0) as file:
+                    return memoryview(file.readall())
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+        key = self._prefix + key
+        prototype = zarr.buffer.cpu.buffer_prototype
+        if self._direct:
+            buffer = self.store.get_sync(key, prototype=prototype)  # type: ignore[attr-defined]
+        else:
+            buffer = sync(self.store.get(key, prototype))
+        return None if buffer is None else memoryview(buffer.as_numpy_array())
+
+    def read_many(self, keys: Iterable[str]) -> list[memoryview | None]:
+        """The bytes under each key, fetched side by side where the store is remote."""
+        keys = list(keys)
+        if self._direct:
+            return [self.read(key) for key in keys]
+        prototype = zarr.buffer.cpu.buffer_prototype
+
+        async def gather() -> list[memoryview | None]:
+            found = (self.store.get(self._prefix + key, prototype) for key in keys)
+            buffers = await asyncio.gather(*found)
+            return [None if b is None else memoryview(b.as_numpy_array()) for b in buffers]
+
+        return sync(gather())
+
+    def exists(self, key: str) -> bool:
+        """Whether there is something under a key."""
+        if self.path is not None:
+            return (self.path / key).is_file()
+        if self._direct:
+            return self.read(key) is not None
+        return sync(self.store.exists(self._prefix + key))
+
+    def is_empty(self) -> bool:
+        """Whether the store holds nothing at all."""
+        if self.path is not None:
+            return not self.path.exists() or not any(self.path.iterdir())
+        return sync(self.store.is_empty(self._prefix.rstrip("/")))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Every key below a prefix, in no particular order."""
+        if self.path is not None:
+            start = len(str(self.path)) + 1
+            return [
+                f"{directory}/{name}"[start:]
+                for directory, _, names in os.walk(self.path / prefix)
+                for name in names
+            ]
+
+        below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
+
+        async def collect() -> list[str]:
+            found = [key async for key in self.store.list_prefix(below)]
+            return [key.removeprefix(self._prefix) for key in found]
+
+        return sync(collect())
+
+    def children(self, prefix: str) -> list[str]:
+        """The names directly below a prefix, in no particular order."""
+        if self.path is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                return os.listdir(self.path / prefix)
+            return []
+
+        async def collect() -> list[str]:
+            return [name async for name in self.store.list_dir(self._prefix + prefix)]
+
+        return sync(collect())
+
+    # Writing ------------------------------------------------------------------------------
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put bytes under a key: a reader finds the old ones or the new ones, never a mixture."""
+        try:
+            if self._root:
+                write_file(f"{self._root}/{key}", data)
+                return
+            # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they get.
+            buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
+            if self._direct:
+                self.store.set_sync(self._prefix + key, buffer)  # type: ignore[attr-defined]
+            else:
+                sync(self.store.set(self._prefix + key, buffer))
+        except OSError as error:
+            remedy = _REMEDIES.get(error.errno or 0)
+            if remedy is None:
+                raise
+            raise NotWritableError(f"{self}: {key} cannot be written, {remedy}") from error
+
+    def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Put bytes under each key, in order; side by side where the store is remote."""
+        if self._direct:
+            for key, data in items:
+                self.write(key, data)
+            return
+
+        async def put(batch: list[tuple[str, bytes]]) -> None:
+            from_bytes = zarr.buffer.cpu.Buffer.from_bytes
+            await asyncio.gather(
+                *(self.store.set(self._prefix + key, from_bytes(data)) for key, data in batch)
+            )
+
+        # So many at a time, or a large group would be in memory as a whole.
+        remaining = iter(items)
+        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+            sync(put(batch))
+
+    @contextmanager
+    def alone(self, patience: float = 0.0) -> Iterator[bool]:
+        """Hold off other processes that would do the same; False when one is at it all the time.
+
+        On a local disk only; elsewhere nothing is held and the answer is True. Patience is in
+        seconds.
+        """
+        if self.path is None or not can_lock():
+            yield True
+            return
+        deadline = time.monotonic() + patience
+        while (descriptor := lock(self.path)) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        try:
+            yield descriptor is not None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def make_durable(self, keys: Iterable[str]) -> None:
+        """Return when what was written under these keys survives power loss.
+
+        On a remote store it does when it is written.
+        """
+        if self.path is None:
+            return
+        paths = [self.path / key for key in keys]
+        for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def delete(self, key: str) -> None:
+        """Remove a key, if it is there."""
+        if self._root:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self._root}/{key}")
+        elif self._direct:
+            self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
+        else:
+            sync(self.store.delete(self._prefix + key))
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove each key that is there, side by side where the store is remote."""
+        if self._direct:
+            for key in keys:
+                self.delete(key)
+            return
+
+        async def delete(batch: list[str]) -> None:
+            await asyncio.gather(*(self.store.delete(self._prefix + key) for key in batch))
+
+        remaining = iter(keys)
+        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+            sync(delete(batch))
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove everything below a prefix, if there is anything."""
+        if self.path is not None:
+            shutil.rmtree(self.path / prefix, ignore_errors=True)
+        else:
+            sync(self.store.delete_dir(self._prefix + prefix))
+
+    def remove_partial_files(
+        self, directory: str = "", prefix: str = "", outside: Container[str] = ()
+    ) -> list[str]:
+        """Remove what killed processes left half-written below a directory; gives its keys.
+
+        Whoever could still be writing such files must not: the caller sees to that, or names the
+        groups where others write.
+        """
+        if self.path is None:
+            return []
+        removed = []
+        for file in list(files_below(self.path / directory)):
+            if not file.name.endswith(".partial") or not file.name.startswith(prefix):
+                continue
+            key = file.relative_to(self.path)
+            if key.parts[0] not in outside:
+                file.unlink(missing_ok=True)
+                removed.append(str(key))
+        return removed
+
+    def clear(self) -> None:
+        """Remove everything there."""
+        sync(self.store.delete_dir(self._prefix[:-1]) if self._prefix else self.store.clear())
+
+    @property
+    def renames(self) -> bool:
+        """Whether keys can be renamed; elsewhere `share` and `move_tree` copy bytes."""
+        return self.path is not None
+
+    def share(self, source: str, target: str) -> None:
+        """Put the bytes of a key under another one too, without decoding or, on a disk, copying."""
+        if self.path is not None:
+            try:
+                os.link(self.path / source, self.path / target)
+            except FileExistsError:
+                pass  # done before a kill
+            except OSError:
+                # A file system without hard links.
+                os.replace(self.path / source, self.path / target)
+            return
+        data = self.read(source)
+        if data is not None:
+            self.write(target, bytes(data))
+
+    def move_tree(self, source: str, target: str) -> None:
+        """Move everything below a prefix; elsewhere than on disk its zarr.json comes last."""
+        if self.path is not None:
+            (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.path / source, self.path / target)
+            return
+        document = f"{source}/zarr.json"
+        for key in self.keys(source):
+            if key != document:
+                self.share(key, target + key.removeprefix(source))
+        self.share(document, f"{target}/zarr.json")
+        # First: as long as it is there, the source counts as whole.
+        self.delete(document)
+        self.delete_tree(source)

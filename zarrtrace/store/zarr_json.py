@@ -1,0 +1,131 @@
+"""The zarr.json documents of groups and arrays, and small whole arrays with them.
+
+zarr-python composes one document per dtype, with the data type, fill value and codecs as the
+Zarr v3 specification has them; shapes, chunks and names are filled in here, which is what makes
+creating hundreds of arrays cheap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DamagedTraceError, SchemaError
+from .dtypes import fill_value
+from .location import Location
+
+# Bookkeeping arrays are tiny: no compression, a checksum always.
+_CHECKSUM = {"name": "crc32c"}
+PLAIN: dict[str, dict[str, Any]] = {
+    "int64": {
+        "data_type": "int64",
+        "fill_value": 0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKSUM],
+    },
+    "float64": {
+        "data_type": "float64",
+        "fill_value": "NaN",
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _CHECKSUM],
+    },
+    "str": {
+        "data_type": "string",
+        "fill_value": "",
+        "codecs": [{"name": "vlen-utf8"}, _CHECKSUM],
+    },
+    # The journal: mapped, so its bytes are the array's.
+    "uint8": {"data_type": "uint8", "fill_value": 0, "codecs": [{"name": "bytes"}]},
+}
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a zarr.json."""
+    return json.dumps(document, indent=1).encode()
+
+
+def read_document(location: Location, path: str) -> dict[str, Any] | None:
+    """The zarr.json of a node, or None when there is none."""
+    data = location.read(f"{path}/zarr.json".lstrip("/"))
+    return None if data is None else parse_document(data, f"{location}: {path}/zarr.json")
+
+
+def parse_document(data: memoryview, where: str) -> dict[str, Any]:
+    """The content of a zarr.json."""
+    try:
+        document = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        raise DamagedTraceError(f"{where} is no JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise DamagedTraceError(f"{where} is no JSON object")
+    return document
+
+
+def group_document(attrs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The zarr.json of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs or {})}
+
+
+def array_document(
+    encoding: Mapping[str, Any],
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dims: Sequence[str],
+    attrs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The zarr.json of an array, its chunks keyed `c.0.1`: one directory for an array."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": encoding["data_type"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": encoding["fill_value"],
+        "codecs": encoding["codecs"],
+        "attributes": dict(attrs or {}),
+        "dimension_names": list(dims),
+        "storage_transformers": [],
+    }
+
+
+def chunk_key(path: str, index: Sequence[int]) -> str:
+    """The key of a chunk in an array of ours."""
+    return f"{path}/c.{'.'.join(map(str, index))}"
+
+
+def compose_encoding(
+    dtype: np.dtype[Any], compressors: Any, checksum: bool = False
+) -> dict[str, Any]:
+    """How zarr stores a dtype with these compressors; "auto" is Blosc lz4 with shuffle.
+
+    Blosc lz4 encodes at 4.8 GB/s and, on floats, smaller than zarr's default zstd.
+    """
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    if isinstance(compressors, str) and compressors == "auto":
+        compressors = [BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")]
+    if checksum:
+        given = compressors if isinstance(compressors, list | tuple) else [compressors]
+        compressors = [*(codec for codec in given if codec is not None), Crc32cCodec()]
+    store = MemoryStore()
+    try:
+        zarr.create_array(
+            store,
+            shape=(1,),
+            chunks=(1,),
+            dtype=dtype,
+            compressors=compressors,
+            fill_value=fill_value(dtype),
+        )
+    except (TypeError, ValueError) as error:
+        raise SchemaError(
+            f"compressors={compressors!r}: zarr refuses it for {dtype} ({error})"
+        ) from error
+    buffer = store.get_sync("zarr.json")
+    assert buffer is not None
+    document = json.loads(buffer.to_bytes())
+    return {key: document[key] for key in ("data_type", "fill_value", "codecs")}

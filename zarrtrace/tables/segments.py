@@ -1,0 +1,403 @@
+"""Segments: contiguous runs of draws with attributes and arrays of their own.
+
+What a sampler that works in blocks knows of each block: the step size it used, the covariance it
+proposed from, how often each of its moves was accepted. They are rows of the table `segments`. What
+has another size in each of them lies one after the other in the tables `segment_values_<dtype>`:
+the arrays, flattened, and as uint8 the JSON text that says where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+
+from ..errors import (
+    DamagedTraceError,
+    IncompleteTraceError,
+    InvalidInputError,
+    TraceError,
+    TraceNotFoundError,
+)
+from ..layout.file import LayoutFile
+from ..layout.layout import TABLES
+from ..layout.variables import Var
+from ..reading.cut import make_cut
+from ..recording.exit import open_writers
+from ..recording.writer import ChainWriter
+from ..sampling_state.state_text import decode_state, encode_state
+from ..store.dtypes import as_dtype, dtype_name, dtype_of_values
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..trace import Trace
+    from .table import Table
+
+
+_TABLE = "segments"
+_VALUES = "segment_values_"
+_COLUMNS = {"start": int, "stop": int, "text_start": int, "text_stop": int}
+_VALUES_PER_CHUNK = 2**16
+_TEXT = np.dtype(np.uint8)
+
+
+def is_of_segments(table: str) -> bool:
+    """Whether a table of a trace is one of those that hold its segments."""
+    return table == _TABLE or table.startswith(_VALUES)
+
+
+class _Row(NamedTuple):
+    start: int
+    stop: int
+    text_start: int
+    text_stop: int
+
+
+class _Place(NamedTuple):
+    """Where the values of an array are: from the `first` on in the table of its dtype."""
+
+    dtype: str
+    first: int
+    shape: Sequence[int]
+
+
+class _Description(NamedTuple):
+    """What the text of a segment says."""
+
+    attrs: dict[str, Any]
+    arrays: dict[str, _Place]
+
+
+class Segment:
+    """A contiguous run of draws, the same of every chain: what `Trace.segments` holds.
+
+    Attributes
+    ----------
+    number : int
+        Which it is, counted from 0.
+    start, stop : int
+        Its draws, counted from the start of the chains, warmup included; `stop` is the first that
+        does not belong to it. They stay the same whatever burn-in is set.
+    """
+
+    def __init__(self, trace: Trace, number: int, row: _Row) -> None:
+        self._trace = trace
+        self._row = row
+        self.number = number
+        self.start = row.start
+        self.stop = row.stop
+
+    @property
+    def dropped(self) -> int:
+        """How many of its draws are gone by now: `Trace.drop_before` dropped them."""
+        return min(max(self._trace.dropped - self.start, 0), self.stop - self.start)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes it was added with."""
+        return self._described.attrs
+
+    @cached_property
+    def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Its arrays by name; each is read when it is asked for."""
+        return _Arrays(self._trace, self._described.arrays)
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """The draws of the posterior in this segment, as `dataset`."""
+        return self.dataset("posterior")
+
+    def dataset(self, group: str) -> xr.Dataset:
+        """The draws of a sampled group in this segment, on whichever side of the burn-in, lazy.
+
+        Parameters
+        ----------
+        group : str
+            One of the sampled groups, not of their warmup.
+
+        Returns
+        -------
+        xarray.Dataset
+            Its `draw` counts from the start of the chains, as `start` and `stop` do. Draws that
+            were dropped are missing at its beginning.
+        """
+        from ..reading import dataset as view
+
+        trace = self._trace
+        if group not in trace._layout.groups:
+            known = ", ".join(trace._layout.groups)
+            raise InvalidInputError(f"{trace.path} has no sampled group {group!r}; it has {known}")
+        cut = make_cut(trace._location, trace._layout_file, group)
+        first = self.start + self.dropped
+        length = max(min(int(trace.recorded.min()), self.stop) - first, 0)
+        cut = replace(cut, start=first, counts=(length,) * len(cut.chains), length=length)
+        return view.open_cut(cut).assign_coords(draw=np.arange(first, first + length))
+
+    @cached_property
+    def _described(self) -> _Description:
+        text = _read_values(self._trace, _TEXT, self._row.text_start, self._row.text_stop)
+        try:
+            content = json.loads(text.tobytes())
+            places = {name: _Place(*place) for name, place in content["arrays"].items()}
+            return _Description(decode_state(content["attrs"]), places)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedTraceError(
+                f"segment {self.number} of {self._trace.path}: its attributes cannot be read "
+                f"({error!r}); restore {TABLES}/{_VALUES}{dtype_name(_TEXT)} from a copy"
+            ) from error
+
+    def __repr__(self) -> str:
+        gone = f", {self.dropped} of them dropped" if self.dropped else ""
+        return (
+            f"<zarrtrace.Segment {self.number} of {self._trace.path}: "
+            f"draws {self.start}:{self.stop}{gone}>"
+        )
+
+
+class Segments(Sequence[Segment]):
+    """The segments of a trace, in their order: what `Trace.segments` is.
+
+    Made anew at each look, so it shows those there are at that moment. A segment is there when all
+    of its draws are.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def add(
+        self,
+        draws: int | tuple[int, int],
+        attrs: Mapping[str, Any] | None = None,
+        **arrays: Any,
+    ) -> None:
+        """Say something about draws that have been recorded.
+
+        In a local directory it survives `kill -9` when this has returned; elsewhere it has been
+        written, and before it the draws that the writers of this trace here hold in memory.
+
+        Parameters
+        ----------
+        draws : int or pair of int
+            How many, up to the last that all chains have; or from where to where, counted from the
+            start of the chains, warmup included.
+        attrs : mapping, optional
+            Attributes: what `ChainWriter.checkpoint` takes, small things.
+        **arrays : array_like
+            Arrays of any shape and dtype that a trace can store, those of a segment as large as
+            you like. One segment may have other ones than the next.
+
+        Raises
+        ------
+        IncompleteTraceError
+            Some of these draws are not recorded.
+        InvalidInputError
+            They begin after their end, or an attribute or array cannot be stored.
+        ChainBusyError
+            Another process adds segments to this trace.
+
+        Notes
+        -----
+        A segment takes the place of those it overlaps: a chain that goes back to a checkpoint adds
+        again what it draws again. Until it does, the old one is shown for the new draws as soon as
+        all of them are there.
+        """
+        self._flush_draws()
+        start, stop = self._check_draws(draws)
+        text = _encode_attrs({} if attrs is None else attrs)
+        checked = {name: _check_array(name, value) for name, value in arrays.items()}
+        # What is not in a row of the table `segments` in the end does not exist.
+        places = self._append_arrays(checked)
+        described = f'{{"attrs":{text},"arrays":{json.dumps(places)}}}'.encode()
+        first = self._append_values(np.frombuffer(described, _TEXT))
+        row = _Row(start, stop, first, first + len(described))
+        table = self._table(_TABLE, _COLUMNS)
+        table.append(row._asdict())
+        table.flush_waiting()
+
+    def _flush_draws(self) -> None:
+        """Where draws wait in memory, write those that this process has recorded."""
+        if not self._trace._layout.journal:
+            for writer in open_writers():
+                if isinstance(writer, ChainWriter) and writer._location is self._trace._location:
+                    writer.flush()
+
+    def _check_draws(self, draws: int | tuple[int, int]) -> tuple[int, int]:
+        recorded = int(self._trace.recorded.min())
+        given: list[Any] = []
+        if isinstance(draws, int | np.integer):
+            given = [recorded - draws, recorded]
+        elif isinstance(draws, Iterable):
+            given = list(draws)
+        whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given)
+        if isinstance(draws, bool) or len(given) != 2 or not whole or given[0] > given[1]:
+            raise InvalidInputError(
+                f"draws is a number of draws or a pair (start, stop) of them, got {draws!r}"
+            )
+        start, stop = map(int, given)
+        if start < 0 or stop > recorded:
+            asked = f"{draws} draws" if isinstance(draws, int) else f"draws {start} to {stop}"
+            raise IncompleteTraceError(
+                f"a segment of {asked} of {self._trace.path}: all chains have draws 0 to "
+                f"{recorded}; record them first, then add the segment"
+            )
+        return start, stop
+
+    def _append_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, _Place]:
+        """Put the values of arrays behind others of their dtypes."""
+        places = {}
+        for dtype in dict.fromkeys(array.dtype for array in arrays.values()):
+            alike = {name: array for name, array in arrays.items() if array.dtype == dtype}
+            first = self._append_values(np.concatenate([a.ravel() for a in alike.values()]))
+            for name, array in alike.items():
+                places[name] = _Place(dtype_name(dtype), first, array.shape)
+                first += array.size
+        return places
+
+    def _append_values(self, values: np.ndarray[Any, Any]) -> int:
+        """Put values behind others of their dtype; gives the place of the first."""
+        column = Var(dtype=values.dtype, draws_per_chunk=_VALUES_PER_CHUNK)
+        table = self._table(_values_table(values.dtype), {"value": column})
+        first = len(table)
+        if values.size:
+            table.append_rows({"value": values})
+            # Before the row that tells of them, where rows wait in memory.
+            table.flush_waiting()
+        return first
+
+    def flush(self) -> None:
+        """Write what is buffered, so that any Zarr reader finds it."""
+        for table in self._open_tables():
+            table.flush()
+
+    def close(self) -> None:
+        """Flush, and let other processes add segments."""
+        for table in self._open_tables():
+            table.close()
+
+    def _open_tables(self) -> list[Table]:
+        trace = self._trace
+        names = [name for name in trace.tables if name.startswith(_VALUES)]
+        return [trace.table(name) for name in [*names, *([_TABLE] if self._exists() else [])]]
+
+    def _table(self, name: str, columns: Mapping[str, Any]) -> Table:
+        table = self._trace.table(name)
+        # To compare columns takes longer than to append a row.
+        if not table.exists:
+            table.require(columns)
+        return table
+
+    def _exists(self) -> bool:
+        try:
+            LayoutFile(self._trace._location.below(f"{TABLES}/{_TABLE}")).current()
+        except TraceNotFoundError:
+            return False
+        return True
+
+    def _rows(self) -> list[_Row]:
+        if not self._exists():
+            return []
+        table = self._trace.table(_TABLE)
+        count = len(table)
+        columns = [table.read(name, slice(0, count)).tolist() for name in _Row._fields]
+        kept: list[_Row] = []
+        for row in map(_Row._make, zip(*columns, strict=True)):
+            first = bisect_right(kept, row.start, key=lambda other: other.stop)
+            stop = bisect_left(kept, row.stop, key=lambda other: other.start)
+            kept[first:stop] = [row]
+        # A chain that went back has taken their draws.
+        recorded = int(self._trace.recorded.min())
+        while kept and kept[-1].stop > recorded:
+            kept.pop()
+        return kept
+
+    def __len__(self) -> int:
+        return len(self._rows())
+
+    def __iter__(self) -> Iterator[Segment]:
+        for number, row in enumerate(self._rows()):
+            yield Segment(self._trace, number, row)
+
+    @overload
+    def __getitem__(self, index: int) -> Segment: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Segment]: ...
+    def __getitem__(self, index: int | slice) -> Segment | list[Segment]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        rows = self._rows()
+        if not -len(rows) <= index < len(rows):
+            raise IndexError(f"{self._trace.path} has {len(rows)} segments, no segment {index}")
+        number = range(len(rows))[index]
+        return Segment(self._trace, number, rows[number])
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        upto = f", draws {rows[0].start}:{rows[-1].stop}" if rows else ""
+        return f"<zarrtrace.Segments of {self._trace.path}: {len(rows)}{upto}>"
+
+
+class _Arrays(Mapping[str, np.ndarray[Any, Any]]):
+    """The arrays of a segment, read one by one."""
+
+    def __init__(self, trace: Trace, places: Mapping[str, _Place]) -> None:
+        self._trace = trace
+        self._places = places
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        place = self._places[name]
+        dtype, stop = as_dtype(place.dtype, name), place.first + math.prod(place.shape)
+        return _read_values(self._trace, dtype, place.first, stop).reshape(place.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}: {place.dtype}{place.shape}" for name, place in self._places.items())
+        return f"<arrays {', '.join(shown)}>"
+
+
+def _read_values(trace: Trace, dtype: np.dtype[Any], start: int, stop: int) -> np.ndarray[Any, Any]:
+    if start == stop:
+        return np.empty(0, dtype)
+    values = trace.table(_values_table(dtype)).read("value", slice(start, stop))
+    if len(values) != stop - start:
+        raise DamagedTraceError(
+            f"{trace.path}: {TABLES}/{_values_table(dtype)} ends before value {stop} of a segment; "
+            f"restore it from a copy"
+        )
+    return values
+
+
+def _values_table(dtype: np.dtype[Any]) -> str:
+    # datetime64[ns]
+    return _VALUES + dtype_name(dtype).replace("[", "_").rstrip("]")
+
+
+def _encode_attrs(attrs: Mapping[str, Any]) -> str:
+    if not isinstance(attrs, Mapping):
+        raise InvalidInputError(f"attrs is a mapping of names to values, got {attrs!r}")
+    try:
+        return encode_state(dict(attrs))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"attrs{str(error).removeprefix('state')}") from None
+
+
+def _check_array(name: str, value: Any) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+        dtype = as_dtype(dtype_of_values(array), f"the array {name!r} of a segment")
+    except TraceError:
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"the array {name!r} of a segment is none ({error})") from None
+    return array.astype(dtype, copy=False)
