@@ -1,4 +1,4 @@
-"""Stores that every promise is tried on: memory, a directory, and a real S3 server."""
+"""Stores that every promise is tried on: memory, a directory, and an object store in memory."""
 
 from __future__ import annotations
 
@@ -100,8 +100,17 @@ def memory() -> Place:
 
 
 @pytest.fixture
+def objects() -> Place:
+    """An object store in memory: it is asked as a remote one is, many keys at a time."""
+    from obstore.store import MemoryStore
+    from zarr.storage import ObjectStore
+
+    return Place("objects", ObjectStore(MemoryStore()))
+
+
+@pytest.fixture
 def bucket(s3_server: str) -> Place:
-    """A URL on an S3 server, through s3fs."""
+    """A URL on an S3 server, through s3fs: for what only a real server shows, since it is slow."""
     return Place(
         "bucket",
         f"s3://traces/{uuid.uuid4().hex}.zarr",
@@ -115,7 +124,7 @@ def bucket(s3_server: str) -> Place:
     )
 
 
-@pytest.fixture(params=["memory", "directory", "bucket"])
+@pytest.fixture(params=["memory", "directory", "objects"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each kind of store in turn."""
     found: Place = request.getfixturevalue(request.param)
@@ -124,7 +133,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture(params=["memory", "directory"])
 def fast_place(request: pytest.FixtureRequest) -> Place:
-    """The stores that need no server, for wide inputs."""
+    """The stores that are asked key by key, for wide inputs."""
     found: Place = request.getfixturevalue(request.param)
     return found
 

@@ -389,8 +389,8 @@ def test_threads_that_add_at_the_same_time_wait_for_each_other(fast_place: Place
     assert (found.reshape(-1, 3) == found[::3, None]).all()
 
 
-def test_a_writer_that_cannot_be_locked_out_is_noticed(bucket: Place) -> None:
-    first, second = make(bucket), make(bucket)
+def test_a_writer_that_cannot_be_locked_out_is_noticed(objects: Place) -> None:
+    first, second = make(objects), make(objects)
     first.add("x", [1.0])
     second.add("y", [1.0])
 

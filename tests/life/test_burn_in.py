@@ -198,14 +198,14 @@ def test_what_is_left_after_a_drop_is_read_and_nothing_else(
     check(fast_place.open(), encoded, 20, 23)
 
 
-def test_the_same_on_an_object_store(bucket: Place, encoded: Encoded) -> None:
-    trace = filled(bucket, encoded, chains_per_chunk=2, draws=8)
+def test_the_same_on_an_object_store(objects: Place, encoded: Encoded) -> None:
+    trace = filled(objects, encoded, chains_per_chunk=2, draws=8)
     trace.set_burn_in(17)
     trace.drop_before(9)
-    check(bucket.open(), encoded, 9, 17, 20)
+    check(objects.open(), encoded, 9, 17, 20)
     assert len([key for key in trace._location.keys("posterior/mu") if "c." in key]) == 3
     trace.finish()
-    check(bucket.open(), encoded, 9, 17, 20)
+    check(objects.open(), encoded, 9, 17, 20)
 
 
 def test_a_drop_removes_whole_chunks_and_writes_none(directory: Place, encoded: Encoded) -> None:

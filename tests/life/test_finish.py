@@ -133,10 +133,10 @@ def test_through_netcdf_and_back(directory: Place, tmp_path: Any) -> None:
             assert np.array_equal(again["posterior"].mu.values, kept["mu"])
 
 
-def test_an_object_store_is_finished_too(bucket: Place, encoded: Encoded) -> None:
-    trace = encoded.fill(encoded.create(bucket, chains=2, tune=4, draws=7))
+def test_an_object_store_is_finished_too(objects: Place, encoded: Encoded) -> None:
+    trace = encoded.fill(encoded.create(objects, chains=2, tune=4, draws=7))
     trace.finish()
-    plain = xr.open_datatree(bucket.open()._location.store, engine="zarr")
+    plain = xr.open_datatree(objects.open()._location.store, engine="zarr")
     encoded.check_split(plain, 4, 11)
 
 

@@ -35,11 +35,10 @@ def test_a_split_at_any_draw(fast_place: Place, encoded: Encoded, at: int) -> No
     encoded.check_split(fast_place.open(), at, TUNE + DRAWS)
 
 
-def test_a_split_on_an_object_store(bucket: Place, encoded: Encoded) -> None:
-    # Each request takes some 10 ms of this process and the server.
-    trace = filled(bucket, encoded, chains_per_chunk=2, draws=8)
+def test_a_split_on_an_object_store(objects: Place, encoded: Encoded) -> None:
+    trace = filled(objects, encoded, chains_per_chunk=2, draws=8)
     trace.split_warmup(17)
-    encoded.check_split(bucket.open(), 17, TUNE + 8)
+    encoded.check_split(objects.open(), 17, TUNE + 8)
 
 
 @settings(

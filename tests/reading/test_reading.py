@@ -41,7 +41,7 @@ def test_a_draw_in_a_directory_counts_at_once(directory: Place, encoded: Encoded
             assert directory.open().recorded.tolist() == [count]
 
 
-@pytest.mark.parametrize("kind", ["memory", "bucket"])
+@pytest.mark.parametrize("kind", ["memory", "objects"])
 def test_elsewhere_draws_count_once_their_chunks_are_full_or_flushed(
     kind: str, request: pytest.FixtureRequest
 ) -> None:

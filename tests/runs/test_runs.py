@@ -451,15 +451,3 @@ def test_a_folder_is_read_while_its_runs_are_recorded(tmp_path: Path) -> None:
                 writer.record({"x": float(number)})
         assert found.get("x")["one"].shape == (2, number)
         assert found["one"].describe()["recorded"] == number
-
-
-def test_runs_in_a_bucket(bucket: Any) -> None:
-    options = bucket.options
-    folder = str(bucket.store).removesuffix(".zarr")
-    runs.create(
-        folder, "one", settings={"tau": 1}, chains=1, draws=1, posterior={"x": 0.0}, **options
-    )
-    found = runs.open(folder, **options)
-    assert found.names == ("one",)
-    assert found["one"].settings == {"tau": 1}
-    assert found["one"].status == "new"

@@ -288,8 +288,8 @@ def record_and_stop(trace: zt.Trace, draws: int, checkpoint: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "more"),
     # Only a directory has a journal to go without.
-    [("memory", {}), ("directory", {}), ("directory", {"journal": False}), ("bucket", {})],
-    ids=["memory", "directory", "directory, no journal", "bucket"],
+    [("memory", {}), ("directory", {}), ("directory", {"journal": False}), ("objects", {})],
+    ids=["memory", "directory", "directory, no journal", "objects"],
 )
 def test_a_view_from_before_the_resume_says_that_its_draws_are_gone(
     kind: str, more: dict[str, Any], variable: str, request: pytest.FixtureRequest
