@@ -287,7 +287,9 @@ class Script:
         file = self.folder / f"script_{uuid.uuid4().hex}.py"
         file.write_text(textwrap.dedent(code))
         here = Path(__file__).parent
-        paths = [str(here.parent), str(here), os.environ.get("PYTHONPATH", "")]
+        # A script may import the test module that it belongs to.
+        folders = sorted({str(file.parent) for file in here.rglob("test_*.py")})
+        paths = [str(here.parent), *folders, os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
         command = [sys.executable, "-W", "error", str(file), *map(str, arguments)]
