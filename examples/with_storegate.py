@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from zarrtrace.adapters.storegate import StoreGate  # was: from multiml import StoreGate
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 
 PLACE = "with_storegate"
 
@@ -46,7 +46,7 @@ def main() -> None:
         chance = 1 / (1 + np.exp(-design @ weights))
         weights += 0.5 * design.T @ (signal_ - chance) / 128
 
-    # The same data set, by the names of zarrtrace: predict in constant memory, beside the data.
+    # The same data set, without the gate: predict in constant memory, beside the data.
     data = DataSet(PLACE, group="events")
     data.map(lambda momenta: weights[0] + momenta @ weights[1:] > 0, "momenta", to="predicted")
     for phase in data.phases:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .datasets.catalogue import data_sets
 from .errors import ChainBusyError, ChainError, InvalidInputError, TraceNotFoundError
 from .layout.file import LayoutFile
 from .layout.layout import TABLES, Layout
 from .layout.names import check_name
-from .layout.variables import CONSTANT_GROUPS, Var, ordered
+from .layout.variables import Var, ordered
 from .life import burn_in as dropping
 from .life import create as creation
 from .life import finish as finishing
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import DTypeLike
 
-    from .datasets.data_set import DataSet
     from .life.check import Damage
     from .tables.segments import Segments
     from .tables.table import Table
@@ -538,48 +536,6 @@ class Trace:
             self._tables[name].require(columns)
         return self._tables[name]
 
-    @property
-    def data_sets(self) -> tuple[str, ...]:
-        """The groups that have a data set."""
-        return tuple(data_sets(self._location))
-
-    def data(self, group: str = "observed_data") -> DataSet:
-        """A data set beside the draws: arrays of samples, for training, validation and test.
-
-        Parameters
-        ----------
-        group : str, default "observed_data"
-            Where: `observed_data`, `constant_data` or `predictions_constant_data`. What the trace
-            was given whole there stays, beside the phases.
-
-        Returns
-        -------
-        zarrtrace.datasets.DataSet
-            It is made if there is none and this trace is open for writing. It may change after
-            the trace is finished, too.
-
-        Raises
-        ------
-        TraceNotFoundError
-            There is none, and the trace is read-only.
-        """
-        from .datasets.data_set import DataSet
-
-        if group not in CONSTANT_GROUPS:
-            raise InvalidInputError(
-                f"a data set is in {', '.join(CONSTANT_GROUPS)}, not in {group!r}; at a place of "
-                f"its own it is zarrtrace.datasets.DataSet(place)",
-                group=str(group),
-            )
-        mode: Literal["r", "a"] = "r" if self._location.read_only else "a"
-        return DataSet(self._location, mode, group=group)
-
-    def _data_to_read(self) -> dict[str, DataSet]:
-        """Each data set, opened so that it mends nothing and waits for no process that writes."""
-        from .datasets.data_set import DataSet
-
-        return {name: DataSet(self._location, "r", group=name) for name in self.data_sets}
-
     def last_checkpoint(
         self, chains: int | range | Sequence[int], like: Any = None
     ) -> tuple[int, Any]:
@@ -663,8 +619,7 @@ class Trace:
         Parameters
         ----------
         groups : iterable of str, optional
-            Only these groups; by default also the phases of data sets, such as
-            `observed_data/train`.
+            Only these groups; all by default.
         save_warmup : bool, default False
             Whether the warmup groups come along.
         align, chains, chunks
@@ -680,9 +635,6 @@ class Trace:
         datasets = {
             name: self.dataset(name, align=align, chains=chains, chunks=chunks) for name in names
         }
-        for name, data in self._data_to_read().items() if groups is None else ():
-            for phase in data.phases:
-                datasets[f"{name}/{phase}"] = data.to_dataset(phase, chunks)
         return view.build_tree(datasets, self._layout)
 
     def to_inferencedata(

@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from zarrtrace.adapters.storegate import StoreGate, import_zarr2
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 from zarrtrace.errors import NotWritableError, SchemaError
 
 ORIGINAL = json.loads((Path(__file__).parent.parent / "data" / "storegate.json").read_text())

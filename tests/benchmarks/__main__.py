@@ -19,11 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import adapters
-import datasets
 import epochs
 import reading
 import recording
 import runs
+import samples
 import scale
 import storing
 import tables
@@ -37,7 +37,7 @@ PARTS = {
     "reading": reading,
     "scale": scale,
     "tables": tables,
-    "datasets": datasets,
+    "samples": samples,
     "runs": runs,
     "adapters": adapters,
     "epochs": epochs,

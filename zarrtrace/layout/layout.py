@@ -14,7 +14,7 @@ import numpy as np
 
 from ..store.dtypes import dtype_name
 from ..store.zarr_json import array_document
-from .variables import CONSTANT_GROUPS, ROWS, Variable, ordered, sample_dims
+from .variables import ROWS, Variable, ordered, sample_dims
 
 FORMAT_VERSION = 2
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
@@ -22,8 +22,6 @@ STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"
 TABLES = "tables"
-# Where something may be written whatever becomes of the draws.
-GROWING = (TABLES, *CONSTANT_GROUPS)
 MOST_CHAINS = 10**6
 
 

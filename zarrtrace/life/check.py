@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError
-from ..layout.layout import GROWING, STATE, Layout, array_path, same_but_for_draws
+from ..layout.layout import STATE, TABLES, Layout, array_path, same_but_for_draws
 from ..layout.variables import Variable
 from ..messages import chain_label
 from ..reading.rows import RowReader
@@ -63,7 +63,7 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     if layout.splitting or (layout.closed and not layout.finished):
         yield Damage(f"{STATE}/zarr.json", "a split or a finish was interrupted")
     for key in location.keys(""):
-        if key.endswith(".partial") and key.partition("/")[0] not in GROWING:
+        if key.endswith(".partial") and key.partition("/")[0] != TABLES:
             yield Damage(key, "left behind by a process that was killed; of no use")
     yield from _check_documents(location, layout)
     yield from _check_data(location, layout)
@@ -160,7 +160,7 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
 
 
 def _is_group(location: Location, path: str) -> bool:
-    """Whether there is a phase of a data set, rather than an array."""
+    """Whether it is a group that something else put there, rather than an array."""
     try:
         document = read_document(location, path)
     except DamagedTraceError:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..datasets.catalogue import data_sets, in_order
-from ..layout.layout import Layout, root_attrs
+from ..layout.layout import STATE, TABLES, Layout, root_attrs
 from ..store.location import Location
-from ..store.zarr_json import encode_document, group_document, read_document
+from ..store.zarr_json import consolidated_metadata, encode_document, group_document, read_document
 
 
 def consolidate(
@@ -17,8 +16,8 @@ def consolidate(
     """Write consolidated metadata: one read opens the trace, and its groups keep their order.
 
     `_sampling_state` is left out, so that plain readers see what ArviZ knows, and tables are, which
-    may grow after the end. Data sets keep it up to date themselves.
-    Documents that are `changed` are taken from there.
+    may grow after the end. Groups that something else put there come along if they have
+    consolidated metadata of their own. Documents that are `changed` are taken from there.
     """
     names = layout.group_names
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
@@ -33,15 +32,19 @@ def consolidate(
             document = (changed or {}).get(path) or read_document(location, path)
             if document is not None and (path == name or document["node_type"] == "array"):
                 metadata[path] = document
-    for name in data_sets(location):
-        document = read_document(location, name) or group_document()
-        inside = document.pop("consolidated_metadata")["metadata"]
-        metadata[name] = document
-        metadata |= {f"{name}/{path}": found for path, found in inside.items()}
+    others = {*location.children("")} - {*names, STATE, TABLES, "zarr.json"}
+    for name in (*layout.data_groups, *sorted(others)):
+        metadata |= _consolidated_group(location, name)
     root = read_document(location, "") or group_document(root_attrs(layout))
-    root["consolidated_metadata"] = {
-        "kind": "inline",
-        "must_understand": False,
-        "metadata": in_order(metadata),
-    }
+    root["consolidated_metadata"] = consolidated_metadata(metadata)
     location.write("zarr.json", encode_document(root))
+
+
+def _consolidated_group(location: Location, name: str) -> dict[str, Any]:
+    """The nodes of a group that has consolidated metadata of its own, itself included."""
+    document = read_document(location, name) or {}
+    inside = document.pop("consolidated_metadata", None)
+    if inside is None:
+        return {}
+    nodes = {f"{name}/{path}": node for path, node in inside["metadata"].items()}
+    return {name: document, **nodes}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from ..store.dtypes import dtype_name
 from ..tables.segments import is_of_segments
 
 if TYPE_CHECKING:
-    from ..datasets.data_set import Phase
     from ..trace import Trace
 
 
@@ -102,8 +101,6 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
     if segments:
         draws = f"draws {segments[0].start} to {segments[-1].stop - 1}"
         lines.append(("segments", f"{len(segments)}, {draws}"))
-    for path, samples, phase in _phases(trace):
-        lines.append((path, f"{samples} of {', '.join(phase)}"))
     return lines
 
 
@@ -176,28 +173,12 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
     for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
-        columns = [(key, var.shape, np.dtype(var.dtype)) for key, var in table.columns.items()]
-        found.extend(_rows_of(f"tables/{name}, {counted(len(table), 'row')}", columns))
-    for path, samples, phase in _phases(trace):
-        variables = [(key, values.shape[1:], values.dtype) for key, values in phase.items()]
-        found.extend(_rows_of(f"{path}, {samples}", variables))
+        first = f"tables/{name}, {counted(len(table), 'row')}"
+        for key, var in table.columns.items():
+            text = f"{key} {var.shape}" if var.shape else key
+            found.append((first, text, dtype_name(np.dtype(var.dtype)), "", ""))
+            first = ""
     return found
-
-
-def _rows_of(
-    where: str, variables: Iterable[tuple[str, Any, np.dtype[Any]]]
-) -> Iterator[tuple[str, ...]]:
-    """A row for each column or variable; the first one says where they are."""
-    for name, shape, dtype in variables:
-        yield where, f"{name} {shape}" if shape else name, dtype_name(dtype), "", ""
-        where = ""
-
-
-def _phases(trace: Trace) -> Iterator[tuple[str, str, Phase]]:
-    """The phases of all data sets: where, `1000 samples`, and the phase."""
-    for name, data in trace._data_to_read().items():
-        for phase in data.phases:
-            yield f"{name}/{phase}", counted(data.sizes[phase], "sample"), data[phase]
 
 
 RUN_HEADINGS = ("name", "model", "status", "chains", "draws", "worst R-hat", "when")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DamagedTraceError, IncompleteTraceError
 from ..layout.file import LayoutFile
-from ..layout.layout import GROWING, Layout, array_path, group_attrs
+from ..layout.layout import TABLES, Layout, array_path, group_attrs
 from ..reading import convergence
 from ..reading.cut import alignment_attrs, sampling_attrs
 from ..sampling_state.counts import recorded
@@ -84,7 +84,7 @@ def _trim(location: Location, layout: Layout) -> None:
     )
     remove_journals(location, layout)
     location.delete_tree(JOURNAL)
-    location.remove_partial_files(outside=GROWING)
+    location.remove_partial_files(outside=(TABLES,))
 
 
 def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DamagedTraceError
 from ..layout.file import LayoutFile
 from ..layout.layout import (
-    GROWING,
+    TABLES,
     Layout,
     Lost,
     array_path,
@@ -48,7 +48,7 @@ def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
     No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
     go to `PATH.damaged`, beside the trace.
     """
-    for key in location.remove_partial_files(outside=GROWING):
+    for key in location.remove_partial_files(outside=(TABLES,)):
         yield f"{key}: removed, left behind by a process that was killed"
     yield from _repair_documents(location, layout_file.current())
     yield from _repair_bookkeeping(location, layout_file.current())

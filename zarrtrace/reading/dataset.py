@@ -210,8 +210,6 @@ def open_data_group(
     )
     # Stores list their keys in no order.
     order = [*layout.data_groups[name], *dataset.coords]
-    # How a data set in this group keeps its own.
-    dataset.attrs = {k: v for k, v in dataset.attrs.items() if not k.startswith("zarrtrace_")}
     return dataset[order]
 
 

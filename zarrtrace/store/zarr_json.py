@@ -67,6 +67,19 @@ def group_document(attrs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs or {})}
 
 
+def consolidated_metadata(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of `consolidated_metadata` in a group's zarr.json, for the nodes below the group.
+
+    Parameters
+    ----------
+    nodes : mapping of str to dict
+        Path → zarr.json.
+    """
+    # zarr 3.1.6 loses nodes of a group that do not follow each other.
+    in_order = sorted(nodes.items(), key=lambda node: node[0].rpartition("/")[0])
+    return {"kind": "inline", "must_understand": False, "metadata": dict(in_order)}
+
+
 def array_document(
     encoding: Mapping[str, Any],
     shape: Sequence[int],

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from zarrtrace.datasets.data_set import DataSet, list_data_sets
-from zarrtrace.datasets.samples import PHASES, split_samples
-
+from .samples import PHASES, DataSet, list_data_sets, split_samples
 from .values import (
     as_codecs,
     as_columns,

@@ -1,7 +1,13 @@
 """What a data set holds: one document says it, and is replaced as one.
 
-The consolidated metadata in the zarr.json of the data set's group is that document. Plain readers
-go by it as well; the arrays' own zarr.json files repeat it, for readers of a single array.
+The format: a data set is a group with the attributes `zarrtrace_data_set` (1, the version of this)
+and `zarrtrace_made` (JSON text: path → an id of the array; an array that replaces another one at
+its path has another id). The consolidated metadata in the group's zarr.json says which arrays
+`<phase>/<variable>` there are, with the phases `train`, `valid` and `test`; it is written last,
+after the chunks and the arrays' own zarr.json files, which repeat it for readers of a single
+array. The first dimension of every array is `sample`, and only it is cut into chunks; rows of the
+last chunk after the shape's last row mean nothing. Chunk keys have the encoding `default` or,
+after an array was replaced, `v2`, with the separator ".".
 """
 
 from __future__ import annotations
@@ -10,9 +16,10 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate, chain
 from typing import Any
 
-from ..errors import (
+from zarrtrace.errors import (
     DamagedTraceError,
     FormatVersionError,
     InvalidInputError,
@@ -21,11 +28,18 @@ from ..errors import (
     TraceExistsError,
     TraceNotFoundError,
 )
-from ..layout.names import check_name
-from ..layout.variables import ordered
-from ..store.location import Location
-from ..store.zarr_json import encode_document, group_document, parse_document, read_document
-from .samples import PHASES, SampleArray
+from zarrtrace.layout.names import check_name
+from zarrtrace.layout.variables import ordered
+from zarrtrace.store.location import Location
+from zarrtrace.store.zarr_json import (
+    consolidated_metadata,
+    encode_document,
+    group_document,
+    parse_document,
+    read_document,
+)
+
+from .array import PHASES, SampleArray
 
 MARK = "zarrtrace_data_set"  # the attribute that says what it is, and in which format
 _MADE = "zarrtrace_made"  # JSON text: what tells an array from those before it at its place
@@ -191,21 +205,8 @@ class Catalogue:
                     self.location.delete(key)
 
     def _publish(self, document: dict[str, Any], metadata: Mapping[str, Any]) -> None:
-        """Write the document that counts; last, after that of the store, when it has one."""
-        above = read_document(self._root, "") if self._group else None
-        if above is not None and "consolidated_metadata" in above:
-            found = above["consolidated_metadata"]["metadata"]
-            inside = tuple(f"{self._group}/{phase}" for phase in PHASES)
-            found = {path: node for path, node in found.items() if not path.startswith(inside)}
-            found.setdefault(self._group, group_document(document["attributes"]))
-            found |= {f"{self._group}/{path}": node for path, node in metadata.items()}
-            above["consolidated_metadata"]["metadata"] = in_order(found)
-            self._root.write("zarr.json", encode_document(above))
-        document["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": in_order(metadata),
-        }
+        """Write the document that counts; last."""
+        document["consolidated_metadata"] = consolidated_metadata(metadata)
         self.location.write("zarr.json", encode_document(document))
 
     def _write(self, path: str, document: Mapping[str, Any]) -> None:
@@ -222,16 +223,6 @@ class Catalogue:
                 group=array.phase,
                 variable=array.name,
             )
-        # Data given whole, in the group of a trace: a DataTree shares its labels with the phases.
-        for dim, size in zip(array.dims[1:], array.shape[1:], strict=True):
-            labels = read_document(self.location, dim)
-            if labels is not None and labels.get("shape") != [size]:
-                raise SchemaError(
-                    f"{array.path}: the group {self._group} has {labels.get('shape')} labels for "
-                    f"{dim!r}, which has {size} elements here; rename {array.name!r}",
-                    group=array.phase,
-                    variable=array.name,
-                )
 
     # Opening ------------------------------------------------------------------------------
 
@@ -245,31 +236,38 @@ class Catalogue:
         with self.alone():
             document = read_document(self.location, "")
             if document is None or MARK not in document["attributes"]:
-                self._create(document)
+                self._create()
             self._repair()
 
-    def _create(self, document: dict[str, Any] | None) -> None:
-        if not self._group and (document is not None or not self.location.is_empty()):
-            raise TraceExistsError(
-                f"{self.location} holds something else than a data set; go elsewhere, or give a "
-                f"group of it: group='observed_data'"
-            )
-        metadata = {phase: group_document() for phase in PHASES}
-        # A group of a trace has arrays of its own: plain readers are to find them still.
-        for key in self.location.keys("") if self._group else ():
-            path = key.removesuffix("/zarr.json")
-            found = read_document(self.location, path) if path != key else None
-            if found is not None:
-                metadata.setdefault(path, found)
-        parents = self._group.split("/")[:-1]
-        for path in ["/".join(parents[:depth]) for depth in range(len(parents) + 1)]:
-            if self._group and read_document(self._root, path) is None:
-                self._root.write(f"{path}/zarr.json".lstrip("/"), encode_document(group_document()))
+    def _create(self) -> None:
+        self._require_empty()
+        for parent in self._parents():
+            if read_document(self._root, parent) is None:
+                self._root.write(
+                    f"{parent}/zarr.json".lstrip("/"), encode_document(group_document())
+                )
         for phase in PHASES:
-            self._write(phase, metadata[phase])
-        document = document or group_document()
+            self._write(phase, group_document())
+        document = read_document(self.location, "") or group_document()
         document["attributes"] |= {MARK: _VERSION, _MADE: "{}"}
-        self._publish(document, metadata)
+        self._publish(document, {phase: group_document() for phase in PHASES})
+
+    def _parents(self) -> list[str]:
+        """The groups of the store that the group of the data set is in."""
+        if not self._group:
+            return []
+        return ["", *accumulate(self._group.split("/")[:-1], "{}/{}".format)]
+
+    def _require_empty(self) -> None:
+        """Refuse a place with more in it than the groups of a data set that was being made."""
+        inside = [self.location.children(phase) for phase in PHASES]
+        names = {*self.location.children(""), *chain.from_iterable(inside)}
+        others = {name for name in names if not name.endswith(".partial")}
+        if others - {"zarr.json", *PHASES}:
+            raise TraceExistsError(
+                f"{self.location} holds something that is not a data set; choose another place, "
+                f"or a group of it: group='samples'"
+            )
 
     def _repair(self) -> None:
         arrays = self.arrays()
@@ -288,8 +286,3 @@ class Catalogue:
         for path, array in arrays.items():
             for key in {*self.location.keys(path)} - {*array.keys, f"{path}/zarr.json"}:
                 self.location.delete(key)
-
-
-def in_order(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The nodes of each group together: zarr 3.1.6 loses those that come apart."""
-    return dict(sorted(metadata.items(), key=lambda node: node[0].rpartition("/")[0]))

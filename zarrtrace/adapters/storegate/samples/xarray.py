@@ -10,8 +10,8 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from .array import SAMPLE
 from .data_set import Phase, Samples
-from .samples import SAMPLE
 
 
 class SamplesArray(BackendArray):

@@ -1,4 +1,4 @@
-"""Data sets: a million samples put on the disk, and random batches of them."""
+"""The data sets of StoreGate: a million samples put on the disk, and random batches of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from timing import Row, Run, at_most, by_turns, median
 
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 
 BATCH = 128
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedTraceError
-from ..store.location import Location
-from .samples import SampleArray
+from zarrtrace.errors import DamagedTraceError
+from zarrtrace.store.location import Location
+
+from .array import SampleArray
 
 CACHE_BYTES = 2**26
 _SIDE_BY_SIDE = 32

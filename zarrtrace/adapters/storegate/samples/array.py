@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInputError, SchemaError
-from ..store.chunk_codec import ChunkCodec
-from ..store.dtypes import STRING, as_dtype, dtype_name, dtype_of_document, dtype_of_values
-from ..store.zarr_json import array_document
+from zarrtrace.errors import InvalidInputError, SchemaError
+from zarrtrace.store.chunk_codec import ChunkCodec
+from zarrtrace.store.dtypes import STRING, as_dtype, dtype_name, dtype_of_document, dtype_of_values
+from zarrtrace.store.zarr_json import array_document
 
 PHASES = ("train", "valid", "test")
 SAMPLE = "sample"

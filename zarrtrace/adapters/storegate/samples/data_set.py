@@ -1,7 +1,7 @@
 """Data sets: named arrays of samples in the phases train, valid and test.
 
-A model's data, and the data held out from it, beside its draws or anywhere else: added to,
-changed, read by random batches, moved between memory and disk, opened by xarray.
+A model's data, and the data held out from it: added to, changed, read by random batches, moved
+between memory and disk, opened by xarray.
 
 On disk a data set is a group with `train/`, `valid/` and `test/`, each with one array per variable,
 its first dimension `sample`. The consolidated metadata in the group's zarr.json says what there is:
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import DamagedTraceError, InvalidInputError
-from ..layout.names import check_name
-from ..store.dtypes import dtype_name
-from ..store.location import Location, Place, locate
-from ..store.zarr_json import compose_encoding
-from .catalogue import Catalogue, data_sets
-from .chunked import CACHE_BYTES, ChunkCache, RowWriter, read_rows, write_rows
-from .samples import (
+from zarrtrace.errors import DamagedTraceError, InvalidInputError
+from zarrtrace.layout.names import check_name
+from zarrtrace.store.dtypes import dtype_name
+from zarrtrace.store.location import Location, Place, locate
+from zarrtrace.store.zarr_json import compose_encoding
+
+from .array import (
     PHASES,
     Names,
     SampleArray,
@@ -36,6 +35,8 @@ from .samples import (
     split_samples,
     stretches,
 )
+from .index import Catalogue, data_sets
+from .rows import CACHE_BYTES, ChunkCache, RowWriter, read_rows, write_rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,7 +57,7 @@ class DataSet:
     mode : "a" or "r", default "a"
         "a" opens or creates, "r" reads only.
     group : str, default ""
-        Where in the store: the data set of a trace is in `observed_data`.
+        Where in the store.
     compressors : optional
         As zarr takes them, for variables that are new. By default Blosc (lz4, shuffle), and none
         in memory.
@@ -221,7 +222,7 @@ class DataSet:
             As long as the shortest variable. Its length does not change; its values are those
             there are when they are read.
         """
-        from .xarray_view import open_phase
+        from .xarray import open_phase
 
         return open_phase(self[phase], chunks)
 

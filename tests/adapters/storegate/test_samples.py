@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 import tracemalloc
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,8 @@ import zarr
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt
-from zarrtrace.cli import main
-from zarrtrace.datasets.chunked import CACHE_BYTES
-from zarrtrace.datasets.data_set import DataSet, list_data_sets
-from zarrtrace.datasets.samples import PHASES, split_samples
+from zarrtrace.adapters.storegate.samples import PHASES, DataSet, list_data_sets, split_samples
+from zarrtrace.adapters.storegate.samples.rows import CACHE_BYTES
 from zarrtrace.errors import (
     DamagedTraceError,
     FormatVersionError,
@@ -349,7 +346,7 @@ def test_chunks_that_are_kept_take_so_much_memory_and_no_more(tmp_path: Path) ->
 
 APPEND = """
 import sys, numpy as np
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 data = DataSet(sys.argv[1], rows_per_chunk=7)
 first = int(sys.argv[2])
 for i in range(first, first + 25):
@@ -406,7 +403,7 @@ def test_a_writer_that_cannot_be_locked_out_is_noticed(objects: Place) -> None:
 
 REPLACE = """
 import sys, numpy as np
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 data = DataSet(sys.argv[1], rows_per_chunk=7)
 print("ready", flush=True)
 for i in range(10**9):
@@ -444,7 +441,7 @@ def test_a_reader_finds_one_state_or_another_never_a_mixture(
 
 LIFE = """
 import sys, numpy as np
-from zarrtrace.datasets.data_set import DataSet
+from zarrtrace.adapters.storegate.samples import DataSet
 data = DataSet(sys.argv[1], rows_per_chunk=7)
 n = sum(data.sizes.values())
 sign = 1 if n == 0 else int(data["test"]["y"][-1][1] > 0) * 2 - 1
@@ -595,14 +592,14 @@ def test_whole_numbers_that_fit_are_taken_and_floats_are_rounded() -> None:
 
 def test_places_where_no_data_set_can_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(TraceExistsError, match="holds something else"):
+    with pytest.raises(TraceExistsError, match="holds something that is not a data set"):
         DataSet(tmp_path)
     with pytest.raises(TraceNotFoundError):
         DataSet(tmp_path / "nowhere", "r")
     with pytest.raises(TraceNotFoundError):
         DataSet(tmp_path, "r")
     trace = zt.create(tmp_path / "run.zarr", chains=1, draws=1, posterior={"x": 0.0})
-    with pytest.raises(TraceExistsError, match="group='observed_data'"):
+    with pytest.raises(TraceExistsError, match="group='samples'"):
         DataSet(trace.path)
     assert not (tmp_path / "zarr.json").exists()
     data = DataSet(tmp_path / "d")
@@ -658,40 +655,6 @@ def test_the_documentation_names_every_parameter(function: Any) -> None:
             assert re.search(rf"^\s*(\w+, )*\**{name}\b.*( : |, |$)", text, re.M), name
 
 
-# In a trace -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_group_of_a_trace_holds_a_data_set_beside_what_was_given_whole(
-    fast_place: Place, finished: bool
-) -> None:
-    trace = fast_place.create(
-        chains=1, draws=2, posterior={"mu": 0.0}, observed_data={"y": Y, "m": X}
-    )
-    with trace.writer(0) as writer:
-        writer.record({"mu": 1.0})
-        writer.record({"mu": 2.0})
-    if finished:
-        trace.finish()
-    data = DataSet(fast_place.store, group="observed_data", rows_per_chunk=4)
-    data.add({"y": Y, "x": X}, phase=(0.5, 0.25, 0.25))
-    with pytest.raises(SchemaError, match="labels for 'm_dim_0'"):
-        data.add("m", X)
-    assert same(trace.observed_data.y.values, Y)
-    store = fast_place.store
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a running trace has no such metadata
-        group: Any = xr.open_datatree(store, engine="zarr", group="observed_data", chunks=None)
-        whole: Any = xr.open_datatree(
-            store, engine="zarr", chunks=None, consolidated=finished or None
-        )
-    assert same(group["y"].values, Y)
-    assert same(group["train/x"].values, X[:10])
-    assert same(whole["observed_data/y"].values, Y)
-    assert same(whole["observed_data/train/x"].values, X[:10])
-    assert whole["posterior/mu"].values.tolist() == [[1, 2]]
-
-
 def test_memory_is_shared_by_what_is_opened_on_one_store() -> None:
     store = MemoryStore()
     first = DataSet(store)
@@ -700,70 +663,3 @@ def test_memory_is_shared_by_what_is_opened_on_one_store() -> None:
     assert same(second.get("x"), X)
     first.delete("x")
     assert second.names == []
-
-
-# Beside the draws ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("whole", [False, True], ids=["alone", "beside-data-given-whole"])
-def test_a_trace_has_data_sets_that_outlive_its_finish(place: Place, whole: bool) -> None:
-    given = {"observed_data": {"y": np.arange(4.0)}} if whole else {}
-    trace = place.create(chains=2, draws=5, posterior={"w": zt.Var(shape=3)}, **given)
-    x, y = np.arange(30.0).reshape(10, 3), np.arange(10)
-    trace.data().add({"x": x, "label": y}, phase=(6, 2, 2))
-    trace.data("constant_data").add("z", y)
-    for chain in range(2):
-        with trace.writer(chain) as writer:
-            for draw in range(5):
-                writer.record({"w": [draw] * 3})
-    trace.finish()
-    trace.data().add("predicted", y[8:], phase="test")
-    assert trace.data_sets == ("observed_data", "constant_data")
-    assert trace.data()["train"]["x"][2:].tolist() == x[2:6].tolist()
-    assert trace.check() == []
-    trees = [trace.to_datatree()]
-    if place.kind == "directory":
-        trees.append(xr.open_datatree(place.path, engine="zarr"))
-    for tree in trees:
-        assert list(tree["observed_data/test"].data_vars) == ["x", "label", "predicted"]
-        assert tree["observed_data/test"].predicted.values.tolist() == [8, 9]
-        assert tree["constant_data/train"].z.values.tolist() == y.tolist()
-        assert list(tree["observed_data"].data_vars) == (["y"] if whole else [])
-        assert tree["posterior"].w.shape == (2, 5, 3)
-    assert "zarrtrace_" not in str(trace.to_datatree()["observed_data"].attrs)
-    assert trace.to_inferencedata()["posterior"].sizes["draw"] == 5
-
-
-def test_a_trace_lists_the_phases_of_its_data_sets(
-    directory: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
-    trace.data().add({"x": np.zeros((3, 2)), "label": np.arange(3)}, phase=(2, 1, 0))
-    assert "    observed_data/train  2 samples of x, label\n" in repr(trace)
-    assert repr(trace).endswith("    observed_data/valid  1 sample of x, label")
-    assert main(["info", str(directory.path)]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["observed_data/train,", "2", "samples", "x", "(2,)", "float64"] in lines
-    assert ["label", "int64"] in lines
-
-
-def test_to_look_at_a_trace_waits_for_no_data_set_that_is_being_changed(directory: Place) -> None:
-    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
-    data = trace.data()
-    data.add("x", [1.0, 2.0])
-
-    def look(x: Any) -> Any:
-        assert "observed_data/train  2 samples of x" in repr(trace)
-        assert trace.to_datatree()["observed_data/train"].x.values.tolist() == [1, 2]
-        return x + 1
-
-    data.map(look, "x")
-    assert data.get("x").tolist() == [2, 3]
-
-
-def test_bad_places_of_data_sets_are_refused(directory: Place) -> None:
-    trace = directory.create(chains=1, draws=5, posterior={"w": 0.0})
-    with pytest.raises(zt.errors.InvalidInputError, match="not in 'posterior'"):
-        trace.data("posterior")
-    with pytest.raises(zt.errors.TraceNotFoundError, match="there is no data set at"):
-        directory.open().data()
