@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InvalidInputError, NotWritableError, TraceNotFoundError
-from .layout.file import LayoutFile
+from .layout.hierarchy import Hierarchy
 from .layout.layout import STATE
 from .life import create as creation
 from .life import finish as finishing
@@ -121,7 +121,7 @@ def create(
         durability=durability,
     )
     creation.make_room(location, overwrite)
-    return Trace(location, creation.write(location, plan))
+    return Trace(creation.write(location, plan))
 
 
 def open(
@@ -157,17 +157,17 @@ def open(
         raise TraceNotFoundError(f"there is nothing at {location}; zarrtrace.create makes a trace")
     if mode == "a" and location.read_only:
         raise NotWritableError(f"{location} can only be read; open it with mode='r'")
-    layout_file = LayoutFile(location)
+    hierarchy = Hierarchy(location)
     try:
-        layout = layout_file.current()
+        layout = hierarchy.layout
     except TraceNotFoundError:
         raise TraceNotFoundError(_what_is_there(location)) from None
     if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
         with location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:
-                finishing.complete(location, layout_file)
-    return Trace(location, layout_file)
+                finishing.complete(hierarchy)
+    return Trace(hierarchy)
 
 
 def _what_is_there(location: Location) -> str:

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import ChainBusyError, ChainError, InvalidInputError, TraceNotFoundError
-from .layout.file import LayoutFile
+from .errors import ChainError, TraceNotFoundError
+from .layout.hierarchy import Hierarchy
 from .layout.layout import TABLES, Layout
 from .layout.names import check_name
 from .layout.variables import Var, ordered
-from .life import burn_in as dropping
-from .life import create as creation
-from .life import finish as finishing
-from .life import split as warmup
-from .life.add_group import add_data_group
-from .life.consolidate import consolidate
+from .life import change
 from .reading.cut import find_group, make_cut
 from .recording.writer import ChainWriter
-from .sampling_state.checkpoints import last_checkpoint
-from .sampling_state.claim import require_free
+from .sampling_state.block import ChainBlock
 from .sampling_state.counts import recorded
-from .sampling_state.journal import journal_directory, journal_file
 from .store.location import Location
 from .store.zarr_json import encode_document, group_document
 
@@ -53,9 +45,9 @@ class Trace:
     can be sent to other processes; only its address goes there.
     """
 
-    def __init__(self, location: Location, layout_file: LayoutFile) -> None:
-        self._location = location
-        self._layout_file = layout_file
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+        self._location = hierarchy.location
         self._tables: dict[str, Table] = {}
 
     # What it is ---------------------------------------------------------------------------
@@ -134,7 +126,10 @@ class Trace:
 
     @property
     def _layout(self) -> Layout:
-        return self._layout_file.current()
+        return self._hierarchy.layout
+
+    def _block(self, number: int) -> ChainBlock:
+        return ChainBlock(self._location, self._layout, number)
 
     # Writing ------------------------------------------------------------------------------
 
@@ -160,7 +155,7 @@ class Trace:
             The trace is read-only or finished.
         """
         block = self._block_of(chains)
-        return ChainWriter(self._location, self._layout_file, block, force=force)
+        return ChainWriter(self._hierarchy, block, force=force)
 
     def _block_of(self, chains: int | range | Sequence[int]) -> int:
         layout = self._layout
@@ -215,18 +210,7 @@ class Trace:
             A chain has fewer than `n` draws.
         """
         names = [groups] if isinstance(groups, str) else groups
-        with self._alone():
-            self._split(lambda layout: warmup.plan_split(self._location, layout, n, names))
-
-    def _split(self, plan: Callable[[Layout], Layout]) -> None:
-        """Move draws as planned; a finished trace is finished again afterwards."""
-
-        def split(layout: Layout) -> Layout:
-            planned = plan(layout)
-            return replace(planned, finished=layout.finished and not planned.splitting)
-
-        self._change_layout(split)
-        finishing.complete(self._location, self._layout_file)
+        change.split_warmup(self._hierarchy, n, names)
 
     def set_burn_in(self, draws: int) -> None:
         """Take the first draws of each chain for warmup from now on, and move none of them.
@@ -254,14 +238,7 @@ class Trace:
         May be called while chains are recorded, by any process; no writer is disturbed. A finished
         trace stays right for other readers: its draws are moved, as by `split_warmup(draws)`.
         """
-        location = self._location
-        with self._alone():
-            finishing.complete(location, self._layout_file)
-            if self.finished:
-                self._split(lambda layout: warmup.plan_split(location, layout, draws))
-            else:
-                layout = dropping.with_burn_in(location, self._layout, draws)
-                self._layout_file.write(layout)
+        change.set_burn_in(self._hierarchy, draws)
 
     def drop_before(self, draw: int) -> None:
         """Give up the draws before this one, of every chain and group, and free their chunks.
@@ -291,15 +268,7 @@ class Trace:
         begin at `draw` afterwards, right for other readers: as in `split_warmup`, whole chunks are
         linked, and arrays whose chunks the draw cuts are written anew.
         """
-        location = self._location
-        with self._alone():
-            finishing.complete(location, self._layout_file)
-            layout = dropping.without_draws(location, self._layout, draw)
-            if self.finished:
-                self._split(lambda _: warmup.plan_split(location, layout))
-            else:
-                self._layout_file.write(layout)
-            dropping.delete_dropped(location, self._layout_file)
+        change.drop_before(self._hierarchy, draw)
 
     def extend(self, draws: int) -> Trace:
         """Make room for more draws in every chain, in a finished trace too.
@@ -315,15 +284,7 @@ class Trace:
         Trace
             This trace, no longer finished.
         """
-        if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
-            raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
-
-        def longer(layout: Layout) -> Layout:
-            return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
-
-        with self._alone():
-            self._change_layout(longer)
-            creation.make_journals(self._location, self._layout)
+        change.extend(self._hierarchy, draws)
         return self
 
     def finish(self) -> None:
@@ -341,55 +302,9 @@ class Trace:
         IncompleteTraceError
             A chain has no draw after warmup.
         """
-
-        def close(layout: Layout) -> Layout:
-            finishing.require_draws(self._location, layout)
-            planned = warmup.plan_split(self._location, layout)
-            return replace(planned, closed=True, finished=False)
-
-        with self._alone():
-            if not self.finished:
-                self._change_layout(close)
-                finishing.complete(self._location, self._layout_file)
+        change.finish(self._hierarchy)
         for table in self._tables.values():
             table.flush()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold off other processes that would change the hierarchy."""
-        self._location.require_writable()
-        with self._location.alone() as alone:
-            if not alone:
-                raise ChainBusyError(
-                    f"{self.path} is being split, finished or extended by another process; "
-                    f"try again when that is done"
-                )
-            yield
-
-    def _change_layout(self, change: Callable[[Layout], Layout]) -> None:
-        """Put another layout in place while no chain can write and every draw is in its chunk."""
-        location, layout_file = self._location, self._layout_file
-        finishing.complete(location, layout_file)
-        layout = layout_file.current()
-        directory = journal_directory(location, layout)
-        with ExitStack() as stack:
-            free = []
-            for block in range(layout.blocks):
-                if directory is not None and journal_file(directory, block).exists():
-                    writer = ChainWriter(location, layout_file, block)
-                    stack.callback(writer.release)
-                    writer.flush()
-                else:
-                    require_free(location, layout, block, force=False)
-                    free.append(block)
-            layout_file.write(change(layout))
-            try:
-                # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
-                for block in free:
-                    require_free(location, layout, block, force=False)
-            except ChainBusyError:
-                layout_file.write(layout)
-                raise
 
     def check(self) -> list[Damage]:
         """Read everything, and say what is damaged or missing.
@@ -430,12 +345,7 @@ class Trace:
         ChainBusyError
             A chain is being recorded.
         """
-        from .life.repair import repair
-
-        with self._alone():
-            for block in range(self._layout.blocks):
-                require_free(self._location, self._layout, block, force=False)
-            done = list(repair(self._location, self._layout_file))
+        done = change.repair_trace(self._hierarchy)
         for name in self.tables:
             done += [f"{TABLES}/{name}/{line}" for line in self.table(name).repair()]
         return done
@@ -458,10 +368,7 @@ class Trace:
         SchemaError
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
         """
-        with self._alone():
-            add_data_group(self._location, self._layout_file, name, data)
-            if self.finished:
-                consolidate(self._location, self._layout)
+        change.add_group(self._hierarchy, name, data)
 
     # Reading ------------------------------------------------------------------------------
 
@@ -560,8 +467,7 @@ class Trace:
         DamagedTraceError
             It cannot be read.
         """
-        block = self._block_of(chains)
-        return last_checkpoint(self._location, self._layout, block, like) or (0, None)
+        return self._block(self._block_of(chains)).last_checkpoint(like) or (0, None)
 
     def dataset(
         self,
@@ -602,7 +508,7 @@ class Trace:
             raise TraceNotFoundError(
                 f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
             )
-        cut = make_cut(self._location, self._layout_file, group, align, chains)
+        cut = make_cut(self._hierarchy, group, align, chains)
         return view.open_cut(cut, chunks)
 
     def to_datatree(
@@ -700,7 +606,7 @@ class Trace:
 
         layout = self._layout
         found = find_group(layout, name, group, self.path)
-        cut = make_cut(self._location, self._layout_file, found, "cut", chains)
+        cut = make_cut(self._hierarchy, found, "cut", chains)
         return view.read_values(cut, cut.group.variables[name], draws, flatten)
 
     def __getitem__(self, group: str) -> xr.Dataset:
@@ -728,7 +634,7 @@ class Trace:
     # Life ---------------------------------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._location,)
+        return _reopen, (self._hierarchy.location,)
 
     def __repr__(self) -> str:
         from .life import description as summary
@@ -742,4 +648,4 @@ class Trace:
 
 
 def _reopen(location: Location) -> Trace:
-    return Trace(location, LayoutFile(location))
+    return Trace(Hierarchy(location))

@@ -21,7 +21,7 @@ from conftest import Place
 import zarrtrace as zt
 from zarrtrace.recording import exit as ending
 from zarrtrace.sampling_state import claim as claims
-from zarrtrace.sampling_state.claim import Claim, read_claim, write_claim
+from zarrtrace.sampling_state.claim import Claim
 
 DEFINITION: dict[str, Any] = {
     "chains": 2,
@@ -101,22 +101,21 @@ def far_away(age: float) -> Claim:
 
 def test_a_writer_on_another_host_keeps_its_place_until_it_is_silent(place: Place) -> None:
     trace = place.create(**DEFINITION)
-    layout = trace._layout
-    write_claim(trace._location, layout, 0, far_away(age=5))
+    trace._block(0).write_claim(far_away(age=5))
     with pytest.raises(zt.errors.ChainBusyError, match=r"on elsewhere.*force=True"):
         trace.writer(0)
-    write_claim(trace._location, layout, 0, far_away(age=claims.STALE_AFTER + 1))
+    trace._block(0).write_claim(far_away(age=claims.STALE_AFTER + 1))
     trace.writer(0).close()
-    write_claim(trace._location, layout, 0, far_away(age=5))
+    trace._block(0).write_claim(far_away(age=5))
     trace.writer(0, force=True).close()
-    assert read_claim(trace._location, layout, 0) is None
+    assert trace._block(0).claim is None
 
 
 def test_a_dead_process_on_this_host_has_no_claim(fast_place: Place) -> None:
     trace = fast_place.create(**DEFINITION)
     own = Claim.new()
     recycled = replace(own, token="old", process_start=own.process_start - 1)
-    write_claim(trace._location, trace._layout, 0, recycled)
+    trace._block(0).write_claim(recycled)
     trace.writer(0).close()
 
 
@@ -125,13 +124,13 @@ def test_a_writer_whose_place_was_taken_stops_before_it_harms(fast_place: Place)
     writer = trace.writer(0)
     writer.record({"mu": 1})
     writer.flush()
-    write_claim(trace._location, trace._layout, 0, far_away(age=0))
+    trace._block(0).write_claim(far_away(age=0))
     with pytest.raises(zt.errors.ChainBusyError, match="its place was taken by process"):
         writer.flush()
     with pytest.raises(zt.errors.ChainBusyError):
         writer.record({"mu": 2})
     writer.release()
-    held = read_claim(trace._location, trace._layout, 0)
+    held = trace._block(0).claim
     assert held is not None
     assert held.host == "elsewhere"
 
@@ -145,7 +144,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     monkeypatch.setattr("zarrtrace.recording.writer.BEAT_EVERY", 0.02)
     trace = memory.create(**DEFINITION)
     writer = trace.writer(0)
-    first = read_claim(trace._location, trace._layout, 0)
+    first = trace._block(0).claim
     assert first is not None
 
     def eventually(condition: Any) -> bool:
@@ -156,11 +155,11 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
         return False
 
     def is_fresher() -> bool:
-        now = read_claim(trace._location, trace._layout, 0)
+        now = trace._block(0).claim
         return now is not None and now.beat > first.beat
 
     assert eventually(is_fresher)
-    write_claim(trace._location, trace._layout, 0, far_away(age=0))
+    trace._block(0).write_claim(far_away(age=0))
     assert eventually(lambda: writer._lost_to is not None)
     with pytest.raises(zt.errors.ChainBusyError, match="place was taken"):
         writer.record({"mu": 1})
@@ -168,11 +167,9 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
 
 
 def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:
-    from zarrtrace.sampling_state.arrays import write_value
-
     trace = memory.create(**DEFINITION)
     for text in ("no json", "[]", "{}", json.dumps({"host": 1, "pid": "x"}), "null"):
-        write_value(trace._location, trace._layout, "writer", 0, text)
+        trace._block(0).write("writer", text)
         trace.writer(0).close()
 
 
@@ -244,7 +241,7 @@ def test_however_the_interpreter_ends_all_recorded_draws_are_kept(
     assert done.returncode == code, done.stderr.decode()
     assert zt.open(directory.path).recorded.tolist() == [17, 0]
     assert trace.get("mu", chains=0)[0].tolist() == list(range(17))
-    assert read_claim(trace._location, trace._layout, 0) is None
+    assert trace._block(0).claim is None
     assert not list(directory.path.rglob("*.partial"))
 
 

@@ -303,7 +303,7 @@ def test_the_worst_r_hat_is_kept_until_the_draws_change(tmp_path: Path) -> None:
     trace = make(tmp_path, "one", tau=4.0)
 
     def worst() -> Any:
-        return convergence.worst_rhat(trace._location, trace._layout_file)
+        return convergence.worst_rhat(trace._hierarchy)
 
     kept = tmp_path / "one" / "_sampling_state" / "convergence" / "zarr.json"
     found = worst()

@@ -464,13 +464,11 @@ def journal_of(trace: zt.Trace) -> Path:
 def test_a_checkpoint_that_is_none_is_an_error_that_says_what_to_do(
     memory: Place, text: str
 ) -> None:
-    from zarrtrace.sampling_state.arrays import write_value
-
     trace = memory.create(**definition())
     with trace.writer(0) as writer:
         writer.record(*draw(0))
         writer.record(*draw(1))
-    write_value(trace._location, trace._layout, "state", 0, text)
+    trace._block(0).write("state", text)
     with (
         trace.writer(0) as writer,
         pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair") as caught,

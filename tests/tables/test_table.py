@@ -253,10 +253,10 @@ def test_a_table_whose_making_was_killed_is_made_again(directory: Place, script:
     code = """
     import os, signal, sys
     import zarrtrace as zt
-    from zarrtrace.layout.file import LayoutFile
+    from zarrtrace.layout.hierarchy import Hierarchy
 
     trace = zt.open(sys.argv[1], mode="a")
-    LayoutFile.write = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    Hierarchy.change = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
     trace.table("history").append(number=1)
     """
     process = script.start(code, directory.path)

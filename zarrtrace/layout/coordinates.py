@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,6 @@ from ..store.dtypes import STRING, as_dtype
 from ..store.small_arrays import DataArray
 from .attributes import check_variable_attrs
 from .names import check_name
-
-if TYPE_CHECKING:
-    from .variables import Variable
-
 
 SAMPLE_DIMS = ("chain", "draw")
 
@@ -97,32 +93,6 @@ class Dimensions:
             if dim not in found:
                 found[dim] = DataArray((dim,), np.arange(size))
         return found
-
-
-def check_group(
-    group: str, arrays: Mapping[str, Variable | DataArray], dimensions: Dimensions
-) -> dict[str, int]:
-    """The sizes of a group's dimensions, other than chain and draw, or why it cannot be.
-
-    A variable with the name of a dimension or coordinate is refused: xarray would hide it.
-    """
-    sizes: dict[str, int] = {}
-    for name, array in arrays.items():
-        for dim, size in zip(array.dims, array.shape, strict=True):
-            if dim not in SAMPLE_DIMS and sizes.setdefault(dim, size) != size:
-                raise SchemaError(
-                    f"{group}/{name}: dimension {dim!r} has {size} elements here but "
-                    f"{sizes[dim]} elsewhere in the group; name the dimension differently"
-                )
-    for name in arrays:
-        if name in SAMPLE_DIMS or any(
-            name in names for names in (sizes, dimensions.sizes, dimensions.coords)
-        ):
-            raise SchemaError(
-                f"{group}/{name}: {name!r} is also the name of a dimension or coordinate; "
-                f"rename one of the two"
-            )
-    return sizes
 
 
 def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str, DataArray]:

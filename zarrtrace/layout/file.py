@@ -1,7 +1,4 @@
-"""The layout as it is stored: one JSON text in the attributes of `_sampling_state`.
-
-`LayoutFile` is the one place that knows the current layout of a trace.
-"""
+"""The layout as it is stored: one JSON text in the attributes of `_sampling_state`."""
 
 from __future__ import annotations
 
@@ -17,7 +14,6 @@ import numpy as np
 from ..errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import as_dtype, dtype_name
-from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, parse_document
 from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Layout, Lost, SampledGroup
 from .names import check_group_name, check_name
@@ -217,43 +213,34 @@ def _variable(group: str, content: Mapping[str, Any]) -> Variable:
     )
 
 
-class LayoutFile:
-    """The stored layout, read again only when its bytes have changed.
+def encode_layout(layout: Layout) -> bytes:
+    """The bytes of the zarr.json that holds a layout."""
+    text = to_text(layout)
+    checksum = google_crc32c.value(text.encode())
+    document = group_document({_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": checksum})
+    return encode_document(document)
 
-    `current()` returns the same object as long as nothing has changed: a reader compares the
-    object before and after reading, and so knows that no split moved chunks in between.
+
+def decode_layout(data: memoryview, where: str) -> Layout:
+    """The layout in the bytes of the zarr.json that holds it.
+
+    Raises
+    ------
+    TraceNotFoundError
+        It is not a layout of zarrtrace.
+    DamagedTraceError
+        It cannot be read.
+    FormatVersionError
+        A newer zarrtrace wrote it.
     """
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-        # One pair, replaced at once: threads may share a trace.
-        self._known: tuple[bytes, Layout] | None = None
-
-    def current(self) -> Layout:
-        """The layout as it is now."""
-        data = self._location.read(f"{STATE}/zarr.json")
-        if data is None:
-            raise TraceNotFoundError(f"there is no trace at {self._location} any more")
-        if self._known is not None and data == self._known[0]:
-            return self._known[1]
-        document = parse_document(data, f"{self._location}: {STATE}/zarr.json")
-        attributes = document.get("attributes")
-        attributes = attributes if isinstance(attributes, dict) else {}
-        text = attributes.get(_ATTRIBUTE)
-        if not isinstance(text, str):
-            raise TraceNotFoundError(f"{self._location} is no trace of zarrtrace")
-        if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
-            raise DamagedTraceError(
-                f"{self._location}: the layout in {STATE}/zarr.json is damaged, its checksum "
-                f"does not match; restore that file from a copy"
-            )
-        layout = from_text(text, str(self._location))
-        self._known = bytes(data), layout
-        return layout
-
-    def write(self, layout: Layout) -> None:
-        """Put a new layout in place of the old one, at once for every reader."""
-        text = to_text(layout)
-        checksum = google_crc32c.value(text.encode())
-        document = group_document({_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": checksum})
-        self._location.write(f"{STATE}/zarr.json", encode_document(document))
+    attributes = parse_document(data, f"{where}: {STATE}/zarr.json").get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    text = attributes.get(_ATTRIBUTE)
+    if not isinstance(text, str):
+        raise TraceNotFoundError(f"{where} is no trace of zarrtrace")
+    if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
+        raise DamagedTraceError(
+            f"{where}: the layout in {STATE}/zarr.json is damaged, its checksum "
+            f"does not match; restore that file from a copy"
+        )
+    return from_text(text, where)

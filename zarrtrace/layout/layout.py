@@ -1,6 +1,6 @@
 """The layout of one trace: its groups and arrays, where the warmup ends, what is finished.
 
-A `Layout` is a value: it is written whole and read whole, by `LayoutFile`.
+A `Layout` is a value: it is written whole and read whole, by `Hierarchy`.
 """
 
 from __future__ import annotations

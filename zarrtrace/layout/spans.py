@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .layout import STAGING, Layout, SampledGroup, array_path
+from .layout import STAGING, Layout, array_path, variable_key
 from .variables import Variable
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """The draws `start` to `stop - 1`, which lie in the array at `path`."""
 
     path: str
@@ -20,48 +20,60 @@ class Stretch(NamedTuple):
         """Whether these draws were dropped and lie nowhere."""
         return not self.path
 
-    def place(self, draw: int, length: int) -> tuple[int, range]:
-        """The chunk a draw lies in, and the draws of that chunk, for chunks of `length` draws."""
-        chunk = (draw - self.start) // length
-        return chunk, self.covered(chunk, length)
+    def place(self, draw: int, length: int) -> ChunkPlace:
+        """The chunk a draw lies in, for chunks of `length` draws."""
+        return self.chunk((draw - self.start) // length, length)
 
-    def covered(self, chunk: int, length: int) -> range:
-        """The draws of a chunk."""
-        first = self.start + chunk * length
-        return range(first, min(first + length, self.stop))
+    def chunk(self, number: int, length: int) -> ChunkPlace:
+        """A chunk by its number, for chunks of `length` draws."""
+        first = self.start + number * length
+        return ChunkPlace(self, number, range(first, min(first + length, self.stop)))
 
 
-def stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
+class ChunkPlace(NamedTuple):
+    """One chunk of a variable: the array it belongs to, its number there, the draws it has."""
+
+    span: Span
+    number: int
+    draws: range
+
+    def key(self, variable: Variable, block: int) -> str:
+        """The key of the chunk for one block of chains."""
+        return variable_key(self.span.path, variable, block, self.number)
+
+
+def spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable."""
-    return _arrays(layout, group, variable, group.stored_first, group.stored_warmup)
+    group = layout.groups[variable.group]
+    return _arrays(layout, variable, group.stored_first, group.stored_warmup)
 
 
-def future_stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
+def future_spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable after the split that is under way."""
+    group = layout.groups[variable.group]
     assert group.moving_to is not None
-    return _arrays(layout, group, variable, layout.dropped, group.moving_to)
+    return _arrays(layout, variable, layout.dropped, group.moving_to)
 
 
-def _arrays(
-    layout: Layout, group: SampledGroup, variable: Variable, first: int, boundary: int
-) -> list[Stretch]:
-    warmup = Stretch(array_path(group.warmup_name, variable), first, boundary)
-    after = Stretch(array_path(group.name, variable), boundary, max(layout.total, boundary))
+def _arrays(layout: Layout, variable: Variable, first: int, boundary: int) -> list[Span]:
+    group = layout.groups[variable.group]
+    warmup = Span(array_path(group.warmup_name, variable), first, boundary)
+    after = Span(array_path(group.name, variable), boundary, max(layout.total, boundary))
     return [warmup, after] if first < boundary else [after]
 
 
-def written_stretches(layout: Layout, group: SampledGroup, variable: Variable) -> list[Stretch]:
+def written_spans(layout: Layout, variable: Variable) -> list[Span]:
     """Where a writer finds itself: the arrays, and before them what was dropped.
 
     A chain may go back to a checkpoint there, and draw what nobody reads again.
     """
-    gone = Stretch("", 0, group.stored_first)
-    return [*([gone] if gone.stop else []), *stretches(layout, group, variable)]
+    gone = Span("", 0, layout.groups[variable.group].stored_first)
+    return [*([gone] if gone.stop else []), *spans(layout, variable)]
 
 
-def stretch_of(found: list[Stretch], draw: int) -> Stretch:
-    """The stretch a draw lies in, or would."""
-    return next(stretch for stretch in reversed(found) if stretch.start <= draw)
+def span_of(found: list[Span], draw: int) -> Span:
+    """The span a draw lies in, or would."""
+    return next(span for span in reversed(found) if span.start <= draw)
 
 
 def staged(path: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import SchemaError
 from ..store.dtypes import as_dtype, dtype_of_values
+from ..store.small_arrays import DataArray
 from .attributes import check_variable_attrs
 from .coordinates import SAMPLE_DIMS, Dimensions
 from .names import check_name
@@ -169,6 +170,32 @@ def define_group(
             )
         )
     return variables
+
+
+def check_group(
+    group: str, arrays: Mapping[str, Variable | DataArray], dimensions: Dimensions
+) -> dict[str, int]:
+    """The sizes of a group's dimensions, other than chain and draw, or why it cannot be.
+
+    A variable with the name of a dimension or coordinate is refused: xarray would hide it.
+    """
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        for dim, size in zip(array.dims, array.shape, strict=True):
+            if dim not in SAMPLE_DIMS and sizes.setdefault(dim, size) != size:
+                raise SchemaError(
+                    f"{group}/{name}: dimension {dim!r} has {size} elements here but "
+                    f"{sizes[dim]} elsewhere in the group; name the dimension differently"
+                )
+    for name in arrays:
+        if name in SAMPLE_DIMS or any(
+            name in names for names in (sizes, dimensions.sizes, dimensions.coords)
+        ):
+            raise SchemaError(
+                f"{group}/{name}: {name!r} is also the name of a dimension or coordinate; "
+                f"rename one of the two"
+            )
+    return sizes
 
 
 def _shape(shape: Any, what: str) -> tuple[int, ...]:

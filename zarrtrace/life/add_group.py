@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import TraceExistsError
-from ..layout.coordinates import Dimensions, check_group
-from ..layout.file import LayoutFile
+from ..layout.coordinates import Dimensions
 from ..layout.given_data import define_data, labelled_dims
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout, group_attrs
+from ..layout.variables import check_group
 from ..store.location import Location
 from ..store.small_arrays import read_array
 from ..store.zarr_json import read_document
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 # A group that comes later ---------------------------------------------------------------------
 
 
-def add_data_group(
-    location: Location, layout_file: LayoutFile, name: str, data: Definition | xr.Dataset
-) -> None:
+def add_data_group(hierarchy: Hierarchy, name: str, data: Definition | xr.Dataset) -> None:
     """Write a group that is given whole, and enter it into the layout."""
-    layout = layout_file.current()
+    location, layout = hierarchy.location, hierarchy.layout
     group = new_group_name(name)
     if group in layout.group_names:
         raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
@@ -40,7 +39,7 @@ def add_data_group(
     location.delete_tree(group)
     location.write_many(group_items(group, attrs, {**samples, **coords}, arrays, encodings))
     data_groups = {**layout.data_groups, group: tuple(arrays)}
-    layout_file.write(replace(layout, data_groups=data_groups))
+    hierarchy.change(replace(layout, data_groups=data_groups))
 
 
 def _known_dimensions(location: Location, layout: Layout, others: Container[str]) -> Dimensions:

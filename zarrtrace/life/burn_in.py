@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import IncompleteTraceError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, Layout, chunk_of_key
-from ..layout.spans import stretches
+from ..layout.spans import spans
 from ..sampling_state.counts import recorded
 from ..store.location import Location
 from .split import check_draws, check_warmup, chunk_keys
@@ -44,12 +44,12 @@ def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
     return replace(layout, dropped=number)
 
 
-def delete_dropped(location: Location, layout_file: LayoutFile) -> list[str]:
+def delete_dropped(hierarchy: Hierarchy) -> list[str]:
     """Remove the chunks in which every draw was dropped; gives their keys.
 
     Not while a split is under way, when chunks are in more than one place.
     """
-    layout = layout_file.current()
+    location, layout = hierarchy.location, hierarchy.layout
     if not layout.dropped:
         return []
     if layout.durable:
@@ -57,12 +57,12 @@ def delete_dropped(location: Location, layout_file: LayoutFile) -> list[str]:
         location.make_durable([f"{STATE}/zarr.json"])
     gone = [
         key
-        for group in layout.groups.values()
-        for variable in group.variables.values()
-        for stretch in stretches(layout, group, variable)
-        if stretch.start <= layout.dropped
-        for key in chunk_keys(location, stretch.path)
-        if stretch.covered(chunk_of_key(key)[1], variable.draws_per_chunk).stop <= layout.dropped
+        for variable in layout.variables
+        for span in spans(layout, variable)
+        if span.start <= layout.dropped
+        for key in chunk_keys(location, span.path)
+        for place in [span.chunk(chunk_of_key(key)[1], variable.draws_per_chunk)]
+        if place.draws.stop <= layout.dropped
     ]
     location.delete_many(gone)
     return gone

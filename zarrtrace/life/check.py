@@ -11,11 +11,9 @@ import numpy as np
 from ..errors import DamagedTraceError
 from ..layout.layout import STATE, TABLES, Layout, array_path, same_but_for_draws
 from ..layout.variables import Variable
-from ..messages import chain_label
 from ..reading.rows import RowReader
-from ..sampling_state.arrays import read_value
+from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import Journal, journal_directory
 from ..store.location import Location
 from ..store.small_arrays import read_array
 from ..store.zarr_json import read_document
@@ -74,35 +72,31 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     except DamagedTraceError:
         # Reported with the bookkeeping; without counts there are no draws to look for.
         return
-    for group in layout.groups.values():
-        for variable in group.variables.values():
-            for block in range(layout.blocks):
-                count = int(counts[layout.chains_of(block)[0]])
-                reader = RowReader(location, layout, group, variable, block)
-                yield from _check_rows(reader, layout, variable, block, count)
+    for variable in layout.variables:
+        for block in chain_blocks(location, layout):
+            count = int(counts[block.chains[0]])
+            yield from _check_rows(RowReader(block, variable), variable, count)
 
 
-def _check_rows(
-    reader: RowReader, layout: Layout, variable: Variable, block: int, count: int
-) -> Iterator[Damage]:
-    for stretch in reader.stretches:
-        draw = max(stretch.start, layout.dropped)
-        while draw < min(stretch.stop, count):
-            chunk, covered = stretch.place(draw, variable.draws_per_chunk)
-            there = range(draw, min(covered.stop, count))
+def _check_rows(reader: RowReader, variable: Variable, count: int) -> Iterator[Damage]:
+    block = reader.block
+    for span in reader.spans:
+        draw = max(span.start, block.layout.dropped)
+        while draw < min(span.stop, count):
+            place = span.place(draw, variable.draws_per_chunk)
+            there = range(draw, min(place.draws.stop, count))
             try:
-                reader.check(stretch, chunk, covered, there)
+                reader.check(place, there)
             except DamagedTraceError as error:
-                chains = chain_label(layout.chains_of(block))
                 yield Damage(
-                    f"{stretch.path}, {chains}, draws {there.start} to {there.stop - 1}",
+                    f"{span.path}, {block.label}, draws {there.start} to {there.stop - 1}",
                     _reason(error),
                     variable.group,
                     variable.name,
-                    block,
+                    block.number,
                     there,
                 )
-            draw = covered.stop
+            draw = place.draws.stop
 
 
 def _reason(error: DamagedTraceError) -> str:
@@ -169,17 +163,15 @@ def _is_group(location: Location, path: str) -> bool:
 
 
 def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:
-    directory = journal_directory(location, layout)
-    for block in range(layout.blocks):
+    for block in chain_blocks(location, layout):
         for name in ("draw_idx", "sampling_time", "sampling_start_time", "state", "writer"):
             try:
-                read_value(location, layout, name, block)
+                block.read(name)
             except DamagedTraceError as error:
-                yield Damage(f"{STATE}/{name}/c.{block}", str(error).partition(" is ")[2])
-        if directory is not None:
-            try:
-                journal = Journal.for_reading(layout, directory, block)
-                if journal is not None:
-                    journal.read_checkpoint()
-            except DamagedTraceError as error:
-                yield Damage(f"journal of block {block}", str(error))
+                yield Damage(block.key(name), str(error).partition(" is ")[2])
+        try:
+            journal = block.read_journal()
+            if journal is not None:
+                journal.read_checkpoint()
+        except DamagedTraceError as error:
+            yield Damage(f"journal of block {block.number}", str(error))

@@ -15,9 +15,9 @@ import numpy as np
 from ..errors import InvalidInputError, SchemaError, TraceError, TraceExistsError
 from ..layout.attributes import check_attrs
 from ..layout.chunk_lengths import choose_chunk_lengths
-from ..layout.coordinates import SAMPLE_DIMS, Dimensions, check_group
-from ..layout.file import LayoutFile
+from ..layout.coordinates import SAMPLE_DIMS, Dimensions
 from ..layout.given_data import define_data
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
     IN_STORE,
     LIBRARY_VERSION,
@@ -32,9 +32,9 @@ from ..layout.layout import (
     root_attrs,
 )
 from ..layout.names import check_group_name
-from ..layout.variables import CONSTANT_GROUPS, ROWS, Variable, define_group
+from ..layout.variables import CONSTANT_GROUPS, ROWS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
-from ..sampling_state.claim import require_free
+from ..sampling_state.block import chain_blocks
 from ..sampling_state.journal import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
@@ -194,19 +194,19 @@ def make_room(location: Location, overwrite: bool) -> None:
             f"choose another place, or pass overwrite=True to remove it"
         )
     try:
-        layout = LayoutFile(location).current()
+        layout = Hierarchy(location).layout
     except TraceError:
         pass
     else:
         # A writer would go on into the new trace.
-        for block in range(layout.blocks):
-            require_free(location, layout, block, force=False)
+        for block in chain_blocks(location, layout):
+            block.require_free()
     # Whoever still reads it finds no layout first, and then no chunks.
     location.write(f"{STATE}/zarr.json", encode_document(group_document()))
     location.clear()
 
 
-def write(location: Location, plan: Plan) -> LayoutFile:
+def write(location: Location, plan: Plan) -> Hierarchy:
     """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
     root = group_document(root_attrs(plan.layout))
     location.write("zarr.json", encode_document(root))
@@ -214,9 +214,9 @@ def write(location: Location, plan: Plan) -> LayoutFile:
     location.write(f"{STATE}/zarr.json", encode_document(group_document()))
     location.write_many(_hierarchy_items(plan))
     make_journals(location, plan.layout)
-    layout_file = LayoutFile(location)
-    layout_file.write(plan.layout)
-    return layout_file
+    hierarchy = Hierarchy(location)
+    hierarchy.change(plan.layout)
+    return hierarchy
 
 
 def make_journals(location: Location, layout: Layout) -> None:

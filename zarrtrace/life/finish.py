@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError, IncompleteTraceError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import TABLES, Layout, array_path, group_attrs
 from ..reading import convergence
 from ..reading.cut import alignment_attrs, sampling_attrs
+from ..sampling_state.block import remove_journals
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import remove_journals
 from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
@@ -37,14 +37,14 @@ def require_draws(location: Location, layout: Layout) -> None:
         )
 
 
-def complete(location: Location, layout_file: LayoutFile) -> None:
+def complete(hierarchy: Hierarchy) -> None:
     """Do what is left of a split or of `finish`, after it was killed too."""
-    resume_split(location, layout_file)
-    layout = layout_file.current()
+    resume_split(hierarchy)
+    layout = hierarchy.layout
     if layout.closed and not layout.finished:
-        _trim(location, layout)
-        layout_file.write(replace(layout, finished=True))
-        convergence.keep(location, layout_file)
+        _trim(hierarchy.location, layout)
+        hierarchy.change(replace(layout, finished=True))
+        convergence.keep(hierarchy)
 
 
 def _trim(location: Location, layout: Layout) -> None:

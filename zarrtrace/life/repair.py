@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
     TABLES,
     Layout,
@@ -21,15 +21,11 @@ from ..layout.layout import (
     group_attrs,
     root_attrs,
     same_but_for_draws,
-    variable_key,
 )
 from ..layout.variables import ROWS
-from ..messages import chain_label
 from ..reading.rows import RowReader
-from ..sampling_state.arrays import read_value, state_key, write_value
-from ..sampling_state.checkpoints import drop_checkpoint, read_checkpoint_text
+from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import journal_directory, read_count
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
 from ..store.location import Location
@@ -42,28 +38,29 @@ from .finish import complete
 from .split import write_array
 
 
-def repair(location: Location, layout_file: LayoutFile) -> Iterator[str]:
+def repair(hierarchy: Hierarchy) -> Iterator[str]:
     """Mend what `check` finds, and say of each thing what was done.
 
     No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
     go to `PATH.damaged`, beside the trace.
     """
+    location = hierarchy.location
     for key in location.remove_partial_files(outside=(TABLES,)):
         yield f"{key}: removed, left behind by a process that was killed"
-    yield from _repair_documents(location, layout_file.current())
-    yield from _repair_bookkeeping(location, layout_file.current())
-    layout = layout_file.current()
+    yield from _repair_documents(location, hierarchy.layout)
+    yield from _repair_bookkeeping(location, hierarchy.layout)
+    layout = hierarchy.layout
     if layout.splitting or (layout.closed and not layout.finished):
-        complete(location, layout_file)
+        complete(hierarchy)
         yield "the split or finish that was interrupted is done"
-    for key in delete_dropped(location, layout_file):
+    for key in delete_dropped(hierarchy):
         yield f"{key}: removed, its draws were dropped"
-    layout = layout_file.current()
+    layout = hierarchy.layout
     lost = [damage for damage in check(location, layout) if damage.draws is not None]
     for damage in lost:
         yield _give_up(location, layout, damage)
         layout = _with_lost(layout, damage)
-        layout_file.write(layout)
+        hierarchy.change(layout)
         _say_lost(location, layout, damage)
     if layout.finished:
         consolidate(location, layout)
@@ -119,85 +116,82 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
 
 
 def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
-    directory = journal_directory(location, layout)
-    for block in range(layout.blocks):
-        chains = chain_label(layout.chains_of(block))
+    blocks = chain_blocks(location, layout)
+    for block in blocks:
         for name in ("sampling_time", "sampling_start_time", "writer"):
-            if _is_damaged(location, layout, name, block):
-                location.delete(state_key(name, block))
-                yield f"{state_key(name, block)}: removed, {chains} has no {name} any more"
-        if _is_damaged(location, layout, "draw_idx", block):
-            kept = read_count(directory, block) if directory is not None else None
+            if _is_damaged(block, name):
+                block.delete(name)
+                yield f"{block.key(name)}: removed, {block.label} has no {name} any more"
+        if _is_damaged(block, "draw_idx"):
+            kept = block.journal_count
             count = kept
             if count is None and ROWS in layout.groups:
                 count = count_rows(location, layout)
             elif count is None:
-                count = count_draws(location, layout, block)
-            write_value(location, layout, "draw_idx", block, count)
+                count = count_draws(block)
+            block.write("draw_idx", count)
             source = "its journal" if kept is not None else "its chunks"
-            yield f"{state_key('draw_idx', block)}: {chains} has {count} draws, says {source}"
-    for block in range(layout.blocks):
-        yield from _repair_checkpoint(location, layout, block)
+            yield f"{block.key('draw_idx')}: {block.label} has {count} draws, says {source}"
+    for block in blocks:
+        yield from _repair_checkpoint(block)
     for group in layout.groups.values():
         if group.moving_to is None and group.name != ROWS:
             for path in group.paths:
                 yield from _repair_numbers(location, layout, path)
 
 
-def _repair_checkpoint(location: Location, layout: Layout, block: int) -> Iterator[str]:
-    chains = chain_label(layout.chains_of(block))
-    count = int(recorded(location, layout)[layout.chains_of(block)[0]])
+def _repair_checkpoint(block: ChainBlock) -> Iterator[str]:
+    count = int(recorded(block.location, block.layout)[block.chains[0]])
     try:
-        draws, content = read_checkpoint(read_checkpoint_text(location, layout, block))
+        draws, content = read_checkpoint(block.checkpoint_text())
         decode_state(content)
         why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:
         why = f"it cannot be read ({error})"
     if why:
-        drop_checkpoint(location, layout, block)
-        yield f"{state_key('state', block)}: the checkpoint of {chains} is dropped, {why}"
+        block.drop_checkpoint()
+        yield f"{block.key('state')}: the checkpoint of {block.label} is dropped, {why}"
 
 
-def _is_damaged(location: Location, layout: Layout, name: str, block: int) -> bool:
+def _is_damaged(block: ChainBlock, name: str) -> bool:
     try:
-        read_value(location, layout, name, block)
+        block.read(name)
     except DamagedTraceError:
         return True
     return False
 
 
-def count_draws(location: Location, layout: Layout, block: int) -> int:
+def count_draws(block: ChainBlock) -> int:
     """How many draws of a block are in its chunks, by the chunks alone.
 
     Draws at the end of the last chunk whose every value is the fill value are none; without a
     variable that has NaN or NaT for that, the last chunk counts only when the chain ends with it.
     """
+    location, layout = block.location, block.layout
     ends = []
     blank = np.ones(layout.total, dtype=bool)
     # Nobody can say of them any more that they were not recorded.
     blank[: layout.dropped] = False
     telling = any(variable.dtype.kind in "fcmM" for variable in layout.variables)
-    for group in layout.groups.values():
-        for variable in group.variables.values():
-            reader = RowReader(location, layout, group, variable, block)
-            end = layout.dropped
-            for stretch in reader.stretches:
-                draw = max(stretch.start, layout.dropped)
-                while draw < stretch.stop:
-                    chunk, covered = stretch.place(draw, variable.draws_per_chunk)
-                    key = variable_key(stretch.path, variable, block, chunk)
-                    if location.read(key) is None:
-                        break
-                    end = covered.stop
-                    try:
-                        rows = reader.chunk(stretch, chunk, covered)[:, : len(covered)]
-                    except DamagedTraceError:
-                        # It was there, so it was recorded.
-                        blank[covered.start : covered.stop] = False
-                    else:
-                        blank[draw : covered.stop] &= _is_fill(rows[:, draw - covered.start :])
-                    draw = covered.stop
-            ends.append((end, variable.draws_per_chunk))
+    for variable in layout.variables:
+        reader = RowReader(block, variable)
+        end = layout.dropped
+        for span in reader.spans:
+            draw = max(span.start, layout.dropped)
+            while draw < span.stop:
+                place = span.place(draw, variable.draws_per_chunk)
+                if location.read(place.key(variable, block.number)) is None:
+                    break
+                first, end = place.draws.start, place.draws.stop
+                try:
+                    rows = reader.chunk(place)[:, : len(place.draws)]
+                except DamagedTraceError:
+                    # It was there, so it was recorded.
+                    blank[first:end] = False
+                else:
+                    blank[draw:end] &= _is_fill(rows[:, draw - first :])
+                draw = end
+        ends.append((end, variable.draws_per_chunk))
     count = min(end for end, _ in ends)
     if not telling:
         whole = min(end - size for end, size in ends)
@@ -249,12 +243,11 @@ def _give_up(location: Location, layout: Layout, damage: Damage) -> str:
     assert damage.variable is not None
     assert damage.block is not None
     assert damage.draws is not None
-    group = layout.groups[damage.group]
-    variable = group.variables[damage.variable]
-    reader = RowReader(location, layout, group, variable, damage.block)
-    stretch = next(s for s in reader.stretches if s.start <= damage.draws.start < s.stop)
-    chunk, _ = stretch.place(damage.draws.start, variable.draws_per_chunk)
-    key = variable_key(stretch.path, variable, damage.block, chunk)
+    variable = layout.groups[damage.group].variables[damage.variable]
+    first = damage.draws.start
+    reader = RowReader(ChainBlock(location, layout, damage.block), variable)
+    span = next(span for span in reader.spans if span.start <= first < span.stop)
+    key = span.place(first, variable.draws_per_chunk).key(variable, damage.block)
     where = ""
     if location.path is not None and (location.path / key).exists():
         aside = Path(f"{location.path}.damaged") / key

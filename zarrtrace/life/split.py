@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import IncompleteTraceError, InvalidInputError
-from ..layout.file import LayoutFile
-from ..layout.layout import STAGING, Layout, SampledGroup, chunk_of_key, variable_key
-from ..layout.spans import Stretch, future_stretches, staged, stretches
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import STAGING, Layout, SampledGroup, chunk_of_key
+from ..layout.spans import ChunkPlace, Span, future_spans, spans, staged
 from ..layout.variables import Variable
 from ..reading.rows import RowReader
+from ..sampling_state.block import chain_blocks, remove_journals
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import remove_journals
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import dtype_name
 from ..store.location import Location
@@ -99,27 +99,27 @@ def check_warmup(location: Location, layout: Layout, draws: Any) -> int:
     return number
 
 
-def resume_split(location: Location, layout_file: LayoutFile) -> None:
+def resume_split(hierarchy: Hierarchy) -> None:
     """Finish a split that was begun, or do nothing.
 
     Every draw must be in the chunks: while they move, no journal is read or written.
     """
-    layout = layout_file.current()
+    location, layout = hierarchy.location, hierarchy.layout
     if layout.splitting:
         remove_journals(location, layout)
     for name, group in layout.groups.items():
         if group.moving_to is not None and not group.swapping:
-            _fill_staging(location, layout_file, name)
-    for name, group in layout_file.current().groups.items():
+            _fill_staging(hierarchy, name)
+    for name, group in hierarchy.layout.groups.items():
         if group.swapping:
-            _swap(location, layout_file, name)
+            _swap(hierarchy, name)
     if layout.splitting or location.exists(f"{STAGING}/zarr.json"):
         location.delete_tree(STAGING)
 
 
-def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> None:
+def _fill_staging(hierarchy: Hierarchy, name: str) -> None:
     """Build both groups, with all their chunks, in the staging place."""
-    layout = layout_file.current()
+    location, layout = hierarchy.location, hierarchy.layout
     group = layout.groups[name]
     target = group.moving_to
     assert target is not None
@@ -132,34 +132,31 @@ def _fill_staging(location: Location, layout_file: LayoutFile, name: str) -> Non
             location.write(f"{staged(path)}/zarr.json", encode_document(document))
             _copy_coordinates(location, layout, group, path, draws)
     for variable in group.variables.values():
-        old = stretches(layout, group, variable)
+        old = spans(layout, variable)
         if variable.name not in group.moved:
-            new = [
-                stretch._replace(path=staged(stretch.path))
-                for stretch in future_stretches(layout, group, variable)
-            ]
+            new = [span._replace(path=staged(span.path)) for span in future_spans(layout, variable)]
             _write_documents(location, layout, variable, old, new)
             shared = [s for s in new if _has_same_chunks(s, old, variable.draws_per_chunk)]
             cut_anew = [s for s in new if s not in shared]
             # First what is read from the old chunks: where there are no links, sharing moves them.
             if cut_anew:
-                _stream_chunks(location, layout, group, variable, cut_anew)
+                _stream_chunks(location, layout, variable, cut_anew)
             _share_chunks(location, variable, old, shared)
             if not cut_anew:
                 continue
             group = replace(group, moved=(*group.moved, variable.name))
             layout = layout.with_group(group)
-            layout_file.write(layout)
+            hierarchy.change(layout)
         # Nothing is read there any more; the documents stay, so that the group goes on opening.
-        for stretch in old:
-            for key in chunk_keys(location, stretch.path):
+        for span in old:
+            for key in chunk_keys(location, span.path):
                 location.delete(key)
-    layout_file.write(layout.with_group(replace(group, swapping=True)))
+    hierarchy.change(layout.with_group(replace(group, swapping=True)))
 
 
-def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
+def _swap(hierarchy: Hierarchy, name: str) -> None:
     """Put the staged groups in the place of the old ones."""
-    layout = layout_file.current()
+    location, layout = hierarchy.location, hierarchy.layout
     group = layout.groups[name]
     target = group.moving_to
     assert target is not None
@@ -185,24 +182,24 @@ def _swap(location: Location, layout_file: LayoutFile, name: str) -> None:
     )
     if group.warmup_name not in done.paths:
         location.delete_tree(group.warmup_name)
-    layout_file.write(layout.with_group(done))
+    hierarchy.change(layout.with_group(done))
 
 
 def _write_documents(
     location: Location,
     layout: Layout,
     variable: Variable,
-    old: list[Stretch],
-    new: list[Stretch],
+    old: list[Span],
+    new: list[Span],
 ) -> None:
     """The documents of the new arrays: those of the old ones, with another number of draws."""
     found = read_document(location, old[-1].path)
-    for stretch in new:
-        draws = stretch.stop - stretch.start
+    for span in new:
+        draws = span.stop - span.start
         document = layout.document(variable, draws)
         if found is not None:
             document["attributes"] = found["attributes"]
-        location.write(f"{stretch.path}/zarr.json", encode_document(document))
+        location.write(f"{span.path}/zarr.json", encode_document(document))
 
 
 def chunk_keys(location: Location, path: str) -> list[str]:
@@ -210,73 +207,64 @@ def chunk_keys(location: Location, path: str) -> list[str]:
     return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
 
 
-def _has_same_chunks(new: Stretch, old: list[Stretch], length: int) -> bool:
+def _has_same_chunks(new: Span, old: list[Span], length: int) -> bool:
     """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
     return all(
-        (new.start - stretch.start) % length == 0
-        and (new.stop == stretch.stop or (min(new.stop, stretch.stop) - new.start) % length == 0)
-        for stretch in old
-        if new.start < stretch.stop and stretch.start < new.stop
+        (new.start - span.start) % length == 0
+        and (new.stop == span.stop or (min(new.stop, span.stop) - new.start) % length == 0)
+        for span in old
+        if new.start < span.stop and span.start < new.stop
     )
 
 
-def _share_chunks(
-    location: Location, variable: Variable, old: list[Stretch], new: list[Stretch]
-) -> None:
+def _share_chunks(location: Location, variable: Variable, old: list[Span], new: list[Span]) -> None:
     """Give each chunk its new key beside the old one, whole."""
     length = variable.draws_per_chunk
-    for stretch in old:
-        for key in chunk_keys(location, stretch.path):
-            block, chunk = chunk_of_key(key)
-            draw = stretch.start + chunk * length
+    for span in old:
+        for key in chunk_keys(location, span.path):
+            block, number = chunk_of_key(key)
+            draw = span.chunk(number, length).draws.start
             for target in new:
                 if target.start <= draw < target.stop:
-                    moved, _ = target.place(draw, length)
-                    location.share(key, variable_key(target.path, variable, block, moved))
+                    location.share(key, target.place(draw, length).key(variable, block))
 
 
 def _stream_chunks(
     location: Location,
     layout: Layout,
-    group: SampledGroup,
     variable: Variable,
-    new: list[Stretch],
+    new: list[Span],
 ) -> None:
     """Cut the chunks anew, holding two of them at a time."""
     codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
     counts = recorded(location, layout)
-    for block in range(layout.blocks):
-        chains = layout.chains_of(block)
+    for block in chain_blocks(location, layout):
+        chains = block.chains
         count = int(counts[chains[0]])
-        reader = _StreamReader(location, layout, group, variable, block)
-        for stretch in new:
-            first = stretch.start
-            while first < min(stretch.stop, count):
-                chunk, covered = stretch.place(first, variable.draws_per_chunk)
-                rows = range(covered.start, min(covered.stop, count))
+        reader = _StreamReader(block, variable)
+        for span in new:
+            first = span.start
+            while first < min(span.stop, count):
+                place = span.place(first, variable.draws_per_chunk)
+                rows = range(place.draws.start, min(place.draws.stop, count))
                 whole: np.ndarray[Any, Any] = np.full(
                     layout.chunk_shape(variable), codec.fill, dtype=variable.dtype
                 )
                 whole[: len(chains), : len(rows)] = reader.read(rows)
-                key = variable_key(stretch.path, variable, block, chunk)
-                location.write(key, codec.encode(whole))
-                first = covered.stop
+                location.write(place.key(variable, block.number), codec.encode(whole))
+                first = place.draws.stop
 
 
 class _StreamReader(RowReader):
     """Keeps the last chunk, which two new ones share."""
 
-    _last: tuple[tuple[str, int], np.ndarray[Any, Any]] | None = None
+    _last: tuple[ChunkPlace, np.ndarray[Any, Any]] | None = None
 
     def chunk(
-        self,
-        stretch: Stretch,
-        chunk: int,
-        covered: range,
-        into: np.ndarray[Any, Any] | None = None,
+        self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None
     ) -> np.ndarray[Any, Any]:
-        if self._last is None or self._last[0] != (stretch.path, chunk):
-            self._last = (stretch.path, chunk), super().chunk(stretch, chunk, covered)
+        if self._last is None or self._last[0] != place:
+            self._last = place, super().chunk(place)
         if into is not None:
             into[...] = self._last[1]
         return self._last[1]

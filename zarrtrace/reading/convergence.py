@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DamagedTraceError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, Layout
 from ..layout.variables import Variable
 from ..sampling_state.counts import recorded
@@ -38,7 +38,7 @@ class WorstRhat(NamedTuple):
     complete: bool
 
 
-def worst_rhat(location: Location, layout_file: LayoutFile) -> WorstRhat:
+def worst_rhat(hierarchy: Hierarchy) -> WorstRhat:
     """The worst R-hat of the posterior: the kept one if it holds, or computed now.
 
     Looked at are real variables in the order of their definition, as long as the draws of all
@@ -50,22 +50,22 @@ def worst_rhat(location: Location, layout_file: LayoutFile) -> WorstRhat:
         Its value is NaN with one chain, with fewer than 4 draws after warmup, and where nothing
         varies; values that are NaN or that never change do not count.
     """
-    return _read_kept(location) or _compute(location, layout_file)
+    return _read_kept(hierarchy.location) or _compute(hierarchy)
 
 
-def keep(location: Location, layout_file: LayoutFile) -> None:
+def keep(hierarchy: Hierarchy) -> None:
     """Compute the worst R-hat of a finished trace and keep it beside its layout.
 
     It holds for this very layout: after a split, more draws or another burn-in it is not found.
     Where draws cannot be read nothing is kept; what is damaged is for `check` to say.
     """
     try:
-        found = _compute(location, layout_file)
+        found = _compute(hierarchy)
     except DamagedTraceError:
         return
     content = {**found._asdict(), "value": found.value if math.isfinite(found.value) else None}
-    attrs = {"worst_rhat": json.dumps(content), "of_layout": _fingerprint(location)}
-    location.write(f"{KEPT}/zarr.json", encode_document(group_document(attrs)))
+    attrs = {"worst_rhat": json.dumps(content), "of_layout": _fingerprint(hierarchy.location)}
+    hierarchy.location.write(f"{KEPT}/zarr.json", encode_document(group_document(attrs)))
 
 
 def _read_kept(location: Location) -> WorstRhat | None:
@@ -87,13 +87,13 @@ def _fingerprint(location: Location) -> str:
     return hashlib.sha256(location.read(f"{STATE}/zarr.json") or b"").hexdigest()
 
 
-def _compute(location: Location, layout_file: LayoutFile) -> WorstRhat:
-    layout = layout_file.current()
+def _compute(hierarchy: Hierarchy) -> WorstRhat:
+    layout = hierarchy.layout
     group = layout.groups.get("posterior")
     worst = WorstRhat(math.nan, "", True)
     if group is None or layout.chains < 2:
         return worst
-    start, stop = group.warmup, int(recorded(location, layout).min())
+    start, stop = group.warmup, int(recorded(hierarchy.location, layout).min())
     room, complete = _MOST_NUMBERS, True
     for variable in group.variables.values():
         numbers = layout.chains * max(0, stop - start) * math.prod(variable.shape)
@@ -103,7 +103,7 @@ def _compute(location: Location, layout_file: LayoutFile) -> WorstRhat:
             complete = False
             continue
         room -= numbers
-        found = rhat(_read(location, layout_file, layout, variable, range(start, stop)))
+        found = rhat(_read(hierarchy, layout, variable, range(start, stop)))
         if np.isnan(found).all():
             continue
         index = int(np.nanargmax(found))
@@ -113,12 +113,12 @@ def _compute(location: Location, layout_file: LayoutFile) -> WorstRhat:
 
 
 def _read(
-    location: Location, layout_file: LayoutFile, layout: Layout, variable: Variable, draws: range
+    hierarchy: Hierarchy, layout: Layout, variable: Variable, draws: range
 ) -> np.ndarray[Any, Any]:
     shape = (layout.chains, len(draws), *variable.shape)
     values: np.ndarray[Any, Any] = np.empty(shape, variable.dtype)
     blocks = [Wanted(b, draws, values[_rows(layout, b)]) for b in range(layout.blocks)]
-    read_rows(location, layout_file, variable.group, variable.name, blocks)
+    read_rows(hierarchy, variable.group, variable.name, blocks)
     return values
 
 

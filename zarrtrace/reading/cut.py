@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ChainError, InvalidInputError, TraceNotFoundError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout, SampledGroup
 from ..layout.variables import ROWS
-from ..sampling_state.arrays import read_value
+from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
 from ..store.location import Location
 
@@ -36,8 +36,7 @@ class Cut:
         Draws the view shows of every chain.
     """
 
-    location: Location
-    layout_file: LayoutFile
+    hierarchy: Hierarchy
     layout: Layout
     group: SampledGroup
     name: str
@@ -53,8 +52,7 @@ class Cut:
 
 
 def make_cut(
-    location: Location,
-    layout_file: LayoutFile,
+    hierarchy: Hierarchy,
     name: str,
     align: Align = "cut",
     chains: int | Iterable[int] | None = None,
@@ -62,10 +60,10 @@ def make_cut(
     """The draws there are now of a sampled group, or of its warmup (`warmup_` and its name)."""
     if align not in ("cut", "pad"):
         raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
-    layout = layout_file.current()
+    layout = hierarchy.layout
     group = layout.groups[name.removeprefix("warmup_")]
-    chosen = choose_chains(layout, chains, str(location))
-    counts = recorded(location, layout)[list(chosen)]
+    chosen = choose_chains(layout, chains, str(hierarchy))
+    counts = recorded(hierarchy.location, layout)[list(chosen)]
     if name == group.name:
         start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
     else:
@@ -73,8 +71,7 @@ def make_cut(
         counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
     length = int(counts.min() if align == "cut" else counts.max())
     return Cut(
-        location=location,
-        layout_file=layout_file,
+        hierarchy=hierarchy,
         layout=layout,
         group=group,
         name=name,
@@ -128,7 +125,7 @@ def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
     if "sampling_time" in layout.attrs:
         return {}
-    spent = [read_value(location, layout, "sampling_time", b) or 0.0 for b in range(layout.blocks)]
+    spent = [block.read("sampling_time") or 0.0 for block in chain_blocks(location, layout)]
     return {"sampling_time": float(max(spent))} if any(spent) else {}
 
 

@@ -88,7 +88,7 @@ class CutArray(BackendArray):
 
     def _read(self, wanted: list[Wanted]) -> None:
         cut = self.cut
-        read_rows(cut.location, cut.layout_file, cut.group.name, self.variable.name, wanted)
+        read_rows(cut.hierarchy, cut.group.name, self.variable.name, wanted)
 
 
 def _is_whole(key: Any) -> bool:
@@ -161,7 +161,9 @@ class CutEntrypoint(BackendEntrypoint):
                 {"preferred_chunks": chunks},
             )
         coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})
-        attrs = group_attrs(cut.layout, cut.name) | sampling_attrs(cut.location, cut.layout)
+        attrs = group_attrs(cut.layout, cut.name) | sampling_attrs(
+            cut.hierarchy.location, cut.layout
+        )
         if len(set(cut.counts)) > 1:
             attrs |= alignment_attrs(np.array(cut.counts), cut.length)
         return xr.Dataset(variables, coords, attrs)
@@ -179,10 +181,10 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
     }
     for name, dim in cut.layout.coords.items():
         if dim in dims:
-            array = read_array(cut.location, f"{cut.group.name}/{name}")
+            array = read_array(cut.hierarchy.location, f"{cut.group.name}/{name}")
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
-                    f"{cut.location}: the coordinate {cut.group.name}/{name} has shape "
+                    f"{cut.hierarchy.location}: the coordinate {cut.group.name}/{name} has shape "
                     f"{array.values.shape}, dimension {dim!r} has {sizes[dim]} elements",
                     group=cut.group.name,
                 )

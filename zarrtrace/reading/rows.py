@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DamagedTraceError, TraceError
-from ..layout.file import LayoutFile
-from ..layout.layout import Layout, SampledGroup, variable_key
-from ..layout.spans import Stretch, future_stretches, staged, stretches
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import Layout
+from ..layout.spans import ChunkPlace, future_spans, spans, staged
 from ..layout.variables import Variable
-from ..messages import chain_label
+from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import Journal, journal_directory
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 
@@ -35,9 +34,7 @@ class Wanted(NamedTuple):
     into: np.ndarray[Any, Any]
 
 
-def read_rows(
-    location: Location, layout_file: LayoutFile, group: str, name: str, wanted: Iterable[Wanted]
-) -> None:
+def read_rows(hierarchy: Hierarchy, group: str, name: str, wanted: Iterable[Wanted]) -> None:
     """Read some draws of one variable, each chunk once, several chunks side by side.
 
     The values are those of one layout: when a split changes it meanwhile, they are read again.
@@ -47,15 +44,12 @@ def read_rows(
     DamagedTraceError
         A chunk below the published count is missing or cannot be decoded.
     """
-    wanted = list(wanted)
+    location, wanted = hierarchy.location, list(wanted)
     while True:
-        layout = layout_file.current()
+        layout = hierarchy.layout
         _require_kept(location, layout, wanted)
-        sampled = layout.groups[group]
-        readers = [
-            RowReader(location, layout, sampled, sampled.variables[name], part.block)
-            for part in wanted
-        ]
+        variable = layout.groups[group].variables[name]
+        readers = [RowReader(ChainBlock(location, layout, p.block), variable) for p in wanted]
         try:
             pieces = [
                 piece
@@ -72,13 +66,13 @@ def read_rows(
                 # Where no journal says that a chain went back, its chunks may be blank at the end.
                 counts = recorded(location, layout)
                 for reader, part in zip(readers, wanted, strict=True):
-                    count = int(counts[layout.chains_of(part.block)[0]])
+                    count = int(counts[reader.block.chains[0]])
                     reader.require_recorded(count, part.draws[-1] + 1 if part.draws else 0)
         except DamagedTraceError:
-            if layout_file.current() is layout:
+            if hierarchy.layout is layout:
                 raise
             continue
-        if layout_file.current() is layout:
+        if hierarchy.layout is layout:
             return
 
 
@@ -99,46 +93,35 @@ def _fill_waiting(pieces: list[Piece]) -> None:
 
 
 class Piece(NamedTuple):
-    """What one chunk gives to a read."""
+    """What one chunk gives to a read: some of its rows, and the array they go into."""
 
     reader: RowReader
-    stretch: Stretch
-    chunk: int
-    covered: range
+    place: ChunkPlace
     rows: slice
     into: np.ndarray[Any, Any]
 
     def fill(self) -> None:
         """Read them."""
-        self.reader.fill(self.stretch, self.chunk, self.covered, self.rows, self.into)
+        self.reader.fill(self.place, self.rows, self.into)
 
 
 class RowReader:
     """Reads draws of one variable and one block of chains under one layout."""
 
-    def __init__(
-        self,
-        location: Location,
-        layout: Layout,
-        group: SampledGroup,
-        variable: Variable,
-        block: int,
-    ) -> None:
-        self._location = location
+    def __init__(self, block: ChainBlock, variable: Variable) -> None:
+        layout = block.layout
+        self.block = block
+        self._location = block.location
         self._layout = layout
-        self._group = group
+        self._group = layout.groups[variable.group]
         self._variable = variable
-        self._block = block
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
-        self._directory = journal_directory(location, layout)
-        moved = group.moving_to is not None and variable.name in group.moved
-        find = future_stretches if moved else stretches
-        self.stretches = find(layout, group, variable)
+        moved = self._group.moving_to is not None and variable.name in self._group.moved
+        self.spans = (future_spans if moved else spans)(layout, variable)
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
-        chains = len(self._layout.chains_of(self._block))
-        shape = (chains, len(draws), *self._variable.shape)
+        shape = (len(self.block.chains), len(draws), *self._variable.shape)
         found: np.ndarray[Any, Any] = np.empty(shape, dtype=self._variable.dtype)
         for piece in self.pieces(draws, found):
             piece.fill()
@@ -147,128 +130,126 @@ class RowReader:
     def pieces(self, draws: range, into: np.ndarray[Any, Any]) -> Iterator[Piece]:
         """Where the draws of a range lie, chunk by chunk, and where in an array they go."""
         length, done = self._variable.draws_per_chunk, 0
-        for stretch in self.stretches:
-            while done < len(draws) and draws[done] < stretch.stop:
-                chunk, covered = stretch.place(draws[done], length)
-                inside = draws[done : done + len(range(draws[done], covered.stop, draws.step))]
-                rows = slice(inside[0] - covered.start, inside[-1] - covered.start + 1, draws.step)
+        for span in self.spans:
+            while done < len(draws) and draws[done] < span.stop:
+                place = span.place(draws[done], length)
+                inside = draws[done : done + len(range(draws[done], place.draws.stop, draws.step))]
+                first = place.draws.start
+                rows = slice(inside[0] - first, inside[-1] - first + 1, draws.step)
                 after = done + len(inside)
-                yield Piece(self, stretch, chunk, covered, rows, into[:, done:after])
+                yield Piece(self, place, rows, into[:, done:after])
                 done = after
 
-    def fill(
-        self, stretch: Stretch, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
-    ) -> None:
+    def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
         """Read some rows of one chunk: from the journal while the chunk is being filled."""
-        while (journal := self._journal()) is not None:
-            self.require_recorded(journal.count, covered.start + rows.stop)
-            if journal.count < covered.stop and not self._variable.is_text:
+        while (journal := self.block.read_journal()) is not None:
+            self.require_recorded(journal.count, place.draws.start + rows.stop)
+            if journal.count < place.draws.stop and not self._variable.is_text:
                 into[...] = journal.rows_of(self._variable)[: len(into), rows]
                 # Published in full meanwhile: these may be rows of the next chunk.
-                if journal.count < covered.stop:
+                if journal.count < place.draws.stop:
                     return
-            self._fill_from_store(stretch, chunk, covered, rows, into)
+            self._fill_from_store(place, rows, into)
             # A chain that goes back replaces its journal before it writes any chunk anew.
             if journal.is_current():
                 return
-        self._fill_from_store(stretch, chunk, covered, rows, into)
+        self._fill_from_store(place, rows, into)
 
-    def _fill_from_store(
-        self, stretch: Stretch, chunk: int, covered: range, rows: slice, into: np.ndarray[Any, Any]
-    ) -> None:
+    def _fill_from_store(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
-            self.chunk(stretch, chunk, covered, into)
+            self.chunk(place, into)
         else:
-            into[...] = self.chunk(stretch, chunk, covered)[: len(into), rows]
-
-    def _journal(self) -> Journal | None:
-        if self._directory is None:
-            return None
-        return Journal.for_reading(self._layout, self._directory, self._block)
+            into[...] = self.chunk(place)[: len(into), rows]
 
     def require_recorded(self, count: int, stop: int) -> None:
         """Refuse draws that a chain no longer has: it went back to its checkpoint."""
         if count < stop:
             raise TraceError(
-                f"{chain_label(self._layout.chains_of(self._block))} of {self._location} went back "
-                f"to its checkpoint at draw {count} since this view was made; ask the trace for it "
-                f"again"
+                f"{self.block} went back to its checkpoint at draw {count} since this view was "
+                f"made; ask the trace for it again"
             )
 
-    def check(self, stretch: Stretch, chunk: int, covered: range, there: range) -> None:
+    def check(self, place: ChunkPlace, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
-        shape = (len(self._layout.chains_of(self._block)), len(there), *self._variable.shape)
+        shape = (len(self.block.chains), len(there), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
-        first = there.start - covered.start
-        self.fill(stretch, chunk, covered, slice(first, first + len(there), 1), into)
-
-    def _is_lost(self, covered: range) -> bool:
-        return any(
-            (lost.group, lost.variable, lost.block)
-            == (self._group.name, self._variable.name, self._block)
-            and lost.start < covered.stop
-            and covered.start < lost.stop
-            for lost in self._layout.lost
-        )
+        first = there.start - place.draws.start
+        self.fill(place, slice(first, first + len(there), 1), into)
 
     def chunk(
-        self,
-        stretch: Stretch,
-        chunk: int,
-        covered: range,
-        into: np.ndarray[Any, Any] | None = None,
+        self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None
     ) -> np.ndarray[Any, Any]:
         """One whole chunk from the store, in an array of its own or in one that is given."""
         shape = self._layout.chunk_shape(self._variable)
-        key = variable_key(stretch.path, self._variable, self._block, chunk)
-        moving = self._group.moving_to is not None
-        data = self._moving_bytes(key, covered) if moving else self._location.read(key)
-        chains = self._layout.chains_of(self._block)
-        where = (
-            f"{self._location}: {self._variable.label}, {chain_label(chains)}, "
-            f"draws {covered.start} to {covered.stop - 1}: the chunk {key}"
-        )
-        place: dict[str, Any] = {
-            "group": self._group.name,
-            "variable": self._variable.name,
-            "chain": chains[0],
-            "draw": covered.start,
-        }
-        if data is None and self._layout.lost and self._is_lost(covered):
-            if self._variable.dtype.kind in "fcmM":
-                into = np.empty(shape, self._variable.dtype) if into is None else into
-                into[...] = self._codec.fill
-                return into
-            raise DamagedTraceError(f"{where} was lost, as repair has said", **place)
+        data = self._bytes(place)
         if data is None:
-            raise DamagedTraceError(f"{where} is missing; restore it from a copy", **place)
+            return self._missing_chunk(place, into)
         try:
             if into is None:
                 return self._codec.decode(data, shape)
             self._codec.decode_into(data, into)
             return into
         except (ValueError, RuntimeError, TypeError) as error:
-            raise DamagedTraceError(
-                f"{where} cannot be decoded ({error}); restore it from a copy", **place
+            raise self._damaged(
+                place, f"cannot be decoded ({error}); restore it from a copy"
             ) from error
 
-    def _moving_bytes(self, key: str, covered: range) -> memoryview | None:
+    def _bytes(self, place: ChunkPlace) -> memoryview | None:
+        if self._group.moving_to is not None:
+            return self._moving_bytes(place)
+        return self._location.read(place.key(self._variable, self.block.number))
+
+    def _missing_chunk(
+        self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any]:
+        """What is read for a chunk that is not there: missing values for one that was lost."""
+        if not self._is_lost(place.draws):
+            raise self._damaged(place, "is missing; restore it from a copy")
+        if self._variable.dtype.kind not in "fcmM":
+            raise self._damaged(place, "was lost, as repair has said")
+        if into is None:
+            into = np.empty(self._layout.chunk_shape(self._variable), self._variable.dtype)
+        into[...] = self._codec.fill
+        return into
+
+    def _is_lost(self, draws: range) -> bool:
+        return any(
+            (lost.group, lost.variable, lost.block)
+            == (self._group.name, self._variable.name, self.block.number)
+            and lost.start < draws.stop
+            and draws.start < lost.stop
+            for lost in self._layout.lost
+        )
+
+    def _damaged(self, place: ChunkPlace, why: str) -> DamagedTraceError:
+        draws = place.draws
+        return DamagedTraceError(
+            f"{self._location}: {self._variable.label}, {self.block.label}, "
+            f"draws {draws.start} to {draws.stop - 1}: "
+            f"the chunk {place.key(self._variable, self.block.number)} {why}",
+            group=self._group.name,
+            variable=self._variable.name,
+            chain=self.block.chains[0],
+            draw=draws.start,
+        )
+
+    def _moving_bytes(self, place: ChunkPlace) -> memoryview | None:
         """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
-        places, moved = [], ""
-        for new in future_stretches(self._layout, self._group, self._variable):
-            if new.start <= covered.start < new.stop:
-                chunk, _ = new.place(covered.start, self._variable.draws_per_chunk)
-                moved = variable_key(new.path, self._variable, self._block, chunk)
-                places = [staged(moved)]
+        keys, moved = [], ""
+        for new in future_spans(self._layout, self._variable):
+            if new.start <= place.draws.start < new.stop:
+                target = new.place(place.draws.start, self._variable.draws_per_chunk)
+                moved = target.key(self._variable, self.block.number)
+                keys = [staged(moved)]
         # One path is the old array's until the groups are swapped, and the new one's from then.
         if self._group.swapping:
-            places.append(moved)
+            keys.append(moved)
         elif self._variable.name not in self._group.moved:
-            places.insert(0, key)
+            keys.insert(0, place.key(self._variable, self.block.number))
         # It may have gone from one place to the next while both were looked at.
-        for place in (*places, *places):
-            data = self._location.read(place)
+        for key in (*keys, *keys):
+            data = self._location.read(key)
             if data is not None:
                 return data
         return None

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import TraceNotFoundError
-from ..layout.layout import STATE, Layout, variable_key
-from ..layout.spans import stretch_of, written_stretches
+from ..layout.layout import STATE
+from ..layout.spans import ChunkPlace, span_of, written_spans
 from ..layout.variables import Variable
-from ..sampling_state.arrays import read_value, write_value
+from ..sampling_state.block import ChainBlock
 from ..store.chunk_codec import ChunkCodec
-from ..store.location import Location
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
 
@@ -26,34 +25,32 @@ class Flusher:
     draw before the count lies in.
     """
 
-    def __init__(self, location: Location, layout: Layout, block: int) -> None:
-        self._location = location
+    def __init__(self, block: ChainBlock) -> None:
+        layout = block.layout
+        self._location = block.location
         self._layout = layout
         self._block = block
         self._codecs = {
             variable.label: ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
             for variable in layout.variables
         }
-        self._stretches = {
-            variable.label: written_stretches(layout, group, variable)
-            for group in layout.groups.values()
-            for variable in group.variables.values()
+        self._spans = {
+            variable.label: written_spans(layout, variable) for variable in layout.variables
         }
         # glibc maps and unmaps what is larger than any block it saw freed, and half of the time of
         # encoding a large chunk would go to the pages of its bytes. Let it see one.
         largest = max(v.draws_per_chunk * v.bytes_per_draw for v in layout.variables)
         np.empty(layout.chains_per_chunk * largest + 4096, np.uint8)
         self._since = time.time()
-        started = read_value(location, layout, "sampling_start_time", block)
+        started = block.read("sampling_start_time")
         self._start_is_written = started is not None
         self._started = float(started) if started is not None else self._since
-        self._spent = float(read_value(location, layout, "sampling_time", block) or 0.0)
+        self._spent = float(block.read("sampling_time") or 0.0)
 
-    def _last_chunk(self, variable: Variable, count: int) -> tuple[str, int, range]:
-        """The chunk that the draw before the count lies in: array, number, draws it covers."""
-        stretch = stretch_of(self._stretches[variable.label], count - 1)
-        chunk, covered = stretch.place(count - 1, variable.draws_per_chunk)
-        return stretch.path, chunk, covered
+    def _last_chunk(self, variable: Variable, count: int) -> ChunkPlace:
+        """The chunk that the draw before the count lies in."""
+        span = span_of(self._spans[variable.label], count - 1)
+        return span.place(count - 1, variable.draws_per_chunk)
 
     def write_full(self, rows: Rows, count: int) -> bool:
         """Write the chunks whose last draw is the one before the count.
@@ -63,9 +60,9 @@ class Flusher:
         """
         items = []
         for variable in self._layout.variables:
-            path, chunk, covered = self._last_chunk(variable, count)
-            if count == covered.stop:
-                items.append((variable, path, chunk, self._filled(variable, rows, len(covered))))
+            place = self._last_chunk(variable, count)
+            if count == place.draws.stop:
+                items.append((variable, place, self._filled(variable, rows, len(place.draws))))
         self._write(items)
         return len(items) == len(self._layout.variables)
 
@@ -73,10 +70,10 @@ class Flusher:
         """Write the chunks that are partly filled."""
         items = []
         for variable in self._layout.variables if count else []:
-            path, chunk, covered = self._last_chunk(variable, count)
-            if count < covered.stop and (variable.is_text or not text_only):
-                filled = self._filled(variable, rows, count - covered.start)
-                items.append((variable, path, chunk, filled))
+            place = self._last_chunk(variable, count)
+            if count < place.draws.stop and (variable.is_text or not text_only):
+                filled = self._filled(variable, rows, count - place.draws.start)
+                items.append((variable, place, filled))
         self._write(items)
 
     def _filled(self, variable: Variable, rows: Rows, length: int) -> np.ndarray[Any, Any]:
@@ -87,7 +84,7 @@ class Flusher:
             held[:, length:] = self._codecs[variable.label].fill
         return held
 
-    def _write(self, items: Iterable[tuple[Variable, str, int, np.ndarray[Any, Any]]]) -> None:
+    def _write(self, items: Iterable[tuple[Variable, ChunkPlace, np.ndarray[Any, Any]]]) -> None:
         # LocalStore makes the directories it misses: a trace that was removed must not come back.
         if self._location.path is not None and not self._location.exists(f"{STATE}/zarr.json"):
             raise TraceNotFoundError(
@@ -95,13 +92,13 @@ class Flusher:
                 f"recorded; what is in memory cannot be flushed"
             )
         # What was dropped before a chain went back to it is drawn again, for nobody.
-        items = (item for item in items if item[1])
+        items = (item for item in items if not item[1].span.gone)
         encoded = (
             (
-                variable_key(path, variable, self._block, chunk),
+                place.key(variable, self._block.number),
                 self._codecs[variable.label].encode(rows),
             )
-            for variable, path, chunk, rows in items
+            for variable, place, rows in items
         )
         if not self._layout.durable:
             self._location.write_many(encoded)
@@ -126,9 +123,6 @@ class Flusher:
         self._start_is_written = True
 
     def _write_values(self, values: Mapping[str, float]) -> None:
-        keys = [
-            write_value(self._location, self._layout, name, self._block, value)
-            for name, value in values.items()
-        ]
+        keys = [self._block.write(name, value) for name, value in values.items()]
         if self._layout.durable:
             self._location.make_durable(keys)

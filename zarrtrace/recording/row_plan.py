@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DrawError
 from ..layout.layout import Layout
-from ..layout.spans import Stretch, stretch_of, written_stretches
+from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label
 from ..sampling_state.journal import Journal
@@ -62,8 +62,8 @@ class RecordingPlan:
                 held = rows[variable.label]
                 by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
                 shape = (len(chains), *variable.shape) if together else variable.shape
-                stretch = stretch_of(written_stretches(layout, group, variable), count)
-                targets.append(Target(name, variable, by_draw, shape, stretch))
+                span = span_of(written_spans(layout, variable), count)
+                targets.append(Target(name, variable, by_draw, shape, span))
             self._targets[group.name] = targets
             self._rows[group.name] = _packed(targets, shared, journal)
 
@@ -160,8 +160,8 @@ class Target:
         "name",
         "rows",
         "shape",
+        "span",
         "start",
-        "stretch",
         "trusted",
         "variable"
     )  # fmt: skip
@@ -172,15 +172,15 @@ class Target:
         variable: Variable,
         rows: np.ndarray[Any, Any],
         shape: tuple[int, ...],
-        stretch: Stretch,
+        span: Span,
     ) -> None:
         self.name = name
         self.variable = variable
         self.dtype = variable.declared
         self.rows = rows
         self.shape = shape
-        self.stretch = stretch
-        self.start = stretch.start
+        self.span = span
+        self.start = span.start
         self.length = variable.draws_per_chunk
         # Types whose every value fits as it is, or overflows with an error of its own.
         self.trusted: frozenset[type] = frozenset()
@@ -200,7 +200,7 @@ class Target:
 
     def next_boundary(self, count: int) -> int:
         """The next count at which a chunk of this variable is full."""
-        return self.stretch.place(count, self.length)[1].stop
+        return self.span.place(count, self.length).draws.stop
 
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the value of one draw into its row, if it may go there."""

@@ -22,18 +22,15 @@ from ..errors import (
     FinishedError,
     NotWritableError,
 )
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import array_path
-from ..layout.spans import stretch_of, written_stretches
+from ..layout.spans import span_of, written_spans
 from ..layout.variables import Variable
-from ..messages import chain_label
 from ..reading.rows import RowReader
-from ..sampling_state.arrays import read_value, write_value
-from ..sampling_state.checkpoints import last_checkpoint
-from ..sampling_state.claim import BEAT_EVERY, Claim, busy, read_claim, require_free, write_claim
-from ..sampling_state.journal import Journal, journal_directory
+from ..sampling_state.block import ChainBlock
+from ..sampling_state.claim import BEAT_EVERY, Claim
+from ..sampling_state.journal import Journal
 from ..sampling_state.state_text import write_checkpoint
-from ..store.location import Location
 from . import exit as ending
 from .flusher import Flusher
 from .row_plan import RecordingPlan, Values
@@ -53,13 +50,12 @@ class ChainWriter:
         The chains this writer records.
     """
 
-    def __init__(
-        self, location: Location, layout_file: LayoutFile, block: int, *, force: bool = False
-    ) -> None:
-        layout = layout_file.current()
+    def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
+        location, layout = hierarchy.location, hierarchy.layout
         location.require_writable()
-        self.chains = layout.chains_of(block)
-        self._where = f"{chain_label(self.chains)} of {location}"
+        # Its layout as it was: of what changes while chains write, nothing concerns a writer.
+        self._block = block = ChainBlock(location, layout, number)
+        self.chains = block.chains
         if layout.closed:
             raise FinishedError(
                 f"{location} is finished and takes no more draws; "
@@ -67,10 +63,8 @@ class ChainWriter:
                 chain=self.chains[0],
             )
         self._location = location
-        self._layout_file = layout_file
-        # As it was: of what changes while chains write, nothing concerns a writer.
+        self._hierarchy = hierarchy
         self._layout = layout
-        self._block = block
         self._closed = False
         self._process = os.getpid()
         self._claim = Claim.new()
@@ -78,9 +72,9 @@ class ChainWriter:
         self._lost_to: Claim | None = None
         self._journal = self._open_journal(force)
         try:
-            write_claim(location, layout, block, self._claim)
+            block.write_claim(self._claim)
             # Nobody moves an array while a chain is claimed: from here on they stand still.
-            current = layout_file.current()
+            current = hierarchy.layout
             still = current.arrays == layout.arrays and current.total == layout.total
             if not still or layout.splitting or current.closed:
                 raise ChainBusyError(
@@ -89,11 +83,11 @@ class ChainWriter:
                     chain=self.chains[0],
                 )
             if not self._journal.survives and self._holder() != self._claim.token:
-                raise busy(location, layout, block, read_claim(location, layout, block))
+                raise block.busy(block.claim)
             self._count = self._journal.count
             self._total = layout.total
             self._text = self._text_rows()
-            self._flusher = Flusher(location, layout, block)
+            self._flusher = Flusher(block)
         except BaseException:
             self._give_up_claim()
             self._journal.close()
@@ -108,26 +102,26 @@ class ChainWriter:
 
     def _open_journal(self, force: bool) -> Journal:
         location, layout, block = self._location, self._layout, self._block
-        directory = journal_directory(location, layout)
-        if directory is None:
-            require_free(location, layout, block, force)
+        path = block.journal_file
+        if path is None:
+            block.require_free(force=force)
             journal = Journal.in_memory(layout)
             self._fill(journal)
             return journal
         try:
-            journal = Journal.for_writing(layout, directory, block, self._fill)
+            journal = Journal.for_writing(layout, path, self._fill)
         except BlockingIOError:
-            raise busy(location, layout, block, read_claim(location, layout, block)) from None
-        claim = read_claim(location, layout, block)
+            raise block.busy(block.claim) from None
+        claim = block.claim
         if claim is not None:
             # Of a writer that was killed: what it was writing at that moment is of no use.
             for variable in layout.variables:
-                path = array_path(variable.group, variable)
-                location.remove_partial_files(path, prefix=f"c.{block}.")
+                array = array_path(variable.group, variable)
+                location.remove_partial_files(array, prefix=f"c.{block.number}.")
         # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
         if claim is not None and claim.host != self._claim.host:
             try:
-                require_free(location, layout, block, force)
+                block.require_free(force=force)
             except ChainBusyError:
                 journal.close()
                 raise
@@ -135,7 +129,7 @@ class ChainWriter:
 
     def _fill(self, journal: Journal) -> None:
         """Give a new journal its count and the rows of the chunks that are partly filled."""
-        count = int(read_value(self._location, self._layout, "draw_idx", self._block) or 0)
+        count = int(self._block.read("draw_idx") or 0)
         for variable in self._layout.variables:
             if not variable.is_text:
                 self._load_rows(variable, count, journal.rows_of(variable))
@@ -153,18 +147,16 @@ class ChainWriter:
 
     def _load_rows(self, variable: Variable, count: int, rows: np.ndarray[Any, Any]) -> None:
         """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
-        group = self._layout.groups[variable.group]
-        reader = RowReader(self._location, self._layout, group, variable, self._block)
-        stretch = stretch_of(written_stretches(self._layout, group, variable), count)
-        chunk, covered = stretch.place(count, variable.draws_per_chunk)
-        filled = count - covered.start
-        if not filled or stretch.gone:
+        span = span_of(written_spans(self._layout, variable), count)
+        place = span.place(count, variable.draws_per_chunk)
+        filled = count - place.draws.start
+        if not filled or span.gone:
             return
         try:
-            rows[:, :filled] = reader.chunk(stretch, chunk, covered)[:, :filled]
+            rows[:, :filled] = RowReader(self._block, variable).chunk(place)[:, :filled]
         except DamagedTraceError:
             # Its chunk was removed: nobody will ever read these draws.
-            if count > self._layout_file.current().dropped:
+            if count > self._hierarchy.layout.dropped:
                 raise
 
     def _lay_rows(self) -> None:
@@ -256,19 +248,19 @@ class ChainWriter:
         self._journal.drop_checkpoint()
 
     def _write_checkpoint(self, text: str) -> None:
-        key = write_value(self._location, self._layout, "state", self._block, text)
+        key = self._block.write("state", text)
         if self._layout.durable:
             self._location.make_durable([key])
 
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
-        found = last_checkpoint(self._location, self._layout, self._block, like)
+        found = self._block.last_checkpoint(like)
         if found is None or found[0] != self._count == self._total:
             return self._count, None
         draws, state = found
         if draws > self._count:
             raise DamagedTraceError(
-                f"{self._where}: its checkpoint belongs to draw {draws}, but {self._count} are "
+                f"{self._block}: its checkpoint belongs to draw {draws}, but {self._count} are "
                 f"there; `zarrtrace repair` drops it, and the chain goes on without a state",
                 chain=self.chains[0],
                 draw=draws,
@@ -280,11 +272,9 @@ class ChainWriter:
         rows = self._rows
 
         def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
-            group = self._layout.groups[variable.group]
-            stretch = stretch_of(written_stretches(self._layout, group, variable), draws)
-            _, covered = stretch.place(draws, variable.draws_per_chunk)
+            span = span_of(written_spans(self._layout, variable), draws)
             # The chunk that is being filled is in the buffer, every other one in the store.
-            if self._count in covered:
+            if self._count in span.place(draws, variable.draws_per_chunk).draws:
                 target[...] = rows[variable.label]
             else:
                 self._load_rows(variable, draws, target)
@@ -430,12 +420,12 @@ class ChainWriter:
             return
         with self._claiming:
             if self._holder() == self._claim.token:
-                write_claim(self._location, self._layout, self._block, None)
+                self._block.write_claim(None)
 
     def beat(self) -> None:
         """Show other hosts that this writer lives."""
         with self._claiming:
-            claim = read_claim(self._location, self._layout, self._block)
+            claim = self._block.claim
             if self._closed:
                 return
             if claim is not None and claim.token != self._claim.token:
@@ -443,10 +433,10 @@ class ChainWriter:
                 self._stop = -1
                 return
             self._claim = self._claim.beating()
-            write_claim(self._location, self._layout, self._block, self._claim)
+            self._block.write_claim(self._claim)
 
     def _holder(self) -> str | None:
-        claim = read_claim(self._location, self._layout, self._block)
+        claim = self._block.claim
         return None if claim is None else claim.token
 
     # Refusing -----------------------------------------------------------------------------
@@ -454,25 +444,25 @@ class ChainWriter:
     def _require_open(self) -> None:
         if os.getpid() != self._process:
             raise NotWritableError(
-                f"{self._where}: this writer belongs to the parent process {self._process}; "
+                f"{self._block}: this writer belongs to the parent process {self._process}; "
                 f"open another chain here with trace.writer(...)",
                 chain=self.chains[0],
             )
         if self._closed:
             raise NotWritableError(
-                f"{self._where}: this writer is closed; ask the trace for another",
+                f"{self._block}: this writer is closed; ask the trace for another",
                 chain=self.chains[0],
             )
 
     def _require_claim(self) -> None:
         """Refuse to write when another writer has taken this chain."""
-        claim = read_claim(self._location, self._layout, self._block)
+        claim = self._block.claim
         if claim is not None and claim.token != self._claim.token:
             self._lost_to = claim
             self._stop = -1
         if self._lost_to is not None:
             raise ChainBusyError(
-                f"{self._where}: its place was taken by {self._lost_to}; what this writer has "
+                f"{self._block}: its place was taken by {self._lost_to}; what this writer has "
                 f"flushed is kept, the rest belongs to the other",
                 chain=self.chains[0],
             )
@@ -483,7 +473,7 @@ class ChainWriter:
             self._require_claim()
         if not self._acknowledged:
             raise NotWritableError(
-                f"{self._where}: {self._count} draws are there from before; call "
+                f"{self._block}: {self._count} draws are there from before; call "
                 f"writer.resume() and go on after them, or create the trace anew",
                 chain=self.chains[0],
                 draw=self._count,
@@ -491,7 +481,7 @@ class ChainWriter:
         if self._count + draws > self._total:
             left = self._total - self._count
             raise ChainFullError(
-                f"{self._where}: {draws} more draw{'s' * (draws > 1)} after {self._count}, but "
+                f"{self._block}: {draws} more draw{'s' * (draws > 1)} after {self._count}, but "
                 f"tune + draws is {self._total}; record {left} at most, or create the trace with "
                 f"more draws",
                 chain=self.chains[0],
@@ -513,7 +503,7 @@ class ChainWriter:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._count} of {self._total} draws"
-        return f"<zarrtrace.ChainWriter {self._where}: {state}>"
+        return f"<zarrtrace.ChainWriter {self._block}: {state}>"
 
     def __reduce__(self) -> Any:
         raise TypeError(

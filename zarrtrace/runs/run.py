@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import TraceError, TraceNotFoundError
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, TABLES
 from ..life import description as summary
 from ..opening import open as open_trace
 from ..reading import convergence
-from ..sampling_state.claim import read_claim
+from ..sampling_state.block import chain_blocks
 from ..store.location import Location, locate
 from ..tables import table
 from ..tables.table import Table
@@ -151,7 +151,7 @@ class Run:
                 found |= _describe(self.trace)
             else:
                 inside = [self._location.below(f"{TABLES}/{name}") for name in self.tables]
-                found["when"] = min(LayoutFile(one).current().created_at for one in inside)
+                found["when"] = min(Hierarchy(one).layout.created_at for one in inside)
         except (TraceError, OSError) as error:
             found |= {"status": "damaged", "error": str(error)}
         return found
@@ -193,7 +193,7 @@ NOTHING: dict[str, Any] = {
 def _describe(trace: Trace) -> dict[str, Any]:
     layout = trace._layout
     warmup = max(group.warmup for group in layout.groups.values())
-    worst = convergence.worst_rhat(trace._location, trace._layout_file)
+    worst = convergence.worst_rhat(trace._hierarchy)
     return {
         "model": layout.name,
         "chains": layout.chains,
@@ -213,5 +213,5 @@ def _status(trace: Trace) -> str:
     if status != "sampling":
         return status
     layout = trace._layout
-    claims = (read_claim(trace._location, layout, block) for block in range(layout.blocks))
+    claims = (block.claim for block in chain_blocks(trace._hierarchy.location, layout))
     return "sampling" if any(claim is not None and claim.alive for claim in claims) else "stopped"

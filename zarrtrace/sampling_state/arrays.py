@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedTraceError
 from ..layout.layout import STATE, Layout
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING
-from ..store.location import Location
 from ..store.zarr_json import PLAIN, array_document, encode_document
 
 _INTEGER = ChunkCodec(np.dtype("int64"), PLAIN["int64"])
@@ -34,43 +32,24 @@ def state_key(name: str, block: int) -> str:
     return f"{STATE}/{name}/c.{block}"
 
 
-def decode_value(
-    location: Location, layout: Layout, name: str, block: int, data: memoryview | None
-) -> Any:
-    """What a chunk says for its block of chains; None when there is no chunk."""
-    if data is None:
-        return None
+def decode_value(name: str, data: memoryview, chains: int) -> Any:
+    """What a chunk of an array says for its block of chains; a ValueError for damaged bytes."""
     codec = _CODECS[name]
-    try:
-        if codec is _TEXT:
-            return str(codec.decode_strings(data)[0])
-        return codec.decode(data, (layout.chains_per_chunk,))[0]
-    except (ValueError, RuntimeError, TypeError, IndexError) as error:
-        raise DamagedTraceError(
-            f"{location}: {state_key(name, block)} is damaged ({error}); "
-            f"`zarrtrace repair` makes it anew from what is there",
-            chain=layout.chains_of(block)[0],
-        ) from error
+    if codec is _TEXT:
+        return str(codec.decode_strings(data)[0])
+    return codec.decode(data, (chains,))[0]
 
 
-def read_value(location: Location, layout: Layout, name: str, block: int) -> Any:
-    """What an array of `_sampling_state` says for a block of chains; None where it says nothing."""
-    data = location.read(state_key(name, block))
-    return decode_value(location, layout, name, block, data)
-
-
-def write_value(location: Location, layout: Layout, name: str, block: int, value: Any) -> str:
-    """Put a value into an array of `_sampling_state` for a block of chains; gives the key."""
+def encode_value(name: str, value: Any, chains: int) -> bytes:
+    """The chunk of an array that says this of a block of chains."""
     codec = _CODECS[name]
     if codec is _TEXT:
         # A state may be large: for the first chain of the block is enough.
-        values: np.ndarray[Any, Any] = np.full(layout.chains_per_chunk, "", dtype=object)
+        values: np.ndarray[Any, Any] = np.full(chains, "", dtype=object)
         values[0] = value
     else:
-        values = np.full(layout.chains_per_chunk, value, codec.dtype)
-    key = state_key(name, block)
-    location.write(key, codec.encode(values))
-    return key
+        values = np.full(chains, value, codec.dtype)
+    return codec.encode(values)
 
 
 def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:

@@ -184,9 +184,7 @@ class Journal:
         return journal
 
     @classmethod
-    def for_writing(
-        cls, layout: Layout, directory: Path, block: int, fill: Callable[[Journal], None]
-    ) -> Journal:
+    def for_writing(cls, layout: Layout, path: Path, fill: Callable[[Journal], None]) -> Journal:
         """The mapped rows of a writer, locked for it.
 
         A new file is given its count and rows by `fill` before any reader can see it.
@@ -198,7 +196,6 @@ class Journal:
         NotWritableError
             There is no room for the file.
         """
-        path = journal_file(directory, block)
         size = journal_size(layout)
         while True:
             try:
@@ -288,10 +285,10 @@ class Journal:
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def for_reading(cls, layout: Layout, directory: Path, block: int) -> Journal | None:
+    def for_reading(cls, layout: Layout, path: Path) -> Journal | None:
         """The mapped rows of a writer as they are now, or None when it has no journal."""
         try:
-            descriptor = os.open(journal_file(directory, block), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -299,7 +296,7 @@ class Journal:
             if size < journal_size(layout):
                 return None
             journal = cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
-            journal._file = journal_file(directory, block), os.fstat(descriptor)
+            journal._file = path, os.fstat(descriptor)
             return journal
         finally:
             os.close(descriptor)
@@ -326,10 +323,10 @@ class Journal:
             self._descriptor = None
 
 
-def read_count(directory: Path, block: int) -> int | None:
-    """The published count in a writer's journal, or None when it has none."""
+def read_count(path: Path) -> int | None:
+    """The published count in a writer's journal, or None when there is none."""
     try:
-        with open(journal_file(directory, block), "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             return _count_in(file.read(HEADER))
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -349,14 +346,6 @@ def _boot_id() -> bytes:
         return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
         return bytes(16)
-
-
-def remove_journals(location: Location, layout: Layout) -> None:
-    """Remove the journals of every writer; all their draws must be in the chunks."""
-    directory = journal_directory(location, layout)
-    if directory is not None:
-        for block in range(layout.blocks):
-            journal_file(directory, block).unlink(missing_ok=True)
 
 
 def _map(path: Path, size: int) -> mmap.mmap:

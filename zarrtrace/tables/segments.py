@@ -25,7 +25,7 @@ from ..errors import (
     TraceError,
     TraceNotFoundError,
 )
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import TABLES
 from ..layout.variables import Var
 from ..reading.cut import make_cut
@@ -134,7 +134,7 @@ class Segment:
         if group not in trace._layout.groups:
             known = ", ".join(trace._layout.groups)
             raise InvalidInputError(f"{trace.path} has no sampled group {group!r}; it has {known}")
-        cut = make_cut(trace._location, trace._layout_file, group)
+        cut = make_cut(trace._hierarchy, group)
         first = self.start + self.dropped
         length = max(min(int(trace.recorded.min()), self.stop) - first, 0)
         cut = replace(cut, start=first, counts=(length,) * len(cut.chains), length=length)
@@ -295,7 +295,7 @@ class Segments(Sequence[Segment]):
 
     def _exists(self) -> bool:
         try:
-            LayoutFile(self._trace._location.below(f"{TABLES}/{_TABLE}")).current()
+            _ = Hierarchy(self._trace._location.below(f"{TABLES}/{_TABLE}")).layout
         except TraceNotFoundError:
             return False
         return True

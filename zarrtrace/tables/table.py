@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..layout.attributes import check_attrs
 from ..layout.coordinates import Dimensions
-from ..layout.file import LayoutFile
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import LIBRARY_VERSION, STATE, TABLES, Layout, SampledGroup, array_path
 from ..layout.variables import ROWS, Var, Variable, define_group
 from ..life import create as creation
@@ -34,9 +34,9 @@ from ..messages import counted
 from ..reading.cut import ONE_CHAIN, make_cut
 from ..recording import exit as ending
 from ..recording.writer import ChainWriter
-from ..sampling_state.claim import BEAT_EVERY, require_free
+from ..sampling_state.block import ChainBlock, remove_journals
+from ..sampling_state.claim import BEAT_EVERY
 from ..sampling_state.counts import recorded
-from ..sampling_state.journal import remove_journals
 from ..store.dtypes import dtype_name
 from ..store.location import Location, Place, locate
 from ..store.zarr_json import compose_encoding, encode_document
@@ -101,7 +101,7 @@ def names(location: Location) -> tuple[str, ...]:
     for name in location.children(TABLES):
         inside = location.below(f"{TABLES}/{name}")
         try:
-            found.append((LayoutFile(inside).current().created_at, name))
+            found.append((Hierarchy(inside).layout.created_at, name))
         except TraceNotFoundError:
             # Not made to the end: its process was killed.
             continue
@@ -129,7 +129,7 @@ class Table:
         flush_every: float = 1.0,
     ) -> None:
         self._location = location
-        self._layout_file = LayoutFile(location)
+        self._hierarchy = Hierarchy(location)
         self._writer: ChainWriter | None = None
         self._shown = -1
         self._attrs = check_attrs(attrs or {}, "attrs")
@@ -148,7 +148,7 @@ class Table:
     def exists(self) -> bool:
         """Whether it has been made: a table without columns is by its first row."""
         try:
-            self._layout_file.current()
+            _ = self._hierarchy.layout
         except TraceNotFoundError:
             # Nothing, or what a process left that was killed while it made the table.
             return False
@@ -167,18 +167,18 @@ class Table:
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes it was made with."""
-        return dict(self._layout_file.current().attrs if self.exists else self._attrs)
+        return dict(self._hierarchy.layout.attrs if self.exists else self._attrs)
 
     def __len__(self) -> int:
         if self._writer is not None:
             return self._writer.recorded
         if not self.exists:
             return 0
-        return int(recorded(self._location, self._layout_file.current())[0])
+        return int(recorded(self._location, self._hierarchy.layout)[0])
 
     @property
     def _variables(self) -> dict[str, Variable]:
-        return self._layout_file.current().groups[ROWS].variables if self.exists else {}
+        return self._hierarchy.layout.groups[ROWS].variables if self.exists else {}
 
     # Writing ------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Table:
 
     def flush_waiting(self) -> None:
         """Write rows that wait in memory, if there are any: those that are safe already stay."""
-        if self._writer is not None and not self._layout_file.current().journal:
+        if self._writer is not None and not self._hierarchy.layout.journal:
             self.flush()
 
     def close(self) -> None:
@@ -249,7 +249,7 @@ class Table:
                 writer.flush()
             self._show_rows()
             # All of it is in the chunks, and the lock is still held.
-            remove_journals(self._location, self._layout_file.current())
+            remove_journals(self._location, self._hierarchy.layout)
         finally:
             writer.release()
 
@@ -270,7 +270,7 @@ class Table:
         if not self.exists:
             self.require({name: column_of(value) for name, value in given.items()})
         try:
-            writer = ChainWriter(self._location, self._layout_file, 0)
+            writer = ChainWriter(self._hierarchy, 0)
         except ChainBusyError as error:
             raise ChainBusyError(str(error).removeprefix("chain 0 of ")) from None
         writer.resume()
@@ -280,10 +280,10 @@ class Table:
 
     def _show_rows(self) -> None:
         """Give the arrays as many rows as are in their chunks."""
-        count = int(recorded(self._location, self._layout_file.current())[0])
+        count = int(recorded(self._location, self._hierarchy.layout)[0])
         if count == self._shown:
             return
-        layout = self._layout_file.current()
+        layout = self._hierarchy.layout
         self._location.write_many(
             (
                 f"{array_path(ROWS, variable)}/zarr.json",
@@ -407,7 +407,7 @@ class Table:
         from ..life.check import Damage, check
 
         try:
-            layout = self._layout_file.current()
+            layout = self._hierarchy.layout
         except DamagedTraceError as error:
             return [Damage(f"{STATE}/zarr.json", str(error).partition(": ")[2])]
         return list(check(self._location, layout))
@@ -424,8 +424,8 @@ class Table:
 
         self.close()
         with self._alone():
-            require_free(self._location, self._layout_file.current(), 0, force=False)
-            return list(repair(self._location, self._layout_file))
+            ChainBlock(self._location, self._hierarchy.layout, 0).require_free()
+            return list(repair(self._hierarchy))
 
     # Reading ------------------------------------------------------------------------------
 
@@ -460,7 +460,7 @@ class Table:
                 f"{self.path} has no column {column!r}; it has {', '.join(self._variables)}"
             )
         self.flush_waiting()
-        cut = make_cut(self._location, self._layout_file, ROWS)
+        cut = make_cut(self._hierarchy, ROWS)
         return view.read_values(cut, cut.group.variables[column], rows, flatten=True)
 
     def to_dataset(self) -> xr.Dataset:
@@ -472,7 +472,7 @@ class Table:
 
             return xr.Dataset()
         self.flush_waiting()
-        cut = make_cut(self._location, self._layout_file, ROWS)
+        cut = make_cut(self._hierarchy, ROWS)
         return view.open_cut(cut).isel({ONE_CHAIN: 0})
 
     def to_dataframe(self) -> pd.DataFrame:

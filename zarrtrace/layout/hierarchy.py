@@ -1,0 +1,56 @@
+"""A trace as a place and what is known of it: where it is stored, and how it is laid out now."""
+
+from __future__ import annotations
+
+from ..errors import TraceNotFoundError
+from ..store.location import Location
+from .file import decode_layout, encode_layout
+from .layout import STATE, Layout
+
+
+class Hierarchy:
+    """The Zarr hierarchy of one trace or table.
+
+    Attributes
+    ----------
+    location : Location
+        Where it is stored.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        # One pair, replaced at once: threads may share a trace.
+        self._known: tuple[bytes, Layout] | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The layout as it is now.
+
+        It is the same object as long as nothing has changed: a reader compares the object before
+        and after reading, and so knows that no split moved chunks in between.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no trace.
+        DamagedTraceError, FormatVersionError
+            The layout cannot be read.
+        """
+        found = self.location.read(f"{STATE}/zarr.json")
+        if found is None:
+            raise TraceNotFoundError(f"there is no trace at {self.location} any more")
+        # As bytes: a memoryview is compared element by element.
+        data = bytes(found)
+        known = self._known
+        if known is not None and data == known[0]:
+            return known[1]
+        layout = decode_layout(memoryview(data), str(self.location))
+        self._known = data, layout
+        return layout
+
+    def change(self, layout: Layout) -> None:
+        """Put a new layout in place of the old one, at once for every reader."""
+        self.location.write(f"{STATE}/zarr.json", encode_layout(layout))
+
+    def __str__(self) -> str:
+        return str(self.location)

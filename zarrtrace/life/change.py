@@ -1,0 +1,156 @@
+"""Changes to a whole trace: each holds off other processes that would make one at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ChainBusyError, InvalidInputError
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import Layout
+from ..recording.writer import ChainWriter
+from ..sampling_state.block import chain_blocks
+from . import burn_in, create, split
+from .add_group import add_data_group
+from .consolidate import consolidate
+from .finish import complete, require_draws
+from .repair import repair
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@contextmanager
+def alone(hierarchy: Hierarchy) -> Iterator[None]:
+    """Hold off other processes that would change the hierarchy.
+
+    Raises
+    ------
+    ChainBusyError
+        Another process changes it just now.
+    """
+    hierarchy.location.require_writable()
+    with hierarchy.location.alone() as is_alone:
+        if not is_alone:
+            raise ChainBusyError(
+                f"{hierarchy} is being split, finished or extended by another process; "
+                f"try again when that is done"
+            )
+        yield
+
+
+def split_warmup(
+    hierarchy: Hierarchy, n: int | None = None, groups: Iterable[str] | None = None
+) -> None:
+    """Move the first draws of each chain to the `warmup_` groups."""
+    location = hierarchy.location
+    with alone(hierarchy):
+        _split(hierarchy, lambda layout: split.plan_split(location, layout, n, groups))
+
+
+def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
+    """Take the first draws of each chain for warmup, and in a finished trace move them."""
+    location = hierarchy.location
+    with alone(hierarchy):
+        complete(hierarchy)
+        layout = hierarchy.layout
+        if layout.finished:
+            _split(hierarchy, lambda layout: split.plan_split(location, layout, draws))
+        else:
+            hierarchy.change(burn_in.with_burn_in(location, layout, draws))
+
+
+def drop_before(hierarchy: Hierarchy, draw: int) -> None:
+    """Give up the draws before this one, and remove the chunks that hold no other draws."""
+    location = hierarchy.location
+    with alone(hierarchy):
+        complete(hierarchy)
+        layout = burn_in.without_draws(location, hierarchy.layout, draw)
+        if layout.finished:
+            _split(hierarchy, lambda _: split.plan_split(location, layout))
+        else:
+            hierarchy.change(layout)
+        burn_in.delete_dropped(hierarchy)
+
+
+def extend(hierarchy: Hierarchy, draws: int) -> None:
+    """Make room for more draws in every chain."""
+    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
+        raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
+
+    def longer(layout: Layout) -> Layout:
+        return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
+
+    with alone(hierarchy):
+        _change_while_nobody_writes(hierarchy, longer)
+        create.make_journals(hierarchy.location, hierarchy.layout)
+
+
+def finish(hierarchy: Hierarchy) -> None:
+    """Split, trim and close a trace; one that is finished stays as it is."""
+
+    def close(layout: Layout) -> Layout:
+        require_draws(hierarchy.location, layout)
+        planned = split.plan_split(hierarchy.location, layout)
+        return replace(planned, closed=True, finished=False)
+
+    with alone(hierarchy):
+        if not hierarchy.layout.finished:
+            _change_while_nobody_writes(hierarchy, close)
+            complete(hierarchy)
+
+
+def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Dataset) -> None:
+    """Add a group that is given whole."""
+    with alone(hierarchy):
+        add_data_group(hierarchy, name, data)
+        if hierarchy.layout.finished:
+            consolidate(hierarchy.location, hierarchy.layout)
+
+
+def repair_trace(hierarchy: Hierarchy) -> list[str]:
+    """Fix what `check` finds, while no chain is recorded; returns what was done."""
+    with alone(hierarchy):
+        for block in chain_blocks(hierarchy.location, hierarchy.layout):
+            block.require_free()
+        return list(repair(hierarchy))
+
+
+def _split(hierarchy: Hierarchy, plan: Callable[[Layout], Layout]) -> None:
+    """Move draws as planned; a finished trace is finished again afterwards."""
+
+    def begin(layout: Layout) -> Layout:
+        planned = plan(layout)
+        return replace(planned, finished=layout.finished and not planned.splitting)
+
+    _change_while_nobody_writes(hierarchy, begin)
+    complete(hierarchy)
+
+
+def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout], Layout]) -> None:
+    """Put another layout in place while no chain can write and every draw is in its chunk."""
+    complete(hierarchy)
+    layout = hierarchy.layout
+    with ExitStack() as stack:
+        free = []
+        for block in chain_blocks(hierarchy.location, layout):
+            path = block.journal_file
+            if path is not None and path.exists():
+                writer = ChainWriter(hierarchy, block.number)
+                stack.callback(writer.release)
+                writer.flush()
+            else:
+                block.require_free()
+                free.append(block)
+        hierarchy.change(change(layout))
+        try:
+            # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+            for block in free:
+                block.require_free()
+        except ChainBusyError:
+            hierarchy.change(layout)
+            raise
