@@ -1,5 +1,7 @@
-"""Traces for samplers that exist: a module for each, on the public interface alone.
+"""Traces for samplers that exist: a module or a package for each of them.
 
-`pymc`, `emcee`, `numpyro`, `blackjax`; `cox`, for experiments. Nothing is imported here: each
-module needs its sampler.
+`pymc`, `emcee`, `numpyro` and `blackjax` for samplers; `cox` for experiments, `storegate` for data
+sets, `jexplore` for epochs; `xarray` for `open_datatree(engine="zarrtrace")`. They use public names
+alone: those in the `__all__` of `zarrtrace` and of its packages. Nothing is imported here, because
+each module needs its sampler.
 """

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import zarrtrace as zt
-from zarrtrace.adopt.stat_names import rename_stats
+from zarrtrace.adopt import rename_stats
 from zarrtrace.errors import InvalidInputError
 
 from ._jax_blocks import create_or_continue, digest, named_arrays, record_in_blocks

@@ -13,7 +13,7 @@ import numpyro
 from numpyro.infer import MCMC, NUTS
 
 import zarrtrace as zt
-from zarrtrace.adopt.stat_names import rename_stats
+from zarrtrace.adopt import rename_stats
 from zarrtrace.errors import InvalidInputError
 
 from ._jax_blocks import Step, create_or_continue, digest, is_key, named_arrays, record_in_blocks

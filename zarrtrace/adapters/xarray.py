@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from ..opening import open
-from ..trace import Align
+import zarrtrace as zt
+
+Align = Literal["cut", "pad"]
 
 
 class TraceBackendEntrypoint(BackendEntrypoint):
@@ -49,7 +50,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         align : "cut" or "pad"
             As `Trace.dataset` takes it.
         """
-        dataset = open(filename_or_obj).dataset(group.strip("/"), align=align)
+        dataset = zt.open(filename_or_obj).dataset(group.strip("/"), align=align)
         return dataset.drop_vars(drop_variables or [], errors="ignore")
 
     def open_datatree(
@@ -69,7 +70,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         save_warmup : bool, default True
             Whether the warmup groups come along.
         """
-        tree = open(filename_or_obj).to_datatree(save_warmup=save_warmup, align=align)
+        tree = zt.open(filename_or_obj).to_datatree(save_warmup=save_warmup, align=align)
         for node in tree.subtree:
             node.dataset = node.to_dataset().drop_vars(drop_variables or [], errors="ignore")
         return tree

@@ -14,7 +14,7 @@ import cloudpickle
 import numpy as np
 
 from zarrtrace.errors import InvalidInputError, SchemaError, TraceNotFoundError
-from zarrtrace.sampling_state.state_text import decode_state, encode_state
+from zarrtrace.sampling_state import decode_state, encode_state
 
 OBJECT = "__object__"
 PICKLE = "__pickle__"

@@ -15,7 +15,7 @@ from pymc.stats.convergence import SamplerWarning, WarningType
 from pymc.step_methods.compound import flatten_steps
 
 import zarrtrace as zt
-from zarrtrace.adopt.stat_names import arviz_names
+from zarrtrace.adopt import arviz_names
 
 # `warmup_sample_stats` says which draws are warmup.
 _LEFT_OUT = ("tune", "in_warmup")

@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from zarrtrace.errors import InvalidInputError, SchemaError
-from zarrtrace.store.chunk_codec import ChunkCodec
-from zarrtrace.store.dtypes import STRING, as_dtype, dtype_name, dtype_of_document, dtype_of_values
-from zarrtrace.store.zarr_json import array_document
+from zarrtrace.store import (
+    STRING,
+    ChunkCodec,
+    array_document,
+    as_dtype,
+    dtype_name,
+    dtype_of_document,
+    dtype_of_values,
+)
 
 PHASES = ("train", "valid", "test")
 SAMPLE = "sample"

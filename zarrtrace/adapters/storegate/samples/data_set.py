@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from zarrtrace.errors import DamagedTraceError, InvalidInputError
-from zarrtrace.layout.names import check_name
-from zarrtrace.store.dtypes import dtype_name
-from zarrtrace.store.location import Location, Place, locate
-from zarrtrace.store.zarr_json import compose_encoding
+from zarrtrace.layout import check_name
+from zarrtrace.store import Location, Place, compose_encoding, dtype_name, locate
 
 from .array import (
     PHASES,

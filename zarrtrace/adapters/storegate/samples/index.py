@@ -28,10 +28,9 @@ from zarrtrace.errors import (
     TraceExistsError,
     TraceNotFoundError,
 )
-from zarrtrace.layout.names import check_name
-from zarrtrace.layout.variables import ordered
-from zarrtrace.store.location import Location
-from zarrtrace.store.zarr_json import (
+from zarrtrace.layout import check_name
+from zarrtrace.store import (
+    Location,
     consolidated_metadata,
     encode_document,
     group_document,
@@ -51,13 +50,13 @@ Changes = Mapping[str, SampleArray | None]
 
 
 def data_sets(location: Location) -> list[str]:
-    """The names of the groups that are data sets, in ArviZ's order."""
+    """The names of the groups that are data sets, sorted."""
     found = []
     for name in sorted(location.children("")):
         document = read_document(location, name)
         if document is not None and MARK in document.get("attributes", {}):
             found.append(name)
-    return ordered(found)
+    return found
 
 
 class Catalogue:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from zarrtrace.errors import DamagedTraceError
-from zarrtrace.store.location import Location
+from zarrtrace.store import Location
 
 from .array import SampleArray
 
