@@ -12,6 +12,7 @@ happened or has not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,14 +34,11 @@ from .array import (
     split_samples,
     stretches,
 )
-from .index import Catalogue, data_sets
-from .rows import CACHE_BYTES, ChunkCache, RowWriter, read_rows, write_rows
+from .index import Index, data_sets
+from .rows import CACHE_BYTES, ChunkCache, RowWriter, read_rows, write_arrays, write_rows
 
 if TYPE_CHECKING:
     import xarray as xr
-
-
-__all__ = ["PHASES", "DataSet", "Phase", "Samples", "list_data_sets", "split_samples"]
 
 
 class DataSet:
@@ -50,7 +48,7 @@ class DataSet:
 
     Parameters
     ----------
-    place : str, path, zarr.abc.store.Store, zarrtrace.location.Location or None
+    place : str, path, zarr.abc.store.Store, zarrtrace.store.Location or None
         A directory, a URL, a store; None for a new one in memory.
     mode : "a" or "r", default "a"
         "a" opens or creates, "r" reads only.
@@ -114,13 +112,13 @@ class DataSet:
             compressors = None
         self._compressors = compressors
         self._rows_per_chunk = rows_per_chunk
-        self._catalogue = Catalogue(place, group, mode == "r" or place.read_only)
-        self._catalogue.open()
-        self._location = self._catalogue.location
+        self._index = Index(place, group, mode == "r" or place.read_only)
+        self._index.open()
+        self._location = self._index.location
         self._cache = ChunkCache(self._location)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._catalogue, self._compressors, self._rows_per_chunk)
+        return _opened, (self._index, self._compressors, self._rows_per_chunk)
 
     def __repr__(self) -> str:
         lines = [f"<zarrtrace.DataSet {self._location}>"]
@@ -134,7 +132,7 @@ class DataSet:
     @property
     def phases(self) -> list[str]:
         """The phases that have variables."""
-        found = {path.partition("/")[0] for path in self._catalogue.arrays()}
+        found = {path.partition("/")[0] for path in self._index.arrays()}
         return [phase for phase in PHASES if phase in found]
 
     @property
@@ -188,14 +186,14 @@ class DataSet:
         wanted = [names] if isinstance(names, str) else list(names)
         paths = [f"{check_phase(phase)}/{name}" for name in wanted]
         while True:
-            cut = self._catalogue.cut(paths)
+            cut = self._index.cut(paths)
             problem: DamagedTraceError | None = None
             try:
                 found = [self._read(array, array.rows(index)) for array in cut]
             except DamagedTraceError as error:
                 problem = error
             # Deleted or replaced while it was read: what was read may be of both.
-            now = self._catalogue.cut(paths)
+            now = self._index.cut(paths)
             if all(later.grew_from(array) for later, array in zip(now, cut, strict=True)):
                 break
         if problem is not None:
@@ -220,9 +218,9 @@ class DataSet:
             As long as the shortest variable. Its length does not change; its values are those
             there are when they are read.
         """
-        from .xarray import open_phase
+        from .xarray import open_samples
 
-        return open_phase(self[phase], chunks)
+        return open_samples(self[phase], chunks)
 
     # Changing -----------------------------------------------------------------------------
 
@@ -264,8 +262,8 @@ class DataSet:
         if seed is not None:
             order = np.random.default_rng(seed).permutation(count)
             given = {name: array[order] for name, array in given.items()}
-        with self._catalogue.alone():
-            arrays = self._catalogue.arrays()
+        with self._index.alone():
+            arrays = self._index.arrays()
             ready = []
             for part, chosen in parts.items():
                 lengths = set()
@@ -283,7 +281,7 @@ class DataSet:
                 writer = RowWriter(self._location, target)
                 writer.append(rows)
                 changes[target.path] = writer.close()
-            self._catalogue.commit(arrays, changes)
+            self._index.commit(arrays, changes)
 
     def update(
         self,
@@ -311,10 +309,10 @@ class DataSet:
             There is no such sample.
         """
         given = dict(names) if isinstance(names, Mapping) else {names: values}
-        with self._catalogue.alone():
+        with self._index.alone():
             ready = []
             for name, value in given.items():
-                array = self._catalogue.array(f"{check_phase(phase)}/{name}")
+                array = self._index.array(f"{check_phase(phase)}/{name}")
                 rows = array.rows(index)
                 cast = array.cast(as_values(value, array.path))
                 wanted = (*(() if is_one(index) else (len(rows),)), *array.shape[1:])
@@ -342,15 +340,15 @@ class DataSet:
         InvalidInputError
             One of them is nowhere; none was removed.
         """
-        with self._catalogue.alone():
-            arrays = self._catalogue.arrays()
+        with self._index.alone():
+            arrays = self._index.arrays()
             changes: dict[str, SampleArray | None] = {}
             for name in as_names(names):
                 found = [f"{part}/{name}" for part in self._phases_of(phase, name)]
                 if not found:
-                    self._catalogue.array(f"{phase or 'train'}/{name}")
+                    self._index.array(f"{phase or 'train'}/{name}")
                 changes |= dict.fromkeys(found)
-            self._catalogue.commit(arrays, changes)
+            self._index.commit(arrays, changes)
 
     def map(
         self,
@@ -382,33 +380,23 @@ class DataSet:
         """
         taken = as_names(names)
         given = taken if to is None else as_names(to)
-        with self._catalogue.alone():
-            arrays = self._catalogue.arrays()
+        with self._index.alone():
+            arrays = self._index.arrays()
             changes: dict[str, SampleArray | None] = {}
             for part in self._phases_of(phase, taken[0]) or [phase or "train"]:
-                sources = [self._catalogue.array(f"{part}/{name}") for name in taken]
+                sources = [self._index.array(f"{part}/{name}") for name in taken]
                 if len({source.shape[0] for source in sources}) > 1:
                     raise InvalidInputError(
                         f"{self._location}: {', '.join(taken)} have different numbers of samples "
                         f"in {part}: {[source.shape[0] for source in sources]}"
                     )
-                writers: dict[str, RowWriter] = {}
-                for rows in stretches(sources):
-                    found = function(*(self._read(source, rows) for source in sources))
-                    found = found if isinstance(found, tuple) else (found,)
-                    if len(found) != len(given):
-                        raise InvalidInputError(
-                            f"the function gave {len(found)} arrays for {', '.join(given)}"
-                        )
-                    for name, value in zip(given, found, strict=True):
-                        path = f"{part}/{name}"
-                        value = as_samples(value, path, len(rows))
-                        if path not in writers:
-                            new = self._target({}, path, value).elsewhere(arrays.get(path))
-                            writers[path] = RowWriter(self._location, new)
-                        writers[path].append(writers[path].array.fit(value))
-                changes |= {path: writer.close() for path, writer in writers.items()}
-            self._catalogue.commit(arrays, changes)
+                targets = [f"{part}/{name}" for name in given]
+                batches = (
+                    _mapped(function, [self._read(source, rows) for source in sources], targets)
+                    for rows in stretches(sources)
+                )
+                changes |= write_arrays(self._location, batches, partial(self._new, arrays))
+            self._index.commit(arrays, changes)
 
     def reorder(self, order: Any, phase: str = "train") -> None:
         """Give the samples of all variables of a phase another order, or keep only some.
@@ -420,18 +408,21 @@ class DataSet:
         phase : str, default "train"
             Train, valid or test.
         """
-        with self._catalogue.alone():
-            arrays = self._catalogue.arrays()
+        with self._index.alone():
+            arrays = self._index.arrays()
             changes: dict[str, SampleArray | None] = {}
+
+            def emptied(path: str, _: Any) -> SampleArray:
+                return arrays[path].with_length(0).elsewhere(arrays[path])
+
             for name in self[phase]:
                 source = arrays[f"{phase}/{name}"]
                 rows = np.asarray(source.rows(order))
                 step = max(1, CACHE_BYTES // max(1, source.row_bytes))
-                writer = RowWriter(self._location, source.with_length(0).elsewhere(source))
-                for start in range(0, len(rows), step):
-                    writer.append(self._read(source, rows[start : start + step]))
-                changes[source.path] = writer.close()
-            self._catalogue.commit(arrays, changes)
+                parts = [rows[start : start + step] for start in range(0, len(rows), step)]
+                batches = ({source.path: self._read(source, part)} for part in parts or [rows])
+                changes |= write_arrays(self._location, batches, emptied)
+            self._index.commit(arrays, changes)
 
     def to_storage(
         self,
@@ -459,19 +450,18 @@ class DataSet:
             The other one.
         """
         other = place if isinstance(place, DataSet) else DataSet(place, **options)
-        with other._catalogue.alone():
-            arrays = other._catalogue.arrays()
+        with other._index.alone():
+            arrays = other._index.arrays()
             changes: dict[str, SampleArray | None] = {}
             for name in self.names if names is None else as_names(names):
                 for part in self._phases_of(phase, name) or [phase or "train"]:
-                    source = self._catalogue.array(f"{part}/{name}")
-                    row = np.empty((1, *source.shape[1:]), source.dtype)
-                    new = other._target({}, source.path, row).elsewhere(arrays.get(source.path))
-                    writer = RowWriter(other._location, new)
-                    for rows in stretches([source]):
-                        writer.append(self._read(source, rows))
-                    changes[source.path] = writer.close()
-            other._catalogue.commit(arrays, changes)
+                    source = self._index.array(f"{part}/{name}")
+                    batches = (
+                        {source.path: self._read(source, rows)} for rows in stretches([source])
+                    )
+                    new = partial(other._new, arrays)
+                    changes |= write_arrays(other._location, batches, new)
+            other._index.commit(arrays, changes)
         return other
 
     def to_memory(self, names: Names | None = None, phase: str | None = None) -> DataSet:
@@ -488,7 +478,7 @@ class DataSet:
 
     def _phases_of(self, phase: str | None, name: str) -> list[str]:
         wanted = PHASES if phase is None else (check_phase(phase),)
-        return [part for part in wanted if f"{part}/{name}" in self._catalogue.arrays()]
+        return [part for part in wanted if f"{part}/{name}" in self._index.arrays()]
 
     def _read(self, array: SampleArray, rows: Any) -> np.ndarray[Any, Any]:
         return read_rows(self._location, array, rows, self._cache)
@@ -514,8 +504,27 @@ class DataSet:
             encoding = compose_encoding(values.dtype, self._compressors)
             row = np.empty(values.shape[1:], values.dtype)
             array = SampleArray.new(path, row, encoding, self._rows_per_chunk)
-            self._catalogue.check_dimensions(array)
+            self._index.check_dimensions(array)
         return array
+
+    def _new(
+        self, arrays: Mapping[str, SampleArray], path: str, values: np.ndarray[Any, Any]
+    ) -> SampleArray:
+        """A new array for these values, that replaces the one that is there."""
+        return self._target({}, path, values).elsewhere(arrays.get(path))
+
+
+def _mapped(
+    function: Callable[..., Any], values: list[np.ndarray[Any, Any]], paths: list[str]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What a function returns for some samples, by path."""
+    found = function(*values)
+    found = found if isinstance(found, tuple) else (found,)
+    if len(found) != len(paths):
+        names = [path.partition("/")[2] for path in paths]
+        raise InvalidInputError(f"the function gave {len(found)} arrays for {', '.join(names)}")
+    count = len(values[0])
+    return {path: as_samples(value, path, count) for path, value in zip(paths, found, strict=True)}
 
 
 class Phase(Mapping[str, "Samples"]):
@@ -526,18 +535,18 @@ class Phase(Mapping[str, "Samples"]):
         self.name = name
 
     def __getitem__(self, name: str) -> Samples:
-        self.data._catalogue.array(f"{self.name}/{name}")
+        self.data._index.array(f"{self.name}/{name}")
         return Samples(self.data, self.name, name)
 
     def __iter__(self) -> Iterator[str]:
-        paths = (path.partition("/") for path in self.data._catalogue.arrays())
-        return iter([name for phase, _, name in paths if phase == self.name])
+        arrays = self.data._index.arrays().values()
+        return iter([array.name for array in arrays if array.phase == self.name])
 
     def __contains__(self, name: object) -> bool:
-        return f"{self.name}/{name}" in self.data._catalogue.arrays()
+        return f"{self.name}/{name}" in self.data._index.arrays()
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return sum(1 for _ in self)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A variable, or something else when the phase has none of this name."""
@@ -559,24 +568,28 @@ class Samples:
         self.name = name
 
     @property
+    def _array(self) -> SampleArray:
+        return self.data._index.array(f"{self.phase}/{self.name}")
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(samples, ...)."""
-        return self.data._catalogue.array(f"{self.phase}/{self.name}").shape
+        return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the values."""
-        return self.data._catalogue.array(f"{self.phase}/{self.name}").dtype
+        return self._array.dtype
 
     @property
     def dims(self) -> tuple[str, ...]:
         """The names of the dimensions; the first is `sample`."""
-        return self.data._catalogue.array(f"{self.phase}/{self.name}").dims
+        return self._array.dims
 
     @property
     def rows_per_chunk(self) -> int:
         """Samples in a chunk."""
-        return self.data._catalogue.array(f"{self.phase}/{self.name}").rows_per_chunk
+        return self._array.rows_per_chunk
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -610,12 +623,12 @@ def list_data_sets(place: Place, *, storage_options: Mapping[str, Any] | None = 
     return data_sets(locate(place, read_only=True, storage_options=storage_options))
 
 
-def _opened(catalogue: Catalogue, compressors: Any, rows_per_chunk: int | None) -> DataSet:
+def _opened(index: Index, compressors: Any, rows_per_chunk: int | None) -> DataSet:
     """A data set that came from another process."""
     data = object.__new__(DataSet)
     data._compressors = compressors
     data._rows_per_chunk = rows_per_chunk
-    data._catalogue = catalogue
-    data._location = catalogue.location
-    data._cache = ChunkCache(catalogue.location)
+    data._index = index
+    data._location = index.location
+    data._cache = ChunkCache(index.location)
     return data

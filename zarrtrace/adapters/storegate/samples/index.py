@@ -59,8 +59,15 @@ def data_sets(location: Location) -> list[str]:
     return found
 
 
-class Catalogue:
-    """The arrays of a data set by `phase/name`, as of now, whoever wrote them.
+def _are_same(one: SampleArray | None, other: SampleArray | None) -> bool:
+    """Whether nothing was done to an array in between: it is the same one, of the same length."""
+    if one is None or other is None:
+        return one is other
+    return (one.made, one.shape) == (other.made, other.shape)
+
+
+class Index:
+    """The arrays of a data set by `phase/name`, as they are now, whatever process wrote them.
 
     Attributes
     ----------
@@ -103,16 +110,14 @@ class Catalogue:
         try:
             version = document["attributes"].get(MARK)
             if version is None:
-                raise TraceNotFoundError(
-                    f"there is no data set at {self.location}, but something else"
-                )
+                raise TraceNotFoundError(f"{self.location} is not a data set, but something else")
             if version > _VERSION:
                 raise FormatVersionError(
                     f"{self.location} has format {version} of data sets; this zarrtrace reads up "
                     f"to {_VERSION}: upgrade it"
                 )
             made = json.loads(document["attributes"][_MADE])
-            # Arrays that others put there are none of ours.
+            # Other arrays in the group are not the data set's.
             return {
                 path: SampleArray(path, found, made[path])
                 for path, found in document["consolidated_metadata"]["metadata"].items()
@@ -175,11 +180,10 @@ class Catalogue:
         """
         now = self.arrays()
         for path in changes:
-            was, is_now = before.get(path), now.get(path)
-            if (was and (was.made, was.shape)) != (is_now and (is_now.made, is_now.shape)):
+            if not _are_same(before.get(path), now.get(path)):
                 raise NotWritableError(
-                    f"{self.location}: another process changed {path} meanwhile, and where it is "
-                    f"nothing can be locked: have one writer. Nothing of this call counts"
+                    f"{self.location}: another process changed {path} at the same time, and this "
+                    f"store cannot be locked; nothing was written. Use one writer at a time"
                 )
         arrays = {path: changes.get(path, array) for path, array in now.items()} | dict(changes)
         kept = {path: array for path, array in arrays.items() if array is not None}

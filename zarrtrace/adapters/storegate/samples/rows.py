@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -155,7 +155,7 @@ def _decode(
 class RowWriter:
     """Writes rows from the end of an array on; they count once its document says so.
 
-    The last chunk, when it is not full, is written anew with the rows it had. `close` gives the
+    The last chunk, when it is not full, is written again with the rows it had. `close` returns the
     array as it will be.
     """
 
@@ -195,6 +195,31 @@ class RowWriter:
             self._tail[filled:] = self.array.codec.fill
             self.location.write(self.array.key(chunk), self.array.codec.encode(self._tail))
         return self.array.with_length(self.length)
+
+
+def write_arrays(
+    location: Location,
+    batches: Iterable[Mapping[str, np.ndarray[Any, Any]]],
+    new_array: Callable[[str, np.ndarray[Any, Any]], SampleArray],
+) -> dict[str, SampleArray]:
+    """Write new arrays, a batch of rows of each at a time; they count once they are committed.
+
+    Parameters
+    ----------
+    location : Location
+        The group of the data set.
+    batches : iterable of mapping
+        Path → rows.
+    new_array : callable
+        Takes a path and its first rows, and returns the array to write, without rows yet.
+    """
+    writers: dict[str, RowWriter] = {}
+    for batch in batches:
+        for path, values in batch.items():
+            if path not in writers:
+                writers[path] = RowWriter(location, new_array(path, values))
+            writers[path].append(writers[path].array.fit(values))
+    return {path: writer.close() for path, writer in writers.items()}
 
 
 def write_rows(

@@ -1,21 +1,36 @@
-"""A phase of a data set as xarray knows it: lazy, without dask unless it is asked for."""
+"""Arrays of samples as an xarray.Dataset: lazy, without dask unless it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from .array import SAMPLE
-from .data_set import Phase, Samples
+
+class Samples(Protocol):
+    """What is needed of an array of samples."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+
+    @property
+    def dims(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def rows_per_chunk(self) -> int: ...  # noqa: D102
+
+    def __getitem__(self, index: Any) -> Any: ...
 
 
 class SamplesArray(BackendArray):
-    """One variable, read when it is needed: of as many samples as the Dataset has."""
+    """One variable, read when it is needed: as many samples of it as the Dataset has."""
 
     def __init__(self, samples: Samples, length: int) -> None:
         self.samples = samples
@@ -41,8 +56,8 @@ class SamplesArray(BackendArray):
         return found
 
 
-class PhaseEntrypoint(BackendEntrypoint):
-    """Lets `xarray.open_dataset` wrap a phase in its own caching and chunking."""
+class SamplesEntrypoint(BackendEntrypoint):
+    """Lets `xarray.open_dataset` wrap arrays of samples in its own caching and chunking."""
 
     def open_dataset(
         self,
@@ -50,19 +65,19 @@ class PhaseEntrypoint(BackendEntrypoint):
         *,
         drop_variables: str | Iterable[str] | None = None,
     ) -> xr.Dataset:
-        """The Dataset of a `Phase`, as long as its shortest variable."""
-        phase: Phase = filename_or_obj
-        length = phase.data.sizes[phase.name]
+        """The Dataset of a mapping of `Samples`, as long as the shortest of them."""
+        arrays: Mapping[str, Samples] = filename_or_obj
+        length = min((array.shape[0] for array in arrays.values()), default=0)
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         variables = {}
-        for name, samples in phase.items():
+        for name, array in arrays.items():
             if name not in dropped:
-                data = indexing.LazilyIndexedArray(SamplesArray(samples, length))
-                preferred = {"preferred_chunks": {SAMPLE: samples.rows_per_chunk}}
-                variables[name] = xr.Variable(samples.dims, data, {}, preferred)
+                data = indexing.LazilyIndexedArray(SamplesArray(array, length))
+                preferred = {"preferred_chunks": {array.dims[0]: array.rows_per_chunk}}
+                variables[name] = xr.Variable(array.dims, data, {}, preferred)
         return xr.Dataset(variables)
 
 
-def open_phase(phase: Phase, chunks: Any = None) -> xr.Dataset:
-    """The Dataset of a phase: with dask when `chunks` is given."""
-    return xr.open_dataset(phase, engine=PhaseEntrypoint, chunks=chunks)  # type: ignore[arg-type]
+def open_samples(arrays: Mapping[str, Samples], chunks: Any = None) -> xr.Dataset:
+    """The Dataset of arrays of samples: with dask when `chunks` is given."""
+    return xr.open_dataset(arrays, engine=SamplesEntrypoint, chunks=chunks)  # type: ignore[arg-type]
