@@ -12,6 +12,7 @@ import xarray as xr
 import zarr
 
 import zarrtrace as zt
+from zarrtrace.errors import TraceExistsError
 
 STORED = Path(__file__).parent.parent / "data" / "traces_with_data_sets.zip"
 DRAWS = [[4, 5, 6, 7, 8, 9], [104, 105, 106, 107, 108, 109]]
@@ -84,3 +85,11 @@ def test_a_finished_one_is_split_again_extended_and_repaired(traces: Path) -> No
     longer.finish()
     assert xr.open_datatree(path, engine="zarr", chunks=None)["posterior"].mu.shape == (2, 9)
     assert zt.open(path).check() == []
+
+
+def test_a_new_group_does_not_take_the_place_of_a_data_set(traces: Path) -> None:
+    path = traces / "running.zarr"
+    trace = zt.open(path, mode="a")
+    with pytest.raises(TraceExistsError, match="not a group of the trace"):
+        trace.add_group("constant_data", {"n": 3})
+    assert zarr.open_group(path, mode="r")["constant_data/train/z"].shape == (10,)

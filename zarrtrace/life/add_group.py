@@ -30,6 +30,11 @@ def add_data_group(hierarchy: Hierarchy, name: str, data: Definition | xr.Datase
     group = new_group_name(name)
     if group in layout.group_names:
         raise TraceExistsError(f"{location} has a group {group!r} already; name it differently")
+    # The group may be a data set of StoreGate; what a killed process left of a group never has it.
+    if "consolidated_metadata" in (read_document(location, group) or {}):
+        raise TraceExistsError(
+            f"{location} holds {group!r}, which is not a group of the trace; name it differently"
+        )
     dimensions = _known_dimensions(location, layout, labelled_dims(data))
     arrays = define_data(group, data, dimensions, {})
     coords = dimensions.coords_of(check_group(group, arrays, dimensions))
