@@ -682,39 +682,32 @@ def test_a_trace_says_what_it_dropped(
     assert "3 draws, split" in repr(trace)
 
 
-def test_a_drop_takes_the_time_of_removing_files_and_no_memory(
+def test_a_drop_removes_one_file_for_each_chunk_and_reads_none_of_them(
     script: Script, tmp_path: Path
 ) -> None:
+    # Python tells a hook of each file that is opened, listed, renamed or removed.
     code = """
-    import os, resource, sys, time
-    from pathlib import Path
+    import collections, sys, tracemalloc
     import numpy as np
     import zarrtrace as zt
 
-    def make(name):
-        trace = zt.create(Path(sys.argv[1]) / name, chains=1, draws=1000, compressors=None,
-                          posterior={"x": zt.Var(shape=5000, draws_per_chunk=1)})
-        with trace.writer(0) as writer:
-            for _ in range(100):
-                writer.record_block({"x": np.ones((10, 5000))})
-        return trace
-
-    # Of the processor, the system's included: a disk makes anybody wait.
-    by_hand = [file for file in Path(make("a").path, "posterior/x").glob("c.*")]
-    trace = make("b")
-    trace.recorded
-    began = time.process_time()
-    for file in by_hand:
-        os.unlink(file)
-    unlinking = time.process_time() - began
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.process_time()
-    trace.drop_before(1000)
-    took = time.process_time() - began
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len(list(Path(trace.path, "posterior/x").glob("c.*"))) == 0
-    print(took / unlinking, (after - before) / 1024)
+    trace = zt.create(sys.argv[1], chains=1, draws=500, compressors=None,
+                      posterior={"x": zt.Var(shape=5000, draws_per_chunk=1)})
+    with trace.writer(0) as writer:
+        writer.record_block({"x": np.ones((500, 5000))})
+    seen = []
+    sys.addaudithook(lambda event, args: seen.append((event, args)) if event in EVENTS else None)
+    EVENTS = {"open", "os.remove", "os.rename", "os.link", "os.listdir", "os.scandir"}
+    tracemalloc.start()
+    trace.drop_before(500)
+    peak = tracemalloc.get_traced_memory()[1]
+    EVENTS = ()
+    chunks = [event for event, (path, *_) in seen if "posterior/x/c." in str(path)]
+    print(collections.Counter(chunks)["os.remove"], len(chunks), len(seen), peak)
     """
-    ratio, megabytes = map(float, script.run(code, tmp_path).split())
-    assert ratio < 6, "of 1,000 files of 40 kB"
-    assert megabytes < 5
+    removed, of_chunks, all_events, peak = map(int, script.run(code, tmp_path / "run.zarr").split())
+    assert removed == of_chunks == 500
+    assert all_events < 500 + 50
+    # Less than 25 of the 500 draws of 40 kB: names of files, and no draws.
+    assert peak < 1e6
+    assert not list((tmp_path / "run.zarr/posterior/x").glob("c.*"))
