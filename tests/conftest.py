@@ -46,16 +46,42 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("any machine")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    folder = tempfile.TemporaryDirectory(prefix="zarrtrace-compiled-", ignore_cleanup_errors=True)
-    config.add_cleanup(folder.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # The workers of xdist share the folder of the process that started them.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.TemporaryDirectory(
+            prefix="zarrtrace-compiled-", ignore_cleanup_errors=True
+        )
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--trials", type=int, default=None, help="size of the harnesses, small by default"
     )
+    parser.addoption(
+        "--half",
+        choices=["oldest", "newest"],
+        help="leave out the tests that are marked to run once, on the other one of two Pythons",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what the other half has, and begin with what takes long."""
+    half = config.getoption("--half")
+    left_out = []
+    for item in items:
+        mark = item.get_closest_marker("once")
+        if mark is None:
+            continue
+        assert mark.args in (("oldest",), ("newest",)), f"{item.nodeid}: once on which Python?"
+        if half is not None and mark.args != (half,):
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.once("oldest"), pytest.mark.long]
+
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 

@@ -18,7 +18,15 @@ RUNS = {
 
 
 @pytest.mark.parametrize("check", checks, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("system", RUNS)
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param("emcee", marks=pytest.mark.once("oldest")),
+        pytest.param("numpyro", marks=pytest.mark.once("newest")),
+        # Of PyMC each Python has another line.
+        "pymc",
+    ],
+)
 def test_the_adapter(
     system: str, check: Check, compiled_before: Callable[[str], None], tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ pytest.importorskip("blackjax")
 
 from zarrtrace.testing import Check, checks
 
+pytestmark = pytest.mark.once("newest")
+
 
 class BlackJAXRun:
     """Random-walk Metropolis of BlackJAX, two chains in one process."""

@@ -24,6 +24,8 @@ from zarrtrace.errors import InvalidInputError
 if TYPE_CHECKING:
     from conftest import Script
 
+pytestmark = pytest.mark.once("newest")
+
 KEY = 11
 POSITIONS = {"mu": np.array([0.0, 1.0, -1.0], "f4"), "z": np.ones((3, 2), "f4")}
 

@@ -72,6 +72,7 @@ for name in ("HDFBackend", "TempHDFBackend", "get_test_backends"):
 """
 
 
+@pytest.mark.once("oldest")
 def test_emcees_own_tests_of_backends_pass(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(REPLACE)
     there = Path(emcee.__file__).parent / "tests"
@@ -180,6 +181,7 @@ def test_a_second_run_goes_on_bit_for_bit(path: Path) -> None:
     require_equal(backends.HDFBackend(path), in_memory(20, vector))
 
 
+@pytest.mark.once("oldest")
 def test_kills_lose_no_step_and_no_random_number(tmp_path: Path) -> None:
     harness = Path(__file__).with_name("harness_kill_emcee.py")
     command = [sys.executable, str(harness), "--kills", "3", "--steps", "1200"]

@@ -25,6 +25,8 @@ from zarrtrace.errors import InvalidInputError, SchemaError, TraceExistsError
 if TYPE_CHECKING:
     from conftest import Script
 
+pytestmark = pytest.mark.once("newest")
+
 X = np.array([-1.5, -0.5, 0.5, 1.5])
 Y = np.array([[-2.9, -1.0, 0.8, 3.2], [-3.4, -0.7, 1.3, 2.7]])
 KEY = 7

@@ -374,6 +374,7 @@ def test_more_draws_after_a_drop(fast_place: Place, encoded: Encoded) -> None:
 # Killed ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("life", ["drop", "drop when finished", "finish", "finish without links"])
 def test_killed_anywhere_there_is_before_or_after(
     fast_place: Place,
@@ -432,6 +433,7 @@ def raise_no_links(*arguments: Any) -> None:
     raise OSError(errno.EPERM, "no links here")
 
 
+@pytest.mark.once("oldest")
 def test_a_drop_in_a_process_that_is_really_killed(
     script: Script, tmp_path: Path, trials: int | None
 ) -> None:
@@ -534,6 +536,7 @@ commands = st.one_of(
 )
 
 
+@pytest.mark.once("oldest")
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

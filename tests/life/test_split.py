@@ -40,6 +40,7 @@ def test_a_split_on_an_object_store(objects: Place, encoded: Encoded) -> None:
     encoded.check_split(objects.open(), 17, TUNE + 8)
 
 
+@pytest.mark.once("oldest")
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -142,6 +143,7 @@ def act(trace: zt.Trace, life: str, at: int) -> None:
         trace.finish()
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize(
     ("store", "life", "at"),
     [

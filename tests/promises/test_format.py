@@ -229,6 +229,7 @@ def test_the_specification_is_enough_to_read_what_a_drop_leaves(directory: Any) 
     check(directory.path, range(3), range(7, 17))
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize(("warmup", "dropped"), [(8, 0), (3, 0), (8, 4), (9, 5), (5, 5)])
 def test_the_specification_is_enough_to_read_at_every_step_of_a_split(
     directory: Any, warmup: int, dropped: int, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.once("oldest"), pytest.mark.long]
+
 HARNESS = Path(__file__).with_name("harness_kill.py")
 
 

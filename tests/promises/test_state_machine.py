@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import zarr
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from hypothesis.stateful import (
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt
+
+pytestmark = pytest.mark.once("oldest")
 
 CHAINS = 2
 chains = st.integers(0, CHAINS - 1)

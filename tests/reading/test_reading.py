@@ -76,6 +76,7 @@ def test_a_view_never_changes_while_chains_are_recorded(place: Place, encoded: E
     encoded.check(trace.posterior, 3, 10)
 
 
+@pytest.mark.once("oldest")
 @wide
 @given(
     steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=7),

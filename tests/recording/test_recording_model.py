@@ -14,6 +14,8 @@ from zarr.storage import MemoryStore
 
 import zarrtrace as zt
 
+pytestmark = pytest.mark.once("oldest")
+
 GROUPS = ["posterior", "sample_stats", "log_likelihood"]
 DTYPES: list[Any] = ["float64", "float32", "int8", "uint64", "complex64", bool, str, "M8[us]"]
 SHAPES: list[tuple[int, ...]] = [(), (1,), (3,), (2, 2)]

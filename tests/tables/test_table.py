@@ -183,6 +183,7 @@ def test_a_table_has_a_place_of_its_own_without_a_trace(place: Place) -> None:
     assert table.open(place.store, **place.options).attrs == {"model": "a"}
 
 
+@pytest.mark.once("oldest")
 def test_a_table_without_text_loses_no_row_to_kill_9(directory: Place, script: Script) -> None:
     new_trace(directory)
     writer = script.start(
@@ -217,6 +218,7 @@ def test_a_table_without_text_loses_no_row_to_kill_9(directory: Place, script: S
     check_rows(directory.open().table("history"), there + 1)
 
 
+@pytest.mark.once("oldest")
 def test_a_table_with_text_loses_no_flushed_row_to_kill_9(directory: Place, script: Script) -> None:
     new_trace(directory)
     code = """

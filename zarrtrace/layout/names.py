@@ -5,6 +5,10 @@ from __future__ import annotations
 from ..errors import SchemaError
 from .attributes import _is_text
 
+# The tables of a trace that hold its segments: one of where they lie, one of values for each dtype.
+SEGMENTS = "segments"
+SEGMENT_VALUES = "segment_values_"
+
 _LONGEST_NAME = 200  # bytes: a name is a file name, and zarr adds a suffix of its own
 
 
@@ -41,3 +45,8 @@ def check_group_name(name: object) -> str:
             f"define {checked.removeprefix('warmup_')!r} and pass tune="
         )
     return checked
+
+
+def is_of_segments(table: str) -> bool:
+    """Whether a table of a trace is one of those that hold its segments."""
+    return table == SEGMENTS or table.startswith(SEGMENT_VALUES)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..layout.layout import SampledGroup
+from ..layout.names import is_of_segments
 from ..layout.variables import Variable
 from ..messages import counted
 from ..reading.cut import sampling_attrs
 from ..store.dtypes import dtype_name
-from ..tables.segments import is_of_segments
 
 if TYPE_CHECKING:
     from ..trace import Trace

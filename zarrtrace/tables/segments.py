@@ -27,6 +27,7 @@ from ..errors import (
 )
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import TABLES
+from ..layout.names import SEGMENT_VALUES, SEGMENTS
 from ..layout.variables import Var
 from ..reading.cut import make_cut
 from ..recording.exit import open_writers
@@ -41,16 +42,9 @@ if TYPE_CHECKING:
     from .table import Table
 
 
-_TABLE = "segments"
-_VALUES = "segment_values_"
 _COLUMNS = {"start": int, "stop": int, "text_start": int, "text_stop": int}
 _VALUES_PER_CHUNK = 2**16
 _TEXT = np.dtype(np.uint8)
-
-
-def is_of_segments(table: str) -> bool:
-    """Whether a table of a trace is one of those that hold its segments."""
-    return table == _TABLE or table.startswith(_VALUES)
 
 
 class _Row(NamedTuple):
@@ -150,7 +144,7 @@ class Segment:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedTraceError(
                 f"segment {self.number} of {self._trace.path}: its attributes cannot be read "
-                f"({error!r}); restore {TABLES}/{_VALUES}{dtype_name(_TEXT)} from a copy"
+                f"({error!r}); restore {TABLES}/{SEGMENT_VALUES}{dtype_name(_TEXT)} from a copy"
             ) from error
 
     def __repr__(self) -> str:
@@ -217,7 +211,7 @@ class Segments(Sequence[Segment]):
         described = f'{{"attrs":{text},"arrays":{json.dumps(places)}}}'.encode()
         first = self._append_values(np.frombuffer(described, _TEXT))
         row = _Row(start, stop, first, first + len(described))
-        table = self._table(_TABLE, _COLUMNS)
+        table = self._table(SEGMENTS, _COLUMNS)
         table.append(row._asdict())
         table.flush_waiting()
 
@@ -283,8 +277,8 @@ class Segments(Sequence[Segment]):
 
     def _open_tables(self) -> list[Table]:
         trace = self._trace
-        names = [name for name in trace.tables if name.startswith(_VALUES)]
-        return [trace.table(name) for name in [*names, *([_TABLE] if self._exists() else [])]]
+        names = [name for name in trace.tables if name.startswith(SEGMENT_VALUES)]
+        return [trace.table(name) for name in [*names, *([SEGMENTS] if self._exists() else [])]]
 
     def _table(self, name: str, columns: Mapping[str, Any]) -> Table:
         table = self._trace.table(name)
@@ -295,7 +289,7 @@ class Segments(Sequence[Segment]):
 
     def _exists(self) -> bool:
         try:
-            _ = Hierarchy(self._trace._location.below(f"{TABLES}/{_TABLE}")).layout
+            _ = Hierarchy(self._trace._location.below(f"{TABLES}/{SEGMENTS}")).layout
         except TraceNotFoundError:
             return False
         return True
@@ -303,7 +297,7 @@ class Segments(Sequence[Segment]):
     def _rows(self) -> list[_Row]:
         if not self._exists():
             return []
-        table = self._trace.table(_TABLE)
+        table = self._trace.table(SEGMENTS)
         count = len(table)
         columns = [table.read(name, slice(0, count)).tolist() for name in _Row._fields]
         kept: list[_Row] = []
@@ -380,7 +374,7 @@ def _read_values(trace: Trace, dtype: np.dtype[Any], start: int, stop: int) -> n
 
 def _values_table(dtype: np.dtype[Any]) -> str:
     # datetime64[ns]
-    return _VALUES + dtype_name(dtype).replace("[", "_").rstrip("]")
+    return SEGMENT_VALUES + dtype_name(dtype).replace("[", "_").rstrip("]")
 
 
 def _encode_attrs(attrs: Mapping[str, Any]) -> str:

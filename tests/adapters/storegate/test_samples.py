@@ -491,6 +491,7 @@ def check_killed(path: Path, acknowledged: int) -> None:
     assert not list(path.rglob("*.partial"))
 
 
+@pytest.mark.once("oldest")
 def test_a_kill_leaves_it_as_before_or_after(
     tmp_path: Path, script: Script, trials: int | None
 ) -> None:
