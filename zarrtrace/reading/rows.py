@@ -116,6 +116,7 @@ class RowReader:
         self._group = layout.groups[variable.group]
         self._variable = variable
         self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
+        self._most = self._codec.most_encoded(layout.chunk_shape(variable))
         moved = self._group.moving_to is not None and variable.name in self._group.moved
         self.spans = (future_spans if moved else spans)(layout, variable)
 
@@ -190,7 +191,7 @@ class RowReader:
                 return self._codec.decode(data, shape)
             self._codec.decode_into(data, into)
             return into
-        except (ValueError, RuntimeError, TypeError) as error:
+        except ValueError as error:
             raise self._damaged(
                 place, f"cannot be decoded ({error}); restore it from a copy"
             ) from error
@@ -198,7 +199,7 @@ class RowReader:
     def _bytes(self, place: ChunkPlace) -> memoryview | None:
         if self._group.moving_to is not None:
             return self._moving_bytes(place)
-        return self._location.read(place.key(self._variable, self.block.number))
+        return self._location.read(place.key(self._variable, self.block.number), self._most)
 
     def _missing_chunk(
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
@@ -249,7 +250,7 @@ class RowReader:
             keys.insert(0, place.key(self._variable, self.block.number))
         # It may have gone from one place to the next while both were looked at.
         for key in (*keys, *keys):
-            data = self._location.read(key)
+            data = self._location.read(key, self._most)
             if data is not None:
                 return data
         return None

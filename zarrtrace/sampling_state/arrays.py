@@ -36,7 +36,7 @@ def decode_value(name: str, data: memoryview, chains: int) -> Any:
     """What a chunk of an array says for its block of chains; a ValueError for damaged bytes."""
     codec = _CODECS[name]
     if codec is _TEXT:
-        return str(codec.decode_strings(data)[0])
+        return str(codec.decode_strings(data, chains)[0])
     return codec.decode(data, (chains,))[0]
 
 

@@ -8,6 +8,7 @@ of one chunk in memory, so that whatever zarr can encode, a trace can hold.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,17 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
+from . import decompress
 from .dtypes import fill_value
 
-_BLOSC_HEADER = 16  # bytes; 4 to 7 are the length of what is decoded, 12 to 15 of what is encoded
 _BLOSC_SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
-# Of one with any other settings it decodes too.
-_BLOSC = numcodecs.Blosc()
+# Nothing says how long the texts of a chunk are. So much is allowed, and so much for each byte.
+_MOST_TEXT = 2**28
+_MOST_TEXT_PER_BYTE = 1024
 
-Transform = Callable[[Any], Any]
+Encode = Callable[[Any], Any]
+Decode = Callable[[Any, int], Any]  # with the number of bytes that it may give
 
 
 class ChunkCodec:
@@ -48,7 +51,7 @@ class ChunkCodec:
         known_first = first["name"] == ("vlen-utf8" if self._strings else "bytes")
         little = first.get("configuration", {}).get("endian", "little") == "little"
         # None: a codec we have no short way for.
-        self._transforms: list[tuple[Transform, Transform]] | None = None
+        self._transforms: list[tuple[Encode, Decode]] | None = None
         if known_first and little and all(known):
             self._transforms = [pair for pair in known if pair is not None]
         names = [codec["name"] for codec in rest]
@@ -67,16 +70,26 @@ class ChunkCodec:
             data = encode(data)
         return data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
 
+    def most_encoded(self, shape: tuple[int, ...]) -> int | None:
+        """The bytes that a chunk of this shape takes at most; None when nothing says it."""
+        if self._transforms is None or self._strings:
+            return None
+        return _with_overhead(math.prod(shape) * self.dtype.itemsize)
+
     def decode(self, data: memoryview | bytes, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        """The chunk of this shape that the bytes hold; ValueError or RuntimeError if they don't.
+        """The chunk of this shape that the bytes hold; ValueError if they do not hold one.
 
         The array may be read-only.
         """
-        if self._transforms is None:
-            return self._decode_through_zarr(data, shape)
-        if self._strings:
-            return self.decode_strings(data).astype(self.dtype).reshape(shape)
-        return np.frombuffer(self._transformed(data), dtype=self.dtype).reshape(shape)
+        if self._strings and self._transforms is not None:
+            return self.decode_strings(data, math.prod(shape)).astype(self.dtype).reshape(shape)
+        try:
+            if self._transforms is None:
+                return self._decode_through_zarr(data, shape)
+            most = math.prod(shape) * self.dtype.itemsize
+            return np.frombuffer(self._transformed(data, most), dtype=self.dtype).reshape(shape)
+        except Exception as error:
+            raise _as_value_error(error) from error
 
     def decode_into(self, data: memoryview | bytes, into: np.ndarray[Any, Any]) -> None:
         """Decode a chunk into an array of its shape and dtype: straight there, if Blosc alone can.
@@ -86,19 +99,33 @@ class ChunkCodec:
         # What the bytes say they hold: Blosc itself would also accept less.
         fits = int.from_bytes(data[4:8], "little") == into.nbytes
         if self._only_blosc and fits and into.flags.c_contiguous:
-            _decode_blosc(data, into)
+            try:
+                decompress.blosc(data, into.nbytes, into)
+            except Exception as error:
+                raise _as_value_error(error) from error
         else:
             into[...] = self.decode(data, into.shape)
 
-    def decode_strings(self, data: memoryview | bytes) -> np.ndarray[Any, Any]:
-        """The strings of a chunk as Python objects: NumPy's own take a second for a megabyte."""
-        strings = numcodecs.VLenUTF8().decode(self._transformed(data))
-        return np.asarray(strings, dtype=object)
+    def decode_strings(self, data: memoryview | bytes, count: int) -> np.ndarray[Any, Any]:
+        """So many strings as Python objects: NumPy's own take a second for a megabyte.
 
-    def _transformed(self, data: memoryview | bytes) -> Any:
+        Raises as `decode`.
+        """
+        most = 4 + 4 * count + max(_MOST_TEXT, _MOST_TEXT_PER_BYTE * len(data))
+        try:
+            decoded = self._transformed(data, most)
+            found = int.from_bytes(memoryview(decoded)[:4], "little")
+            # Before the decoder makes room for them.
+            if found != count:
+                raise ValueError(f"it says that it holds {found:,} texts, and has room for {count}")
+            return np.asarray(numcodecs.VLenUTF8().decode(decoded), dtype=object)
+        except Exception as error:
+            raise _as_value_error(error) from error
+
+    def _transformed(self, data: memoryview | bytes, most: int) -> Any:
         decoded: Any = data
         for _, decode in reversed(self._transforms or []):
-            decoded = decode(decoded)
+            decoded = decode(decoded, _with_overhead(most))
         return decoded
 
     def _array_in_memory(self, shape: tuple[int, ...]) -> tuple[Any, Any, str]:
@@ -135,7 +162,7 @@ class ChunkCodec:
         return np.asarray(array[...])
 
 
-def _transforms(codec: dict[str, Any]) -> tuple[Transform, Transform] | None:
+def _transforms(codec: dict[str, Any]) -> tuple[Encode, Decode] | None:
     """The encoder and decoder of a bytes-to-bytes codec, or None when only zarr knows it."""
     name, configuration = codec["name"], codec.get("configuration", {})
     if name == "blosc":
@@ -145,25 +172,33 @@ def _transforms(codec: dict[str, Any]) -> tuple[Transform, Transform] | None:
             shuffle=_BLOSC_SHUFFLE[configuration["shuffle"]],
             blocksize=configuration.get("blocksize", 0),
         )
-        return blosc.encode, _decode_blosc
+        return blosc.encode, decompress.blosc
     if name == "zstd":
         zstd = numcodecs.Zstd(
             level=configuration["level"], checksum=configuration.get("checksum", False)
         )
-        return zstd.encode, zstd.decode
+        return zstd.encode, decompress.zstd
     if name == "gzip":
         gzip = numcodecs.GZip(level=configuration["level"])
-        return gzip.encode, gzip.decode
+        return gzip.encode, decompress.gzip
     if name == "crc32c":
         return _append_checksum, _verify_checksum
     return None
 
 
-def _decode_blosc(data: Any, into: np.ndarray[Any, Any] | None = None) -> Any:
-    # Blosc believes what the bytes say of their own length, and would read past their end.
-    if len(data) < _BLOSC_HEADER or int.from_bytes(data[12:16], "little") != len(data):
-        raise ValueError("its length is not what it says of itself")
-    return _BLOSC.decode(data, into)
+def _with_overhead(length: int) -> int:
+    """What so many bytes take at most when a codec cannot make them fewer."""
+    return length + length // 64 + 4096
+
+
+def _as_value_error(error: Exception) -> ValueError:
+    """The error of a decoder, which may be of any kind, as the one kind that callers know.
+
+    Memory that is missing for what the layout says is there is not the fault of the bytes.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    return error if isinstance(error, ValueError) else ValueError(str(error) or repr(error))
 
 
 def _append_checksum(data: Any) -> bytes:
@@ -171,8 +206,8 @@ def _append_checksum(data: Any) -> bytes:
     return content + int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
-def _verify_checksum(data: memoryview | bytes) -> bytes:
+def _verify_checksum(data: memoryview | bytes, most: int) -> bytes:
     content, stored = bytes(data[:-4]), int.from_bytes(data[-4:], "little")
-    if google_crc32c.value(content) != stored:
+    if len(data) < 4 or google_crc32c.value(content) != stored:
         raise ValueError("the checksum does not match")
     return content

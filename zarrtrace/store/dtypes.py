@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 
 STRING = np.dtypes.StringDType()
+_NAMES = (
+    "string", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
 
 # dtypes ---------------------------------------------------------------------------------------
 
@@ -84,6 +88,8 @@ def fill_value(dtype: np.dtype[Any]) -> Any:
 def dtype_of_document(document: Mapping[str, Any]) -> np.dtype[Any]:
     """The dtype of an array of ours, by its zarr.json."""
     data_type = document["data_type"]
+    if data_type not in _NAMES and not isinstance(data_type, dict):
+        raise ValueError(f"{data_type!r} is not the name of a dtype")
     if isinstance(data_type, dict):
         kind = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}[data_type["name"]]
         return np.dtype(f"{kind}[{data_type['configuration']['unit']}]")

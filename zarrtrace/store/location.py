@@ -25,10 +25,18 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from ..errors import InvalidInputError, NotShareableError, NotWritableError, TraceNotFoundError
-from .local import can_lock, files_below, lock, write_file
+from ..errors import (
+    DamagedTraceError,
+    InvalidInputError,
+    NotShareableError,
+    NotWritableError,
+    TraceNotFoundError,
+)
+from .local import can_lock, files_below, lock, read_file, write_file
 
 _SIDE_BY_SIDE = 32
+# Bytes under a key of which nothing else says how many there may be: what Blosc can hold.
+LARGEST = 2**31
 
 _NO_ROOM = "there is no room left; nothing is lost: make room and go on"
 _NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
@@ -195,14 +203,25 @@ class Location:
 
     # Reading ------------------------------------------------------------------------------
 
-    def read(self, key: str) -> memoryview | None:
-        """The bytes under a key, or None."""
+    def read(self, key: str, most: int | None = None) -> memoryview | None:
+        """The bytes under a key, or None.
+
+        Raises
+        ------
+        DamagedTraceError
+            There is something else than a file, or more than `most` bytes.
+        """
         if self._root:
             try:
-                with open(f"{self._root}/{key}", "rb", buffering=0) as file:
-                    return memoryview(file.readall())
+                return memoryview(read_file(f"{self._root}/{key}", most or LARGEST))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
+            except PermissionError:
+                raise
+            except OSError as error:
+                raise DamagedTraceError(
+                    f"{self}: {key} cannot be read ({error.strerror})"
+                ) from error
         key = self._prefix + key
         prototype = zarr.buffer.cpu.buffer_prototype
         if self._direct:
@@ -211,11 +230,13 @@ class Location:
             buffer = sync(self.store.get(key, prototype))
         return None if buffer is None else memoryview(buffer.as_numpy_array())
 
-    def read_many(self, keys: Iterable[str]) -> list[memoryview | None]:
+    def read_many(
+        self, keys: Iterable[str], most: int | None = None
+    ) -> list[memoryview | None]:
         """The bytes under each key, fetched side by side where the store is remote."""
         keys = list(keys)
         if self._direct:
-            return [self.read(key) for key in keys]
+            return [self.read(key, most) for key in keys]
         prototype = zarr.buffer.cpu.buffer_prototype
 
         async def gather() -> list[memoryview | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -44,6 +45,9 @@ class Numbers:
 
 
 CHUNK_BYTES = 4 * 2**20
+# What is left out because it is blank costs nothing to store, but memory to read.
+_MOST_BLANK = 2**28  # bytes
+_MANY_CHUNKS = 1024
 
 
 # Whole arrays ---------------------------------------------------------------------------------
@@ -71,7 +75,7 @@ def array_items(
     document = array_document(encoding, values.shape, chunks, array.dims, array.attrs)
     yield f"{path}/zarr.json", encode_document(document)
     if values.ndim == 0:
-        yield f"{path}/c", codec.encode(np.asarray(values))
+        yield chunk_key(path, ()), codec.encode(np.asarray(values))
         return
     counts = [-(-size // chunk) for size, chunk in zip(values.shape, chunks, strict=True)]
     for index in product(*map(range, counts)):
@@ -102,20 +106,47 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
         dims = tuple(map(str, document["dimension_names"]))
         attrs = dict(document["attributes"])
         codec = ChunkCodec(dtype, document)
-        counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
-        indices = list(product(*map(range, counts)))
-        found = location.read_many([chunk_key(path, index) for index in indices])
-        values = np.full(shape, codec.fill, dtype=dtype)
-        for index, data in zip(indices, found, strict=True):
-            if data is None and complete:
-                raise ValueError(f"the chunk {chunk_key(path, index)} is missing")
-            if data is None:
-                continue
-            region = tuple(slice(i * chunk, None) for i, chunk in zip(index, chunks, strict=True))
-            target = values[region]
-            part = codec.decode(data, chunks)
-            inside = tuple(map(slice, np.minimum(target.shape, chunks)))
-            target[inside] = part[inside]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        values = _read_values(location, path, codec, shape, chunks, complete)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError,
+    ) as error:  # fmt: skip
         raise DamagedTraceError(f"{location}: the array {path} cannot be read ({error})") from error
     return DataArray(dims, values, attrs)
+
+
+def _read_values(
+    location: Location,
+    path: str,
+    codec: ChunkCodec,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    complete: bool,
+) -> np.ndarray[Any, Any]:
+    """The values of an array, which takes no more memory than the chunks that are there justify."""
+    if min(chunks, default=1) < 1 or min(shape, default=0) < 0:
+        raise ValueError(f"the shape {shape} in chunks of {chunks} is impossible")
+    counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
+    number = math.prod(counts)
+    chunk_bytes = math.prod(chunks) * max(codec.dtype.itemsize, 1)
+    if number > _MANY_CHUNKS:
+        blank = number - len(location.children(path))
+        if blank * chunk_bytes > _MOST_BLANK or blank > _MANY_CHUNKS:
+            raise ValueError(f"its shape is {shape}, and {blank:,} of its chunks are missing")
+    indices = list(product(*map(range, counts)))
+    keys = [chunk_key(path, index) for index in indices]
+    found = location.read_many(keys, codec.most_encoded(chunks))
+    missing = [key for key, data in zip(keys, found, strict=True) if data is None]
+    if missing and (complete or len(missing) * chunk_bytes > _MOST_BLANK):
+        raise ValueError(f"the chunk {missing[0]} is missing")
+    values: np.ndarray[Any, Any] | None = None
+    for index, data in zip(indices, found, strict=True):
+        if data is None:
+            continue
+        part = codec.decode(data, chunks)
+        # A chunk that decodes shows that the shape is not made up.
+        if values is None:
+            values = np.full(shape, codec.fill, dtype=codec.dtype)
+        target = values[tuple(slice(i * c, None) for i, c in zip(index, chunks, strict=True))]
+        inside = tuple(map(slice, np.minimum(target.shape, chunks)))
+        target[inside] = part[inside]
+    return np.full(shape, codec.fill, dtype=codec.dtype) if values is None else values

@@ -17,6 +17,8 @@ from ..errors import DamagedTraceError, SchemaError
 from .dtypes import fill_value
 from .location import Location
 
+LONGEST_DOCUMENT = 2**28  # bytes
+
 # Bookkeeping arrays are tiny: no compression, a checksum always.
 _CHECKSUM = {"name": "crc32c"}
 PLAIN: dict[str, dict[str, Any]] = {
@@ -47,7 +49,7 @@ def encode_document(document: Mapping[str, Any]) -> bytes:
 
 def read_document(location: Location, path: str) -> dict[str, Any] | None:
     """The zarr.json of a node, or None when there is none."""
-    data = location.read(f"{path}/zarr.json".lstrip("/"))
+    data = location.read(f"{path}/zarr.json".lstrip("/"), LONGEST_DOCUMENT)
     return None if data is None else parse_document(data, f"{location}: {path}/zarr.json")
 
 
@@ -105,7 +107,7 @@ def array_document(
 
 def chunk_key(path: str, index: Sequence[int]) -> str:
     """The key of a chunk in an array of ours."""
-    return f"{path}/c.{'.'.join(map(str, index))}"
+    return f"{path}/{'.'.join(['c', *map(str, index)])}"
 
 
 def compose_encoding(
