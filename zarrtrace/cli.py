@@ -14,7 +14,7 @@ from .adopt.from_datatree import from_datatree
 from .errors import TraceError
 from .life import description as summary
 from .life.check import checksummed
-from .messages import counted
+from .messages import counted, printable
 from .opening import open
 from .processes import run
 from .runs import folder as runs
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             show_info(open(options.path))
     except TraceError as error:
-        print(f"zarrtrace: {error}", file=sys.stderr)
+        print(f"zarrtrace: {_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nzarrtrace: interrupted; every recorded draw is kept", file=sys.stderr)
@@ -89,9 +89,10 @@ def show_info(trace: Trace) -> None:
     from rich.console import Console
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
-    console.print(f"[bold]{trace.path}[/bold]", highlight=False)
+    console = Console(markup=False, emoji=False)
+    console.print(Text(printable(trace.path), "bold"))
     console.print(
         f"{summary.status(trace)}: {summary.size(trace)}, "
         f"recorded {summary.counts(trace)}{summary.dropped(trace)}"
@@ -110,10 +111,10 @@ def show_info(trace: Trace) -> None:
     for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
         table.add_column(heading, justify="right" if heading.startswith("draws") else "left")
     for row in summary.rows(trace):
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
     for key, value in summary.facts(trace):
-        console.print(f"{key}: {value}", highlight=False)
+        console.print(printable(f"{key}: {value}"), highlight=False)
 
 
 # ls -------------------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def show_runs(found: runs.Runs) -> None:
     from rich.text import Text
 
     descriptions = [(run.name, run.describe()) for run in found]
-    rows = [summary.RUN_HEADINGS, *(summary.run_row(*described) for described in descriptions)]
+    rows = [summary.RUN_HEADINGS, *map(_run_row, descriptions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # In one piece: a table of rich takes longer for a thousand lines than reading the runs.
     text, styles = "", []
@@ -146,11 +147,19 @@ def show_runs(found: runs.Runs) -> None:
         console.print("* of the first variables, a million numbers of them")
     for name, described in descriptions:
         if described["error"]:
-            console.print(
-                f"{name}: {described['error']}", highlight=False, markup=False, soft_wrap=True
-            )
-    total = counted(len(found), "run")
-    console.print(f"{total} in {found.folder}", highlight=False, markup=False, soft_wrap=True)
+            said = printable(f"{name}: {described['error']}")
+            console.print(said, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    total = printable(f"{counted(len(found), 'run')} in {found.folder}")
+    console.print(total, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _run_row(described: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(map(printable, summary.run_row(*described)))
+
+
+def _lines(text: object) -> str:
+    """Text of several lines, each as it can be printed."""
+    return "\n".join(map(printable, str(text).splitlines()))
 
 
 # check and repair -----------------------------------------------------------------------------
@@ -160,13 +169,14 @@ def show_check(trace: Trace) -> int:
     """Print what is damaged; 1 when anything is."""
     found = trace.check()
     for damage in found:
-        print(damage)
+        print(printable(damage))
     if found:
-        print(f"{len(found)} things are wrong; `zarrtrace repair {trace.path}` mends what it can")
+        path = printable(trace.path)
+        print(f"{len(found)} things are wrong; `zarrtrace repair {path}` mends what it can")
         return 1
     sure = checksummed(trace._layout)
     print(
-        f"{trace.path}: all is well, every chunk was read"
+        f"{printable(trace.path)}: all is well, every chunk was read"
         + ("" if sure else "; it has no checksums (checksum=True), so a flipped bit may hide")
     )
     return 0
@@ -176,7 +186,7 @@ def show_repair(path: str) -> None:
     """Print what was mended and what was lost."""
     done = open(path, "a").repair()
     for line in done or ["nothing to mend"]:
-        print(line)
+        print(printable(line))
 
 
 # demo -----------------------------------------------------------------------------------------

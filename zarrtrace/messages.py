@@ -11,3 +11,8 @@ def chain_label(chains: range) -> str:
 def counted(count: int, what: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def printable(text: object) -> str:
+    """Text of a store for a terminal: what is not printable, such as an escape, is spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

@@ -502,7 +502,9 @@ class Trace:
 
         layout = self._layout
         if group in layout.data_groups:
-            return view.open_data_group(self._location, layout, group, chunks)
+            from .reading.data_groups import open_data_group
+
+            return open_data_group(self._location, layout, group, chunks)
         sampled = layout.groups.get(group.removeprefix("warmup_"))
         if sampled is None or (group != sampled.name and sampled.warmup <= layout.dropped):
             raise TraceNotFoundError(

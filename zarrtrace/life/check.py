@@ -141,7 +141,11 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
     for name in (*layout.groups, *layout.data_groups):
         group = layout.groups.get(name)
         for path in [name] if group is None else group.paths:
-            nodes = {key.split("/")[1] for key in location.keys(path)} - {"zarr.json"}
+            known = (*layout.coords, *layout.data_groups.get(name, ()))
+            # A file beside the arrays, or a directory of the file system's own, is not an array.
+            parts = [key.removeprefix(f"{path}/").split("/") for key in location.keys(path)]
+            nodes = {part[0] for part in parts if len(part) > 1}
+            nodes = {node for node in nodes if node in known or not node.startswith(".")}
             for node in sorted(nodes):
                 if group is not None and node in group.variables:
                     continue

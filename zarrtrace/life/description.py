@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.names import is_of_segments
 from ..layout.variables import Variable
-from ..messages import counted
+from ..messages import counted, printable
 from ..reading.cut import sampling_attrs
 from ..store.dtypes import dtype_name
 
@@ -88,7 +89,7 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
     for name in trace.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
         if group is None:
-            lines.append((name, ", ".join(map(str, trace.dataset(name).data_vars))))
+            lines.append((name, ", ".join(key for key, _, _ in _data_variables(trace, name))))
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
@@ -106,11 +107,11 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
 
 def as_text(trace: Trace) -> str:
     """The repr of a trace."""
-    lines = group_lines(trace)
+    lines = [(printable(name), printable(content)) for name, content in group_lines(trace)]
     width = max(len(name) for name, _ in lines)
     return "\n".join(
         [
-            f"<zarrtrace.Trace {trace.path}>",
+            f"<zarrtrace.Trace {printable(trace.path)}>",
             f"{status(trace)}: {size(trace)}, recorded {counts(trace)}{dropped(trace)}",
             *([safety(trace)] if not trace.finished else []),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
@@ -150,10 +151,8 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
         group = layout.groups.get(name.removeprefix("warmup_"))
         first = name
         if group is None:
-            for key, array in trace.dataset(name).data_vars.items():
-                dims = ", ".join(f"{dim}: {length}" for dim, length in array.sizes.items())
-                text = f"{key} ({dims})" if dims else str(key)
-                found.append((first, text, str(array.dtype), "", ""))
+            for _, text, dtype in _data_variables(trace, name):
+                found.append((first, text, dtype, "", ""))
                 first = ""
         elif name == group.name:
             drawn = int(trace.recorded.max()) - group.warmup
@@ -178,6 +177,23 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
             text = f"{key} {var.shape}" if var.shape else key
             found.append((first, text, dtype_name(np.dtype(var.dtype)), "", ""))
             first = ""
+    return found
+
+
+def _data_variables(trace: Trace, group: str) -> list[tuple[str, str, str]]:
+    """The variables of a group that was given whole: name, name with dimensions, dtype.
+
+    Where the group is damaged, the names that it is known to have.
+    """
+    try:
+        arrays = trace.dataset(group).data_vars
+    except DamagedTraceError:
+        names = trace._layout.data_groups.get(group, ())
+        return [(name, f"{name} (damaged: see check())", "") for name in names]
+    found = []
+    for key, array in arrays.items():
+        dims = ", ".join(f"{dim}: {length}" for dim, length in array.sizes.items())
+        found.append((str(key), f"{key} ({dims})" if dims else str(key), str(array.dtype)))
     return found
 
 
@@ -208,7 +224,10 @@ def run_style(heading: str, cell: str) -> str:
 
 
 def _local_time(when: str) -> str:
-    return f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M}" if when else ""
+    try:
+        return f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M}" if when else ""
+    except (ValueError, OverflowError):
+        return when
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:

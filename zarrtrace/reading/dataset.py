@@ -17,9 +17,7 @@ from xarray.core import indexing
 from ..errors import DamagedTraceError
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import ROWS, Variable
-from ..store.location import Location
 from ..store.small_arrays import read_array
-from ..store.zarr_json import read_document
 from .cut import Cut, alignment_attrs, sampling_attrs, view_dims
 from .rows import Wanted, read_rows
 
@@ -197,22 +195,6 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
 def open_cut(cut: Cut, chunks: Any = None) -> xr.Dataset:
     """The Dataset of a cut: lazy without dask by default, with dask when `chunks` is given."""
     return xr.open_dataset(cut, engine=CutEntrypoint, chunks=chunks)  # type: ignore[arg-type]
-
-
-def open_data_group(
-    location: Location, layout: Layout, name: str, chunks: Any = None
-) -> xr.Dataset:
-    """A group that was given whole, as xarray reads it."""
-    if read_document(location, name) is None:
-        raise DamagedTraceError(
-            f"{location}: the group {name} is missing; restore it from a copy", group=name
-        )
-    dataset: xr.Dataset = xr.open_zarr(
-        location.store, group=name, consolidated=False, chunks=chunks, zarr_format=3
-    )
-    # Stores list their keys in no order.
-    order = [*layout.data_groups[name], *dataset.coords]
-    return dataset[order]
 
 
 def build_tree(datasets: Mapping[str, xr.Dataset], layout: Layout) -> xr.DataTree:

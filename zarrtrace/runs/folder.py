@@ -227,7 +227,9 @@ class Runs:
         frame = pd.DataFrame(rows, index=pd.Index(self.names, name="run"))
         if not rows:
             frame = pd.DataFrame(columns=list(NOTHING), index=frame.index)
-        frame["when"] = pd.to_datetime(frame["when"].replace("", None), utc=True, format="ISO8601")
+        frame["when"] = pd.to_datetime(
+            frame["when"].replace("", None), utc=True, format="ISO8601", errors="coerce"
+        )
         return frame
 
     def table(self, name: str) -> pd.DataFrame:

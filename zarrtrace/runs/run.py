@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +42,7 @@ def find(location: Location) -> Iterator[str]:
 
 def _is_run(location: Location, name: str) -> bool:
     if name.endswith(".zip"):
-        return location.path is not None and (location.path / name).is_file()
+        return location.path is not None and _is_trace_zipped(location.path / name)
     try:
         return _has_trace(location, f"{name}/") or any(
             location.exists(f"{name}/{TABLES}/{child}/{STATE}/zarr.json")
@@ -48,6 +50,18 @@ def _is_run(location: Location, name: str) -> bool:
         )
     except PermissionError:
         return True  # it may be one, and its row of the list says what the matter is
+
+
+def _is_trace_zipped(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{STATE}/zarr.json" in file.namelist()
+    except PermissionError:
+        return True
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
 
 
 def _has_trace(location: Location, prefix: str) -> bool:

@@ -42,15 +42,18 @@ class Claim:
         """The claim in its JSON text; None for anything that is not one."""
         try:
             content = json.loads(text)
+            pid = int(content["pid"])
+            if not 0 < pid < 2**31:
+                return None
             return cls(
                 host=str(content["host"]),
-                pid=int(content["pid"]),
+                pid=pid,
                 process_start=int(content["process_start"]),
                 since=float(content["since"]),
                 beat=float(content["beat"]),
                 token=str(content["token"]),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def to_text(self) -> str:

@@ -40,6 +40,7 @@ from ..errors import DamagedTraceError, NotWritableError, TraceNotFoundError
 from ..layout.layout import IN_STORE, Layout
 from ..layout.variables import Variable
 from ..store.dtypes import fill_value
+from ..store.local import open_regular
 from ..store.location import Location
 from .journal_format import HEADER, JOURNAL, SLOT_BYTES, journal_size, slots, tables
 
@@ -204,6 +205,7 @@ class Journal:
                 journal = cls._create(layout, path, size, fill, os.link)
                 if journal is None:
                     continue
+                _remove_partial_files(path)
                 return journal
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,6 +220,7 @@ class Journal:
         if os.fstat(descriptor).st_size != size:
             os.close(descriptor)
             raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
+        _remove_partial_files(path)
         journal = cls(layout, _map(path, size), path, descriptor)
         with open(path, "rb", buffering=0) as file:
             journal.count = _count_in(file.read(HEADER))
@@ -269,12 +272,14 @@ class Journal:
                 journal.make_durable()
             try:
                 appear(partial, path)
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
                 journal.close()
                 return None
             return journal
         except OSError as error:
             os.close(descriptor)
+            if isinstance(error, FileNotFoundError):
+                return None
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise NotWritableError(
@@ -288,11 +293,14 @@ class Journal:
     def for_reading(cls, layout: Layout, path: Path) -> Journal | None:
         """The mapped rows of a writer as they are now, or None when it has no journal."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor, size = open_regular(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise _unreadable(path, error) from error
         try:
-            size = os.fstat(descriptor).st_size
             if size < journal_size(layout):
                 return None
             journal = cls(layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), None, None)
@@ -326,10 +334,21 @@ class Journal:
 def read_count(path: Path) -> int | None:
     """The published count in a writer's journal, or None when there is none."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return _count_in(file.read(HEADER))
+        descriptor, _ = open_regular(path)
+        try:
+            return _count_in(os.read(descriptor, HEADER))
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DamagedTraceError:
+    return DamagedTraceError(f"{path}: the journal cannot be read ({error.strerror})")
 
 
 def _count_in(header: bytes) -> int:
@@ -346,6 +365,15 @@ def _boot_id() -> bytes:
         return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
         return bytes(16)
+
+
+def _remove_partial_files(path: Path) -> None:
+    """Remove what killed processes reserved for a journal whose lock this process holds.
+
+    One that another process is filling at this moment may go too: it comes too late.
+    """
+    for partial in path.parent.glob(f"{path.name}.*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def _map(path: Path, size: int) -> mmap.mmap:

@@ -12,6 +12,7 @@ import base64
 import dataclasses
 import json
 import math
+import re
 import struct
 from typing import Any
 
@@ -23,6 +24,7 @@ _KIND = "!"
 _PLAIN_INTEGER = 2**63
 # Kinds of NumPy dtypes whose bytes are their value.
 _KINDS = "biufcmMSU"
+_DTYPE = re.compile(r"[<>|=]?[biufcmMSU]\d+(\[\d*[A-Za-zμ]+\])?", re.ASCII)
 
 
 def encode_state(state: Any) -> str:
@@ -66,7 +68,9 @@ def decode_state(content: Any, like: Any = None) -> Any:
     """
     try:
         state = _decode(content)
-    except (KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (
+        KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error,
+    ) as error:  # fmt: skip
         raise ValueError(f"no state of a sampler ({error!r})") from None
     return _shape_like(state, like, "state")
 
@@ -217,6 +221,8 @@ def _decode_array(kind: str, value: dict[str, Any]) -> Any:
     if kind == "text":
         items = [str(item) for item in value["items"]]
         return np.array(items, dtype=np.dtypes.StringDType()).reshape(shape)
+    if not _DTYPE.fullmatch(value["dtype"]):
+        raise ValueError(f"no dtype of a state: {value['dtype']!r}")
     dtype = np.dtype(value["dtype"])
     if dtype.kind not in _KINDS or dtype.hasobject:
         raise ValueError(f"no dtype of a state: {dtype}")

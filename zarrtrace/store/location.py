@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 from zipfile import BadZipFile
 
@@ -119,6 +119,31 @@ def _relocate(
     return location.below(prefix) if prefix else location
 
 
+class RegularFiles(LocalStore):
+    """A local store to read from, whose keys are files: a pipe or a device is refused."""
+
+    def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
+        super().__init__(root, read_only=read_only)
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """The bytes under a key."""
+        self._require_regular(key)
+        return await super().get(key, *args, **options)
+
+    def get_sync(self, key: str, *args: Any, **options: Any) -> Any:
+        """The bytes under a key."""
+        self._require_regular(key)
+        return super().get_sync(key, *args, **options)
+
+    def _require_regular(self, key: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = os.stat(self.root / key).st_mode
+            if not S_ISREG(mode) and not S_ISDIR(mode):
+                raise DamagedTraceError(
+                    f"{self.root}: {key} cannot be read (it is neither a file nor a directory)"
+                )
+
+
 class Location:
     """A Zarr store seen as keys and bytes.
 
@@ -201,6 +226,11 @@ class Location:
         """Whether reading means waiting for another machine, so that many at a time are better."""
         return not self._direct
 
+    @property
+    def plain_store(self) -> Store:
+        """The store for zarr-python to read, which gets nothing but regular files."""
+        return RegularFiles(self.store.root) if type(self.store) is LocalStore else self.store
+
     # Reading ------------------------------------------------------------------------------
 
     def read(self, key: str, most: int | None = None) -> memoryview | None:
@@ -230,9 +260,7 @@ class Location:
             buffer = sync(self.store.get(key, prototype))
         return None if buffer is None else memoryview(buffer.as_numpy_array())
 
-    def read_many(
-        self, keys: Iterable[str], most: int | None = None
-    ) -> list[memoryview | None]:
+    def read_many(self, keys: Iterable[str], most: int | None = None) -> list[memoryview | None]:
         """The bytes under each key, fetched side by side where the store is remote."""
         keys = list(keys)
         if self._direct:

@@ -1,0 +1,121 @@
+"""Groups that were given whole, as xarray reads them, with errors that name what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+
+from ..errors import DamagedTraceError, TraceError
+from ..layout.layout import Layout
+from ..store.location import Location
+from ..store.zarr_json import read_document
+
+
+class _Group(NamedTuple):
+    location: Location
+    layout: Layout
+    name: str
+
+
+class _Array(BackendArray):
+    """An array that plain xarray reads, when it is needed."""
+
+    def __init__(self, group: _Group, name: str, variable: xr.Variable) -> None:
+        self._where = f"{group.location}: {group.name}/{name}"
+        self._group = group.name
+        self._name = name
+        self._variable = variable
+        self.shape = variable.shape
+        self.dtype = variable.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+        try:
+            values: np.ndarray[Any, Any] = self._variable[key].values
+            return values
+        except (TraceError, MemoryError):
+            raise
+        except Exception as error:
+            raise DamagedTraceError(
+                f"{self._where} cannot be read ({error}); restore it from a copy",
+                group=self._group,
+                variable=self._name,
+            ) from error
+
+
+class _GroupEntrypoint(BackendEntrypoint):
+    """Lets `xarray.open_dataset` wrap a group in its own caching and chunking."""
+
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+    ) -> xr.Dataset:
+        """The Dataset of a `_Group`."""
+        group: _Group = filename_or_obj
+        location, layout, name = group
+        plain: xr.Dataset = xr.open_dataset(
+            location.plain_store,  # type: ignore[arg-type]
+            engine="zarr",
+            group=name,
+            consolidated=False,
+            zarr_format=3,
+            chunks=None,
+            cache=False,
+            drop_variables=drop_variables,
+        )
+        # Stores list their keys in no order.
+        dataset = plain[[*layout.data_groups[name], *plain.coords]]
+        lazy = {
+            key: xr.Variable(
+                variable.dims,
+                indexing.LazilyIndexedArray(_Array(group, str(key), variable)),
+                variable.attrs,
+                variable.encoding,
+            )
+            for key, variable in dataset.variables.items()
+            if key not in dataset.indexes
+        }
+        dataset = dataset.assign({key: lazy[key] for key in dataset.data_vars})
+        dataset = dataset.assign_coords({key: lazy[key] for key in dataset.coords if key in lazy})
+        # How a data set in this group keeps its own.
+        attrs = {k: v for k, v in dataset.attrs.items() if not str(k).startswith("zarrtrace_")}
+        dataset.attrs = attrs
+        return dataset
+
+
+def open_data_group(
+    location: Location, layout: Layout, name: str, chunks: Any = None
+) -> xr.Dataset:
+    """A group that was given whole.
+
+    Raises
+    ------
+    DamagedTraceError
+        A document of it is missing or damaged.
+    """
+    for path in (name, *(f"{name}/{variable}" for variable in layout.data_groups[name])):
+        if read_document(location, path) is None:
+            raise DamagedTraceError(
+                f"{location}: {path} is missing; restore it from a copy", group=name
+            )
+    group = _Group(location, layout, name)
+    try:
+        return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]
+    except (TraceError, MemoryError):
+        raise
+    except Exception as error:
+        raise DamagedTraceError(
+            f"{location}: the group {name} cannot be read ({error}); `zarrtrace check` names "
+            f"what is damaged",
+            group=name,
+        ) from error
