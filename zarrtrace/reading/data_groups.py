@@ -13,7 +13,10 @@ from xarray.core import indexing
 from ..errors import DamagedTraceError, TraceError
 from ..layout.layout import Layout
 from ..store.location import Location
+from ..store.small_arrays import require_credible
 from ..store.zarr_json import read_document
+
+_ALWAYS_FITS = 2**26  # bytes
 
 
 class _Group(NamedTuple):
@@ -41,9 +44,12 @@ class _Array(BackendArray):
         try:
             values: np.ndarray[Any, Any] = self._variable[key].values
             return values
-        except (TraceError, MemoryError):
+        except TraceError:
             raise
         except Exception as error:
+            # So little always has room: it is the bytes that ask for more.
+            if isinstance(error, MemoryError) and self._variable.nbytes > _ALWAYS_FITS:
+                raise
             raise DamagedTraceError(
                 f"{self._where} cannot be read ({error}); restore it from a copy",
                 group=self._group,
@@ -103,11 +109,15 @@ def open_data_group(
     DamagedTraceError
         A document of it is missing or damaged.
     """
-    for path in (name, *(f"{name}/{variable}" for variable in layout.data_groups[name])):
-        if read_document(location, path) is None:
-            raise DamagedTraceError(
-                f"{location}: {path} is missing; restore it from a copy", group=name
-            )
+    if read_document(location, name) is None:
+        raise DamagedTraceError(
+            f"{location}: the group {name} is missing; restore it from a copy", group=name
+        )
+    variables = layout.data_groups[name]
+    others = [] if location.waits else location.children(name)
+    for variable in dict.fromkeys((*variables, *others)):
+        if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
+            require_credible(location, f"{name}/{variable}")
     group = _Group(location, layout, name)
     try:
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]

@@ -137,10 +137,15 @@ class RegularFiles(LocalStore):
 
     def _require_regular(self, key: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            mode = os.stat(self.root / key).st_mode
-            if not S_ISREG(mode) and not S_ISDIR(mode):
+            status = os.stat(self.root / key)
+            is_file = S_ISREG(status.st_mode)
+            if not is_file and not S_ISDIR(status.st_mode):
                 raise DamagedTraceError(
                     f"{self.root}: {key} cannot be read (it is neither a file nor a directory)"
+                )
+            if is_file and status.st_size > LARGEST:
+                raise DamagedTraceError(
+                    f"{self.root}: {key} cannot be read (it has {status.st_size:,} bytes)"
                 )
 
 

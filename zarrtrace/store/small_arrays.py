@@ -114,6 +114,38 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
     return DataArray(dims, values, attrs)
 
 
+def require_credible(location: Location, path: str) -> None:
+    """Refuse an array of which far more is said to be there than is.
+
+    Raises
+    ------
+    DamagedTraceError
+        It has no document, or one whose shape the chunks that are there do not justify.
+    """
+    document = read_document(location, path)
+    if document is None:
+        raise DamagedTraceError(f"{location}: {path} is missing; restore it from a copy")
+    if document.get("node_type") != "array":
+        return
+    try:
+        shape = tuple(map(int, document["shape"]))
+        chunks = tuple(map(int, document["chunk_grid"]["configuration"]["chunk_shape"]))
+        itemsize = dtype_of_document(document).itemsize
+        if math.prod(shape) * itemsize > _MOST_BLANK:
+            number = math.prod(-(-s // c) for s, c in zip(shape, chunks, strict=True))
+            _require_chunks(location, path, shape, number, math.prod(chunks) * itemsize)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise DamagedTraceError(f"{location}: the array {path} cannot be read ({error})") from error
+
+
+def _require_chunks(
+    location: Location, path: str, shape: tuple[int, ...], number: int, chunk_bytes: int
+) -> None:
+    blank = number - len(location.children(path))
+    if blank * chunk_bytes > _MOST_BLANK or blank > _MANY_CHUNKS:
+        raise ValueError(f"its shape is {shape}, and {blank:,} of its chunks are missing")
+
+
 def _read_values(
     location: Location,
     path: str,
@@ -126,12 +158,9 @@ def _read_values(
     if min(chunks, default=1) < 1 or min(shape, default=0) < 0:
         raise ValueError(f"the shape {shape} in chunks of {chunks} is impossible")
     counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
-    number = math.prod(counts)
     chunk_bytes = math.prod(chunks) * max(codec.dtype.itemsize, 1)
-    if number > _MANY_CHUNKS:
-        blank = number - len(location.children(path))
-        if blank * chunk_bytes > _MOST_BLANK or blank > _MANY_CHUNKS:
-            raise ValueError(f"its shape is {shape}, and {blank:,} of its chunks are missing")
+    if math.prod(counts) > _MANY_CHUNKS:
+        _require_chunks(location, path, shape, math.prod(counts), chunk_bytes)
     indices = list(product(*map(range, counts)))
     keys = [chunk_key(path, index) for index in indices]
     found = location.read_many(keys, codec.most_encoded(chunks))
