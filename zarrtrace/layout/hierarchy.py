@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import TraceNotFoundError
 from ..store.location import Location
+from ..store.zarr_json import LONGEST_DOCUMENT
 from .file import decode_layout, encode_layout
 from .layout import STATE, Layout
 
@@ -36,7 +37,7 @@ class Hierarchy:
         DamagedTraceError, FormatVersionError
             The layout cannot be read.
         """
-        found = self.location.read(f"{STATE}/zarr.json")
+        found = self.location.read(f"{STATE}/zarr.json", LONGEST_DOCUMENT)
         if found is None:
             raise TraceNotFoundError(f"there is no trace at {self.location} any more")
         # As bytes: a memoryview is compared element by element.
