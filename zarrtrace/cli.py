@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import __version__
 from .adopt.from_datatree import from_datatree
@@ -109,7 +109,8 @@ def show_info(trace: Trace) -> None:
         console.print(bars)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
-        table.add_column(heading, justify="right" if heading.startswith("draws") else "left")
+        justify: Literal["left", "right"] = "right" if heading.startswith("draws") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("group", "variable"))
     for row in summary.rows(trace):
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
