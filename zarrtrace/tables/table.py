@@ -32,6 +32,7 @@ from ..layout.variables import ROWS, Var, Variable, define_group
 from ..life import create as creation
 from ..messages import counted
 from ..reading.cut import ONE_CHAIN, make_cut
+from ..reading.moment import Moment
 from ..recording import exit as ending
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import ChainBlock, remove_journals
@@ -453,15 +454,15 @@ class Table:
         KeyError
             There is no such column.
         """
-        from ..reading import dataset as view
+        from ..reading.values import read_values
 
         if column not in self._variables:
             raise KeyError(
                 f"{self.path} has no column {column!r}; it has {', '.join(self._variables)}"
             )
         self.flush_waiting()
-        cut = make_cut(self._hierarchy, ROWS)
-        return view.read_values(cut, cut.group.variables[column], rows, flatten=True)
+        cut = make_cut(Moment.of(self._hierarchy), ROWS)
+        return read_values([(cut, cut.group.variables[column])], rows, flatten=True)[0]
 
     def to_dataset(self) -> xr.Dataset:
         """The rows there are now as an `xarray.Dataset`, lazy, with the dimension `row`."""
@@ -472,7 +473,7 @@ class Table:
 
             return xr.Dataset()
         self.flush_waiting()
-        cut = make_cut(self._hierarchy, ROWS)
+        cut = make_cut(Moment.of(self._hierarchy), ROWS)
         return view.open_cut(cut).isel({ONE_CHAIN: 0})
 
     def to_dataframe(self) -> pd.DataFrame:
