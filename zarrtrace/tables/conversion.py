@@ -1,0 +1,60 @@
+"""A table that an earlier version stored as a trace becomes one as it is made today.
+
+Its columns stay where they are. Rows that are in its journal alone go into their chunks; then one
+document is replaced, and from that moment on the table is one of today. Killed before or after,
+every row is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..layout.layout import STATE
+from ..sampling_state.journal import Journal
+from ..store.chunk_codec import ChunkCodec
+from ..store.location import Location
+from .appender import busy, require_free
+from .layout import JOURNAL
+from .rows import encode_rows
+from .table_file import Stored, TableFile
+
+
+def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored:
+    """Store such a table as it is made today; the caller holds off other processes.
+
+    Raises
+    ------
+    ChainBusyError
+        A process with an earlier version appends to it.
+    """
+    require_free(location, stored.claim)
+    rows = _rows_in_chunks(location, stored)
+    layout = replace(stored.layout, journal=JOURNAL if stored.layout.journal else "")
+    converted = Stored(layout, rows, lost=stored.lost)
+    table_file.write_columns(converted)
+    table_file.write(converted)
+    location.delete_tree(STATE)
+    return table_file.current()
+
+
+def _rows_in_chunks(location: Location, stored: Stored) -> int:
+    """Write the chunks that are partly filled; gives how many rows are in the chunks then."""
+    layout = stored.layout
+    file = layout.journal_file(location)
+    if file is None or not file.exists():
+        return stored.rows
+    try:
+        journal = Journal.for_writing(layout, file, lambda journal: None)
+    except BlockingIOError:
+        raise busy(location, stored.claim) from None
+    try:
+        for column in layout.variables:
+            chunk, filled = divmod(journal.count, column.draws_per_chunk)
+            if filled and not column.is_text:
+                rows = journal.rows_of(column)[0]
+                codec = ChunkCodec(column.dtype, layout.encoding(column))
+                data = encode_rows(codec, rows, filled)
+                location.write(layout.chunk_key(column, chunk), data)
+        return journal.count
+    finally:
+        journal.close()
