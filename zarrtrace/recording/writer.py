@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from ..errors import (
     DamagedTraceError,
     FinishedError,
     NotWritableError,
+    TraceNotFoundError,
 )
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import array_path
@@ -76,9 +78,9 @@ class ChainWriter:
             # Nobody moves an array while a chain is claimed: from here on they stand still.
             current = hierarchy.layout
             still = current.arrays == layout.arrays and current.total == layout.total
-            if not still or layout.splitting or current.closed:
+            if not still or layout.splitting or current.closed or current.overwriting:
                 raise ChainBusyError(
-                    f"{location} is being split, extended or finished just now; "
+                    f"{location} is being split, extended, finished or overwritten just now; "
                     f"try again when that is done",
                     chain=self.chains[0],
                 )
@@ -433,7 +435,9 @@ class ChainWriter:
                 self._stop = -1
                 return
             self._claim = self._claim.beating()
-            self._block.write_claim(self._claim)
+            # That the trace was removed is the recording thread's to report.
+            with suppress(TraceNotFoundError):
+                self._block.write_claim(self._claim)
 
     def _holder(self) -> str | None:
         claim = self._block.claim
