@@ -31,7 +31,7 @@ from ..layout.variables import Variable
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import BEAT_EVERY, Claim
-from ..sampling_state.journal import Journal
+from ..sampling_state.journal import Journal, NoMappingError
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .flusher import Flusher
@@ -84,21 +84,24 @@ class ChainWriter:
                     f"try again when that is done",
                     chain=self.chains[0],
                 )
-            if not self._journal.survives and self._holder() != self._claim.token:
+            if not self._journal.locked and self._holder() != self._claim.token:
                 raise block.busy(block.claim)
             self._count = self._journal.count
             self._total = layout.total
             self._text = self._text_rows()
             self._flusher = Flusher(block)
+            self._flushed = time.monotonic()
+            # Draws that were there before: resume() says that the sampler knows of them.
+            self._acknowledged = self._count == 0
+            self._lay_rows()
+            ending.register(self, BEAT_EVERY)
         except BaseException:
-            self._give_up_claim()
-            self._journal.close()
+            self._closed = True
+            try:
+                self._give_up_claim()
+            finally:
+                self._journal.close()
             raise
-        self._flushed = time.monotonic()
-        # Draws that were there before: resume() says that the sampler knows of them.
-        self._acknowledged = self._count == 0
-        self._lay_rows()
-        ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
 
@@ -114,19 +117,31 @@ class ChainWriter:
             journal = Journal.for_writing(layout, path, self._fill)
         except BlockingIOError:
             raise block.busy(block.claim) from None
-        claim = block.claim
-        if claim is not None:
-            # Of a writer that was killed: what it was writing at that moment is of no use.
-            for variable in layout.variables:
-                array = array_path(variable.group, variable)
-                location.remove_partial_files(array, prefix=f"c.{block.number}.")
-        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
-        if claim is not None and claim.host != self._claim.host:
-            try:
+        except NoMappingError:
+            if path.exists():
+                raise NotWritableError(
+                    f"{path}: the draws in this journal cannot be taken over here, where files "
+                    f"are not mapped; open the trace with mode='a' on the disk it comes from, and "
+                    f"flush or finish it there",
+                    chain=self.chains[0],
+                ) from None
+            block.require_free(force=force)
+            journal = Journal.in_memory(layout)
+            self._fill(journal)
+            return journal
+        try:
+            claim = block.claim
+            # With the lock nobody on this host has it; locks may not reach other hosts.
+            if claim is not None and not (journal.locked and claim.host == self._claim.host):
                 block.require_free(force=force)
-            except ChainBusyError:
-                journal.close()
-                raise
+            if claim is not None:
+                # Of a writer that was killed: what it was writing at that moment is of no use.
+                for variable in layout.variables:
+                    array = array_path(variable.group, variable)
+                    location.remove_partial_files(array, prefix=f"c.{block.number}.")
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def _fill(self, journal: Journal) -> None:

@@ -7,7 +7,6 @@ process that builds for the same place removes it.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -18,13 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .local import can_lock, lock, locks_work
+from .local import can_lock, lock, locks_work, rename_with
 
 _NEW, _OLD = "new", "old"  # in such a directory
 _STALE_AFTER = 24 * 3600.0  # seconds, where the file system has no locks that tell
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _EXCHANGE = 2  # of renameat2(2)
-_HERE = -100  # the working directory, for the functions of the C library that end in "at"
 
 
 def real_place(path: Path) -> Path:
@@ -147,10 +145,4 @@ def _abandoned(place: Path) -> Iterator[Path]:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two directories at once, where the system can; nobody sees neither."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    paths = os.fsencode(one), os.fsencode(other)
-    done: int = renameat2(_HERE, paths[0], _HERE, paths[1], ctypes.c_uint(_EXCHANGE))
-    return done == 0
+    return rename_with(_EXCHANGE, one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import uuid
@@ -23,6 +24,8 @@ _OPENING = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HERE = -100  # the working directory, for the functions of the C library that end in "at"
+_NO_REPLACE = 1  # of renameat2(2)
 
 
 def can_lock() -> bool:
@@ -109,6 +112,37 @@ def read_file(path: str, most: int) -> bytes:
         return data
     finally:
         os.close(descriptor)
+
+
+def rename_with(flag: int, source: Path, target: Path) -> bool:
+    """Rename with a flag of Linux's renameat2(2); False when that cannot be done."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    paths = os.fsencode(source), os.fsencode(target)
+    done: int = renameat2(_HERE, paths[0], _HERE, paths[1], ctypes.c_uint(flag))
+    return done == 0
+
+
+def link_or_move(source: Path, target: Path) -> None:
+    """Have a file appear under another name, where nothing is: as a link if the disk has links.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if rename_with(_NO_REPLACE, source, target):
+            return
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        os.rename(source, target)
 
 
 def write_file(path: str, data: bytes) -> None:
