@@ -11,6 +11,7 @@ from .layout.hierarchy import Hierarchy
 from .layout.layout import STATE
 from .life import create as creation
 from .life import finish as finishing
+from .life import place
 from .store.location import Location, Place, locate
 from .trace import Definition, Trace
 
@@ -40,6 +41,7 @@ def create(
     flush_every: float = 10.0,
     durability: Literal["process", "disk"] = "process",
     overwrite: bool = False,
+    if_exists: Literal["error", "open", "overwrite"] = "error",
     storage_options: Mapping[str, Any] | None = None,
     **groups: Definition,
 ) -> Trace:
@@ -84,7 +86,13 @@ def create(
     durability : "process" or "disk"
         What recorded draws survive: the process, or at each checkpoint and flush power loss too.
     overwrite : bool, default False
-        Whether a trace that is there may be removed. Nothing but a trace is ever removed.
+        The same as `if_exists="overwrite"`.
+    if_exists : "error", "open" or "overwrite"
+        What to do when there is a trace: raise TraceExistsError; open it, if it has the same
+        chains, lengths and variables; or remove it when the new one is whole. With "open" all
+        processes of a job may run the same script: one makes the trace, and all have it. Nothing
+        but a trace is ever removed, and none that is recorded, or that another process has made
+        since this one began, less than a minute ago.
     storage_options : mapping, optional
         For a URL, what fsspec takes.
 
@@ -94,7 +102,14 @@ def create(
         A name, dtype, shape, dimension or coordinate cannot be stored; nothing is written.
     TraceExistsError
         There is something at this place already.
+    ChainBusyError
+        The trace that would be overwritten is being recorded.
     """
+    if if_exists not in ("error", "open", "overwrite") or (overwrite and if_exists == "open"):
+        raise InvalidInputError(
+            f"if_exists is 'error', 'open' or 'overwrite', got {if_exists!r}"
+            f"{' together with overwrite=True' if overwrite else ''}"
+        )
     location = locate(store, storage_options=storage_options)
     sampled = {"posterior": posterior, "sample_stats": sample_stats}
     data = {"observed_data": observed_data, "constant_data": constant_data}
@@ -120,8 +135,13 @@ def create(
         flush_every=flush_every,
         durability=durability,
     )
-    creation.make_room(location, overwrite)
-    return Trace(creation.write(location, plan))
+    policy = "overwrite" if overwrite else if_exists
+    made = place.settle(location, policy, lambda there: creation.write(there, plan))
+    hierarchy = Hierarchy(location)
+    if not made:
+        creation.require_same(location, hierarchy.layout, plan.layout)
+        _do_what_is_left(hierarchy)
+    return Trace(hierarchy)
 
 
 def open(
@@ -153,21 +173,31 @@ def open(
     if store is None:
         raise InvalidInputError("a trace in memory is opened by the Trace that create returned")
     location = locate(store, read_only=mode == "r", storage_options=storage_options)
+    if mode == "a" and not location.read_only:
+        place.bring_back_what_was_there(location)
     if location.path is not None and not location.path.exists():
         raise TraceNotFoundError(f"there is nothing at {location}; zarrtrace.create makes a trace")
     if mode == "a" and location.read_only:
         raise NotWritableError(f"{location} can only be read; open it with mode='r'")
     hierarchy = Hierarchy(location)
     try:
-        layout = hierarchy.layout
+        hierarchy.layout  # noqa: B018
     except TraceNotFoundError:
         raise TraceNotFoundError(_what_is_there(location)) from None
-    if mode == "a" and (layout.splitting or (layout.closed and not layout.finished)):
-        with location.alone() as alone:
+    if mode == "a":
+        _do_what_is_left(hierarchy)
+    return Trace(hierarchy)
+
+
+def _do_what_is_left(hierarchy: Hierarchy) -> None:
+    """Do what is left of what a process was doing to a trace when it was killed."""
+    layout = hierarchy.layout
+    if layout.overwriting or layout.splitting or (layout.closed and not layout.finished):
+        with hierarchy.location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:
+                place.stay(hierarchy)
                 finishing.complete(hierarchy)
-    return Trace(hierarchy)
 
 
 def _what_is_there(location: Location) -> str:

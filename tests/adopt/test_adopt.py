@@ -19,6 +19,7 @@ from zarrtrace.adopt.from_datatree import from_datatree
 from zarrtrace.adopt.results import read_result
 from zarrtrace.cli import main
 from zarrtrace.errors import InvalidInputError, SchemaError, TraceExistsError, TraceNotFoundError
+from zarrtrace.store.location import Location
 
 OLD_ARVIZ = importlib.metadata.version("arviz").startswith("0.")
 RNG = np.random.default_rng(5)
@@ -568,3 +569,89 @@ def test_a_trace_that_is_not_finished_is_finished_first(tmp_path: Path) -> None:
         writer.record({"x": 1.0})
     with pytest.raises(InvalidInputError, match="is a trace that is not finished"):
         from_datatree(tmp_path / "run.zarr", tmp_path / "other.zarr")
+
+
+# In place -------------------------------------------------------------------------------------
+
+
+def _finished(place: Any) -> zt.Trace:
+    trace: zt.Trace = place.create(
+        chains=2, draws=5, posterior={"x": zt.Var(), "k": zt.Var(dtype=int)}
+    )
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block({"x": np.arange(5.0) + 1, "k": np.arange(5) + 1})
+    trace.finish()
+    return trace
+
+
+@pytest.mark.parametrize("kind", ["the trace itself", "a lazy view", "dask"])
+def test_a_trace_is_adopted_over_itself(fast_place: Any, kind: str) -> None:
+    trace = _finished(fast_place)
+    options = {"chunks": {}} if kind == "dask" else {}
+    if options:
+        pytest.importorskip("dask")
+    result = trace.to_datatree(**options)
+    if kind == "the trace itself" and fast_place.kind == "directory":
+        result = fast_place.path
+    adopted = zt.from_datatree(result, fast_place.store, overwrite=True)
+    for found in (adopted, fast_place.open()):
+        assert found.finished
+        assert found.get("x").tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0]] * 2
+        assert found.get("k").tolist() == [[1, 2, 3, 4, 5]] * 2
+        assert not found.check()
+
+
+def test_a_result_that_is_refused_costs_no_trace(fast_place: Any) -> None:
+    _finished(fast_place)
+    lists = np.empty(2, dtype=object)
+    lists[:] = [[1], [2, 3]]
+    refused = xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({"x": (("chain", "draw"), np.full((2, 6), 5.0))}),
+            "observed_data": xr.Dataset({"y": ("o", lists)}),
+        }
+    )
+    with pytest.raises(SchemaError):
+        zt.from_datatree(refused, fast_place.store, overwrite=True)
+    found = fast_place.open()
+    assert found.finished
+    assert found.get("x").shape == (2, 5)
+    assert not found.check()
+
+
+class _Killed(BaseException):
+    """As if the process ended here."""
+
+
+def _killing_at(step: int) -> Any:
+    """A way to write that ends before the step-th write of a location that is a whole store."""
+    real, written = Location._put, []
+
+    def put(self: Location, key: str, *rest: Any) -> None:
+        if not self._prefix:
+            written.append(key)
+            if len(written) == step:
+                raise _Killed
+        real(self, key, *rest)
+
+    return put
+
+
+def test_a_replacement_in_a_store_without_names_is_finished_after_a_kill(memory: Any) -> None:
+    """Killed at each write while the new trace takes its place, the next opening has it."""
+    step, killed = 0, True
+    while killed:
+        step, killed = step + 1, False
+        memory.store._store_dict.clear()
+        result = _finished(memory).to_datatree().load()
+        result["posterior"]["x"] += 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Location, "_put", _killing_at(step))
+            try:
+                zt.from_datatree(result, memory.store, overwrite=True)
+            except _Killed:
+                killed = True
+        found = memory.open("a").get("x")
+        assert found.tolist() in ([[1.0, 2, 3, 4, 5]] * 2, [[2.0, 3, 4, 5, 6]] * 2)
+    assert step > 10

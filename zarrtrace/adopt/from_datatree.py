@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInputError, SchemaError
+from ..layout.hierarchy import Hierarchy
 from ..layout.variables import Var
+from ..life.place import building
 from ..opening import create
+from ..store.location import Location, locate
 from ..trace import Trace
 from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
 
@@ -67,12 +70,26 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
 
     Notes
     -----
-    The trace is finished last. One that an error or a kill left unfinished is made anew with
-    `overwrite=True`; the result is never changed.
+    A trace that is overwritten stays until the new one is finished, so that it may be the result
+    itself, or what the result is read from; an error or a kill changes nothing. The result is never
+    changed.
     """
+    if store is None:
+        return _adopt(tree, None, trace_options)
+    location = locate(store, storage_options=trace_options.pop("storage_options", None))
+    overwrite = trace_options.pop("overwrite", False)
+    if_exists = "overwrite" if overwrite else trace_options.pop("if_exists", "error")
+    # What is there may be what is read here.
+    with building(location, if_exists) as new:
+        _adopt(tree, new, trace_options)
+    return Trace(Hierarchy(location))
+
+
+def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> Trace:
+    """Make the trace, in memory or at a place where nothing is."""
     if is_path(tree):
         with closing(read_result(tree)) as opened:
-            return from_datatree(opened, store, **trace_options)
+            return _adopt(opened, store, trace_options)
     groups = {name: tidy(name, data) for name, data in datasets(tree).items()}
     groups = _set_constants_apart(_set_warmup_apart(groups))
     if "posterior" not in groups or None in _sizes(groups["posterior"]):

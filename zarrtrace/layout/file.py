@@ -21,7 +21,8 @@ from .names import check_group_name, check_name
 from .variables import Variable, stored_dtype
 
 _JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
-_ATTRIBUTE = "zarrtrace"
+LAYOUT_ATTRIBUTE = "zarrtrace"
+MAKER_ATTRIBUTE = "zarrtrace_made_by"
 
 
 def to_text(layout: Layout) -> str:
@@ -40,6 +41,7 @@ def to_text(layout: Layout) -> str:
                 "dropped",
                 "closed",
                 "finished",
+                "overwriting",
             )
         },
         "groups": [
@@ -110,6 +112,7 @@ def from_text(text: str, where: str) -> Layout:
             dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
+            overwriting=bool(content.get("overwriting", False)),  # older layouts do not say
         )
         _check(layout)
     except (
@@ -222,12 +225,14 @@ def parse_variable(group: str, content: Mapping[str, Any]) -> Variable:
     )
 
 
-def encode_layout(layout: Layout) -> bytes:
-    """The bytes of the zarr.json that holds a layout."""
+def encode_layout(layout: Layout, maker: str = "") -> bytes:
+    """The bytes of the zarr.json that holds a layout; the first one says who made the trace."""
     text = to_text(layout)
     checksum = google_crc32c.value(text.encode())
-    document = group_document({_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": checksum})
-    return encode_document(document)
+    attrs = {LAYOUT_ATTRIBUTE: text, f"{LAYOUT_ATTRIBUTE}_crc32c": checksum}
+    if maker:
+        attrs[MAKER_ATTRIBUTE] = maker
+    return encode_document(group_document(attrs))
 
 
 def decode_layout(data: memoryview, where: str) -> Layout:
@@ -244,10 +249,10 @@ def decode_layout(data: memoryview, where: str) -> Layout:
     """
     attributes = parse_document(data, f"{where}: {STATE}/zarr.json").get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
-    text = attributes.get(_ATTRIBUTE)
+    text = attributes.get(LAYOUT_ATTRIBUTE)
     if not isinstance(text, str):
         raise TraceNotFoundError(f"{where} is no trace of zarrtrace")
-    if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
+    if google_crc32c.value(text.encode()) != attributes.get(f"{LAYOUT_ATTRIBUTE}_crc32c"):
         raise DamagedTraceError(
             f"{where}: the layout in {STATE}/zarr.json is damaged, its checksum "
             f"does not match; restore that file from a copy"

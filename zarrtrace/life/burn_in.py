@@ -15,7 +15,7 @@ from ..layout.layout import STATE, Layout, chunk_of_key
 from ..layout.spans import spans
 from ..sampling_state.counts import recorded
 from ..store.location import Location
-from .split import check_draws, check_warmup, chunk_keys
+from .split import check_draws, check_warmup, chunk_keys, require_no_links
 
 
 def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
@@ -29,6 +29,7 @@ def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
 def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
     """The layout in which the draws before this one are gone, and none of them is asked for."""
     number = check_draws(location, layout, draw, "be dropped")
+    require_no_links(location, layout)
     if number <= layout.dropped:
         return layout
     counts = recorded(location, layout)

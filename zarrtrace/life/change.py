@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -135,22 +135,25 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
     """Put another layout in place while no chain can write and every draw is in its chunk."""
     complete(hierarchy)
     layout = hierarchy.layout
-    with ExitStack() as stack:
-        free = []
-        for block in chain_blocks(hierarchy.location, layout):
-            path = block.journal_file
-            if path is not None and path.exists():
-                writer = ChainWriter(hierarchy, block.number)
-                stack.callback(writer.release)
+    blocks = chain_blocks(hierarchy.location, layout)
+    # One at a time: a process may have too few descriptors to hold the journals of all.
+    for block in blocks:
+        path = block.journal_file
+        if path is not None and path.exists():
+            writer = ChainWriter(hierarchy, block.number)
+            try:
                 writer.flush()
-            else:
-                block.require_free()
-                free.append(block)
-        hierarchy.change(change(layout))
-        try:
-            # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
-            for block in free:
-                block.require_free()
-        except ChainBusyError:
-            hierarchy.change(layout)
-            raise
+            finally:
+                writer.release()
+        else:
+            block.require_free()
+    hierarchy.change(change(layout))
+    try:
+        # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+        for block in blocks:
+            block.require_free()
+            if not block.is_flushed:
+                raise block.busy(block.claim)
+    except ChainBusyError:
+        hierarchy.change(layout)
+        raise

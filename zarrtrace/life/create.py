@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InvalidInputError, SchemaError, TraceError, TraceExistsError
+from ..errors import InvalidInputError, SchemaError, TraceExistsError
 from ..layout.attributes import check_attrs
 from ..layout.chunk_lengths import choose_chunk_lengths
 from ..layout.coordinates import SAMPLE_DIMS, Dimensions
+from ..layout.file import MAKER_ATTRIBUTE, encode_layout
 from ..layout.given_data import define_data
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
@@ -34,13 +35,13 @@ from ..layout.layout import (
 from ..layout.names import check_group_name
 from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
-from ..sampling_state.block import chain_blocks
 from ..sampling_state.journal import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
 from ..store.location import Location
 from ..store.small_arrays import DataArray, Numbers, array_items
-from ..store.zarr_json import compose_encoding, encode_document, group_document, parse_document
+from ..store.zarr_json import compose_encoding, encode_document, group_document
+from . import place
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -174,49 +175,42 @@ def journal_place(location: Location, journal: bool | str | os.PathLike[str]) ->
     return str(directory / f"{name}-{uuid.uuid4().hex[:8]}-journal")
 
 
-def make_room(location: Location, overwrite: bool) -> None:
-    """Refuse a place where something is, or remove the trace there when that was asked for."""
-    location.require_writable()
-    if location.is_empty():
-        return
-    data = location.read("zarr.json")
-    attrs = parse_document(data, f"{location}: zarr.json").get("attributes") if data else None
-    # What was exported from a trace has the attributes of one, but no sampling state.
-    ours = isinstance(attrs, dict) and attrs.get("creation_library") == "zarrtrace"
-    if not ours or location.read(f"{STATE}/zarr.json") is None:
-        raise TraceExistsError(
-            f"{location} holds something that is no trace; zarrtrace removes nothing but traces: "
-            f"choose another place, or remove it yourself"
-        )
-    if not overwrite:
-        raise TraceExistsError(
-            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
-            f"choose another place, or pass overwrite=True to remove it"
-        )
-    try:
-        layout = Hierarchy(location).layout
-    except TraceError:
-        pass
-    else:
-        # A writer would go on into the new trace.
-        for block in chain_blocks(location, layout):
-            block.require_free()
-    # Whoever still reads it finds no layout first, and then no chunks.
-    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
-    location.clear()
-
-
 def write(location: Location, plan: Plan) -> Hierarchy:
     """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
-    root = group_document(root_attrs(plan.layout))
-    location.write("zarr.json", encode_document(root))
-    # By this group an unfinished creation is known as ours, and may be overwritten.
-    location.write(f"{STATE}/zarr.json", encode_document(group_document()))
-    location.write_many(_hierarchy_items(plan))
-    make_journals(location, plan.layout)
-    hierarchy = Hierarchy(location)
-    hierarchy.change(plan.layout)
-    return hierarchy
+    with place.making() as maker:
+        # By this an unfinished creation is known as ours, and may be overwritten.
+        mark = group_document({MAKER_ATTRIBUTE: maker})
+        location.write(f"{STATE}/zarr.json", encode_document(mark))
+        location.write("zarr.json", encode_document(group_document(root_attrs(plan.layout))))
+        location.write_many(_hierarchy_items(plan))
+        make_journals(location, plan.layout)
+        location.write(f"{STATE}/zarr.json", encode_layout(plan.layout, maker))
+    return Hierarchy(location)
+
+
+def require_same(location: Location, layout: Layout, planned: Layout) -> None:
+    """Refuse a trace that was not made by the definition that is given now."""
+    for what, found, wanted in (
+        ("chains", layout.chains, planned.chains),
+        ("tune", layout.tune, planned.tune),
+        ("draws", max(layout.draws, planned.draws), layout.draws),  # it may have been extended
+        ("chains_per_chunk", layout.chains_per_chunk, planned.chains_per_chunk),
+        ("variables", _definitions(layout), _definitions(planned)),
+        ("coordinates", layout.coords, planned.coords),
+        ("groups of data", set(planned.data_groups) - set(layout.data_groups), set()),
+    ):
+        if found != wanted:
+            raise TraceExistsError(
+                f"the trace at {location} has other {what} than the one to be created: {found}, "
+                f"not {wanted}; choose another place, or pass overwrite=True to remove it"
+            )
+
+
+def _definitions(layout: Layout) -> dict[str, tuple[Any, ...]]:
+    return {
+        variable.label: (dtype_name(variable.declared), variable.shape, variable.dims)
+        for variable in layout.variables
+    }
 
 
 def make_journals(location: Location, layout: Layout) -> None:

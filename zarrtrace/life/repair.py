@@ -34,7 +34,7 @@ from .burn_in import delete_dropped
 from .check import Damage, check
 from .consolidate import consolidate
 from .finish import complete
-from .split import write_array
+from .split import require_no_links, write_array
 
 
 def repair(hierarchy: Hierarchy) -> Iterator[str]:
@@ -44,6 +44,7 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     go to `PATH.damaged`, beside the trace.
     """
     location = hierarchy.location
+    require_no_links(location, hierarchy.layout)
     for key in location.remove_partial_files(outside=(TABLES,)):
         yield f"{key}: removed, left behind by a process that was killed"
     yield from _repair_documents(location, hierarchy.layout)

@@ -52,6 +52,7 @@ def plan_split(
         The sampled groups to split; all by default.
     """
     names = list(layout.groups) if groups is None else list(groups)
+    require_no_links(location, layout)
     counts = recorded(location, layout)
     for name in names:
         if name not in layout.groups:
@@ -76,6 +77,14 @@ def plan_split(
         group = replace(group, warmup=target, moving_to=moving_to)
         layout = layout.with_group(group)
     return layout
+
+
+def require_no_links(location: Location, layout: Layout) -> None:
+    """Refuse to move or to remove draws where an array is a link to another place."""
+    for group in layout.groups.values():
+        for path in group.paths if location.path is not None else ():
+            names = (f"{path}/{name}" for name in location.children(path))
+            location.require_no_link(path, *names)
 
 
 def check_draws(location: Location, layout: Layout, draws: Any, what: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from ..errors import (
     DamagedTraceError,
     FinishedError,
     NotWritableError,
+    TraceNotFoundError,
 )
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import array_path
@@ -29,7 +31,7 @@ from ..layout.variables import Variable
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import BEAT_EVERY, Claim
-from ..sampling_state.journal import Journal
+from ..sampling_state.journal import Journal, NoMappingError
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .flusher import Flusher
@@ -75,27 +77,35 @@ class ChainWriter:
         try:
             block.write_claim(self._claim)
             # Nobody moves an array while a chain is claimed: from here on they stand still.
+            if hierarchy.layout.overwriting:
+                raise ChainBusyError(
+                    f"{location} is being overwritten just now; try again when that is done",
+                    chain=self.chains[0],
+                )
             try:
                 self._require_standing()
             except ChainBusyError:
                 # Its rows are those of other chunks than the trace has now, which have all draws.
                 self._journal.remove()
                 raise
-            if not self._journal.survives and self._holder() != self._claim.token:
+            if not self._journal.locked and self._holder() != self._claim.token:
                 raise block.busy(block.claim)
             self._count = self._journal.count
             self._total = layout.total
             self._text = self._text_rows()
             self._flusher = Flusher(block)
+            self._flushed = time.monotonic()
+            # Draws that were there before: resume() says that the sampler knows of them.
+            self._acknowledged = self._count == 0
+            self._lay_rows()
+            ending.register(self, BEAT_EVERY)
         except BaseException:
-            self._give_up_claim()
-            self._journal.close()
+            self._closed = True
+            try:
+                self._give_up_claim()
+            finally:
+                self._journal.close()
             raise
-        self._flushed = time.monotonic()
-        # Draws that were there before: resume() says that the sampler knows of them.
-        self._acknowledged = self._count == 0
-        self._lay_rows()
-        ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
 
@@ -122,19 +132,31 @@ class ChainWriter:
             journal = Journal.for_writing(layout, path, self._fill)
         except BlockingIOError:
             raise block.busy(block.claim) from None
-        claim = block.claim
-        if claim is not None:
-            # Of a writer that was killed: what it was writing at that moment is of no use.
-            for variable in layout.variables:
-                array = array_path(variable.group, variable)
-                location.remove_partial_files(array, prefix=f"c.{block.number}.")
-        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
-        if claim is not None and claim.host != self._claim.host:
-            try:
+        except NoMappingError:
+            if path.exists():
+                raise NotWritableError(
+                    f"{path}: the draws in this journal cannot be taken over here, where files "
+                    f"are not mapped; open the trace with mode='a' on the disk it comes from, and "
+                    f"flush or finish it there",
+                    chain=self.chains[0],
+                ) from None
+            block.require_free(force=force)
+            journal = Journal.in_memory(layout)
+            self._fill(journal)
+            return journal
+        try:
+            claim = block.claim
+            # With the lock nobody on this host has it; locks may not reach other hosts.
+            if claim is not None and not (journal.locked and claim.host == self._claim.host):
                 block.require_free(force=force)
-            except ChainBusyError:
-                journal.close()
-                raise
+            if claim is not None:
+                # Of a writer that was killed: what it was writing at that moment is of no use.
+                for variable in layout.variables:
+                    array = array_path(variable.group, variable)
+                    location.remove_partial_files(array, prefix=f"c.{block.number}.")
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def _fill(self, journal: Journal) -> None:
@@ -445,7 +467,9 @@ class ChainWriter:
                 self._stop = -1
                 return
             self._claim = self._claim.beating()
-            self._block.write_claim(self._claim)
+            # That the trace was removed is the recording thread's to report.
+            with suppress(TraceNotFoundError):
+                self._block.write_claim(self._claim)
 
     def _holder(self) -> str | None:
         claim = self._block.claim

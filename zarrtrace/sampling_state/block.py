@@ -17,7 +17,14 @@ from ..messages import chain_label
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim
-from .journal import CHECKPOINT_WORD, Journal, journal_directory, journal_file, read_count
+from .journal import (
+    CHECKPOINT_WORD,
+    Journal,
+    is_locked,
+    journal_directory,
+    journal_file,
+    read_count,
+)
 from .state_text import decode_state, read_checkpoint
 
 
@@ -80,7 +87,8 @@ class ChainBlock:
     def write(self, name: str, value: Any) -> str:
         """Put a value into an array for this block; returns the key."""
         key = self.key(name)
-        self.location.write(key, encode_value(name, value, self.layout.chains_per_chunk))
+        # Not `write`: after `rm -rf` the heartbeat must not make the directory again.
+        self.location.write_again(key, encode_value(name, value, self.layout.chains_per_chunk))
         return key
 
     def delete(self, name: str) -> None:
@@ -105,6 +113,14 @@ class ChainBlock:
         """The draws that its journal says are recorded; None when it has no journal."""
         path = self.journal_file
         return None if path is None else read_count(path)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether its journal is not locked by a writer and holds no draw that the chunks lack."""
+        path = self.journal_file
+        if path is None or not path.exists():
+            return True
+        return not is_locked(path) and read_count(path) in (None, int(self.read("draw_idx") or 0))
 
     # Who records it ---------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ import mmap
 import os
 import struct
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from ..errors import DamagedTraceError, NotWritableError, TraceNotFoundError
 from ..layout.layout import IN_STORE, Layout
 from ..layout.variables import Variable
 from ..store.dtypes import fill_value
-from ..store.local import open_regular
+from ..store.local import link_or_move, open_regular
 from ..store.location import Location
 from .journal_format import HEADER, JOURNAL, SLOT_BYTES, Buffered, journal_size, slots, tables
 
@@ -52,6 +53,12 @@ except ImportError:  # Windows: no flock; buffers stay in memory there.
 MAGIC = b"zarrtrc1"
 _COUNT, _BOOT, _SYNCED, _DURABLE, CHECKPOINT_WORD = 1, 2, 4, 5, 6  # in words of 8 bytes
 _SLOT = struct.Struct("<II")  # of a checkpoint: the bytes of its text and their crc32c, before it
+
+# What a system call fails with where a file system lacks what it is asked for; NFS has 524.
+_MISSING = {
+    errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM,
+    errno.ENODEV, 524,
+}  # fmt: skip
 
 Buffer = bytearray | mmap.mmap
 
@@ -80,6 +87,8 @@ class Journal:
     ----------
     path : pathlib.Path or None
         The mapped file, or None when the rows are in memory.
+    locked : bool
+        Whether no other process of this machine can open the file for writing.
     buffer : mmap or bytearray
         The bytes of it.
     tables : list of Table
@@ -91,6 +100,7 @@ class Journal:
     ) -> None:
         self._descriptor = descriptor
         self.path = path
+        self.locked = descriptor is not None
         self._file: tuple[Path, os.stat_result] | None = None
         self.buffer = buffer
         self._header = memoryview(buffer)[:HEADER].cast("q")
@@ -202,29 +212,40 @@ class Journal:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                journal = cls._create(layout, path, size, fill, os.link)
+                journal = cls._create(layout, path, size, fill, link_or_move)
                 if journal is None:
                     continue
                 _remove_partial_files(path)
                 return journal
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                locked = _lock(descriptor, path)
+                # The file may have been removed between opening and locking.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                        break
+            except BaseException:
                 os.close(descriptor)
                 raise
-            # The file may have been removed between opening and locking.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    break
             os.close(descriptor)
-        if os.fstat(descriptor).st_size != size:
+        try:
+            if os.fstat(descriptor).st_size != size:
+                raise DamagedTraceError(
+                    f"{path}: the journal has another size than the layout says"
+                )
+            buffer = _map(path, size)
+        except BaseException:
             os.close(descriptor)
-            raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
+            raise
         _remove_partial_files(path)
-        journal = cls(layout, _map(path, size), path, descriptor)
-        with open(path, "rb", buffering=0) as file:
-            journal.count = _count_in(file.read(HEADER))
-        journal._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
+        journal = cls(layout, buffer, path, descriptor)
+        journal.locked = locked
+        try:
+            with open(path, "rb", buffering=0) as file:
+                journal.count = _count_in(file.read(HEADER))
+            journal._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def replaced(self, layout: Buffered, fill: Callable[[Journal], None]) -> Journal:
@@ -259,28 +280,29 @@ class Journal:
                 f"{path.parent}: the journal cannot be written, permission is denied; mend the "
                 f"permissions, or create the trace with journal=False"
             ) from error
+        journal = None
         try:
             # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
             _reserve(descriptor, size)
             os.pwrite(descriptor, MAGIC + bytes(8) + _boot_id(), 0)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locked = _lock(descriptor, path)
             journal = cls(layout, _map(partial, size), path, descriptor)
+            journal.locked = locked
             journal._clear()
             fill(journal)
             journal._header[_DURABLE] = layout.durable
             if layout.durable:
                 journal.make_durable()
-            try:
-                appear(partial, path)
-            except (FileExistsError, FileNotFoundError):
-                journal.close()
-                return None
+            appear(partial, path)
             return journal
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, FileNotFoundError):
+        except BaseException as error:
+            if journal is None:
+                os.close(descriptor)
+            else:
+                journal.close()
+            if isinstance(error, FileExistsError | FileNotFoundError):
                 return None
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise NotWritableError(
                 f"{path.parent}: no room for a journal of {size:,} bytes; make room and start the "
@@ -381,19 +403,84 @@ def _remove_partial_files(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock the file of a journal; False where the file system has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        Another writer holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        _warn_once(
+            f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
+            f"of a chain is told from a dead one by its process and its heartbeat alone: see to it "
+            f"that each chain is recorded by one process"
+        )
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a writer holds the lock of a journal."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class NoMappingError(OSError):
+    """The file system cannot map a file that is written to."""
+
+
 def _map(path: Path, size: int) -> mmap.mmap:
     # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         return mmap.mmap(descriptor, size)
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        _warn_once(
+            f"{path.parent}: this file system cannot map files ({error.strerror}), so draws wait "
+            f"in memory for a flush and a killed process loses the last of them; "
+            f"journal='/a/local/disk' keeps them all"
+        )
+        raise NoMappingError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
 def _reserve(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
+        else:
+            return
     zeros = bytes(2**20)
     for start in range(0, size, len(zeros)):
         os.pwrite(descriptor, zeros[: size - start], start)

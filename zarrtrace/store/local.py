@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import uuid
@@ -23,6 +24,8 @@ _OPENING = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HERE = -100  # the working directory, for the functions of the C library that end in "at"
+_NO_REPLACE = 1  # of renameat2(2)
 
 
 def can_lock() -> bool:
@@ -31,16 +34,41 @@ def can_lock() -> bool:
 
 
 def lock(directory: Path) -> int | None:
-    """Lock a directory until the descriptor is closed; None when another process has locked it."""
+    """Lock a directory until the descriptor is closed; None when another process has locked it.
+
+    Where the file system has no such locks, the directory counts as locked by this process.
+    """
+    while True:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            return descriptor  # a file system, such as NFS, that locks no directories
+        # Another directory may have taken its place between opening and locking.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(directory)):
+                return descriptor
+        os.close(descriptor)
+
+
+def locks_work(directory: Path) -> bool:
+    """Whether the file system of a directory can lock it."""
+    if fcntl is None:
+        return False
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
-        return None
+        return True
     except OSError:
-        pass  # a file system, such as NFS, that locks no directories
-    return descriptor
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tuple[int, int]:
@@ -86,15 +114,51 @@ def read_file(path: str, most: int) -> bytes:
         os.close(descriptor)
 
 
+def rename_with(flag: int, source: Path, target: Path) -> bool:
+    """Rename with a flag of Linux's renameat2(2); False when that cannot be done."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    paths = os.fsencode(source), os.fsencode(target)
+    done: int = renameat2(_HERE, paths[0], _HERE, paths[1], ctypes.c_uint(flag))
+    return done == 0
+
+
+def link_or_move(source: Path, target: Path) -> None:
+    """Have a file appear under another name, where nothing is: as a link if the disk has links.
+
+    Raises
+    ------
+    FileExistsError
+        Something is there.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if rename_with(_NO_REPLACE, source, target):
+            return
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        os.rename(source, target)
+
+
 def write_file(path: str, data: bytes) -> None:
+    """Write a file whole, and make the directories it misses."""
+    try:
+        write_file_into(path, data)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_file_into(path, data)
+
+
+def write_file_into(path: str, data: bytes) -> None:
     """Write a file whole: under another name first, so that a reader never finds half of it."""
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        descriptor = os.open(partial, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(partial, flags, 0o666)
+    descriptor = os.open(partial, flags, 0o666)
     try:
         try:
             rest = memoryview(data)
@@ -110,7 +174,9 @@ def write_file(path: str, data: bytes) -> None:
 
 
 def files_below(directory: Path) -> Iterator[Path]:
-    """Every file in a directory and in those below it."""
+    """Every file in a directory and in those below it; no link is followed."""
+    if directory.is_symlink():
+        return
     for root, _, names in os.walk(directory):
         for name in names:
             yield Path(root) / name

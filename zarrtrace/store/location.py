@@ -12,12 +12,12 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import zarr.buffer.cpu
@@ -32,7 +32,7 @@ from ..errors import (
     NotWritableError,
     TraceNotFoundError,
 )
-from .local import can_lock, files_below, lock, read_file, write_file
+from .local import can_lock, files_below, lock, read_file, write_file, write_file_into
 
 _SIDE_BY_SIDE = 32
 # Bytes under a key of which nothing else says how many there may be: what Blosc can hold.
@@ -48,7 +48,8 @@ _REMEDIES = {
     errno.EROFS: _NO_RIGHT,
 }
 
-Place = str | os.PathLike[str] | Store | None
+# A Location is found already: for what builds in one place what belongs to another.
+Place: TypeAlias = "str | os.PathLike[str] | Store | Location | None"
 
 
 def locate(
@@ -61,6 +62,8 @@ def locate(
 
     Nothing is created. A `.zip` file is opened read-only, whatever `read_only` says.
     """
+    if isinstance(place, Location):
+        return place
     if place is None:
         place = MemoryStore()
     if isinstance(place, Store):
@@ -325,11 +328,29 @@ class Location:
 
     # Writing ------------------------------------------------------------------------------
 
+    def write_again(self, key: str, data: bytes) -> None:
+        """Put other bytes under a key, but bring no directory back that was removed.
+
+        Raises
+        ------
+        TraceNotFoundError
+            The directory is gone.
+        """
+        try:
+            self._put(key, data, write_file_into)
+        except FileNotFoundError:
+            raise TraceNotFoundError(
+                f"{self}: the directory of {key} is gone; was the trace removed?"
+            ) from None
+
     def write(self, key: str, data: bytes) -> None:
         """Put bytes under a key: a reader finds the old ones or the new ones, never a mixture."""
+        self._put(key, data, write_file)
+
+    def _put(self, key: str, data: bytes, to_file: Callable[[str, bytes], None]) -> None:
         try:
             if self._root:
-                write_file(f"{self._root}/{key}", data)
+                to_file(f"{self._root}/{key}", data)
                 return
             # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they get.
             buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
@@ -396,7 +417,8 @@ class Location:
                 os.close(descriptor)
 
     def delete(self, key: str) -> None:
-        """Remove a key, if it is there."""
+        """Remove a key, if it is there; what a link points to stays."""
+        self.require_no_link(key.rpartition("/")[0])
         if self._root:
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._root}/{key}")
@@ -420,8 +442,11 @@ class Location:
             sync(delete(batch))
 
     def delete_tree(self, prefix: str) -> None:
-        """Remove everything below a prefix, if there is anything."""
+        """Remove everything below a prefix, if there is anything; what a link points to stays."""
         if self.path is not None:
+            self.require_no_link(prefix.rpartition("/")[0])
+            if os.path.islink(self.path / prefix):
+                os.unlink(self.path / prefix)
             shutil.rmtree(self.path / prefix, ignore_errors=True)
         else:
             sync(self.store.delete_dir(self._prefix + prefix))
@@ -450,6 +475,26 @@ class Location:
         """Remove everything there."""
         sync(self.store.delete_dir(self._prefix[:-1]) if self._prefix else self.store.clear())
 
+    def require_no_link(self, *prefixes: str) -> None:
+        """Refuse to change what is below a prefix where a link leads out of the store.
+
+        Raises
+        ------
+        NotWritableError
+            A directory on the way is a link: what it points to may belong to another trace.
+        """
+        if self.path is None:
+            return
+        for prefix in prefixes:
+            path = self.path
+            for part in prefix.split("/") if prefix else ():
+                path = path / part
+                if os.path.islink(path):
+                    raise NotWritableError(
+                        f"{path} is a link to {os.readlink(path)}, and what is there is not "
+                        f"changed: put a copy in the place of the link"
+                    )
+
     @property
     def renames(self) -> bool:
         """Whether keys can be renamed; elsewhere `share` and `move_tree` copy bytes."""
@@ -458,6 +503,7 @@ class Location:
     def share(self, source: str, target: str) -> None:
         """Put the bytes of a key under another one too, without decoding or, on a disk, copying."""
         if self.path is not None:
+            self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
             try:
                 os.link(self.path / source, self.path / target)
             except FileExistsError:
@@ -473,6 +519,7 @@ class Location:
     def move_tree(self, source: str, target: str) -> None:
         """Move everything below a prefix; elsewhere than on disk its zarr.json comes last."""
         if self.path is not None:
+            self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
             (self.path / target).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.path / source, self.path / target)
             return

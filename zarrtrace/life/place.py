@@ -1,0 +1,426 @@
+"""The place of a new trace: nothing is there, or an old trace that gives way to it.
+
+In a local directory the new trace is built beside the place and renamed into it, so that there is
+the old trace or the new one at every moment, whatever happens to the process. Where nothing can be
+renamed (object stores, memory, mount points) the new trace is written in place: a mark in
+`_sampling_state/zarr.json` says who makes it, and whether its maker lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from zarr.storage import LocalStore
+
+from ..errors import ChainBusyError, NotWritableError, TraceError, TraceExistsError
+from ..layout.file import LAYOUT_ATTRIBUTE, MAKER_ATTRIBUTE
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import STATE, Layout
+from ..sampling_state.block import chain_blocks
+from ..sampling_state.claim import STALE_AFTER, Claim
+from ..store.beside import (
+    bring_back,
+    building_beside,
+    change_places,
+    real_place,
+    take_free_place,
+)
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document, parse_document
+
+Content = Literal["nothing", "unfinished", "being made", "trace", "something else"]
+
+_DOCUMENT = f"{STATE}/zarr.json"
+# Where a trace is built that will replace another one in the same store.
+_REPLACEMENT = f"{STATE}/replacement"
+_PATIENCE = 60.0  # seconds, for another process that makes or overwrites a trace
+
+# When this process began, and what it is making: others' traces are told from its own by that.
+_began = time.time()
+_making: set[str] = set()
+
+
+def _begin_again() -> None:
+    global _began
+    _began = time.time()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
+
+
+# What is there ----------------------------------------------------------------------------------
+
+
+def look(location: Location) -> Content:
+    """What is at the place of a new trace."""
+    bring_back_what_was_there(location)
+    if location.is_empty():
+        return "nothing"
+    state = _attributes(location, _DOCUMENT)
+    maker = maker_of(state)
+    if LAYOUT_ATTRIBUTE in state:
+        return "trace"
+    if maker is not None:
+        return "being made" if _is_at_it(maker) else "unfinished"
+    names = {name for name in location.children("") if not name.endswith(".partial")}
+    # What was exported from a trace has the attributes of one, but no sampling state.
+    ours = _attributes(location, "zarr.json").get("creation_library") == "zarrtrace"
+    if ours and location.exists(_DOCUMENT):
+        # An earlier version was killed when it made this; or the document is damaged.
+        arrays = ("draw_idx", "journal", "writer")
+        names = {name for array in arrays for name in location.children(f"{STATE}/{array}")}
+        return "trace" if any(name.startswith("c.") for name in names) else "unfinished"
+    if ours and names == {"zarr.json"}:
+        return "unfinished"
+    return "something else" if names else "nothing"
+
+
+def bring_back_what_was_there(location: Location) -> None:
+    """Finish what a process was doing when it was killed in the moment between two traces."""
+    if location.path is not None:
+        bring_back(real_place(location.path))
+    if location.exists(f"{_REPLACEMENT}/zarr.json"):
+        _complete_replacement(location)
+
+
+def _attributes(location: Location, key: str) -> dict[str, Any]:
+    data = location.read(key)
+    try:
+        attributes = parse_document(data, key).get("attributes") if data is not None else None
+    except TraceError:
+        attributes = None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def maker_of(attributes: dict[str, Any]) -> Claim | None:
+    """The process that made a trace, or makes it; None when it is not known any more."""
+    text = attributes.get(MAKER_ATTRIBUTE)
+    return Claim.from_text(text) if isinstance(text, str) else None
+
+
+def _is_at_it(maker: Claim) -> bool:
+    """Whether the maker of a trace that is not there yet still makes it."""
+    own = Claim.new()
+    if (maker.host, maker.pid, maker.process_start) == (own.host, own.pid, own.process_start):
+        return maker.token in _making
+    return maker.alive
+
+
+# A new trace ------------------------------------------------------------------------------------
+
+Write = Callable[[Location], object]
+
+
+def settle(location: Location, if_exists: str, write: Write) -> bool:
+    """Write a new trace at a place; False when the trace that is there is to be opened instead.
+
+    Parameters
+    ----------
+    if_exists : "error", "open" or "overwrite"
+        What to do with a trace that is there.
+    write : callable
+        Writes the new trace at the location it is given.
+
+    Raises
+    ------
+    TraceExistsError
+        There is something else, or a trace that is not to be overwritten, or one that another
+        process has made at the same moment.
+    ChainBusyError
+        A chain of the trace to be overwritten is being recorded.
+    """
+    location.require_writable()
+    before = identity(location)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        content = look(location)
+        if content == "trace" and if_exists == "open":
+            return False
+        if content == "being made" and if_exists == "open" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        elif content in ("nothing", "unfinished"):
+            if _fill(location, content, write):
+                return True
+        elif content == "trace" and if_exists == "overwrite":
+            _overwrite(location, before, write)
+            return True
+        else:
+            raise _exists(location, content)
+
+
+def _exists(location: Location, content: Content) -> TraceExistsError:
+    if content == "being made":
+        return TraceExistsError(
+            f"another process is making a trace at {location}; wait until it has, and open it "
+            f"with zarrtrace.open(..., mode='a'), or pass if_exists='open'"
+        )
+    if content == "trace":
+        return TraceExistsError(
+            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
+            f"choose another place, or pass overwrite=True to remove it"
+        )
+    return TraceExistsError(
+        f"{location} holds something that is not a trace; zarrtrace removes nothing but traces: "
+        f"choose another place, or remove it yourself"
+    )
+
+
+def _fill(location: Location, content: Content, write: Write) -> bool:
+    """Write a trace where there is none; False when another process was faster."""
+    with ExitStack() as stack:
+        beside = _beside(stack, location) if content == "nothing" else None
+        if beside is not None and not real_place(location.path or Path()).exists():
+            write(beside)
+            assert beside.path is not None
+            return take_free_place(beside.path, real_place(location.path or Path()))
+    # An empty directory stays what it is: its owner, its rights, and who is in it.
+    if location.path is not None and not location.path.exists():
+        location.path.mkdir(parents=True, exist_ok=True)
+    with location.alone(_PATIENCE) as alone:
+        if not alone or look(location) != content:
+            return False
+        _write_in_place(location, write)
+        return True
+
+
+def _write_in_place(location: Location, write: Write) -> None:
+    """Write a trace where it stays, in the place of whatever of ours is there."""
+    with making() as maker:
+        # Whoever still reads an old trace finds no layout first, and then no chunks.
+        location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
+        _remove_others(location, _DOCUMENT)
+        write(location)
+
+
+@contextmanager
+def making() -> Iterator[str]:
+    """The mark of this process for what it makes while the block runs."""
+    claim = Claim.new()
+    _making.add(claim.token)
+    try:
+        yield json.dumps({**json.loads(claim.to_text()), "parent": os.getppid()})
+    finally:
+        _making.discard(claim.token)
+
+
+# In the place of another ------------------------------------------------------------------------
+
+
+def identity(location: Location) -> str | None:
+    """What tells the trace at a place from another one there."""
+    try:
+        return Hierarchy(location).layout.created_at
+    except TraceError:
+        return None
+
+
+def _overwrite(location: Location, before: str | None, write: Write) -> None:
+    _require_nobody(location, before)
+    with ExitStack() as stack:
+        beside = _beside(stack, location)
+        if beside is not None:
+            write(beside)
+            if _exchange(location, beside, before):
+                return
+    with _giving_way(location, before):
+        _write_in_place(location, write)
+
+
+@contextmanager
+def building(location: Location, if_exists: str) -> Iterator[Location]:
+    """Where to build a trace that is at its place when the block ends well, and not before.
+
+    Raises
+    ------
+    TraceExistsError, ChainBusyError
+        As `settle`, before the block and after it.
+    """
+    location.require_writable()
+    before, content = identity(location), look(location)
+    if content in ("being made", "something else") or (
+        content == "trace" and if_exists != "overwrite"
+    ):
+        raise _exists(location, content)
+    if content == "trace":
+        _require_nobody(location, before)
+    with ExitStack() as stack:
+        beside = _beside(stack, location)
+        if beside is None and content != "trace":
+            yield location
+            return
+        new = location.below(_REPLACEMENT) if beside is None else beside
+        if beside is None:
+            location.delete_tree(_REPLACEMENT)
+        yield new
+        _take_place(location, new, before, if_exists)
+
+
+def _take_place(location: Location, new: Location, before: str | None, if_exists: str) -> None:
+    """Put a trace that was built elsewhere at its place."""
+    while True:
+        content = look(location)
+        if content == "trace" and if_exists == "overwrite":
+            if not (new.path is not None and _is_beside(new) and _exchange(location, new, before)):
+                with _giving_way(location, before):
+                    _copy_over(new, location)
+            return
+        if content not in ("nothing", "unfinished"):
+            raise _exists(location, content)
+        place = real_place(location.path or Path())
+        if new.path is None or place.exists():
+            with location.alone(_PATIENCE) as alone:
+                if alone and look(location) == content:
+                    _copy_over(new, location)
+                    return
+        elif take_free_place(new.path, place):
+            return
+
+
+def _is_beside(new: Location) -> bool:
+    return new.path is not None and new.path.parent.name.endswith(".building")
+
+
+def _beside(stack: ExitStack, location: Location) -> Location | None:
+    """A place to build beside, or None where nothing can be renamed into this one."""
+    if location.path is None:
+        return None
+    place = real_place(location.path)
+    if place.exists() and (os.path.ismount(place) or not os.access(place.parent, os.W_OK)):
+        return None
+    try:
+        built = stack.enter_context(building_beside(place))
+    except OSError as error:
+        if place.exists():
+            return None
+        raise NotWritableError(
+            f"{location} cannot be made: {error.strerror}; change the permissions of "
+            f"{place.parent} or make room there, or choose another place"
+        ) from error
+    return Location(LocalStore(built), read_only=False)
+
+
+def _exchange(location: Location, new: Location, before: str | None) -> bool:
+    """Let two traces change places; False where nothing can be renamed."""
+    assert location.path is not None
+    assert new.path is not None
+    with _giving_way(location, before):
+        try:
+            change_places(new.path, real_place(location.path))
+        except OSError:
+            return False
+        return True
+
+
+def _require_nobody(location: Location, before: str | None) -> Layout | None:
+    """Refuse when the trace there is recorded, or was made at the same moment by another process.
+
+    Gives its layout; None when it is too damaged to be recorded.
+    """
+    if identity(location) != before or _is_of_the_same_job(_attributes(location, _DOCUMENT)):
+        raise TraceExistsError(
+            f"another process has just made the trace at {location}; where every process runs the "
+            f"same script, let one of them create it, or pass if_exists='open' to all"
+        )
+    try:
+        layout = Hierarchy(location).layout
+    except TraceError:
+        return None
+    for block in chain_blocks(location, layout):
+        # A writer would go on into the new trace.
+        block.require_free()
+    return layout
+
+
+def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
+    """Whether a trace was made by a process that runs the same script beside this one.
+
+    It lives, or has the same parent; and it has made the trace just now, since this one began.
+    """
+    maker = maker_of(attributes)
+    if maker is None or maker.pid == os.getpid():
+        return False
+    parent = json.loads(attributes[MAKER_ATTRIBUTE]).get("parent")
+    just_now = maker.since > max(_began, time.time() - STALE_AFTER)
+    return just_now and (maker.alive or parent == os.getppid())
+
+
+@contextmanager
+def _giving_way(location: Location, before: str | None) -> Iterator[None]:
+    """Let no writer into the old trace while another one takes its place."""
+    with location.alone(_PATIENCE) as alone:
+        if not alone:
+            raise ChainBusyError(
+                f"{location} is being split, finished, extended or overwritten by another "
+                f"process; try again when that is done"
+            )
+        layout = _require_nobody(location, before)
+        if layout is None:
+            yield
+            return
+        hierarchy = Hierarchy(location)
+        hierarchy.change(replace(layout, overwriting=True))
+        try:
+            # A writer that opened meanwhile has seen that and gone, or is seen here.
+            _require_nobody(location, before)
+            yield
+        finally:
+            with suppress(TraceError):
+                if hierarchy.layout.overwriting:
+                    hierarchy.change(layout)
+
+
+def stay(hierarchy: Hierarchy) -> None:
+    """Let writers in again after a process was killed that was about to overwrite this trace."""
+    layout = hierarchy.layout
+    if layout.overwriting:
+        hierarchy.change(replace(layout, overwriting=False))
+
+
+# Where nothing can be renamed -------------------------------------------------------------------
+
+
+def _copy_over(new: Location, location: Location) -> None:
+    """Put the content of a trace in the place of whatever of ours is at another place."""
+    with making() as maker:
+        location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
+        _remove_others(location, _DOCUMENT, _REPLACEMENT)
+        for key in new.keys(""):
+            data = None if key == _DOCUMENT else new.read(key)
+            if data is not None:
+                location.write(key, bytes(data))
+        data = new.read(_DOCUMENT)
+        assert data is not None
+        location.write(_DOCUMENT, bytes(data))
+    location.delete_tree(_REPLACEMENT)
+
+
+def _complete_replacement(location: Location) -> None:
+    """Do what is left when a process was killed that replaced a trace inside its store.
+
+    Until the old trace began to go, it stays, and what was built is removed.
+    """
+    new = location.below(_REPLACEMENT)
+    state = _attributes(location, _DOCUMENT)
+    maker = maker_of(state)
+    if LAYOUT_ATTRIBUTE in state or maker is None or _is_at_it(maker) or identity(new) is None:
+        return
+    _copy_over(new, location)
+
+
+def _remove_others(location: Location, *kept: str) -> None:
+    """Remove all that is in a store but some keys of its sampling state."""
+    for directory in ("", f"{STATE}/"):
+        for name in location.children(directory.rstrip("/")):
+            key = f"{directory}{name}"
+            if key == STATE or key in kept:
+                continue
+            location.delete_tree(key)
+            location.delete(key)
