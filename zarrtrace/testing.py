@@ -116,7 +116,8 @@ def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
     The reader sees more and more draws, and nothing else. Taken up again, the run ends as if
     nothing had happened.
     """
-    expected, seen = adapter.expected(), set()
+    expected = adapter.expected()
+    seen: set[int] = set()
     for part in (0.2, 0.6):
         recorded = _stopped(adapter, path, part, signal.SIGKILL, expected, seen)
         trace = open(path)
