@@ -26,16 +26,19 @@ with pm.Model(coords={"school": SCHOOLS}) as model:
     pm.Normal("y", theta, ERRORS, observed=EFFECTS, dims="school")
 
 
-def kill_at_1200(trace: Any, draw: Any) -> None:
-    """Kill this process when a chain has 1,200 draws; a machine that fails asks nobody either."""
-    if draw.draw_idx == 1199:
+def kill_at_600(trace: Any, draw: Any) -> None:
+    """Kill this process when a chain has 600 draws; a machine that fails asks nobody either."""
+    if draw.draw_idx == 599:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__" and "killed" in sys.argv:
     with model:
         trace = ZarrTrace("schools.zarr", checkpoint_every=0.5, overwrite=True)
-        pm.sample(trace=trace, chains=4, callback=kill_at_1200, random_seed=8, progressbar=False)
+        pm.sample(
+            500, tune=500, chains=4, trace=trace, callback=kill_at_600, random_seed=8,
+            progressbar=False,
+        )  # fmt: skip
 
 elif __name__ == "__main__":
     died = subprocess.run([sys.executable, __file__, "killed"], stderr=subprocess.DEVNULL)

@@ -110,38 +110,27 @@ def check_arviz_and_xarray_read_it(adapter: Adapter, path: Path) -> None:
         assert found == value, f"{name} has the mean {found} in xarray, {value} in the trace"
 
 
-def check_it_is_read_while_it_is_written(adapter: Adapter, path: Path) -> None:
-    """A reader sees draws of the run at any moment, more and more of them, and nothing else."""
-    expected, seen = adapter.expected(), set()
-    with _started(adapter, path, adapter.draws) as process:
-        while process.poll() is None:
-            # It may be there, go, and come again, until the first draw.
-            with suppress(TraceNotFoundError):
-                posterior = open(path).posterior
-                length = posterior.sizes["draw"]
-                for name, values in expected.items():
-                    _require_equal(name, posterior[name].values, values[:, :length])
-                seen.add(length)
-            time.sleep(0.01)
-    assert process.returncode == 0, f"the run ended with {process.returncode}"
-    assert len(seen) > 2, f"a reader found {sorted(seen)} draws only; make the run longer"
-
-
 def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
-    """After `kill -9` what was recorded is there, and the run ends as if nothing had happened."""
+    """A reader sees draws of the run while it is written; after `kill -9` none of them is lost.
+
+    The reader sees more and more draws, and nothing else. Taken up again, the run ends as if
+    nothing had happened.
+    """
     expected = adapter.expected()
+    seen: set[int] = set()
     for part in (0.2, 0.6):
-        recorded = _stopped(adapter, path, part, signal.SIGKILL)
+        recorded = _stopped(adapter, path, part, signal.SIGKILL, expected, seen)
         trace = open(path)
         _require_kept(trace, recorded)
         _require_beginning(trace, expected)
+    assert len(seen) > 2, f"a reader found {sorted(seen)} draws only; make the run longer"
     _require_completed(adapter, path)
 
 
 def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> None:
     """After Ctrl-C what was recorded is there, and the run can go on."""
     expected = adapter.expected()
-    recorded = _stopped(adapter, path, 0.3, signal.SIGINT)
+    recorded = _stopped(adapter, path, 0.3, signal.SIGINT, expected, set())
     trace = open(path)
     _require_kept(trace, recorded)
     _require_beginning(trace, expected)
@@ -159,7 +148,6 @@ def check_more_draws_can_be_added(adapter: Adapter, path: Path) -> None:
 checks: tuple[Check, ...] = (
     check_draws_are_the_samplers_own,
     check_arviz_and_xarray_read_it,
-    check_it_is_read_while_it_is_written,
     check_a_killed_run_goes_on,
     check_an_interrupted_run_keeps_its_draws,
     check_more_draws_can_be_added,
@@ -207,21 +195,33 @@ def _started(adapter: Adapter, path: Path, draws: int) -> subprocess.Popen[bytes
 
 
 def _stopped(
-    adapter: Adapter, path: Path, part: float, number: signal.Signals
+    adapter: Adapter,
+    path: Path,
+    part: float,
+    number: signal.Signals,
+    expected: Mapping[str, np.ndarray[Any, Any]],
+    seen: set[int],
 ) -> np.ndarray[Any, Any]:
-    """Start the run, stop it after a part of its draws; what every chain had just before."""
+    """Start the run, read it, stop it after a part of its draws; what every chain had just before.
+
+    How many draws of all chains a reader saw meanwhile is added to `seen`.
+    """
     with _started(adapter, path, adapter.draws) as process:
         begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
         while process.poll() is None:
             assert time.monotonic() < begin + _PATIENCE, "the run records nothing"
-            try:
+            # It may be there, go, and come again, until the first draw.
+            with suppress(TraceNotFoundError):
                 trace = open(path)
-            except TraceNotFoundError:
-                continue
-            recorded = trace.recorded
-            if recorded.min() >= part * (trace.tune + adapter.draws):
-                break
-            time.sleep(0.002)
+                recorded = trace.recorded
+                if recorded.min() >= part * (trace.tune + adapter.draws):
+                    break
+                posterior = trace.posterior
+                length = posterior.sizes["draw"]
+                for name, values in expected.items():
+                    _require_equal(name, posterior[name].values, values[:, :length])
+                seen.add(length)
+            time.sleep(0.005)
         assert process.poll() is None, "the run ended before it was stopped; make it longer"
         os.killpg(process.pid, number)
     # By its draws, not by its exit code: after Ctrl-C a sampler may return what it has.

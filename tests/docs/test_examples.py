@@ -55,8 +55,8 @@ SHOWN = {
     ],
     "with_pymc": [
         r"^killed by SIGKILL$",
-        r"^draws that are there: \[.*12\d\d",
-        r"^finished: 4 chains × \(1000 warmup \+ 1000 draws\), recorded 2000 of 2000 each",
+        r"^draws that are there: \[.*6\d\d",
+        r"^finished: 4 chains × \(500 warmup \+ 500 draws\), recorded 1000 of 1000 each",
         r"^mu +4\.",
     ],
     "with_numpyro": [
