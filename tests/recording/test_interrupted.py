@@ -15,7 +15,6 @@ import zarrtrace as zt
 
 RECORDING = str(Path(zt.__file__).parent / "recording")
 BEFORE, TOTAL = 3, 9  # the draw that is interrupted completes chunks, and more chunks follow
-CHAINS = 2000  # more than there are places to interrupt
 
 POSTERIOR = {
     "mu": zt.Var(draws_per_chunk=4),
@@ -39,8 +38,8 @@ def block(start: int, stop: int) -> dict[str, Any]:
     return {name: np.array([values[name] for values in draws]) for name in POSTERIOR}
 
 
-def interrupted(action: Callable[[], None], at: int) -> bool:
-    """Whether the bytecode number `at` of the recording package was reached, and interrupted."""
+def bytecodes(action: Callable[[], None], interrupt_at: int | None = None) -> int:
+    """How many bytecodes of the recording package ran, up to the one that is interrupted."""
     reached = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -49,21 +48,19 @@ def interrupted(action: Callable[[], None], at: int) -> bool:
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
-            reached += 1
-            if reached > at:
+            if reached == interrupt_at:
                 sys.settrace(None)
                 raise KeyboardInterrupt
+            reached += 1
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         action()
-    except KeyboardInterrupt:
-        return True
     finally:
         sys.settrace(before)
-    return False
+    return reached
 
 
 def go_on(writer: zt.ChainWriter) -> None:
@@ -84,33 +81,36 @@ def assert_draws(trace: zt.Trace, chain: int, stop: int) -> None:
 def test_an_interrupt_at_any_bytecode_loses_nothing(
     tmp_path: Path, how: str, then: str, durability: Any, trials: int | None
 ) -> None:
-    trace = zt.create(
-        tmp_path / "run.zarr",
-        chains=CHAINS,
-        draws=TOTAL,
-        posterior=POSTERIOR,
-        durability=durability,
-    )
-    # A part of them by default: `--trials 1` interrupts at each.
-    step = trials or (11 if durability == "process" else 37)
-    chain, added = 0, 1 if how == "record" else 3
-    counts = set()
-    for chain in range(CHAINS):
+    added = 1 if how == "record" else 3
+
+    def create(chains: int) -> zt.Trace:
+        path = tmp_path / f"{chains}.zarr"
+        return zt.create(
+            path, chains=chains, draws=TOTAL, posterior=POSTERIOR, durability=durability
+        )
+
+    def act(writer: zt.ChainWriter) -> None:
+        if how == "record":
+            writer.record(draw(BEFORE))
+        else:
+            writer.record_block(block(BEFORE, BEFORE + added))
+
+    with create(chains=1).writer(0) as writer:
+        writer.record_block(block(0, BEFORE))
+        total = bytecodes(lambda: act(writer))
+    # Some of them by default; `--trials 10000` interrupts at each.
+    chosen = np.unique(np.linspace(0, total - 1, trials or 25).astype(int))
+    trace, counts = create(chains=len(chosen)), set()
+    for chain, interrupt_at in enumerate(chosen):
         writer = trace.writer(chain)
         writer.record_block(block(0, BEFORE))
-
-        def action(writer: zt.ChainWriter = writer) -> None:
-            if how == "record":
-                writer.record(draw(BEFORE))
-            else:
-                writer.record_block(block(BEFORE, BEFORE + added))
-
-        was_interrupted = interrupted(action, at=chain * step)
+        with pytest.raises(KeyboardInterrupt):
+            bytecodes(lambda writer=writer: act(writer), int(interrupt_at))  # type: ignore[misc]
         count = writer.recorded
         assert BEFORE <= count <= BEFORE + added
         assert trace.recorded[chain] == count
-        counts.add(count)
         assert_draws(trace, chain, count)
+        counts.add(count)
         if then == "the same writer":
             go_on(writer)
             writer.close()
@@ -120,8 +120,5 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
                 assert other.resume() == (count, None)
                 go_on(other)
         assert_draws(trace, chain, TOTAL)
-        if not was_interrupted:
-            break
-    assert not was_interrupted
     assert counts >= {BEFORE, BEFORE + added}
-    assert chain * step > 300
+    assert total > 300
