@@ -266,9 +266,7 @@ class Target:
             return self._cast_time(array, chains, draw)
         return array.astype(declared)
 
-    def _cast_time(
-        self, array: Array, chains: range, draw: int
-    ) -> Array:
+    def _cast_time(self, array: Array, chains: range, draw: int) -> Array:
         """A time in the declared unit: 1500 ms are no whole seconds, the year 3000 not in ns."""
         try:
             cast = array.astype(self.variable.declared)
@@ -350,9 +348,7 @@ class PackedRow:
         numbers = self.pick(values)
         if not self.trusted.issuperset(map(type, numbers)):
             # Samplers also give arrays without dimensions: those become NumPy's numbers.
-            numbers = [
-                number[()] if type(number) is np.ndarray else number for number in numbers
-            ]
+            numbers = [number[()] if type(number) is np.ndarray else number for number in numbers]
         if self.trusted.issuperset(map(type, numbers)):
             row = (draw - self.start) % self.length
             try:
@@ -373,9 +369,7 @@ def _target(chunk: OpenChunk, schedule: Schedule, layout: Layout, chains: range)
     shape = (len(chains), *variable.shape) if together else variable.shape
     fills_a_chunk = schedule.length == 1 and len(chains) == layout.chains_per_chunk
     # A number may share a row of the journal, and a bool or a text is stored as something else.
-    goes_as_it_is = (
-        variable.shape and variable.dtype == variable.declared and not variable.is_text
-    )
+    goes_as_it_is = variable.shape and variable.dtype == variable.declared and not variable.is_text
     kind = WholeChunk if fills_a_chunk and goes_as_it_is else Target
     return kind(chunk, schedule, rows, shape)
 
