@@ -17,6 +17,7 @@ pm = pytest.importorskip("pymc")
 import zarrtrace as zt
 from zarrtrace.adapters.pymc import ZarrTrace
 from zarrtrace.errors import IncompleteTraceError, InvalidInputError, TraceExistsError
+from zarrtrace.recording.row_plan import Target
 
 # PyMC forks by default, as do its users, and Python 3.12 says that threads do not like it.
 pytestmark = [
@@ -400,3 +401,30 @@ def test_python_objects_in_statistics_are_kept_as_text(normal: Any, tmp_path: Pa
     with pytest.warns(UserWarning, match="cannot be resumed"):
         found = sample(normal, ZarrTrace(tmp_path / "run.zarr"), step=step, chains=1, draws=3)
     assert found["sample_stats"]["said"].values.tolist() == [["{'a': 1}"] * 3]
+
+
+def test_the_numbers_of_every_draw_are_packed_by_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one: set[str] = set()
+    put = Target.put
+
+    def counting(self: Target, values: Any, chains: range, draw: int) -> None:
+        one_by_one.add(f"{self.variable.group}/{self.name}")
+        put(self, values, chains, draw)
+
+    monkeypatch.setattr(Target, "put", counting)
+    trace = ZarrTrace(tmp_path / "run.zarr")
+    with pm.Model():
+        pm.Normal("a")
+        pm.HalfNormal("s")
+        pm.sample(
+            20, tune=20, chains=1, cores=1, trace=trace, progressbar=False, random_seed=1,
+            compute_convergence_checks=False,
+        )  # fmt: skip
+    stats = zt.open(tmp_path / "run.zarr").sample_stats
+    assert "lp" in stats
+    packed = {name for name, array in stats.data_vars.items() if array.dtype.kind in "iuf"}
+    assert len(packed) > 5
+    assert not {name for name in one_by_one if name.removeprefix("sample_stats/") in packed}
+    assert not {name for name in one_by_one if name.startswith("posterior/")}

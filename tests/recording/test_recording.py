@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import zarrtrace as zt
+from zarrtrace.recording.row_plan import Target
 
 NAT = np.iinfo("int64").min
 TIMES = [f"{kind}[{unit}]" for kind in ("M8", "m8") for unit in ("s", "ms", "us", "ns")]
@@ -388,3 +389,57 @@ def test_a_writer_goes_on_after_a_refused_draw(fast_place: Any) -> None:
             writer.record({"x": [i, i]})
             writer.flush()
     assert trace.get("x")[0].tolist() == [[i, i] for i in range(6)]
+
+
+# The fast ways --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def put_one_by_one(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The variables whose values were put into their rows one by one, draw after draw."""
+    names: list[str] = []
+    put = Target.put
+
+    def counting(self: Target, values: Any, chains: range, draw: int) -> None:
+        names.append(self.name)
+        put(self, values, chains, draw)
+
+    monkeypatch.setattr(Target, "put", counting)
+    return names
+
+
+def test_numbers_of_a_draw_are_packed_by_one_call(directory: Any, put_one_by_one: Any) -> None:
+    numbers = {"a": zt.Var(), "n": zt.Var(dtype="int64"), "small": zt.Var(dtype="float32")}
+    posterior = {**numbers, "vector": zt.Var(shape=2)}
+    trace = directory.create(chains=1, draws=4, posterior=posterior)
+    kinds = [
+        {"a": 1.0, "n": 1, "small": np.float32(1)},
+        {"a": np.float64(1), "n": np.int64(1), "small": np.array(1, "float32")},
+        {"a": np.array(1.0), "n": np.array(1), "small": 1.0},
+    ]
+    with trace.writer(0) as writer:
+        for values in kinds:
+            writer.record({**values, "vector": [1, 1]})
+        assert put_one_by_one == ["vector"] * 3
+        # What does not fit goes the way that says why.
+        with pytest.raises(zt.errors.DrawError, match=r"posterior/a.*shape \(1,\)"):
+            writer.record({"a": np.ones(1), "n": 1, "small": 1.0, "vector": [1, 1]})
+    for name in numbers:
+        assert trace.get(name).tolist() == [[1, 1, 1]]
+
+
+def test_a_draw_that_fills_a_chunk_is_written_as_it_is_given(directory: Any) -> None:
+    trace = directory.create(
+        chains=1, draws=4, posterior={"x": zt.Var(shape=(2, 3), draws_per_chunk=1), "y": zt.Var()}
+    )
+    values = np.arange(24.0).reshape(4, 2, 3)
+    with trace.writer(0) as writer:
+        for i in range(2):
+            writer.record({"x": values[i], "y": i})
+            # Nothing of it is in the buffer: the chunk is there.
+            rows = writer._journal.rows["posterior/x"]
+            assert np.isnan(rows).all()
+            assert np.array_equal(directory.open().get("x")[0], values[: i + 1])
+        writer.record({"x": values[2].T.copy().T, "y": 2})  # not contiguous
+        writer.record_block({"x": values[3:], "y": [3]})
+    assert np.array_equal(directory.open().get("x")[0], values)

@@ -13,14 +13,15 @@ import numpy as np
 
 from ..errors import DrawError
 from ..layout.layout import Layout
-from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label
 from ..sampling_state.journal import Journal
-from ..sampling_state.journal_format import Table
+from ..sampling_state.journal_format import RowLayout
 from ..store.dtypes import dtype_name
+from .open_chunks import OpenChunk, OpenChunks, Schedule
 
 Values = Mapping[str, Any]
+Array = np.ndarray[Any, Any]
 
 # How the module struct calls the dtypes of numbers.
 _STRUCT_CODES = {
@@ -34,44 +35,25 @@ class RecordingPlan:
 
     Parameters
     ----------
-    count : int
-        The draws recorded so far: the plan serves those from there on, to where their arrays end.
     journal : Journal
-        The buffer, with the rows of each variable but text.
-    text : mapping of str to numpy.ndarray
-        The rows of text, in the shape of a chunk.
+        The buffer. It has the rows of each variable but text.
+    open_chunks : OpenChunks
+        The chunks that the draws go into.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        chains: range,
-        journal: Journal,
-        text: Mapping[str, np.ndarray[Any, Any]],
-        count: int,
+        self, layout: Layout, chains: range, journal: Journal, open_chunks: OpenChunks
     ) -> None:
         self._chains = chains
         self._targets: dict[str, list[Target]] = {}
         self._rows: dict[str, list[PackedRow | Target]] = {}
-        rows = {**journal.rows, **text}
-        shared = [table for table in journal.tables if table.shared]
-        together = layout.chains_per_chunk > 1
         for group in layout.groups.values():
             targets = []
-            for name, variable in group.variables.items():
-                held = rows[variable.label]
-                by_draw = np.moveaxis(held[: len(chains)], 1, 0) if together else held[0]
-                shape = (len(chains), *variable.shape) if together else variable.shape
-                span = span_of(written_spans(layout, variable), count)
-                targets.append(Target(name, variable, by_draw, shape, span))
+            for variable in group.variables.values():
+                chunk, schedule = open_chunks.chunk(variable), open_chunks.schedule(variable)
+                targets.append(_target(chunk, schedule, layout, chains))
             self._targets[group.name] = targets
-            self._rows[group.name] = share_rows(targets, shared, journal)
-
-    def next_boundary(self, count: int) -> int:
-        """The next count at which some chunk is full."""
-        return min(
-            target.next_boundary(count) for targets in self._targets.values() for target in targets
-        )
+            self._rows[group.name] = share_rows(targets, journal)
 
     def put(self, given: Mapping[str, Values], count: int) -> None:
         """Put the values of draw `count` into the buffer.
@@ -100,7 +82,7 @@ class RecordingPlan:
             if group not in self._targets or group not in given:
                 raise self._misnamed(group, given.get(group), count)
         draws: int | None = None
-        values: list[np.ndarray[Any, Any]] = []
+        values: list[Array] = []
         for group, targets in self._targets.items():
             if not _has_exactly(given[group], targets):
                 raise self._misnamed(group, given[group], count)
@@ -116,8 +98,7 @@ class RecordingPlan:
         """Put `step` draws of a block into the buffer, for the draws from `count` on."""
         targets = (target for targets in self._targets.values() for target in targets)
         for target, value in zip(targets, block.values, strict=True):
-            first = (count - target.start) % target.length
-            target.rows[first : first + step] = value[start : start + step]
+            target.put_block(value[start : start + step], count)
 
     def _misnamed(self, group: str, values: object, count: int) -> DrawError:
         """The error for a group or variable that is missing, or that the trace does not have."""
@@ -153,59 +134,37 @@ class Block:
     """The values of several draws, checked: the draws first, in the order of the variables."""
 
     draws: int
-    values: list[np.ndarray[Any, Any]]
+    values: list[Array]
 
 
 class Target:
-    """Where the values of one variable go, and what may go there."""
+    """Where the values of one variable go, and what may go there.
 
-    __slots__ = (
-        "dtype",
-        "length",
-        "name",
-        "rows",
-        "shape",
-        "span",
-        "start",
-        "trusted",
-        "variable"
-    )  # fmt: skip
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        The rows of the chunk that is being filled, with the draws first.
+    shape : tuple of int
+        The shape of the value of one draw.
+    start, length : int
+        The chunks have `length` draws each, counted from `start`.
+    trusted : frozenset of type
+        Types whose every value fits as it is, or is refused when it is assigned.
+    """
+
+    __slots__ = ("dtype", "length", "name", "rows", "shape", "start", "trusted", "variable")
 
     def __init__(
-        self,
-        name: str,
-        variable: Variable,
-        rows: np.ndarray[Any, Any],
-        shape: tuple[int, ...],
-        span: Span,
+        self, variable: Variable, rows: Array, shape: tuple[int, ...], start: int = 0
     ) -> None:
-        self.name = name
         self.variable = variable
+        self.name = variable.name
         self.dtype = variable.declared
         self.rows = rows
         self.shape = shape
-        self.span = span
-        self.start = span.start
+        self.start = start
         self.length = variable.draws_per_chunk
-        # Types whose every value fits as it is, or overflows with an error of its own.
-        self.trusted: frozenset[type] = frozenset()
-        if shape == ():
-            scalar = variable.declared.type
-            plain = {
-                "f": (float, int, np.float64),
-                "c": (complex, float, int),
-                "i": (int,),
-                "u": (int,),
-            }
-            more = {"b": (bool,), "T": (str,)}
-            kind = variable.declared.kind
-            # A datetime64 says its unit in its dtype, not in its type.
-            exact = () if kind in "TmM" else (scalar,)
-            self.trusted = frozenset({*plain.get(kind, ()), *more.get(kind, ()), *exact})
-
-    def next_boundary(self, count: int) -> int:
-        """The next count at which a chunk of this variable is full."""
-        return self.span.place(count, self.length).draws.stop
+        self.trusted = _trusted_types(self.dtype) if shape == () else frozenset()
 
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the value of one draw into its row, if it may go there."""
@@ -222,7 +181,12 @@ class Target:
         except UnicodeError as error:
             raise self.refuse(f"{error}; replace it", chains, draw) from None
 
-    def check(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
+    def put_block(self, values: Array, draw: int) -> None:
+        """Put checked values, the draws first, into the rows from draw `draw` on."""
+        row = (draw - self.start) % self.length
+        self.rows[row : row + len(values)] = values
+
+    def check(self, value: Any, chains: range, draw: int) -> Array:
         """The value of one draw as an array that fits."""
         array = self._as_array(value, chains, draw)
         if array.shape != self.shape:
@@ -236,7 +200,7 @@ class Target:
 
     def check_block(
         self, value: Any, draws: int | None, chains: range, draw: int
-    ) -> tuple[np.ndarray[Any, Any], int]:
+    ) -> tuple[Array, int]:
         """The values of a block as an array with the draws first, and their number."""
         array = self._as_array(value, chains, draw)
         lead = 1 if len(self.shape) == len(self.variable.shape) else 2
@@ -266,13 +230,13 @@ class Target:
             draw=draw,
         )
 
-    def _as_array(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
+    def _as_array(self, value: Any, chains: range, draw: int) -> Array:
         try:
             return np.asarray(value)
         except Exception as error:
             raise self.refuse(f"{value!r} is no array ({error})", chains, draw) from error
 
-    def _cast(self, array: np.ndarray[Any, Any], chains: range, draw: int) -> np.ndarray[Any, Any]:
+    def _cast(self, array: Array, chains: range, draw: int) -> Array:
         """The array in the declared dtype, if that loses nothing but floating precision."""
         declared = self.variable.declared
         if array.dtype == declared:
@@ -309,9 +273,7 @@ class Target:
             return self._cast_time(array, chains, draw)
         return array.astype(declared)
 
-    def _cast_time(
-        self, array: np.ndarray[Any, Any], chains: range, draw: int
-    ) -> np.ndarray[Any, Any]:
+    def _cast_time(self, array: Array, chains: range, draw: int) -> Array:
         """A time in the declared unit: 1500 ms are no whole seconds, the year 3000 not in ns."""
         try:
             cast = array.astype(self.variable.declared)
@@ -328,8 +290,36 @@ class Target:
         return cast
 
 
+class WholeChunk(Target):
+    """Where the values of a variable go if one draw of it fills a chunk.
+
+    The chunk is written before `record()` returns, from the value itself: nothing copies it into
+    the buffer first.
+    """
+
+    __slots__ = ("chunk", "chunk_shape")
+
+    def __init__(self, chunk: OpenChunk, rows: Array, shape: tuple[int, ...], start: int) -> None:
+        super().__init__(chunk.variable, rows, shape, start)
+        self.chunk = chunk
+        self.chunk_shape = chunk.rows.shape
+
+    def put(self, values: Values, chains: range, draw: int) -> None:
+        """Have the value of one draw written, if it may go there."""
+        value = values[self.name]
+        if not (
+            type(value) is np.ndarray and value.dtype == self.dtype and value.shape == self.shape
+        ):
+            value = self.check(value, chains, draw)
+        self.chunk.rows = value.reshape(self.chunk_shape)
+
+    def put_block(self, values: Array, draw: int) -> None:
+        """Have the checked values of one draw written."""
+        self.chunk.rows = values.reshape(self.chunk_shape)
+
+
 class PackedRow:
-    """Where the numbers go that share the rows of a table: all of one draw by a single call."""
+    """The row of numbers that share it in the journal: one call writes all of a draw."""
 
     __slots__ = (
         "buffer",
@@ -343,28 +333,31 @@ class PackedRow:
         "trusted",
     )
 
-    def __init__(self, table: Table, targets: list[Target], journal: Journal) -> None:
-        # In the order of the table, which is not that of definition.
+    def __init__(self, layout: RowLayout, targets: list[Target], journal: Journal) -> None:
+        # In the order of the row, which is not that of definition.
         by_label = {target.variable.label: target for target in targets}
-        self.targets = [by_label[label] for label in table.columns]
+        self.targets = [by_label[label] for label in layout.columns]
         codes = "".join(_STRUCT_CODES[target.variable.dtype.str[1:]] for target in self.targets)
         self.pack = struct.Struct(f"={codes}").pack_into
         self.pick = itemgetter(*(target.name for target in self.targets))
         # A float for an integer, or a number too large, is refused by `pack`.
         self.trusted = frozenset().union(*(target.trusted for target in self.targets))
         self.buffer = journal.buffer
-        self.first = next(iter(table.columns.values()))
-        self.stride = table.stride
+        self.first = next(iter(layout.columns.values()))
+        self.stride = layout.stride
         self.start = self.targets[0].start
         self.length = self.targets[0].length
 
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the numbers of one draw into their row, if they may go there."""
         numbers = self.pick(values)
+        if not self.trusted.issuperset(map(type, numbers)):
+            # Samplers also give arrays without dimensions: those become NumPy's numbers.
+            numbers = [number[()] if type(number) is np.ndarray else number for number in numbers]
         if self.trusted.issuperset(map(type, numbers)):
-            place = self.first + (draw - self.start) % self.length * self.stride
+            row = (draw - self.start) % self.length
             try:
-                self.pack(self.buffer, place, *numbers)
+                self.pack(self.buffer, self.first + row * self.stride, *numbers)
             except (struct.error, OverflowError):
                 pass
             else:
@@ -373,16 +366,46 @@ class PackedRow:
             target.put(values, chains, draw)
 
 
-def share_rows(
-    targets: list[Target], shared: Iterable[Table], journal: Journal
-) -> list[PackedRow | Target]:
-    """The targets of a group, those that share a table as one."""
-    rows: list[PackedRow | Target] = []
-    alone = {target.variable.label: target for target in targets}
-    for table in shared:
-        if next(iter(table.columns)) in alone:
-            rows.append(PackedRow(table, [alone.pop(label) for label in table.columns], journal))
-    return [*rows, *alone.values()]
+def _target(chunk: OpenChunk, schedule: Schedule, layout: Layout, chains: range) -> Target:
+    """Where the values of a variable go, for a writer of these chains."""
+    together = layout.chains_per_chunk > 1
+    rows = np.moveaxis(chunk.rows[: len(chains)], 1, 0) if together else chunk.rows[0]
+    variable = chunk.variable
+    shape = (len(chains), *variable.shape) if together else variable.shape
+    fills_a_chunk = schedule.length == 1 and len(chains) == layout.chains_per_chunk
+    # A number may share a row of the journal, and a bool or a text is stored as something else.
+    goes_as_it_is = variable.shape and variable.dtype == variable.declared and not variable.is_text
+    if fills_a_chunk and goes_as_it_is:
+        return WholeChunk(chunk, rows, shape, schedule.start)
+    return Target(variable, rows, shape, schedule.start)
+
+
+def share_rows(targets: list[Target], journal: Journal) -> list[PackedRow | Target]:
+    """The targets of a group. Those whose numbers share a row become one."""
+    sharing: dict[RowLayout, list[Target]] = {}
+    alone: list[PackedRow | Target] = []
+    for target in targets:
+        row_layout = journal.row_layouts.get(target.variable.label)
+        if row_layout is not None and row_layout.shared:
+            sharing.setdefault(row_layout, []).append(target)
+        else:
+            alone.append(target)
+    return [*(PackedRow(row, together, journal) for row, together in sharing.items()), *alone]
+
+
+def _trusted_types(dtype: np.dtype[Any]) -> frozenset[type]:
+    """The types whose every value fits a dtype as it is, or overflows with an error of its own."""
+    accepted: dict[str, tuple[type, ...]] = {
+        "f": (float, int, np.float64),
+        "c": (complex, float, int),
+        "i": (int,),
+        "u": (int,),
+        "b": (bool,),
+        "T": (str,),
+    }
+    # A datetime64 says its unit in its dtype, not in its type.
+    exact = () if dtype.kind in "TmM" else (dtype.type,)
+    return frozenset({*accepted.get(dtype.kind, ()), *exact})
 
 
 def _has_exactly(values: object, targets: Iterable[Target]) -> bool:
@@ -390,5 +413,5 @@ def _has_exactly(values: object, targets: Iterable[Target]) -> bool:
     return isinstance(values, Mapping) and values.keys() == {target.name for target in targets}
 
 
-def _some(array: np.ndarray[Any, Any]) -> str:
+def _some(array: Array) -> str:
     return str(array) if array.size < 10 else f"an array with {array.min()} to {array.max()}"

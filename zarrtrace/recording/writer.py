@@ -1,12 +1,14 @@
 """One writer per chain, or per block of chains: draws in, chunks out.
 
 The order of events keeps the promises. A draw goes into the journal's rows; when it completes a
-chunk, that chunk is written; then the count is published. What is published is complete, and what
-is not did not happen.
+chunk, that chunk is written; then one assignment publishes the count. What is published is
+complete, and what is not did not happen: after a kill, and after an interrupt that is caught, at
+any moment.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import threading
 import time
@@ -35,7 +37,17 @@ from ..sampling_state.journal import Journal, NoMappingError
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .flusher import Flusher
+from .open_chunks import OpenChunks
 from .row_plan import RecordingPlan, Values
+
+
+class _State(enum.Enum):
+    """Whether a writer takes draws. It goes through these in their order, and never back."""
+
+    NOT_RESUMED = "there are draws from before, and the sampler does not know of them yet"
+    RECORDING = "it takes draws"
+    DISPLACED = "another writer has taken its chain"
+    CLOSED = "it has ended"
 
 
 class ChainWriter:
@@ -67,7 +79,6 @@ class ChainWriter:
         self._location = location
         self._hierarchy = hierarchy
         self._layout = layout
-        self._closed = False
         self._process = os.getpid()
         self._claim = Claim.new()
         self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
@@ -90,17 +101,15 @@ class ChainWriter:
                 raise
             if not self._journal.locked and self._holder() != self._claim.token:
                 raise block.busy(block.claim)
-            self._count = self._journal.count
             self._total = layout.total
             self._text = self._text_rows()
             self._flusher = Flusher(block)
-            self._flushed = time.monotonic()
-            # Draws that were there before: resume() says that the sampler knows of them.
-            self._acknowledged = self._count == 0
-            self._lay_rows()
+            self._next_flush = time.monotonic() + layout.flush_every
+            self._state = _State.NOT_RESUMED if self._count else _State.RECORDING
+            self._lay_out()
             ending.register(self, BEAT_EVERY)
         except BaseException:
-            self._closed = True
+            self._state = _State.CLOSED
             try:
                 self._give_up_claim()
             finally:
@@ -193,20 +202,14 @@ class ChainWriter:
             if count > self._hierarchy.layout.dropped:
                 raise
 
-    def _lay_rows(self) -> None:
-        """Lay out where `record()` puts its values, so that it does nothing else."""
-        self._rows = {**self._journal.rows, **self._text}
-        self._plan = RecordingPlan(
-            self._layout, self.chains, self._journal, self._text, self._count
-        )
-        self._set_boundary()
-
-    def _set_boundary(self) -> None:
-        """Find the next count at which some chunk is full, or the chain."""
-        self._boundary = min(self._plan.next_boundary(self._count), self._total)
-        # Below this count record() need not ask whether it may.
-        ready = self._acknowledged and not self._closed and self._lost_to is None
-        self._stop = self._total if ready else -1
+    def _lay_out(self) -> None:
+        """Lay out where `record()` puts its values and when chunks are full."""
+        count = self._count
+        self._counter = self._journal.counter
+        rows = {**self._journal.rows, **self._text}
+        self._chunks = OpenChunks(self._block, rows, count)
+        self._plan = RecordingPlan(self._layout, self.chains, self._journal, self._chunks)
+        self._boundary = min(self._chunks.next_end(count), self._total)
 
     # Recording ----------------------------------------------------------------------------
 
@@ -216,9 +219,14 @@ class ChainWriter:
         return self._count
 
     @property
+    def _count(self) -> int:
+        """The published count. There is no other one that could differ from it."""
+        return self._journal.count
+
+    @property
     def closed(self) -> bool:
         """Whether it takes no more draws."""
-        return self._closed
+        return self._state is _State.CLOSED
 
     def resume(self, like: Any = None) -> tuple[int, Any]:
         """Go on where this chain stopped: at its last checkpoint, or after its last draw.
@@ -248,8 +256,9 @@ class ChainWriter:
         draws, state = self._read_checkpoint(like)
         if draws < self._count:
             self._go_back(draws)
-        self._acknowledged = True
-        self._set_boundary()
+        with self._claiming:
+            if self._state is _State.NOT_RESUMED:
+                self._state = _State.RECORDING
         return self._count, state
 
     def checkpoint(self, state: Any) -> None:
@@ -269,8 +278,7 @@ class ChainWriter:
         InvalidInputError
             Something in it cannot be stored; the checkpoint before stays.
         """
-        if self._stop < 0:
-            self._require_recordable(0)
+        self._require_recording()
         text = write_checkpoint(self._count, state)
         if self._journal.keep_checkpoint(text):
             return
@@ -289,9 +297,12 @@ class ChainWriter:
     def _read_checkpoint(self, like: Any) -> tuple[int, Any]:
         """The draw to go on from, and the state there."""
         found = self._block.last_checkpoint(like)
-        if found is None or found[0] != self._count == self._total:
+        if found is None:
             return self._count, None
         draws, state = found
+        chain_is_full = self._count == self._total
+        if chain_is_full and draws != self._count:
+            return self._count, None
         if draws > self._count:
             raise DamagedTraceError(
                 f"{self._block}: its checkpoint belongs to draw {draws}, but {self._count} are "
@@ -303,13 +314,13 @@ class ChainWriter:
 
     def _go_back(self, draws: int) -> None:
         """Drop the draws from `draws` on."""
-        rows = self._rows
+        count, chunks = self._count, self._chunks
 
         def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
             span = span_of(written_spans(self._layout, variable), draws)
             # The chunk that is being filled is in the buffer, every other one in the store.
-            if self._count in span.place(draws, variable.draws_per_chunk).draws:
-                target[...] = rows[variable.label]
+            if count in span.place(draws, variable.draws_per_chunk).draws:
+                target[...] = chunks.chunk(variable).rows
             else:
                 self._load_rows(variable, draws, target)
 
@@ -327,9 +338,8 @@ class ChainWriter:
         for variable in self._layout.variables:
             if variable.is_text:
                 load(variable, self._text[variable.label])
-        self._count = draws
         self._flusher.publish(draws)
-        self._lay_rows()
+        self._lay_out()
 
     def record(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
@@ -350,9 +360,12 @@ class ChainWriter:
         ChainFullError
             The chain has its tune + draws draws.
         """
-        count = self._count
-        if count >= self._stop:
-            self._require_recordable()
+        if self._state is not _State.RECORDING:
+            self._require_recording()
+        count = self._counter[0]
+        if count >= self._boundary:
+            self._require_room(1)
+            self._begin_chunks(count)
         self._plan.put(_given(posterior, sample_stats, groups), count)
         self._advance(count + 1)
 
@@ -372,39 +385,55 @@ class ChainWriter:
         DrawError, ChainFullError
             As `record()`; nothing of the block is kept.
         """
+        self._require_recording()
         given = _given(posterior, sample_stats, groups)
-        block = self._plan.check_block(given, self._count)
-        if self._count + block.draws > self._stop:
-            self._require_recordable(block.draws)
+        count = self._count
+        block = self._plan.check_block(given, count)
+        self._require_room(block.draws)
         done = 0
         while done < block.draws:
-            step = min(block.draws - done, self._boundary - self._count)
-            self._plan.put_block(block, done, step, self._count)
+            if count >= self._boundary:
+                self._begin_chunks(count)
+            step = min(block.draws - done, self._boundary - count)
+            self._plan.put_block(block, done, step, count)
             done += step
-            self._advance(self._count + step)
+            count += step
+            self._advance(count)
 
     def _advance(self, count: int) -> None:
-        """Publish the draws below `count`, once the chunks they complete are written."""
-        late = self._flushed + self._layout.flush_every
-        if not self._journal.survives and time.monotonic() > late:
+        """Publish the draws below `count`. Whatever stops this early stops it between two steps."""
+        if not self._journal.survives and time.monotonic() > self._next_flush:
             # The draws before this one: should that fail, this one was not accepted.
             self.flush()
-        whole = count == self._boundary and self._flusher.write_full(self._rows, count)
-        if self._text and self._journal.survives:
-            self._flusher.write_partial(self._rows, count, text_only=True)
-        self._count = self._journal.count = count
+        # 1. What these draws complete is written.
         if count == self._boundary:
-            if self._layout.durable:
-                # Before rows are used again: the count on the disk must not lie before them.
-                self._journal.make_durable()
-            groups = self._layout.groups.values()
-            if any(count in (group.stored_first, group.stored_warmup) for group in groups):
-                # From one array to the next: a chain that went back before a split.
-                self._lay_rows()
-            else:
-                self._set_boundary()
-            if whole and (count == self._total or not self._journal.survives):
-                self._flusher.publish(count)
+            self._flusher.write(self._chunks.full(count))
+        if self._text and self._journal.survives:
+            self._flusher.write(self._chunks.partial(count, text_only=True))
+        # 2. One assignment publishes them.
+        self._counter[0] = count
+        # 3. Only now may draws go into the rows of the chunks that are full.
+        if count == self._boundary:
+            self._begin_chunks(count)
+
+    def _begin_chunks(self, count: int) -> None:
+        """Turn to the chunks that draw `count` goes into, where some were full before it.
+
+        When this was interrupted, the next draw finds the boundary where it was, and does it
+        again before it uses a row.
+        """
+        if self._layout.durable:
+            # Before rows are used again: the count on the disk must not lie before them.
+            self._journal.make_durable()
+        if self._chunks.all_full(count) and (count == self._total or not self._journal.survives):
+            self._flusher.publish(count)
+        if count == self._total:
+            return
+        if self._chunks.at_end_of_array(count):
+            # From one array to the next: a chain that went back before a split.
+            self._lay_out()
+        else:
+            self._boundary = min(self._chunks.next_end(count), self._total)
 
     # Writing ------------------------------------------------------------------------------
 
@@ -416,7 +445,7 @@ class ChainWriter:
         self._require_open()
         self._require_claim()
         # Full chunks were written when they became full, and may have left the buffer since.
-        self._flusher.write_partial(self._rows, self._count)
+        self._flusher.write(self._chunks.partial(self._count))
         if self._layout.durable:
             self._journal.make_durable()
         self._flusher.publish(self._count)
@@ -425,11 +454,11 @@ class ChainWriter:
         if checkpoint is not None:
             # The journal is not there for ever.
             self._write_checkpoint(checkpoint)
-        self._flushed = time.monotonic()
+        self._next_flush = time.monotonic() + self._layout.flush_every
 
     def close(self) -> None:
         """Flush and end the writer; closing it again does nothing."""
-        if self._closed:
+        if self.closed:
             return
         try:
             self.flush()
@@ -438,10 +467,9 @@ class ChainWriter:
 
     def release(self) -> None:
         """End the writer without flushing; what the journal holds stays there."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        self._stop = -1
+        self._state = _State.CLOSED
         try:
             self._give_up_claim()
         finally:
@@ -453,6 +481,8 @@ class ChainWriter:
         if os.getpid() != self._process:
             return
         with self._claiming:
+            # Again: the heartbeat may have found another claim just now.
+            self._state = _State.CLOSED
             if self._holder() == self._claim.token:
                 self._block.write_claim(None)
 
@@ -460,16 +490,19 @@ class ChainWriter:
         """Show other hosts that this writer lives."""
         with self._claiming:
             claim = self._block.claim
-            if self._closed:
+            if self.closed:
                 return
             if claim is not None and claim.token != self._claim.token:
-                self._lost_to = claim
-                self._stop = -1
+                self._lose_to(claim)
                 return
             self._claim = self._claim.beating()
             # That the trace was removed is the recording thread's to report.
             with suppress(TraceNotFoundError):
                 self._block.write_claim(self._claim)
+
+    def _lose_to(self, other: Claim) -> None:
+        self._lost_to = other
+        self._state = _State.DISPLACED
 
     def _holder(self) -> str | None:
         claim = self._block.claim
@@ -484,7 +517,7 @@ class ChainWriter:
                 f"open another chain here with trace.writer(...)",
                 chain=self.chains[0],
             )
-        if self._closed:
+        if self.closed:
             raise NotWritableError(
                 f"{self._block}: this writer is closed; ask the trace for another",
                 chain=self.chains[0],
@@ -494,8 +527,7 @@ class ChainWriter:
         """Refuse to write when another writer has taken this chain."""
         claim = self._block.claim
         if claim is not None and claim.token != self._claim.token:
-            self._lost_to = claim
-            self._stop = -1
+            self._lose_to(claim)
         if self._lost_to is not None:
             raise ChainBusyError(
                 f"{self._block}: its place was taken by {self._lost_to}; what this writer has "
@@ -503,17 +535,19 @@ class ChainWriter:
                 chain=self.chains[0],
             )
 
-    def _require_recordable(self, draws: int = 1) -> None:
+    def _require_recording(self) -> None:
         self._require_open()
-        if self._lost_to is not None:
+        if self._state is _State.DISPLACED:
             self._require_claim()
-        if not self._acknowledged:
+        if self._state is _State.NOT_RESUMED:
             raise NotWritableError(
                 f"{self._block}: {self._count} draws are there from before; call "
                 f"writer.resume() and go on after them, or create the trace anew",
                 chain=self.chains[0],
                 draw=self._count,
             )
+
+    def _require_room(self, draws: int) -> None:
         if self._count + draws > self._total:
             left = self._total - self._count
             raise ChainFullError(
@@ -538,7 +572,7 @@ class ChainWriter:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._count} of {self._total} draws"
+        state = "closed" if self.closed else f"{self._count} of {self._total} draws"
         return f"<zarrtrace.ChainWriter {self._block}: {state}>"
 
     def __reduce__(self) -> Any:

@@ -43,7 +43,15 @@ from ..layout.variables import Variable
 from ..store.dtypes import fill_value
 from ..store.local import link_or_move, open_regular
 from ..store.location import Location
-from .journal_format import HEADER, JOURNAL, SLOT_BYTES, Buffered, journal_size, slots, tables
+from .journal_format import (
+    HEADER,
+    JOURNAL,
+    SLOT_BYTES,
+    Buffered,
+    journal_size,
+    row_layouts,
+    slots,
+)
 
 try:
     import fcntl
@@ -91,8 +99,8 @@ class Journal:
         Whether no other process of this machine can open the file for writing.
     buffer : mmap or bytearray
         The bytes of it.
-    tables : list of Table
-        Where in the buffer the rows are.
+    row_layouts : dict of str to RowLayout
+        Where in the buffer the rows of each variable are, by `group/variable`.
     """
 
     def __init__(
@@ -105,7 +113,7 @@ class Journal:
         self.buffer = buffer
         self._header = memoryview(buffer)[:HEADER].cast("q")
         self._layout = layout
-        self.tables, _ = tables(layout)
+        self.row_layouts, _ = row_layouts(layout)
 
     @property
     def rows(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -115,11 +123,17 @@ class Journal:
 
     def rows_of(self, variable: Variable) -> np.ndarray[Any, Any]:
         """The rows of one variable."""
-        table = next(table for table in self.tables if variable.label in table.columns)
+        row_layout = self.row_layouts[variable.label]
         shape = self._layout.chunk_shape(variable)
-        strides = (shape[1] * table.stride, table.stride) if table.shared else None
-        start = table.columns[variable.label]
+        stride = row_layout.stride
+        strides = (shape[1] * stride, stride) if row_layout.shared else None
+        start = row_layout.columns[variable.label]
         return np.ndarray(shape, variable.dtype, self.buffer, start, strides)
+
+    @property
+    def counter(self) -> memoryview:
+        """The published count as the first of its items: one assignment publishes draws."""
+        return self._header[_COUNT : _COUNT + 1]
 
     @property
     def count(self) -> int:

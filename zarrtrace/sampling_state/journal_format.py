@@ -58,13 +58,14 @@ def journal_item(layout: Layout) -> tuple[str, bytes]:
 
 def slots(layout: Buffered) -> tuple[int, int]:
     """Where the two slots of checkpoints begin."""
-    end = tables(layout)[1]
+    end = row_layouts(layout)[1]
     return end, end + SLOT_BYTES
 
 
-@dataclass(frozen=True)
-class Table:
-    """Where the rows of a variable are in the journal, or of the numbers that share theirs.
+# Equal only to itself: it is a key of what is laid out for it.
+@dataclass(frozen=True, eq=False)
+class RowLayout:
+    """Where in the journal the rows of a variable are, or of numbers that share their rows.
 
     Attributes
     ----------
@@ -84,8 +85,8 @@ class Table:
 
 
 @functools.lru_cache(maxsize=16)
-def tables(layout: Buffered) -> tuple[list[Table], int]:
-    """The tables of a journal in their order, and where the last one ends."""
+def row_layouts(layout: Buffered) -> tuple[dict[str, RowLayout], int]:
+    """Where the rows of each variable are, by `group/variable`, and where the last ones end."""
     together: dict[Any, list[Variable]] = {}
     for variable in layout.variables:
         if not variable.is_text:
@@ -94,7 +95,8 @@ def tables(layout: Buffered) -> tuple[list[Table], int]:
             shares = number and layout.chains_per_chunk == 1
             key = (variable.group, variable.draws_per_chunk) if shares else variable.label
             together.setdefault(key, []).append(variable)
-    found, end = [], HEADER
+    found: dict[str, RowLayout] = {}
+    end = HEADER
     for variables in together.values():
         variables.sort(key=lambda variable: -variable.dtype.itemsize)
         columns, offset = {}, 0
@@ -102,7 +104,7 @@ def tables(layout: Buffered) -> tuple[list[Table], int]:
             columns[variable.label] = end + offset
             offset += variable.bytes_per_draw
         stride = offset if len(variables) == 1 else -(-offset // 8) * 8
-        found.append(Table(columns, stride))
+        found |= dict.fromkeys(columns, RowLayout(columns, stride))
         size = layout.chains_per_chunk * variables[0].draws_per_chunk * stride
         end += -(-size // _ALIGNMENT) * _ALIGNMENT
     return found, end

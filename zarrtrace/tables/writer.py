@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import ChainBusyError, DrawError, NotWritableError, TraceNotFoundError
-from ..layout.spans import Span
 from ..layout.variables import Variable
 from ..recording import exit as ending
 from ..recording.row_plan import Target, share_rows
@@ -34,7 +33,6 @@ from .rows import ColumnReader, encode_rows
 from .table_file import Stored, TableFile
 
 _ONE = range(1)  # the chains of a table, as a value's target counts them
-_ENDLESS = 2**62
 
 Values = Mapping[str, Any]
 
@@ -138,13 +136,11 @@ class RowWriter:
             rows = np.full(self._layout.chunk_shape(column), "", column.dtype)
             self._load(stored, column, self.rows, rows)
             self._held[column.label] = rows[0]
-        everything = Span("", 0, _ENDLESS)
         self._targets = [
-            Target(column.name, column, self._held[column.label], column.shape, everything)
+            Target(column, self._held[column.label], column.shape)
             for column in self._layout.variables
         ]
-        shared = [table for table in self._journal.tables if table.shared]
-        self._places = share_rows(self._targets, shared, self._journal)
+        self._places = share_rows(self._targets, self._journal)
         self._set_boundary()
 
     def _load(
@@ -158,7 +154,9 @@ class RowWriter:
 
     def _set_boundary(self) -> None:
         """Find the next number of rows at which some chunk is full."""
-        self._boundary = min(target.next_boundary(self.rows) for target in self._targets)
+        self._boundary = min(
+            (self.rows // target.length + 1) * target.length for target in self._targets
+        )
 
     # Appending ----------------------------------------------------------------------------
 

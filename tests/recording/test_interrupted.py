@@ -1,0 +1,124 @@
+"""An interrupt anywhere in record() leaves a draw that is recorded or one that is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import zarrtrace as zt
+
+RECORDING = str(Path(zt.__file__).parent / "recording")
+BEFORE, TOTAL = 3, 9  # the draw that is interrupted completes chunks, and more chunks follow
+
+POSTERIOR = {
+    "mu": zt.Var(draws_per_chunk=4),
+    "count": zt.Var(dtype="int16", draws_per_chunk=4),
+    "theta": zt.Var(shape=2, draws_per_chunk=2),
+    "whole": zt.Var(shape=3, draws_per_chunk=1),
+}
+
+
+def draw(i: int) -> dict[str, Any]:
+    return {
+        "mu": float(i),
+        "count": i,
+        "theta": np.full(2, float(i)),
+        "whole": np.full(3, float(i)),
+    }
+
+
+def block(start: int, stop: int) -> dict[str, Any]:
+    draws = [draw(i) for i in range(start, stop)]
+    return {name: np.array([values[name] for values in draws]) for name in POSTERIOR}
+
+
+def bytecodes(action: Callable[[], None], interrupt_at: int | None = None) -> int:
+    """How many bytecodes of the recording package ran, up to the one that is interrupted."""
+    reached = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal reached
+        if not frame.f_code.co_filename.startswith(RECORDING):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            if reached == interrupt_at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            reached += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return reached
+
+
+def go_on(writer: zt.ChainWriter) -> None:
+    while writer.recorded < TOTAL:
+        writer.record(draw(writer.recorded))
+
+
+def assert_draws(trace: zt.Trace, chain: int, stop: int) -> None:
+    """The chain has the draws below `stop`, and each variable has them all."""
+    for name in POSTERIOR:
+        found = trace.get(name, chains=[chain], draws=slice(0, stop))[0].reshape(stop, -1)
+        assert found.tolist() == [[i] * found.shape[1] for i in range(stop)], name
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+@pytest.mark.parametrize("how", ["record", "record_block"])
+@pytest.mark.parametrize("then", ["the same writer", "another writer"])
+def test_an_interrupt_at_any_bytecode_loses_nothing(
+    tmp_path: Path, how: str, then: str, durability: Any, trials: int | None
+) -> None:
+    added = 1 if how == "record" else 3
+
+    def create(chains: int) -> zt.Trace:
+        path = tmp_path / f"{chains}.zarr"
+        return zt.create(
+            path, chains=chains, draws=TOTAL, posterior=POSTERIOR, durability=durability
+        )
+
+    def act(writer: zt.ChainWriter) -> None:
+        if how == "record":
+            writer.record(draw(BEFORE))
+        else:
+            writer.record_block(block(BEFORE, BEFORE + added))
+
+    with create(chains=1).writer(0) as writer:
+        writer.record_block(block(0, BEFORE))
+        total = bytecodes(lambda: act(writer))
+    # Some of them by default; `--trials 10000` interrupts at each.
+    chosen = np.unique(np.linspace(0, total - 1, trials or 25).astype(int))
+    trace, counts = create(chains=len(chosen)), set()
+    for chain, interrupt_at in enumerate(chosen):
+        writer = trace.writer(chain)
+        writer.record_block(block(0, BEFORE))
+        with pytest.raises(KeyboardInterrupt):
+            bytecodes(lambda writer=writer: act(writer), int(interrupt_at))  # type: ignore[misc]
+        count = writer.recorded
+        assert BEFORE <= count <= BEFORE + added
+        assert trace.recorded[chain] == count
+        assert_draws(trace, chain, count)
+        counts.add(count)
+        if then == "the same writer":
+            go_on(writer)
+            writer.close()
+        else:
+            writer.release()
+            with trace.writer(chain) as other:
+                assert other.resume() == (count, None)
+                go_on(other)
+        assert_draws(trace, chain, TOTAL)
+    assert counts >= {BEFORE, BEFORE + added}
+    assert total > 300

@@ -1,0 +1,170 @@
+"""The chunks that one writer is filling: what is in them, where they go, and when they are full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..layout.layout import variable_key
+from ..layout.spans import Span, span_of, written_spans
+from ..layout.variables import Variable
+from ..sampling_state.block import ChainBlock
+from ..store.chunk_codec import ChunkCodec
+
+EncodedChunk = tuple[str, bytes]  # the key and the bytes under it
+
+
+class OpenChunk:
+    """The chunk of one variable that is being filled.
+
+    Attributes
+    ----------
+    variable : Variable
+        The variable it belongs to.
+    rows : numpy.ndarray
+        The whole chunk. Only the rows of recorded draws mean anything.
+    """
+
+    __slots__ = ("_block", "_codec", "_span", "rows", "variable")
+
+    def __init__(
+        self,
+        variable: Variable,
+        span: Span,
+        rows: np.ndarray[Any, Any],
+        codec: ChunkCodec,
+        block: int,
+    ) -> None:
+        self.variable = variable
+        self.rows = rows
+        self._span = span
+        self._codec = codec
+        self._block = block
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it will be written: the draws before a drop are drawn again for nobody."""
+        return not self._span.gone
+
+    def encoded(self, number: int, draws: int) -> EncodedChunk:
+        """The chunk with its first `draws` rows, and fill values after them."""
+        rows = self.rows
+        if draws < self.variable.draws_per_chunk:
+            rows = rows.copy()
+            rows[:, draws:] = self._codec.fill
+        key = variable_key(self._span.path, self.variable, self._block, number)
+        return key, self._codec.encode(rows)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When chunks begin and end: those of all variables whose arrays are cut alike.
+
+    Attributes
+    ----------
+    start, stop : int
+        The arrays hold the draws from `start` to `stop - 1`.
+    length : int
+        The draws of a chunk.
+    chunks : list of OpenChunk
+        One for each variable.
+    """
+
+    start: int
+    stop: int
+    length: int
+    chunks: list[OpenChunk] = field(default_factory=list)
+
+    def number_of(self, draw: int) -> int:
+        """The number of the chunk that a draw lies in."""
+        return (draw - self.start) // self.length
+
+    def draws_of(self, number: int) -> range:
+        """The draws that lie in a chunk."""
+        first = self.start + number * self.length
+        return range(first, min(first + self.length, self.stop))
+
+    def end_of(self, draw: int) -> int:
+        """The draw after the last one of the chunk that a draw lies in."""
+        return self.draws_of(self.number_of(draw)).stop
+
+
+class OpenChunks:
+    """The chunks that one writer is filling, laid out once for all draws up to the next array.
+
+    Parameters
+    ----------
+    block : ChainBlock
+        The chains that the writer records.
+    rows : mapping of str to numpy.ndarray
+        The rows of each variable by `group/variable`, in the shape of a chunk.
+    count : int
+        The draws recorded so far. The next draw decides in which arrays the chunks lie.
+    """
+
+    def __init__(
+        self, block: ChainBlock, rows: Mapping[str, np.ndarray[Any, Any]], count: int
+    ) -> None:
+        layout = block.layout
+        codecs: dict[np.dtype[Any], ChunkCodec] = {}
+        schedules: dict[tuple[int, int, int], Schedule] = {}
+        self._chunks: dict[str, OpenChunk] = {}
+        self._schedule_of: dict[str, Schedule] = {}
+        for variable in layout.variables:
+            dtype = variable.dtype
+            if dtype not in codecs:
+                codecs[dtype] = ChunkCodec(dtype, layout.encoding(dtype))
+            span = span_of(written_spans(layout, variable), count)
+            timing = (span.start, span.stop, variable.draws_per_chunk)
+            schedule = schedules.setdefault(timing, Schedule(*timing))
+            chunk = OpenChunk(variable, span, rows[variable.label], codecs[dtype], block.number)
+            schedule.chunks.append(chunk)
+            self._chunks[variable.label] = chunk
+            self._schedule_of[variable.label] = schedule
+        self._schedules = list(schedules.values())
+
+    def chunk(self, variable: Variable) -> OpenChunk:
+        """The chunk of a variable."""
+        return self._chunks[variable.label]
+
+    def schedule(self, variable: Variable) -> Schedule:
+        """When the chunks of a variable begin and end."""
+        return self._schedule_of[variable.label]
+
+    def next_end(self, count: int) -> int:
+        """The next count at which a chunk is full, or an array ends."""
+        return min([schedule.end_of(count) for schedule in self._schedules])
+
+    def at_end_of_array(self, count: int) -> bool:
+        """Whether draw `count` lies in another array than the draw before it."""
+        return any(count == schedule.stop for schedule in self._schedules)
+
+    def all_full(self, count: int) -> bool:
+        """Whether no chunk is partly filled by the draws below the count."""
+        return all(schedule.end_of(count - 1) == count for schedule in self._schedules)
+
+    def full(self, count: int) -> Iterator[EncodedChunk]:
+        """The chunks whose last draw is the one before the count.
+
+        Their rows are in the buffer only until the next draw is.
+        """
+        for schedule in self._schedules:
+            number = schedule.number_of(count - 1)
+            draws = schedule.draws_of(number)
+            if draws.stop == count:
+                for chunk in schedule.chunks:
+                    if chunk.is_stored:
+                        yield chunk.encoded(number, len(draws))
+
+    def partial(self, count: int, *, text_only: bool = False) -> Iterator[EncodedChunk]:
+        """The chunks that the draws below the count fill in part."""
+        for schedule in self._schedules if count else []:
+            number = schedule.number_of(count - 1)
+            draws = schedule.draws_of(number)
+            if draws.stop > count:
+                for chunk in schedule.chunks:
+                    if chunk.is_stored and (chunk.variable.is_text or not text_only):
+                        yield chunk.encoded(number, count - draws.start)
