@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import ChainError, TraceNotFoundError
+from .errors import ChainError, GroupNotFoundError, TraceNotFoundError
 from .layout.hierarchy import Hierarchy
 from .layout.layout import TABLES, Layout
 from .layout.names import check_name
 from .layout.variables import Var, ordered
 from .life import change
+from .messages import chain_label
 from .reading.cut import find_group, make_cut
 from .recording.writer import ChainWriter
 from .sampling_state.block import ChainBlock
@@ -167,7 +168,8 @@ class Trace:
                 raise ChainError(f"{chain!r} is no chain of {self.path}: chains are numbers from 0")
             if not 0 <= chain < layout.chains:
                 raise ChainError(
-                    f"{self.path} has chains 0 to {layout.chains - 1}, not {chain}", chain=chain
+                    f"{self.path} has {chain_label(range(layout.chains))}, not {chain}",
+                    chain=chain,
                 )
             wanted.append(chain)
         if not wanted:
@@ -497,6 +499,11 @@ class Trace:
         -------
         xarray.Dataset
             A consistent cut: it does not change while writers go on.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group, or no such warmup group yet.
         """
         from .reading import dataset as view
 
@@ -507,8 +514,10 @@ class Trace:
             return open_data_group(self._location, layout, group, chunks)
         sampled = layout.groups.get(group.removeprefix("warmup_"))
         if sampled is None or (group != sampled.name and sampled.warmup <= layout.dropped):
-            raise TraceNotFoundError(
-                f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
+            raise GroupNotFoundError(
+                f"{self.path} has no group {group!r}",
+                remedy=f"it has {', '.join(self.groups)}",
+                group=group,
             )
         cut = make_cut(self._hierarchy, group, align, chains)
         return view.open_cut(cut, chunks)
@@ -603,6 +612,13 @@ class Trace:
         -------
         numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape).
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group.
+        VariableNotFoundError
+            No such variable is sampled in that group, or, without one, in any group.
         """
         from .reading import dataset as view
 
@@ -612,10 +628,7 @@ class Trace:
         return view.read_values(cut, cut.group.variables[name], draws, flatten)
 
     def __getitem__(self, group: str) -> xr.Dataset:
-        try:
-            return self.dataset(group)
-        except TraceNotFoundError as error:
-            raise KeyError(str(error)) from None
+        return self.dataset(group)
 
     def __getattr__(self, name: str) -> xr.Dataset:
         if name.startswith("_"):

@@ -15,7 +15,7 @@ from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.names import is_of_segments
 from ..layout.variables import Variable
-from ..messages import counted, printable
+from ..messages import counted, printable, range_label
 from ..reading.cut import sampling_attrs
 from ..store.dtypes import dtype_name
 
@@ -93,14 +93,15 @@ def group_lines(trace: Trace) -> list[tuple[str, str]]:
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
-            lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
+            draws = counted(group.warmup - layout.dropped, "draw")
+            lines.append((name, f"{draws}, {where_warmup_is(group)}"))
     for name in filterfalse(is_of_segments, trace.tables):
         table = trace.table(name)
         columns = ", ".join(table.columns)
         lines.append((f"tables/{name}", f"{counted(len(table), 'row')} of {columns}"))
     segments = trace.segments[:]
     if segments:
-        draws = f"draws {segments[0].start} to {segments[-1].stop - 1}"
+        draws = range_label("draw", range(segments[0].start, segments[-1].stop))
         lines.append(("segments", f"{len(segments)}, {draws}"))
     return lines
 

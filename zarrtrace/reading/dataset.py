@@ -17,6 +17,7 @@ from xarray.core import indexing
 from ..errors import DamagedTraceError
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import ROWS, Variable
+from ..messages import counted
 from ..store.small_arrays import read_array
 from .cut import Cut, alignment_attrs, sampling_attrs, view_dims
 from .rows import Wanted, read_rows
@@ -182,8 +183,9 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
             array = read_array(cut.hierarchy.location, f"{cut.group.name}/{name}")
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
-                    f"{cut.hierarchy.location}: the coordinate {cut.group.name}/{name} has shape "
-                    f"{array.values.shape}, dimension {dim!r} has {sizes[dim]} elements",
+                    f"the coordinate {cut.group.name}/{name} has shape {array.values.shape}, "
+                    f"dimension {dim!r} has {counted(sizes[dim], 'element')}",
+                    where=str(cut.hierarchy.location),
                     group=cut.group.name,
                 )
             coords[name] = (array.dims, array.values, array.attrs)

@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError, StaleViewError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, future_spans, spans, staged
 from ..layout.variables import Variable
+from ..messages import range_label
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import recorded
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 
 _AT_ONCE = 16  # chunks that are waited for
+_REMEDY = "restore it from a copy"
 
 
 class Wanted(NamedTuple):
@@ -79,9 +81,10 @@ def read_rows(hierarchy: Hierarchy, group: str, name: str, wanted: Iterable[Want
 def _require_kept(location: Location, layout: Layout, wanted: Iterable[Wanted]) -> None:
     """Refuse draws that were dropped: what is left of their chunks may not be what they were."""
     if any(part.draws and part.draws[0] < layout.dropped for part in wanted):
-        raise TraceError(
+        raise StaleViewError(
             f"the draws of {location} before {layout.dropped} were dropped since this view was "
-            f"made; ask the trace for it again"
+            f"made",
+            remedy="ask the trace for it again",
         )
 
 
@@ -166,9 +169,12 @@ class RowReader:
     def require_recorded(self, count: int, stop: int) -> None:
         """Refuse draws that a chain no longer has: it went back to its checkpoint."""
         if count < stop:
-            raise TraceError(
+            raise StaleViewError(
                 f"{self.block} went back to its checkpoint at draw {count} since this view was "
-                f"made; ask the trace for it again"
+                f"made",
+                remedy="ask the trace for it again",
+                chain=self.block.chains[0],
+                draw=count,
             )
 
     def check(self, place: ChunkPlace, there: range) -> None:
@@ -192,9 +198,7 @@ class RowReader:
             self._codec.decode_into(data, into)
             return into
         except ValueError as error:
-            raise self._damaged(
-                place, f"cannot be decoded ({error}); restore it from a copy"
-            ) from error
+            raise self._damaged(place, f"cannot be decoded ({error})", _REMEDY) from error
 
     def _bytes(self, place: ChunkPlace) -> memoryview | None:
         if self._group.moving_to is not None:
@@ -206,7 +210,7 @@ class RowReader:
     ) -> np.ndarray[Any, Any]:
         """What is read for a chunk that is not there: missing values for one that was lost."""
         if not self._is_lost(place.draws):
-            raise self._damaged(place, "is missing; restore it from a copy")
+            raise self._damaged(place, "is missing", _REMEDY)
         if self._variable.dtype.kind not in "fcmM":
             raise self._damaged(place, "was lost, as repair has said")
         if into is None:
@@ -223,16 +227,16 @@ class RowReader:
             for lost in self._layout.lost
         )
 
-    def _damaged(self, place: ChunkPlace, why: str) -> DamagedTraceError:
-        draws = place.draws
+    def _damaged(self, place: ChunkPlace, why: str, remedy: str = "") -> DamagedTraceError:
+        draws = range_label("draw", place.draws)
         return DamagedTraceError(
-            f"{self._location}: {self._variable.label}, {self.block.label}, "
-            f"draws {draws.start} to {draws.stop - 1}: "
             f"the chunk {place.key(self._variable, self.block.number)} {why}",
+            where=f"{self._location}: {self._variable.label}, {self.block.label}, {draws}",
+            remedy=remedy,
             group=self._group.name,
             variable=self._variable.name,
             chain=self.block.chains[0],
-            draw=draws.start,
+            draw=place.draws.start,
         )
 
     def _moving_bytes(self, place: ChunkPlace) -> memoryview | None:
