@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TraceNotFoundError
+from ..errors import GroupNotFoundError
 from .cut import Align, Cut, find_group, make_cut
 from .moment import Moment
 
@@ -75,7 +75,12 @@ class GroupReader(ABC):
         Returns
         -------
         xarray.Dataset
-            A consistent cut: it does not change while writers go on.
+            A consistent cut: it does not change while writers continue.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group, or no such warmup group yet.
         """
         return _dataset(self._now(), group, align, chains, chunks)
 
@@ -206,10 +211,7 @@ class GroupReader(ABC):
         return read[0] if isinstance(name, str) else dict(zip(names, read, strict=True))
 
     def __getitem__(self, group: str) -> xr.Dataset:
-        try:
-            return self.dataset(group)
-        except TraceNotFoundError as error:
-            raise KeyError(str(error)) from None
+        return self.dataset(group)
 
     def __getattr__(self, name: str) -> xr.Dataset:
         if name.startswith("_"):
@@ -226,6 +228,28 @@ class GroupReader(ABC):
 
     def __contains__(self, group: object) -> bool:
         return group in self.groups
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __bool__(self) -> bool:
+        # To ask whether there is a trace reads nothing.
+        return True
+
+    def keys(self) -> KeysView[str]:
+        """The names of the groups, as `groups` has them."""
+        return KeysView(cast("Mapping[str, Any]", self))
+
+    def values(self) -> ValuesView[xr.Dataset]:
+        """The groups, all of the moment of this call."""
+        return ValuesView(cast("Mapping[str, xr.Dataset]", Snapshot(self._now())))
+
+    def items(self) -> ItemsView[str, xr.Dataset]:
+        """The names and the groups, all of the moment of this call."""
+        return ItemsView(cast("Mapping[str, xr.Dataset]", Snapshot(self._now())))
 
 
 class Snapshot(GroupReader):
@@ -270,8 +294,8 @@ def _dataset(
 
         return open_data_group(now.location, now.layout, group, chunks)
     if group not in now.groups:
-        raise TraceNotFoundError(
-            f"{now} has no group {group!r}; it has {', '.join(now.groups)}", group=group
+        raise GroupNotFoundError(
+            f"{now} has no group {group!r}", remedy=f"it has {', '.join(now.groups)}", group=group
         )
     from .dataset import open_cut
 

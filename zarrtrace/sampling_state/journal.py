@@ -163,8 +163,9 @@ class Journal:
             if number == self._header[CHECKPOINT_WORD]:
                 where = self.path or (self._file and self._file[0])
                 raise DamagedTraceError(
-                    f"{where}: the checkpoint in it is damaged (the checksum does not match); "
-                    f"`zarrtrace repair` drops it"
+                    "the checkpoint in it is damaged (the checksum does not match)",
+                    where=str(where),
+                    remedy="`zarrtrace repair` drops it",
                 )
         return None
 
@@ -244,7 +245,7 @@ class Journal:
         try:
             if os.fstat(descriptor).st_size != size:
                 raise DamagedTraceError(
-                    f"{path}: the journal has another size than the layout says"
+                    "the journal has another size than the layout says", where=str(path)
                 )
             buffer = _map(path, size)
         except BaseException:
@@ -389,7 +390,7 @@ def read_count(path: Path) -> int | None:
 
 
 def _unreadable(path: Path, error: OSError) -> DamagedTraceError:
-    return DamagedTraceError(f"{path}: the journal cannot be read ({error.strerror})")
+    return DamagedTraceError(f"the journal cannot be read ({error.strerror})", where=str(path))
 
 
 def _count_in(header: bytes) -> int:
