@@ -35,6 +35,8 @@ class TraceError(Exception):
         Where it happened, when it happened to a group or a variable.
     chain, draw : int or None
         The chain, and the draw counted from the first draw of warmup.
+    why : str
+        The message without the place where it happened.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class TraceError(Exception):
         variable: str | None = None,
         chain: int | None = None,
         draw: int | None = None,
+        why: str | None = None,
     ) -> None:
         super().__init__(message)
         self.group = group
         self.variable = variable
         self.chain = chain
         self.draw = draw
+        self.why = message if why is None else why
 
 
 class InvalidInputError(TraceError, ValueError):

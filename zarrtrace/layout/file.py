@@ -17,7 +17,8 @@ from ..store.dtypes import as_dtype, dtype_name
 from ..store.zarr_json import encode_document, group_document, parse_document
 from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Layout, Lost, SampledGroup
 from .names import check_group_name, check_name
-from .variables import Variable, sample_dims, stored_dtype
+from .coordinates import SAMPLE_DIMS
+from .variables import Variable, stored_dtype
 
 _JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
 _ATTRIBUTE = "zarrtrace"
@@ -81,10 +82,10 @@ def from_text(text: str, where: str) -> Layout:
         )
     try:
         layout = Layout(
-            chains=_count(content["chains"], 1, MOST_CHAINS),
-            tune=_count(content["tune"], 0),
-            draws=_count(content["draws"], 0),
-            chains_per_chunk=_count(content["chains_per_chunk"], 1),
+            chains=parse_count(content["chains"], 1, MOST_CHAINS),
+            tune=parse_count(content["tune"], 0),
+            draws=parse_count(content["draws"], 0),
+            chains_per_chunk=parse_count(content["chains_per_chunk"], 1),
             groups={group["name"]: _group(group) for group in content["groups"]},
             data_groups={
                 check_group_name(group): tuple(check_name(name, "variable") for name in names)
@@ -106,7 +107,7 @@ def from_text(text: str, where: str) -> Layout:
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
             lost=tuple(_lost(item) for item in content["lost"]),
-            dropped=_count(content.get("dropped", 0), 0),  # none before draws could be dropped
+            dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
         )
@@ -131,18 +132,18 @@ def _check(layout: Layout) -> None:
         if layout.dropped > min(group.warmup, moving_to):
             raise ValueError(f"{layout.dropped} draws are dropped, more than {group.name} skips")
         for variable in group.variables.values():
-            names = [*variable.dims, *group.variables, *sample_dims(group.name)]
+            names = [*variable.dims, *group.variables, *SAMPLE_DIMS]
             if len(variable.dims) != len(variable.shape) or len(set(names)) != len(names):
                 raise ValueError(
                     f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
                 )
             layout.encoding(variable.dtype)
     for name, encoding in layout.encodings.items():
-        _try_codecs(name, json.dumps(encoding))
+        try_codecs(name, json.dumps(encoding))
 
 
 @functools.lru_cache(maxsize=64)
-def _try_codecs(name: str, encoding: str) -> None:
+def try_codecs(name: str, encoding: str) -> None:
     """Refuse codecs that do not work; the runs of a folder have the same ones."""
     dtype = _dtype(name)
     try:
@@ -164,7 +165,8 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _count(value: Any, least: int, most: int = 2**62) -> int:
+def parse_count(value: Any, least: int, most: int = 2**62) -> int:
+    """A whole number within its limits; ValueError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{value!r} is no count")
     return value
@@ -181,7 +183,7 @@ def _journal(content: Any) -> str:
 
 def _lost(content: Any) -> Lost:
     group, variable, block, start, stop = content
-    return Lost(str(group), str(variable), _count(block, 0), _count(start, 0), _count(stop, 0))
+    return Lost(str(group), str(variable), parse_count(block, 0), parse_count(start, 0), parse_count(stop, 0))
 
 
 def _group(content: Mapping[str, Any]) -> SampledGroup:
@@ -189,26 +191,27 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
     moving_to = content["moving_to"]
     return SampledGroup(
         name=name,
-        variables={item["name"]: _variable(name, item) for item in content["variables"]},
-        warmup=_count(content["warmup"], 0),
-        stored_warmup=_count(content["stored_warmup"], 0),
-        stored_first=_count(content.get("stored_first", 0), 0),
-        moving_to=None if moving_to is None else _count(moving_to, 0),
+        variables={item["name"]: parse_variable(name, item) for item in content["variables"]},
+        warmup=parse_count(content["warmup"], 0),
+        stored_warmup=parse_count(content["stored_warmup"], 0),
+        stored_first=parse_count(content.get("stored_first", 0), 0),
+        moving_to=None if moving_to is None else parse_count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
         swapping=bool(content["swapping"]),
     )
 
 
-def _variable(group: str, content: Mapping[str, Any]) -> Variable:
+def parse_variable(group: str, content: Mapping[str, Any]) -> Variable:
+    """A variable of a sampled group in the content of its JSON text."""
     declared = _dtype(content["dtype"])
     return Variable(
         group=group,
         name=check_name(content["name"], "variable"),
         declared=declared,
         dtype=stored_dtype(group, declared),
-        shape=tuple(_count(size, 1) for size in _list(content["shape"])),
+        shape=tuple(parse_count(size, 1) for size in _list(content["shape"])),
         dims=tuple(check_name(dim, "dimension") for dim in _list(content["dims"])),
-        draws_per_chunk=_count(content["draws_per_chunk"], 1),
+        draws_per_chunk=parse_count(content["draws_per_chunk"], 1),
         attrs=dict(content["attrs"]),
     )
 

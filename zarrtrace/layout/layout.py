@@ -14,7 +14,8 @@ import numpy as np
 
 from ..store.dtypes import dtype_name
 from ..store.zarr_json import array_document
-from .variables import ROWS, Variable, ordered, sample_dims
+from .coordinates import SAMPLE_DIMS
+from .variables import Variable, ordered
 
 FORMAT_VERSION = 2
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
@@ -150,13 +151,11 @@ class Layout:
 
     def document(self, variable: Variable, draws: int) -> dict[str, Any]:
         """The zarr.json of a variable's array with this many draws."""
-        dims = sample_dims(variable.group)
-        samples = (self.chains, draws)[-len(dims) :]
         return array_document(
             self.encoding(variable.dtype),
-            (*samples, *variable.shape),
-            self.chunk_shape(variable)[2 - len(dims) :],
-            (*dims, *variable.dims),
+            (self.chains, draws, *variable.shape),
+            self.chunk_shape(variable),
+            (*SAMPLE_DIMS, *variable.dims),
             self.variable_attrs(variable),
         )
 
@@ -177,8 +176,7 @@ class Layout:
 
 def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
-    first = f"{block}." if len(sample_dims(variable.group)) == 2 else ""
-    return f"{path}/c.{first}{chunk}{'.0' * len(variable.shape)}"
+    return f"{path}/c.{block}.{chunk}{'.0' * len(variable.shape)}"
 
 
 def chunk_of_key(key: str) -> tuple[int, int]:
@@ -195,11 +193,10 @@ def array_path(group: str, variable: Variable) -> str:
 def same_but_for_draws(shape: Any, document: Mapping[str, Any]) -> bool:
     """Whether a shape is that of an array's document, whatever the number of draws."""
     expected = document["shape"]
-    grows = 0 if document["dimension_names"][0] == "row" else 1
     return (
         isinstance(shape, list)
         and len(shape) == len(expected)
-        and shape[:grows] + shape[grows + 1 :] == expected[:grows] + expected[grows + 1 :]
+        and shape[:1] + shape[2:] == expected[:1] + expected[2:]
     )
 
 
@@ -217,9 +214,8 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
     }
     sampled = layout.groups.get(group.removeprefix("warmup_"))
     if sampled is not None:
-        attrs["sample_dims"] = list(sample_dims(sampled.name))
-        if sampled.name != ROWS:
-            attrs["tuning_steps"] = sampled.warmup
+        attrs["sample_dims"] = list(SAMPLE_DIMS)
+        attrs["tuning_steps"] = sampled.warmup
         if layout.dropped:
             attrs["draws_dropped"] = layout.dropped
         if sampled.name == "posterior":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +40,6 @@ GROUP_ORDER = (
     "unconstrained_posterior",
     "unconstrained_prior",
 )
-# The group of a table: one chain whose draws are rows, without a chain dimension.
-ROWS = "rows"
 CONSTANT_GROUPS = ("observed_data", "constant_data", "predictions_constant_data")
 
 
@@ -117,7 +115,7 @@ class Variable:
 
 def stored_dtype(group: str, declared: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype on disk: as declared, but int8 for a bool that ArviZ would have to summarise."""
-    if declared.kind == "b" and not group.startswith(("sample_stats", ROWS)):
+    if declared.kind == "b" and not group.startswith("sample_stats"):
         return np.dtype("int8")
     return declared
 
@@ -141,35 +139,44 @@ def define_group(
     for key, value in definition.items():
         name = check_name(key, f"variable in {group}")
         what = f"{group}/{name}"
-        if name in sample_dims(group):
+        if name in SAMPLE_DIMS:
             raise SchemaError(f"{what}: {name!r} is the name of a dimension; rename the variable")
         try:
             var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
         except ValueError as error:
             raise SchemaError(f"{what}: the example is no array ({error})") from None
-        declared = as_dtype(var.dtype, what)
-        shape = _shape(var.shape, what) if var.shape is not None else None
-        named = var.dims if var.dims is not None else dims.get(name)
-        if shape is None and named is None:
-            shape = ()
-        shape, names = dimensions.resolve(what, name, shape, named)
-        length = var.draws_per_chunk if var.draws_per_chunk is not None else draws_per_chunk
-        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
-        if length is not None and (not whole or length < 1):
-            raise SchemaError(f"{what}: draws_per_chunk is a whole number from 1, got {length!r}")
-        variables.append(
-            Variable(
-                group=group,
-                name=name,
-                declared=declared,
-                dtype=stored_dtype(group, declared),
-                shape=shape,
-                dims=names,
-                draws_per_chunk=int(length or 0),
-                attrs=check_variable_attrs(var.attrs, what, declared),
-            )
-        )
+        if var.dims is None:
+            var = replace(var, dims=dims.get(name))
+        if var.draws_per_chunk is None:
+            var = replace(var, draws_per_chunk=draws_per_chunk)
+        variable = define_variable(group, name, var, dimensions, what)
+        variables.append(replace(variable, dtype=stored_dtype(group, variable.declared)))
     return variables
+
+
+def define_variable(
+    group: str, name: str, var: Var, dimensions: Dimensions, what: str
+) -> Variable:
+    """A variable that is stored in the dtype it has been declared with."""
+    declared = as_dtype(var.dtype, what)
+    shape = _shape(var.shape, what) if var.shape is not None else None
+    if shape is None and var.dims is None:
+        shape = ()
+    shape, names = dimensions.resolve(what, name, shape, var.dims)
+    length = var.draws_per_chunk
+    whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
+    if length is not None and (not whole or length < 1):
+        raise SchemaError(f"{what}: draws_per_chunk is a whole number from 1, got {length!r}")
+    return Variable(
+        group=group,
+        name=name,
+        declared=declared,
+        dtype=declared,
+        shape=shape,
+        dims=names,
+        draws_per_chunk=int(length or 0),
+        attrs=check_variable_attrs(var.attrs, what, declared),
+    )
 
 
 def check_group(
@@ -203,11 +210,6 @@ def _shape(shape: Any, what: str) -> tuple[int, ...]:
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in items):
         raise SchemaError(f"{what}: shape {shape!r} is not made of whole numbers")
     return tuple(int(size) for size in items)
-
-
-def sample_dims(group: str) -> tuple[str, ...]:
-    """The first dimensions of the arrays of a sampled group."""
-    return ("row",) if group == ROWS else SAMPLE_DIMS
 
 
 def ordered(groups: Iterable[str]) -> list[str]:

@@ -32,7 +32,7 @@ from ..layout.layout import (
     root_attrs,
 )
 from ..layout.names import check_group_name
-from ..layout.variables import CONSTANT_GROUPS, ROWS, Variable, check_group, define_group
+from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.journal import can_map
@@ -151,7 +151,7 @@ def plan(
 def new_group_name(name: object) -> str:
     """The name of a group to be made; those of tables are taken."""
     group = check_group_name(name)
-    if group in (ROWS, TABLES):
+    if group == TABLES:
         raise SchemaError(
             f"group {group!r}: the name is kept for tables; rename it, or keep rows of any kind "
             f"with trace.table(name)"
@@ -234,13 +234,11 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
         "draw": DataArray(("draw",), Numbers(layout.total)),
     }
     for group in layout.groups.values():
-        # A table has no end: its arrays grow with the rows that are flushed.
-        length, numbered = (0, {}) if group.name == ROWS else (layout.total, samples)
-        coords = {**numbered, **plan.coordinates[group.name]}
+        coords = {**samples, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
         yield from group_items(group.name, attrs, coords, {}, layout.encodings)
         for variable in group.variables.values():
-            document = layout.document(variable, length)
+            document = layout.document(variable, layout.total)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
         attrs = group_attrs(layout, name)

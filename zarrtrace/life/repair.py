@@ -22,7 +22,6 @@ from ..layout.layout import (
     root_attrs,
     same_but_for_draws,
 )
-from ..layout.variables import ROWS
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
@@ -97,9 +96,8 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
     for group in layout.groups.values():
         if group.moving_to is not None:
             continue
-        ends = layout.finished or group.name == ROWS
         try:
-            cut = int(recorded(location, layout).min()) if ends else layout.total
+            cut = int(recorded(location, layout).min()) if layout.finished else layout.total
         except DamagedTraceError:
             cut = layout.total
         lengths = (cut - group.stored_warmup, group.stored_warmup - group.stored_first)
@@ -125,9 +123,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
         if _is_damaged(block, "draw_idx"):
             kept = block.journal_count
             count = kept
-            if count is None and ROWS in layout.groups:
-                count = count_rows(location, layout)
-            elif count is None:
+            if count is None:
                 count = count_draws(block)
             block.write("draw_idx", count)
             source = "its journal" if kept is not None else "its chunks"
@@ -135,7 +131,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
     for block in blocks:
         yield from _repair_checkpoint(block)
     for group in layout.groups.values():
-        if group.moving_to is None and group.name != ROWS:
+        if group.moving_to is None:
             for path in group.paths:
                 yield from _repair_numbers(location, layout, path)
 
@@ -199,15 +195,6 @@ def count_draws(block: ChainBlock) -> int:
     while count and blank[count - 1]:
         count -= 1
     return count
-
-
-def count_rows(location: Location, layout: Layout) -> int:
-    """How many rows of a table were flushed, by the length of its columns."""
-    documents = [
-        read_document(location, array_path(ROWS, variable))
-        for variable in layout.groups[ROWS].variables.values()
-    ]
-    return min(int(document["shape"][0]) if document else 0 for document in documents)
 
 
 def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

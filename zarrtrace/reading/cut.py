@@ -11,15 +11,11 @@ import numpy as np
 from ..errors import ChainError, InvalidInputError, TraceNotFoundError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout, SampledGroup
-from ..layout.variables import ROWS
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
 from ..store.location import Location
 
 Align = Literal["cut", "pad"]
-
-# The dimension of the only chain of a table, which has no other: no column can have this name.
-ONE_CHAIN = "__chain"
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,6 @@ def choose_chains(
     if not chosen or len(set(chosen)) != len(chosen):
         raise ChainError(f"chains={list(chosen)}: give distinct chains, at least one")
     return tuple(map(int, chosen))
-
-
-def view_dims(group: str) -> tuple[str, str]:
-    """The dimensions of chains and draws in the view of a sampled group."""
-    return (ONE_CHAIN, "row") if group == ROWS else ("chain", "draw")
 
 
 def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:

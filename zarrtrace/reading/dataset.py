@@ -16,9 +16,10 @@ from xarray.core import indexing
 
 from ..errors import DamagedTraceError
 from ..layout.layout import Layout, group_attrs, root_attrs
-from ..layout.variables import ROWS, Variable
+from ..layout.coordinates import SAMPLE_DIMS
+from ..layout.variables import Variable
 from ..store.small_arrays import read_array
-from .cut import Cut, alignment_attrs, sampling_attrs, view_dims
+from .cut import Cut, alignment_attrs, sampling_attrs
 from .rows import Wanted, read_rows
 
 
@@ -141,19 +142,18 @@ class CutEntrypoint(BackendEntrypoint):
         """The Dataset of a `Cut`."""
         cut: Cut = filename_or_obj
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
-        chain, draw = view_dims(cut.group.name)
         variables = {}
         for name, variable in cut.group.variables.items():
             if name in dropped:
                 continue
             data = indexing.LazilyIndexedArray(CutArray(cut, variable))
             chunks = {
-                chain: cut.layout.chains_per_chunk,
-                draw: variable.draws_per_chunk,
+                "chain": cut.layout.chains_per_chunk,
+                "draw": variable.draws_per_chunk,
                 **dict(zip(variable.dims, variable.shape, strict=True)),
             }
             variables[name] = xr.Variable(
-                (chain, draw, *variable.dims),
+                (*SAMPLE_DIMS, *variable.dims),
                 data,
                 cut.layout.variable_attrs(variable),
                 {"preferred_chunks": chunks},
@@ -168,10 +168,10 @@ class CutEntrypoint(BackendEntrypoint):
 
 
 def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
-    coords: dict[str, Any] = {}
-    if cut.group.name != ROWS:
-        coords["chain"] = ("chain", np.array(cut.chains))
-        coords["draw"] = ("draw", np.arange(cut.length))
+    coords: dict[str, Any] = {
+        "chain": ("chain", np.array(cut.chains)),
+        "draw": ("draw", np.arange(cut.length)),
+    }
     sizes = {
         dim: size
         for variable in cut.group.variables.values()
@@ -187,7 +187,7 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
                     group=cut.group.name,
                 )
             coords[name] = (array.dims, array.values, array.attrs)
-    for dim in dims - set(view_dims(cut.group.name)) - set(coords):
+    for dim in dims - set(coords):
         coords[dim] = (dim, np.arange(sizes[dim]))
     return coords
 

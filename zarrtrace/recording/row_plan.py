@@ -65,7 +65,7 @@ class RecordingPlan:
                 span = span_of(written_spans(layout, variable), count)
                 targets.append(Target(name, variable, by_draw, shape, span))
             self._targets[group.name] = targets
-            self._rows[group.name] = _packed(targets, shared, journal)
+            self._rows[group.name] = share_rows(targets, shared, journal)
 
     def next_boundary(self, count: int) -> int:
         """The next count at which some chunk is full."""
@@ -258,6 +258,7 @@ class Target:
             variable=self.variable.name,
             chain=chains[0],
             draw=draw,
+            why=why,
         )
 
     def _as_array(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:
@@ -367,7 +368,7 @@ class PackedRow:
             target.put(values, chains, draw)
 
 
-def _packed(
+def share_rows(
     targets: list[Target], shared: Iterable[Table], journal: Journal
 ) -> list[PackedRow | Target]:
     """The targets of a group, those that share a table as one."""

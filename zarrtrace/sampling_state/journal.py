@@ -42,7 +42,7 @@ from ..layout.variables import Variable
 from ..store.dtypes import fill_value
 from ..store.local import open_regular
 from ..store.location import Location
-from .journal_format import HEADER, JOURNAL, SLOT_BYTES, journal_size, slots, tables
+from .journal_format import HEADER, JOURNAL, SLOT_BYTES, Buffered, journal_size, slots, tables
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ class Journal:
     """
 
     def __init__(
-        self, layout: Layout, buffer: Buffer, path: Path | None, descriptor: int | None
+        self, layout: Buffered, buffer: Buffer, path: Path | None, descriptor: int | None
     ) -> None:
         self._descriptor = descriptor
         self.path = path
@@ -178,14 +178,14 @@ class Journal:
         return self.path is not None
 
     @classmethod
-    def in_memory(cls, layout: Layout) -> Journal:
+    def in_memory(cls, layout: Buffered) -> Journal:
         """Rows in memory, every one with its fill value."""
         journal = cls(layout, bytearray(journal_size(layout)), None, None)
         journal._clear()
         return journal
 
     @classmethod
-    def for_writing(cls, layout: Layout, path: Path, fill: Callable[[Journal], None]) -> Journal:
+    def for_writing(cls, layout: Buffered, path: Path, fill: Callable[[Journal], None]) -> Journal:
         """The mapped rows of a writer, locked for it.
 
         A new file is given its count and rows by `fill` before any reader can see it.
@@ -227,7 +227,7 @@ class Journal:
         journal._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
         return journal
 
-    def replaced(self, layout: Layout, fill: Callable[[Journal], None]) -> Journal:
+    def replaced(self, layout: Buffered, fill: Callable[[Journal], None]) -> Journal:
         """Other rows and another count in place of these, at once for every reader."""
         if self.path is None:
             journal = Journal.in_memory(layout)
@@ -242,7 +242,7 @@ class Journal:
     @classmethod
     def _create(
         cls,
-        layout: Layout,
+        layout: Buffered,
         path: Path,
         size: int,
         fill: Callable[[Journal], None],
@@ -290,7 +290,7 @@ class Journal:
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def for_reading(cls, layout: Layout, path: Path) -> Journal | None:
+    def for_reading(cls, layout: Buffered, path: Path) -> Journal | None:
         """The mapped rows of a writer as they are now, or None when it has no journal."""
         try:
             descriptor, size = open_regular(path)

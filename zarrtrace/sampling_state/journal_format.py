@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..layout.layout import STATE, Layout
 from ..layout.variables import Variable
@@ -16,7 +16,26 @@ SLOT_BYTES = 8192  # of a checkpoint; the generators of NumPy take half of it
 _ALIGNMENT = 64
 
 
-def journal_size(layout: Layout) -> int:
+class Buffered(Protocol):
+    """What a journal needs to know of the layout of a trace, or of a table."""
+
+    @property
+    def variables(self) -> list[Variable]:
+        """Every recorded variable."""
+
+    @property
+    def chains_per_chunk(self) -> int:
+        """The chains of one writer."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether draws shall survive power loss."""
+
+    def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
+        """The shape of its rows: (chains_per_chunk, draws_per_chunk, *shape)."""
+
+
+def journal_size(layout: Buffered) -> int:
     """Bytes of a journal's file."""
     end = slots(layout)[1] + SLOT_BYTES
     return -(-end // layout.chains_per_chunk) * layout.chains_per_chunk
@@ -34,7 +53,7 @@ def journal_item(layout: Layout) -> tuple[str, bytes]:
     return f"{JOURNAL}/zarr.json", encode_document(document)
 
 
-def slots(layout: Layout) -> tuple[int, int]:
+def slots(layout: Buffered) -> tuple[int, int]:
     """Where the two slots of checkpoints begin."""
     end = tables(layout)[1]
     return end, end + SLOT_BYTES
@@ -62,7 +81,7 @@ class Table:
 
 
 @functools.lru_cache(maxsize=16)
-def tables(layout: Layout) -> tuple[list[Table], int]:
+def tables(layout: Buffered) -> tuple[list[Table], int]:
     """The tables of a journal in their order, and where the last one ends."""
     together: dict[Any, list[Variable]] = {}
     for variable in layout.variables:
