@@ -430,7 +430,7 @@ class Trace:
         if name not in self._tables:
             location = self._location.below(f"{TABLES}/{name}")
             table = Table(location, columns, attrs=attrs, flush_every=flush_every)
-            if not table.exists and location.read_only:
+            if not table._exists() and location.read_only:
                 known = ", ".join(self.tables) or "none"
                 raise TraceNotFoundError(
                     f"{self.path} has no table {name!r}; it has {known}, and is open read-only"
@@ -440,7 +440,7 @@ class Trace:
                 self._location.write(f"{TABLES}/zarr.json", document)
             self._tables[name] = table
         elif columns is not None:
-            self._tables[name].require(columns)
+            self._tables[name]._require(columns)
         return self._tables[name]
 
     def last_checkpoint(

@@ -15,9 +15,9 @@ from ..errors import DamagedTraceError, FormatVersionError, TraceError, TraceNot
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import as_dtype, dtype_name
 from ..store.zarr_json import encode_document, group_document, parse_document
+from .coordinates import SAMPLE_DIMS
 from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Layout, Lost, SampledGroup
 from .names import check_group_name, check_name
-from .coordinates import SAMPLE_DIMS
 from .variables import Variable, stored_dtype
 
 _JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
@@ -183,7 +183,13 @@ def _journal(content: Any) -> str:
 
 def _lost(content: Any) -> Lost:
     group, variable, block, start, stop = content
-    return Lost(str(group), str(variable), parse_count(block, 0), parse_count(start, 0), parse_count(stop, 0))
+    return Lost(
+        str(group),
+        str(variable),
+        parse_count(block, 0),
+        parse_count(start, 0),
+        parse_count(stop, 0),
+    )
 
 
 def _group(content: Mapping[str, Any]) -> SampledGroup:

@@ -154,9 +154,7 @@ def define_group(
     return variables
 
 
-def define_variable(
-    group: str, name: str, var: Var, dimensions: Dimensions, what: str
-) -> Variable:
+def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, what: str) -> Variable:
     """A variable that is stored in the dtype it has been declared with."""
     declared = as_dtype(var.dtype, what)
     shape = _shape(var.shape, what) if var.shape is not None else None

@@ -15,8 +15,8 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from ..errors import DamagedTraceError
-from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.coordinates import SAMPLE_DIMS
+from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..store.small_arrays import read_array
 from .cut import Cut, alignment_attrs, sampling_attrs

@@ -222,7 +222,7 @@ class Target:
         array = self._as_array(value, chains, draw)
         if array.shape != self.shape:
             raise self.refuse(
-                f"the value has shape {array.shape}, one draw has {self.shape}; "
+                f"the value has shape {array.shape}, needed is {self.shape}; "
                 f"give an array of that shape",
                 chains,
                 draw,

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import TraceError, TraceNotFoundError
-from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, TABLES
 from ..life import description as summary
 from ..opening import open as open_trace
@@ -45,7 +44,7 @@ def _is_run(location: Location, name: str) -> bool:
         return location.path is not None and _is_trace_zipped(location.path / name)
     try:
         return _has_trace(location, f"{name}/") or any(
-            location.exists(f"{name}/{TABLES}/{child}/{STATE}/zarr.json")
+            location.exists(f"{name}/{TABLES}/{child}/zarr.json")
             for child in location.children(f"{name}/{TABLES}")
         )
     except PermissionError:
@@ -123,7 +122,7 @@ class Run:
         return self._last_provenance(*provenance.COLUMNS)
 
     def _last_provenance(self, *columns: str) -> dict[str, Any]:
-        if not self._location.exists(f"{TABLES}/{provenance.TABLE}/{STATE}/zarr.json"):
+        if not self._location.exists(f"{TABLES}/{provenance.TABLE}/zarr.json"):
             return {}
         return provenance.last(self.table(provenance.TABLE), columns)
 
@@ -140,7 +139,7 @@ class Run:
         TraceNotFoundError
             It has no such table.
         """
-        if not self._location.exists(f"{TABLES}/{name}/{STATE}/zarr.json"):
+        if not self._location.exists(f"{TABLES}/{name}/zarr.json"):
             known = ", ".join(self.tables) or "none"
             raise TraceNotFoundError(f"{self.path} has no table {name!r}; it has {known}")
         if self.path.endswith(".zip"):
@@ -165,7 +164,7 @@ class Run:
                 found |= _describe(self.trace)
             else:
                 inside = [self._location.below(f"{TABLES}/{name}") for name in self.tables]
-                found["when"] = min(Hierarchy(one).layout.created_at for one in inside)
+                found["when"] = min(map(table.created_at, inside))
         except (TraceError, OSError) as error:
             found |= {"status": "damaged", "error": str(error)}
         return found

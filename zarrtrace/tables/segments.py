@@ -23,9 +23,7 @@ from ..errors import (
     IncompleteTraceError,
     InvalidInputError,
     TraceError,
-    TraceNotFoundError,
 )
-from ..layout.hierarchy import Hierarchy
 from ..layout.layout import TABLES
 from ..layout.names import SEGMENT_VALUES, SEGMENTS
 from ..layout.variables import Var
@@ -34,6 +32,7 @@ from ..recording.exit import open_writers
 from ..recording.writer import ChainWriter
 from ..sampling_state.state_text import decode_state, encode_state
 from ..store.dtypes import as_dtype, dtype_name, dtype_of_values
+from .table_file import TableFile
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -213,7 +212,7 @@ class Segments(Sequence[Segment]):
         row = _Row(start, stop, first, first + len(described))
         table = self._table(SEGMENTS, _COLUMNS)
         table.append(row._asdict())
-        table.flush_waiting()
+        table._flush_waiting()
 
     def _flush_draws(self) -> None:
         """Where draws wait in memory, write those that this process has recorded."""
@@ -262,7 +261,7 @@ class Segments(Sequence[Segment]):
         if values.size:
             table.append_rows({"value": values})
             # Before the row that tells of them, where rows wait in memory.
-            table.flush_waiting()
+            table._flush_waiting()
         return first
 
     def flush(self) -> None:
@@ -283,16 +282,12 @@ class Segments(Sequence[Segment]):
     def _table(self, name: str, columns: Mapping[str, Any]) -> Table:
         table = self._trace.table(name)
         # To compare columns takes longer than to append a row.
-        if not table.exists:
-            table.require(columns)
+        if not table._exists():
+            table._require(columns)
         return table
 
     def _exists(self) -> bool:
-        try:
-            _ = Hierarchy(self._trace._location.below(f"{TABLES}/{SEGMENTS}")).layout
-        except TraceNotFoundError:
-            return False
-        return True
+        return TableFile(self._trace._location.below(f"{TABLES}/{SEGMENTS}")).exists()
 
     def _rows(self) -> list[_Row]:
         if not self._exists():

@@ -1,60 +1,37 @@
 """Tables: rows of typed columns, appended one by one and as safe as draws.
 
 What a run keeps beside its draws: warnings, the history of an adaptation, diagnostics of blocks,
-losses. A table is a small trace of a single chain, whose draws are rows and whose first dimension
-is `row`; it has no end. Inside a trace it lies at `tables/<name>`.
+losses. A table is a group whose columns are arrays with the first dimension `row`; it has no end.
+Inside a trace it lies at `tables/<name>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from ..errors import (
-    ChainBusyError,
-    DamagedTraceError,
-    DrawError,
-    InvalidInputError,
-    SchemaError,
-    TraceNotFoundError,
-)
+from ..errors import DamagedTraceError, InvalidInputError, SchemaError, TraceNotFoundError
 from ..layout.attributes import check_attrs
-from ..layout.coordinates import Dimensions
-from ..layout.hierarchy import Hierarchy
-from ..layout.layout import LIBRARY_VERSION, STATE, TABLES, Layout, SampledGroup, array_path
-from ..layout.variables import ROWS, Var, Variable, define_group
-from ..life import create as creation
+from ..layout.layout import TABLES
+from ..layout.variables import Var, Variable
 from ..messages import counted
-from ..reading.cut import ONE_CHAIN, make_cut
-from ..recording import exit as ending
-from ..recording.writer import ChainWriter
-from ..sampling_state.block import ChainBlock, remove_journals
-from ..sampling_state.claim import BEAT_EVERY
-from ..sampling_state.counts import recorded
 from ..store.dtypes import dtype_name
 from ..store.location import Location, Place, locate
-from ..store.zarr_json import compose_encoding, encode_document
+from ..store.zarr_json import encode_document
+from .appender import alone, require_free
+from .layout import Columns, define_columns, describe_column, plan_table
+from .rows import read_rows
+from .table_file import Stored, TableFile
+from .writer import RowWriter
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-    from numpy.typing import DTypeLike
 
     from ..life.check import Damage
-
-
-Columns = Mapping[str, "Var | DTypeLike"]
-
-_MOST_ROWS = 2**53
-_CHUNK_BYTES = 32 * 1024  # of a column: what a table that is hardly used takes on the disk
-_LONGEST_CHUNK = 4096
-_PATIENCE = 10.0  # seconds that another process may take to make the same table
 
 
 def open(
@@ -90,7 +67,7 @@ def open(
         raise InvalidInputError(f"mode is 'a' or 'r', got {mode!r}")
     location = locate(store, read_only=mode == "r", storage_options=storage_options)
     table = Table(location, columns, attrs=attrs, flush_every=flush_every)
-    if mode == "r" and not table.exists:
+    if mode == "r" and not table._exists():
         raise TraceNotFoundError(f"there is no table at {location}; is the path right?")
     return table
 
@@ -99,15 +76,19 @@ def names(location: Location) -> tuple[str, ...]:
     """The names of the tables in a trace, in the order in which they were made."""
     found = []
     for name in location.children(TABLES):
-        inside = location.below(f"{TABLES}/{name}")
         try:
-            found.append((Hierarchy(inside).layout.created_at, name))
+            found.append((created_at(location.below(f"{TABLES}/{name}")), name))
         except TraceNotFoundError:
             # Not made to the end: its process was killed.
             continue
         except DamagedTraceError:
             found.append(("", name))
     return tuple(name for _, name in sorted(found))
+
+
+def created_at(location: Location) -> str:
+    """When the table at a place was made."""
+    return TableFile(location).current().layout.created_at
 
 
 class Table:
@@ -129,13 +110,12 @@ class Table:
         flush_every: float = 1.0,
     ) -> None:
         self._location = location
-        self._hierarchy = Hierarchy(location)
-        self._writer: ChainWriter | None = None
-        self._shown = -1
+        self._file = TableFile(location)
+        self._writer: RowWriter | None = None
         self._attrs = check_attrs(attrs or {}, "attrs")
         self._flush_every = flush_every
         if columns is not None:
-            self.require(columns)
+            self._require(columns)
 
     # What it is ---------------------------------------------------------------------------
 
@@ -145,40 +125,30 @@ class Table:
         return str(self._location)
 
     @property
-    def exists(self) -> bool:
-        """Whether it has been made: a table without columns is by its first row."""
-        try:
-            _ = self._hierarchy.layout
-        except TraceNotFoundError:
-            # Nothing, or what a process left that was killed while it made the table.
-            return False
-        except DamagedTraceError:
-            pass
-        return True
-
-    @property
     def columns(self) -> dict[str, Var]:
         """Each column with its dtype, and the shape of its value in a row."""
         return {
-            name: Var(shape=variable.shape, dtype=variable.declared, attrs=variable.attrs)
-            for name, variable in self._variables.items()
+            name: Var(shape=column.shape, dtype=column.declared, attrs=column.attrs)
+            for name, column in self._columns.items()
         }
 
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes it was made with."""
-        return dict(self._hierarchy.layout.attrs if self.exists else self._attrs)
+        return dict(self._file.current().layout.attrs if self._exists() else self._attrs)
 
     def __len__(self) -> int:
-        if self._writer is not None:
-            return self._writer.recorded
-        if not self.exists:
-            return 0
-        return int(recorded(self._location, self._hierarchy.layout)[0])
+        if self._writer is not None and not self._writer.closed:
+            return self._writer.rows
+        return self._file.count_rows() if self._exists() else 0
+
+    def _exists(self) -> bool:
+        """Whether it has been made: a table without columns is by its first row."""
+        return self._file.exists()
 
     @property
-    def _variables(self) -> dict[str, Variable]:
-        return self._hierarchy.layout.groups[ROWS].variables if self.exists else {}
+    def _columns(self) -> dict[str, Variable]:
+        return self._file.current().layout.columns if self._exists() else {}
 
     # Writing ------------------------------------------------------------------------------
 
@@ -199,10 +169,10 @@ class Table:
             Another process appends to this table; the message says which.
         """
         given = {**(row or {}), **values}
-        try:
-            self._open_writer(given, Var.like).record(rows=given)
-        except DrawError as error:
-            raise self._refused(error) from None
+        writer = self._writer
+        if writer is None or writer.closed:
+            writer = self._open_writer({name: Var.like(value) for name, value in given.items()})
+        writer.append(given)
 
     def append_rows(self, columns: Mapping[str, Any]) -> None:
         """Append several rows: for every column an array with a value for each of them.
@@ -217,215 +187,98 @@ class Table:
         DrawError, ChainBusyError
             As `append`; none of the rows is kept.
         """
-
-        def one_of(values: Any) -> Var:
-            array = np.asarray(values)
-            return Var.like(array[0] if len(array) else array)
-
-        try:
-            self._open_writer(columns, one_of).record_block(rows=columns)
-        except DrawError as error:
-            raise self._refused(error) from None
+        writer = self._writer
+        if writer is None or writer.closed:
+            arrays = {name: np.asarray(values) for name, values in columns.items()}
+            examples = {k: array[0] if len(array) else array for k, array in arrays.items()}
+            writer = self._open_writer({k: Var.like(value) for k, value in examples.items()})
+        writer.append_rows(columns)
 
     def flush(self) -> None:
         """Write what is buffered, so that any Zarr reader finds all rows."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.closed:
             self._writer.flush()
-            self._show_rows()
 
-    def flush_waiting(self) -> None:
+    def _flush_waiting(self) -> None:
         """Write rows that wait in memory, if there are any: those that are safe already stay."""
-        if self._writer is not None and not self._hierarchy.layout.journal:
-            self.flush()
+        if self._writer is not None and not self._writer.closed and self._writer.waits:
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush, and let others append; the next append opens the table again."""
         writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        ending.forget(self)
-        try:
-            if not writer.closed:
-                writer.flush()
-            self._show_rows()
-            # All of it is in the chunks, and the lock is still held.
-            remove_journals(self._location, self._hierarchy.layout)
-        finally:
-            writer.release()
-
-    def release(self) -> None:
-        """Let go of it without flushing: in a forked child it goes on being the parent's."""
-        writer, self._writer = self._writer, None
-        ending.forget(self)
         if writer is not None:
-            writer.release()
+            writer.close()
 
-    def beat(self) -> None:
-        """Nothing: the writer shows that it lives."""
-
-    def _open_writer(self, given: Mapping[str, Any], column_of: Any) -> ChainWriter:
-        if self._writer is not None:
-            return self._writer
+    def _open_writer(self, columns: Columns) -> RowWriter:
+        """Open the table for appending; if there is none, make it with these columns."""
         self._location.require_writable()
-        if not self.exists:
-            self.require({name: column_of(value) for name, value in given.items()})
-        try:
-            writer = ChainWriter(self._hierarchy, 0)
-        except ChainBusyError as error:
-            raise ChainBusyError(str(error).removeprefix("chain 0 of ")) from None
-        writer.resume()
-        self._writer = writer
-        ending.register(self, BEAT_EVERY)
-        return writer
-
-    def _show_rows(self) -> None:
-        """Give the arrays as many rows as are in their chunks."""
-        count = int(recorded(self._location, self._hierarchy.layout)[0])
-        if count == self._shown:
-            return
-        layout = self._hierarchy.layout
-        self._location.write_many(
-            (
-                f"{array_path(ROWS, variable)}/zarr.json",
-                encode_document(layout.document(variable, count)),
-            )
-            for variable in layout.variables
-        )
-        self._shown = count
-
-    def _refused(self, error: DrawError) -> DrawError:
-        """The error of a writer, about a row and its columns."""
-        why = str(error).partition(": ")[2]
-        for word, ours in _WORDS.items():
-            why = why.replace(word, ours)
-        column = f", column {error.variable!r}" if error.variable in self._variables else ""
-        return DrawError(
-            f"{self.path}{column}, row {error.draw}: {why}",
-            group=ROWS,
-            variable=error.variable,
-            draw=error.draw,
-        )
+        if not self._exists():
+            self._require(columns)
+        self._writer = RowWriter(self._location, self._file)
+        return self._writer
 
     # Making -------------------------------------------------------------------------------
 
-    def _create(self, columns: Columns) -> None:
-        layout = self._plan(columns)
-        with self._alone():
-            # Another process may have been faster.
-            if not self.exists:
-                creation.write(self._location, creation.Plan(layout, {ROWS: {}}, {}))
-
-    def _plan(self, columns: Columns) -> Layout:
-        if not isinstance(columns, Mapping) or not columns:
-            raise SchemaError(
-                f"{self.path}: give columns as a mapping of names to zarrtrace.Var or dtypes, at "
-                f"least one; got {columns!r}"
-            )
-        wanted = {
-            name: column if isinstance(column, Var) else Var(dtype=column)
-            for name, column in columns.items()
-        }
-        variables = {
-            variable.name: replace(
-                variable, draws_per_chunk=variable.draws_per_chunk or _rows_per_chunk(variable)
-            )
-            for variable in define_group(ROWS, wanted, Dimensions(), {}, None)
-        }
-        dtypes = {dtype_name(variable.dtype): variable.dtype for variable in variables.values()}
-        text = any(variable.is_text for variable in variables.values())
-        return Layout(
-            chains=1,
-            tune=0,
-            draws=_MOST_ROWS,
-            chains_per_chunk=1,
-            groups={ROWS: SampledGroup(ROWS, variables, 0)},
-            data_groups={},
-            coords={},
-            encodings={name: compose_encoding(dtype, "auto") for name, dtype in dtypes.items()},
-            attrs=self._attrs,
-            name="",
-            created_at=datetime.now(UTC).isoformat(),
-            library_version=LIBRARY_VERSION,
-            journal=creation.journal_place(self._location, not text or self._flush_every == 0),
-            flush_every=float(self._flush_every),
-            durable=False,
-        )
-
-    def require(self, columns: Columns) -> None:
-        """Make the table if there is none, or refuse columns that are not those it has.
-
-        Parameters
-        ----------
-        columns : mapping of str to Var or dtype
-            As in `Trace.table`.
-
-        Raises
-        ------
-        SchemaError
-            A column cannot be stored, or the table has others.
-        """
-        if not self.exists and not self._location.read_only:
+    def _require(self, columns: Columns) -> None:
+        """Make the table if there is none, or refuse columns that are not those it has."""
+        if not self._exists() and not self._location.read_only:
             self._create(columns)
-        if self.exists:
+        if self._exists():
             self._require_same(columns)
 
+    def _create(self, columns: Columns) -> None:
+        layout = plan_table(self._location, columns, self._attrs, self._flush_every)
+        with alone(self._location):
+            # Another process may have been faster.
+            if not self._exists():
+                self._location.write_many(
+                    (
+                        f"{layout.path(column)}/zarr.json",
+                        encode_document(layout.document(column, 0)),
+                    )
+                    for column in layout.variables
+                )
+                # Last: with it the table is there.
+                self._file.write(Stored(layout))
+
     def _require_same(self, columns: Columns) -> None:
-        wanted = self._plan(columns).groups[ROWS].variables
-        there = self._variables
-
-        def describe(variable: Variable | None) -> str:
-            if variable is None:
-                return "nothing"
-            shape = f" of shape {variable.shape}" if variable.shape else ""
-            return f"{dtype_name(variable.declared)}{shape}"
-
-        for name in {**there, **wanted}:
-            here, given = there.get(name), wanted.get(name)
-            if describe(here) != describe(given):
+        wanted, existing = define_columns(self._location, columns), self._columns
+        for name in {**existing, **wanted}:
+            here, given = map(describe_column, (existing.get(name), wanted.get(name)))
+            if here != given:
                 raise SchemaError(
-                    f"{self.path}: column {name!r} is {describe(here)} in the table that is "
-                    f"there, and {describe(given)} in what was asked for; open it without columns, "
-                    f"or give the table another name",
+                    f"{self.path}: column {name!r} is {here} in the existing table, and {given} in "
+                    f"what was asked for; open it without columns, or give the table another name",
                     variable=name,
                 )
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold off other processes that would make this table."""
-        self._location.require_writable()
-        if self._location.path is not None:
-            self._location.path.mkdir(parents=True, exist_ok=True)
-        with self._location.alone(_PATIENCE) as alone:
-            if not alone:
-                raise ChainBusyError(f"{self.path} is being made by another process; try again")
-            yield
-
-    # Mending ------------------------------------------------------------------------------
+    # Repairing ----------------------------------------------------------------------------
 
     def check(self) -> list[Damage]:
         """Read all rows, and say what is damaged or missing, as `Trace.check` does."""
-        from ..life.check import Damage, check
+        from .check import check
 
-        try:
-            layout = self._hierarchy.layout
-        except DamagedTraceError as error:
-            return [Damage(f"{STATE}/zarr.json", str(error).partition(": ")[2])]
-        return list(check(self._location, layout))
+        return list(check(self._location, self._file))
 
     def repair(self) -> list[str]:
-        """Mend what `check` finds, as `Trace.repair` does.
+        """Fix what `check` finds, as `Trace.repair` does.
 
         Raises
         ------
         ChainBusyError
             Another process appends to it.
         """
-        from ..life.repair import repair
+        from .check import repair
 
         self.close()
-        with self._alone():
-            ChainBlock(self._location, self._hierarchy.layout, 0).require_free()
-            return list(repair(self._hierarchy))
+        with alone(self._location):
+            try:
+                claim = self._file.current().claim
+            except DamagedTraceError:
+                claim = None
+            require_free(self._location, claim)
+            return list(repair(self._location, self._file))
 
     # Reading ------------------------------------------------------------------------------
 
@@ -453,36 +306,35 @@ class Table:
         KeyError
             There is no such column.
         """
-        from ..reading import dataset as view
-
-        if column not in self._variables:
+        if column not in self._columns:
             raise KeyError(
-                f"{self.path} has no column {column!r}; it has {', '.join(self._variables)}"
+                f"{self.path} has no column {column!r}; it has {', '.join(self._columns)}"
             )
-        self.flush_waiting()
-        cut = make_cut(self._hierarchy, ROWS)
-        return view.read_values(cut, cut.group.variables[column], rows, flatten=True)
+        self._flush_waiting()
+        wanted = range(len(self))[rows]
+        if wanted.step < 0:
+            return read_rows(self._location, self._file, column, wanted[::-1])[::-1]
+        return read_rows(self._location, self._file, column, wanted)
 
     def to_dataset(self) -> xr.Dataset:
         """The rows there are now as an `xarray.Dataset`, lazy, with the dimension `row`."""
-        from ..reading import dataset as view
+        from .dataset import Rows, open_rows
 
-        if not self.exists:
+        if not self._exists():
             import xarray as xr
 
             return xr.Dataset()
-        self.flush_waiting()
-        cut = make_cut(self._hierarchy, ROWS)
-        return view.open_cut(cut).isel({ONE_CHAIN: 0})
+        self._flush_waiting()
+        return open_rows(Rows(self._location, self._file, len(self)))
 
     def to_dataframe(self) -> pd.DataFrame:
         """The rows there are now as a `pandas.DataFrame`; arrays stand in columns of objects."""
         import pandas as pd
 
         columns = {}
-        for name, variable in self._variables.items():
+        for name, column in self._columns.items():
             values = self[name]
-            if variable.is_text:
+            if column.is_text:
                 values = values.astype(object)
             columns[name] = values if values.ndim == 1 else pd.Series(list(values), dtype=object)
         length = min(map(len, columns.values()), default=0)
@@ -503,23 +355,11 @@ class Table:
 
     def __repr__(self) -> str:
         columns = ", ".join(
-            f"{name}: {dtype_name(variable.declared)}{list(variable.shape) or ''}"
-            for name, variable in self._variables.items()
+            f"{name}: {dtype_name(column.declared)}{list(column.shape) or ''}"
+            for name, column in self._columns.items()
         )
         rows = counted(len(self), "row")
         return f"<zarrtrace.Table {self.path}: {rows} of {columns or 'nothing yet'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Table, (self._location,)
-
-
-# What a writer says of draws, said of rows.
-_WORDS = {
-    "the group has no variable": "there is no column",
-    "one draw has": "one row has",
-    "give one each draw": "give one in each row",
-}
-
-
-def _rows_per_chunk(variable: Variable) -> int:
-    return min(max(1, _CHUNK_BYTES // variable.bytes_per_draw), _LONGEST_CHUNK)

@@ -1,0 +1,227 @@
+"""Is every row of a table there, and does it decode? And what can be done where it does not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import DamagedTraceError
+from ..layout.layout import LIBRARY_VERSION, STATE
+from ..layout.variables import Variable
+from ..life.check import Damage
+from ..sampling_state.journal import can_map, journal_file, read_count
+from ..store.dtypes import dtype_name, dtype_of_document
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document, read_document
+from .conversion import convert
+from .layout import JOURNAL, ROW, ROWS, LostRows, TableLayout
+from .rows import ColumnReader
+from .table_file import Stored, TableFile
+
+
+def check(location: Location, table_file: TableFile) -> Iterator[Damage]:
+    """Everything that is wrong with a table, as it is found."""
+    try:
+        stored = table_file.current()
+        count = table_file.count_rows()
+    except DamagedTraceError as error:
+        yield Damage("zarr.json", error.why)
+        return
+    yield from _check_files(location, stored)
+    for column in stored.layout.variables:
+        yield from _check_document(location, stored, column)
+        yield from _check_rows(location, stored, column, count)
+
+
+def repair(location: Location, table_file: TableFile) -> Iterator[str]:
+    """Fix what `check` finds, and say of each thing what was done.
+
+    The caller holds off other processes. Damaged chunks are not thrown away: on a local disk they
+    go to `PATH.damaged`, beside the table.
+    """
+    for key in location.remove_partial_files():
+        yield f"{key}: removed, a process that was killed left it behind"
+    yield from _repair_table_document(location, table_file)
+    stored = table_file.current()
+    if stored.as_trace:
+        stored = convert(location, table_file, stored)
+        yield f"{STATE}: removed, the table is stored as this version stores tables"
+    elif stored.layout.columns_in and location.exists(f"{STATE}/zarr.json"):
+        location.delete_tree(STATE)
+        yield f"{STATE}: removed, the version before left it behind"
+    for column in stored.layout.variables:
+        if any(True for _ in _check_document(location, stored, column)):
+            _write_document(location, stored, column)
+            yield f"{stored.layout.path(column)}/zarr.json: written again from the layout"
+    count = table_file.count_rows()
+    for column in stored.layout.variables:
+        for damage in list(_check_rows(location, stored, column, count)):
+            assert damage.draws is not None
+            lost = LostRows(column.name, damage.draws.start, damage.draws.stop)
+            stored = replace(stored, lost=(*stored.lost, lost))
+            yield _give_up(location, stored.layout, column, damage)
+            table_file.write(stored)
+            _write_document(location, stored, column)
+    for damage in check(location, table_file):
+        yield f"not repaired: {damage}; restore it from a copy"
+
+
+# Checking -------------------------------------------------------------------------------------
+
+
+def _check_files(location: Location, stored: Stored) -> Iterator[Damage]:
+    for key in location.keys(""):
+        if key.endswith(".partial"):
+            yield Damage(key, "a process that was killed left it behind; it is of no use")
+    if stored.layout.columns_in:
+        yield from _check_group(location, stored.layout.columns_in)
+        if not stored.as_trace and location.exists(f"{STATE}/zarr.json"):
+            yield Damage(STATE, "the version before left it behind; it is of no use")
+
+
+def _check_group(location: Location, path: str) -> Iterator[Damage]:
+    try:
+        found = read_document(location, path)
+    except DamagedTraceError as error:
+        yield Damage(f"{path}/zarr.json", error.why)
+        return
+    if found is None or found.get("node_type") != "group":
+        yield Damage(f"{path}/zarr.json", "missing")
+
+
+def _check_document(location: Location, stored: Stored, column: Variable) -> Iterator[Damage]:
+    key = f"{stored.layout.path(column)}/zarr.json"
+    try:
+        found = read_document(location, stored.layout.path(column))
+    except DamagedTraceError as error:
+        yield Damage(key, error.why)
+        return
+    if found is None:
+        yield Damage(key, "missing")
+        return
+    for name, value in stored.document(column.name).items():
+        there = found.get(name)
+        # The rows change with the table's life; nothing else does.
+        grown = name == "shape" and isinstance(there, list) and there[1:] == value[1:]
+        if name != "attributes" and there != value and not grown:
+            yield Damage(key, f"{name} is {there!r}, not {value!r}")
+
+
+def _check_rows(
+    location: Location, stored: Stored, column: Variable, count: int
+) -> Iterator[Damage]:
+    reader, length = ColumnReader(location, stored, column), column.draws_per_chunk
+    for start in range(0, count, length):
+        rows = range(start, min(start + length, count))
+        try:
+            reader.read(rows)
+        except DamagedTraceError as error:
+            path = f"{stored.layout.path(column)}, rows {rows.start} to {rows.stop - 1}"
+            why = error.why.removesuffix("; restore it from a copy")
+            yield Damage(path, why, ROWS, column.name, 0, rows)
+
+
+# Repairing ------------------------------------------------------------------------------------
+
+
+def _repair_table_document(location: Location, table_file: TableFile) -> Iterator[str]:
+    try:
+        table_file.current()
+        return
+    except DamagedTraceError:
+        pass
+    try:
+        layout = table_file.current_layout()
+    except DamagedTraceError:
+        layout = _layout_by_columns(location)
+        yield "zarr.json: written again from the columns; the attributes of the table are lost"
+    rows, who = _count(location, layout)
+    table_file.write(Stored(layout, rows, lost=_lost_by_columns(location, layout)))
+    yield f"zarr.json: the table has {rows} rows, says {who}"
+
+
+def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
+    """How many rows there are, and what says so."""
+    directory = layout.journal_directory(location)
+    count = None if directory is None else read_count(directory, 0)
+    if count is not None:
+        return count, "its journal"
+    documents = [read_document(location, layout.path(column)) for column in layout.variables]
+    return min(int(one["shape"][0]) if one else 0 for one in documents), "the length of its columns"
+
+
+def _lost_by_columns(location: Location, layout: TableLayout) -> tuple[LostRows, ...]:
+    found = []
+    for column in layout.variables:
+        document = read_document(location, layout.path(column)) or {}
+        for text in document.get("attributes", {}).get("lost_rows", []):
+            first, _, last = text.removeprefix("rows ").partition(" to ")
+            found.append(LostRows(column.name, int(first), int(last) + 1))
+    return tuple(found)
+
+
+def _layout_by_columns(location: Location) -> TableLayout:
+    """The layout of a table whose document is gone, as the documents of its columns have it."""
+    columns, encodings, inside = {}, {}, ""
+    for path in sorted(key.removesuffix("/zarr.json") for key in location.keys("")):
+        document = read_document(location, path)
+        if document is None or document.get("dimension_names", [None])[0] != ROW:
+            continue
+        inside, _, name = path.rpartition("/")
+        dtype = dtype_of_document(document)
+        attrs = {k: v for k, v in document["attributes"].items() if k != "lost_rows"}
+        columns[name] = Variable(
+            group=ROWS,
+            name=name,
+            declared=dtype,
+            dtype=dtype,
+            shape=tuple(document["shape"][1:]),
+            dims=tuple(document["dimension_names"][1:]),
+            draws_per_chunk=document["chunk_grid"]["configuration"]["chunk_shape"][0],
+            attrs=attrs,
+        )
+        kept = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
+        encodings[dtype_name(dtype)] = kept
+    if not columns:
+        raise DamagedTraceError(f"{location}: there is no column; restore zarr.json from a copy")
+    text = any(column.is_text for column in columns.values())
+    mapped = location.path is not None and can_map() and not text
+    if location.path is not None and journal_file(location.path / JOURNAL, 0).exists():
+        mapped = True
+    return TableLayout(
+        columns=columns,
+        encodings=encodings,
+        attrs={},
+        created_at=datetime.now(UTC).isoformat(),
+        library_version=LIBRARY_VERSION,
+        journal=JOURNAL if mapped else "",
+        flush_every=1.0,
+        columns_in=inside,
+    )
+
+
+def _write_document(location: Location, stored: Stored, column: Variable) -> None:
+    document: dict[str, Any] = stored.document(column.name)
+    location.write(f"{stored.layout.path(column)}/zarr.json", encode_document(document))
+    if stored.layout.columns_in:
+        location.write(f"{stored.layout.columns_in}/zarr.json", encode_document(group_document()))
+
+
+def _give_up(location: Location, layout: TableLayout, column: Variable, damage: Damage) -> str:
+    """Move a damaged chunk out of the way of every reader."""
+    assert damage.draws is not None
+    key = layout.chunk_key(column, damage.draws.start // column.draws_per_chunk)
+    where = ""
+    if location.path is not None and (location.path / key).exists():
+        aside = Path(f"{location.path}.damaged") / key
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(location.path / key, aside)
+        where = f"; the damaged chunk is now {aside}"
+    else:
+        location.delete(key)
+    missing = "read as missing values" if column.dtype.kind in "fcmM" else "cannot be read"
+    return f"{damage}: lost, these rows of {column.name} {missing}{where}"

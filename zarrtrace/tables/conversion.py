@@ -1,0 +1,64 @@
+"""A table that an earlier version stored as a trace becomes one as it is made today.
+
+Its columns stay where they are. Rows that are in its journal alone go into their chunks; then one
+document is replaced, and from that moment on the table is one of today. Killed before or after,
+every row is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..layout.layout import STATE
+from ..sampling_state.journal import Journal
+from ..store.location import Location
+from ..store.zarr_json import encode_document
+from .appender import busy, require_free
+from .layout import JOURNAL
+from .rows import encode_rows
+from .table_file import Stored, TableFile
+
+
+def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored:
+    """Store such a table as it is made today; the caller holds off other processes.
+
+    Raises
+    ------
+    ChainBusyError
+        A process with an earlier version appends to it.
+    """
+    require_free(location, stored.claim)
+    rows = _rows_in_chunks(location, stored)
+    layout = replace(stored.layout, journal=JOURNAL if stored.layout.journal else "")
+    converted = Stored(layout, rows, lost=stored.lost)
+    location.write_many(
+        (f"{layout.path(column)}/zarr.json", encode_document(converted.document(column.name)))
+        for column in layout.variables
+    )
+    table_file.write(converted)
+    location.delete_tree(STATE)
+    return table_file.current()
+
+
+def _rows_in_chunks(location: Location, stored: Stored) -> int:
+    """Write the chunks that are partly filled; gives how many rows are in the chunks then."""
+    layout = stored.layout
+    directory = layout.journal_directory(location)
+    kept = None if directory is None else Journal.for_reading(layout, directory, 0)
+    if directory is None or kept is None:
+        return stored.rows
+    try:
+        journal = Journal.for_writing(layout, directory, 0, lambda journal: None)
+    except BlockingIOError:
+        raise busy(location, stored.claim) from None
+    try:
+        for column in layout.variables:
+            chunk, filled = divmod(journal.count, column.draws_per_chunk)
+            if filled and not column.is_text:
+                rows = journal.rows_of(column)[0]
+                location.write(
+                    layout.chunk_key(column, chunk), encode_rows(layout, column, rows, filled)
+                )
+        return journal.count
+    finally:
+        journal.close()

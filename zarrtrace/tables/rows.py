@@ -1,0 +1,153 @@
+"""Rows of a column come out: from its chunks, and those of the chunk that is filled from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.variables import Variable
+from ..sampling_state.journal import Journal
+from ..store.chunk_codec import ChunkCodec
+from ..store.location import Location
+from .layout import TableLayout
+from .table_file import Stored, TableFile
+
+_AT_ONCE = 16  # chunks that are fetched side by side
+
+
+def read_rows(
+    location: Location, table_file: TableFile, name: str, rows: range
+) -> np.ndarray[Any, Any]:
+    """Some rows of a column that there are, ascending: shape (rows, *shape).
+
+    Raises
+    ------
+    DamagedTraceError
+        A chunk is missing or cannot be decoded.
+    """
+    while True:
+        stored = table_file.current()
+        try:
+            return ColumnReader(location, stored, stored.layout.columns[name]).read(rows)
+        except DamagedTraceError:
+            # Another process may have changed how the table is stored, or what of it is lost.
+            if table_file.current() is stored:
+                raise
+
+
+class _Piece(NamedTuple):
+    """What one chunk gives to a read: which of its rows, and where they go."""
+
+    chunk: int
+    inside: slice
+    into: np.ndarray[Any, Any]
+
+
+class ColumnReader:
+    """Reads rows of one column of a table as it is stored at one moment."""
+
+    def __init__(self, location: Location, stored: Stored, column: Variable) -> None:
+        self._location = location
+        self._stored = stored
+        self._layout = stored.layout
+        self._column = column
+        self._length = column.draws_per_chunk
+        self._codec = ChunkCodec(column.dtype, self._layout.encoding(column))
+
+    def read(self, rows: range) -> np.ndarray[Any, Any]:
+        """The rows of an ascending range."""
+        found: np.ndarray[Any, Any] = np.empty((len(rows), *self._column.shape), self._column.dtype)
+        journal = self._journal()
+        pieces = (
+            piece
+            for piece in self._pieces(rows, found)
+            if journal is None or not self._copy_from_journal(journal, piece)
+        )
+        while batch := list(islice(pieces, _AT_ONCE)):
+            keys = [self._layout.chunk_key(self._column, piece.chunk) for piece in batch]
+            for piece, data in zip(batch, self._location.read_many(keys), strict=True):
+                piece.into[...] = self._decode(piece.chunk, data)[piece.inside]
+        return found
+
+    def chunk(self, number: int) -> np.ndarray[Any, Any]:
+        """One whole chunk: shape (draws_per_chunk, *shape)."""
+        return self._decode(
+            number, self._location.read(self._layout.chunk_key(self._column, number))
+        )
+
+    def _pieces(self, rows: range, found: np.ndarray[Any, Any]) -> Iterator[_Piece]:
+        done = 0
+        while done < len(rows):
+            chunk, first = divmod(rows[done], self._length)
+            number = len(range(first, self._length, rows.step))
+            into = found[done : done + number]
+            yield _Piece(
+                chunk, slice(first, first + (len(into) - 1) * rows.step + 1, rows.step), into
+            )
+            done += number
+
+    def _journal(self) -> Journal | None:
+        directory = self._layout.journal_directory(self._location)
+        if directory is None or self._column.is_text:
+            return None
+        return Journal.for_reading(self._layout, directory, 0)
+
+    def _copy_from_journal(self, journal: Journal, piece: _Piece) -> bool:
+        """Copy rows of the chunk that is being filled; False when it is full, and in the store."""
+        stop = (piece.chunk + 1) * self._length
+        if journal.count >= stop:
+            return False
+        piece.into[...] = journal.rows_of(self._column)[0, piece.inside]
+        # Filled meanwhile: these may be rows of the next chunk.
+        return journal.count < stop
+
+    def _decode(self, chunk: int, data: memoryview | None) -> np.ndarray[Any, Any]:
+        shape = (self._length, *self._column.shape)
+        if data is not None:
+            try:
+                return self._codec.decode(data, shape)
+            except (ValueError, RuntimeError, TypeError) as error:
+                raise self._damaged(
+                    chunk, f"cannot be decoded ({error}); restore it from a copy"
+                ) from error
+        if not self._is_lost(chunk):
+            raise self._damaged(chunk, "is missing; restore it from a copy")
+        if self._column.dtype.kind not in "fcmM":
+            raise self._damaged(chunk, "was lost, as repair has said")
+        return np.full(shape, self._codec.fill, self._column.dtype)
+
+    def _is_lost(self, chunk: int) -> bool:
+        first = chunk * self._length
+        return any(
+            lost.column == self._column.name
+            and lost.start < first + self._length
+            and first < lost.stop
+            for lost in self._stored.lost
+        )
+
+    def _damaged(self, chunk: int, what: str) -> DamagedTraceError:
+        first = chunk * self._length
+        key = self._layout.chunk_key(self._column, chunk)
+        return DamagedTraceError(
+            f"{self._location}: column {self._column.name!r}, rows {first} to "
+            f"{first + self._length - 1}: the chunk {key} {what}",
+            group=self._column.group,
+            variable=self._column.name,
+            draw=first,
+            why=f"the chunk {key} {what}",
+        )
+
+
+def encode_rows(
+    layout: TableLayout, column: Variable, rows: np.ndarray[Any, Any], filled: int
+) -> bytes:
+    """The bytes of a chunk whose first `filled` rows are these; the others are missing values."""
+    codec = ChunkCodec(column.dtype, layout.encoding(column))
+    if filled < column.draws_per_chunk:
+        rows = rows.copy()
+        rows[filled:] = codec.fill
+    return codec.encode(rows)

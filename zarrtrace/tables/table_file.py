@@ -1,0 +1,178 @@
+"""The zarr.json of a table: what it consists of, how many rows were flushed, who appends.
+
+One document says it all, and it is replaced as a whole: a reader finds one moment of the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+import google_crc32c
+
+from ..errors import DamagedTraceError, FormatVersionError, TraceNotFoundError
+from ..sampling_state.claim import Claim, parse_claim
+from ..sampling_state.journal import read_count
+from ..store.location import Location
+from ..store.zarr_json import encode_document, group_document, parse_document
+from . import earlier
+from .layout import LostRows, TableLayout, from_text, parse_count, parse_lost, to_text
+
+_LAYOUT = "zarrtrace_table"
+_STATE = "zarrtrace_table_state"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A table as it is stored at one moment.
+
+    Attributes
+    ----------
+    rows : int
+        Rows at the last flush.
+    claim : Claim or None
+        Who appends.
+    lost : tuple of LostRows
+        Rows whose chunk was damaged, as repair found them.
+    as_trace : bool
+        Whether it is stored as a trace, which is how earlier versions stored tables.
+    """
+
+    layout: TableLayout
+    rows: int = 0
+    claim: Claim | None = None
+    lost: tuple[LostRows, ...] = ()
+    as_trace: bool = False
+
+    def document(self, column: str) -> dict[str, Any]:
+        """The zarr.json of a column with the rows that were flushed."""
+        lost = [str(one) for one in self.lost if one.column == column]
+        return self.layout.document(self.layout.columns[column], self.rows, lost)
+
+
+class TableFile:
+    """Reads and replaces the zarr.json of a table."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        # One pair, replaced at once: threads may share a table.
+        self._known: tuple[bytes, Stored] | None = None
+
+    def current(self) -> Stored:
+        """The table as it is stored now.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is none, or it was not made to the end.
+        DamagedTraceError
+            The document cannot be read.
+        """
+        data = self._read()
+        if self._known is not None and data == self._known[0]:
+            return self._known[1]
+        attributes = self._attributes(data)
+        if _LAYOUT not in attributes:
+            return self._stored_as_trace()
+        stored = self._with_state(self._layout(attributes), attributes)
+        self._known = data, stored
+        return stored
+
+    def exists(self) -> bool:
+        """Whether there is a table; one that is damaged is."""
+        try:
+            self.current()
+        except TraceNotFoundError:
+            return False
+        except DamagedTraceError:
+            pass
+        return True
+
+    def count_rows(self) -> int:
+        """How many rows there are now: what the journal says, or what was flushed."""
+        stored = self.current()
+        directory = stored.layout.journal_directory(self._location)
+        if directory is None:
+            return stored.rows
+        count = read_count(directory, 0)
+        # Who removes the journal has written the number of rows before.
+        return self.current().rows if count is None else count
+
+    def write(self, stored: Stored) -> None:
+        """Replace the document, at once for every reader."""
+        layout = to_text(stored.layout)
+        state = json.dumps(
+            {
+                "rows": stored.rows,
+                "writer": None if stored.claim is None else asdict(stored.claim),
+                "lost": [astuple(one) for one in stored.lost],
+            }
+        )
+        attrs = {
+            **stored.layout.shown_attrs,
+            _LAYOUT: layout,
+            f"{_LAYOUT}_crc32c": _checksum(layout),
+            _STATE: state,
+            f"{_STATE}_crc32c": _checksum(state),
+        }
+        self._location.write("zarr.json", encode_document(group_document(attrs)))
+
+    def current_layout(self) -> TableLayout:
+        """What the table consists of, also when the rest of the document is damaged."""
+        attributes = self._attributes(self._read())
+        return self._layout(attributes) if _LAYOUT in attributes else self.current().layout
+
+    def _read(self) -> bytes:
+        data = self._location.read("zarr.json")
+        if data is None:
+            raise TraceNotFoundError(f"there is no table at {self._location}")
+        return bytes(data)
+
+    def _attributes(self, data: bytes) -> Mapping[str, Any]:
+        document = parse_document(memoryview(data), f"{self._location}: zarr.json")
+        attributes = document.get("attributes")
+        return attributes if isinstance(attributes, dict) else {}
+
+    def _layout(self, attributes: Mapping[str, Any]) -> TableLayout:
+        text = self._text(attributes, _LAYOUT)
+        try:
+            return from_text(text)
+        except FormatVersionError as error:
+            raise FormatVersionError(f"{self._location}: {error}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(f"the layout of the table cannot be read ({error!r})") from None
+
+    def _with_state(self, layout: TableLayout, attributes: Mapping[str, Any]) -> Stored:
+        text = self._text(attributes, _STATE)
+        try:
+            content = json.loads(text)
+            rows, claim = parse_count(content["rows"], 0), parse_claim(content["writer"])
+            return Stored(layout, rows, claim, parse_lost(content["lost"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._damaged(f"the number of rows cannot be read ({error!r})") from None
+
+    def _text(self, attributes: Mapping[str, Any], name: str) -> str:
+        text = attributes.get(name)
+        if not isinstance(text, str) or _checksum(text) != attributes.get(f"{name}_crc32c"):
+            raise self._damaged(f"the checksum of the attribute {name} does not match")
+        return text
+
+    def _stored_as_trace(self) -> Stored:
+        try:
+            found = earlier.read_table(self._location)
+        except ValueError as error:
+            raise self._damaged(str(error), f"{earlier.STATE}/zarr.json") from None
+        if found is None:
+            raise TraceNotFoundError(f"there is no table at {self._location}")
+        return Stored(*found, as_trace=True)
+
+    def _damaged(self, why: str, key: str = "zarr.json") -> DamagedTraceError:
+        return DamagedTraceError(
+            f"{self._location}: {key} is damaged, {why}; `repair()` restores what it can", why=why
+        )
+
+
+def _checksum(text: str) -> int:
+    return int(google_crc32c.value(text.encode()))

@@ -1,0 +1,391 @@
+"""Rows go in: value → journal → chunk → store, in the order that keeps the promises.
+
+A row goes into the journal; when it completes a chunk of a column, that chunk is written; then the
+number of rows is published. What is published is complete, and what is not did not happen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ChainBusyError, DrawError, NotWritableError, TraceNotFoundError
+from ..layout.spans import Stretch
+from ..layout.variables import Variable
+from ..recording import exit as ending
+from ..recording.row_plan import Target, share_rows
+from ..sampling_state.claim import BEAT_EVERY, Claim
+from ..sampling_state.journal import Journal, journal_file
+from ..sampling_state.journal_format import journal_size
+from ..store.location import Location
+from ..store.zarr_json import PLAIN, array_document, encode_document
+from .appender import alone, busy, require_free
+from .conversion import convert
+from .layout import ROWS
+from .rows import ColumnReader, encode_rows
+from .table_file import Stored, TableFile
+
+_ONE = range(1)  # the chains of a table, as a value's target counts them
+_ENDLESS = 2**62
+
+Values = Mapping[str, Any]
+
+
+class RowWriter:
+    """Appends rows to one table, from the one process that may.
+
+    Attributes
+    ----------
+    rows : int
+        How many rows there are, those that wait in memory included.
+    closed : bool
+        Whether it takes no more rows.
+    """
+
+    def __init__(self, location: Location, table_file: TableFile) -> None:
+        self._location = location
+        self._table_file = table_file
+        self._process = os.getpid()
+        self._claim = Claim.new()
+        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
+        self._lost_to: Claim | None = None
+        self.closed = False
+        with alone(location):
+            stored = table_file.current()
+            if stored.as_trace:
+                stored = convert(location, table_file, stored)
+            self._layout = stored.layout
+            self._lost = stored.lost  # nobody repairs a table while it has a writer
+            self._journal = self._open_journal(stored)
+            try:
+                if stored.claim is not None:
+                    # Of a writer that was killed: what it was writing at that moment is of no use.
+                    location.remove_partial_files()
+                self._take(stored)
+                self.rows = self._journal.count
+                self._lay_out(stored)
+            except BaseException:
+                self._give_up_claim()
+                self._journal.close()
+                raise
+        self._shown = -1
+        self._flushed = time.monotonic()
+        ending.register(self, BEAT_EVERY)
+
+    # Opening ------------------------------------------------------------------------------
+
+    def _open_journal(self, stored: Stored) -> Journal:
+        directory = self._layout.journal_directory(self._location)
+
+        def fill(journal: Journal) -> None:
+            for column in self._layout.variables:
+                if not column.is_text:
+                    self._load(stored, column, stored.rows, journal.rows_of(column))
+            journal.count = stored.rows
+
+        if directory is None:
+            require_free(self._location, stored.claim)
+            journal = Journal.in_memory(self._layout)
+            fill(journal)
+            return journal
+        key = f"{self._layout.journal}/zarr.json"
+        if not self._location.exists(key):
+            self._location.write(key, self._journal_document())
+        try:
+            journal = Journal.for_writing(self._layout, directory, 0, fill)
+        except BlockingIOError:
+            raise busy(self._location, stored.claim) from None
+        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
+        if stored.claim is not None and stored.claim.host != self._claim.host:
+            try:
+                require_free(self._location, stored.claim)
+            except ChainBusyError:
+                journal.close()
+                raise
+        return journal
+
+    def _journal_document(self) -> bytes:
+        shape = (1, journal_size(self._layout))
+        dims = ("writer", "journal_byte")
+        return encode_document(array_document(PLAIN["uint8"], shape, shape, dims))
+
+    def _take(self, stored: Stored) -> None:
+        """Say who appends; where no lock decides, the claim that was written last holds."""
+        self._table_file.write(replace(stored, claim=self._claim))
+        if self._journal.survives:
+            return
+        claim = self._table_file.current().claim
+        if claim is None or claim.token != self._claim.token:
+            raise busy(self._location, claim)
+
+    def _lay_out(self, stored: Stored) -> None:
+        """Lay out where the values of a row go, so that to append does nothing else."""
+        self._held = {label: rows[0] for label, rows in self._journal.rows.items()}
+        self._text = [column for column in self._layout.variables if column.is_text]
+        for column in self._text:
+            rows = np.full(self._layout.chunk_shape(column), "", column.dtype)
+            self._load(stored, column, self.rows, rows)
+            self._held[column.label] = rows[0]
+        stretch = Stretch("", 0, _ENDLESS)
+        self._targets = [
+            Target(column.name, column, self._held[column.label], column.shape, stretch)
+            for column in self._layout.variables
+        ]
+        shared = [table for table in self._journal.tables if table.shared]
+        self._places = share_rows(self._targets, shared, self._journal)
+        self._set_boundary()
+
+    def _load(
+        self, stored: Stored, column: Variable, count: int, rows: np.ndarray[Any, Any]
+    ) -> None:
+        """Load the rows of the chunk that holds row `count`, as far as there are any."""
+        chunk, filled = divmod(count, column.draws_per_chunk)
+        if filled:
+            reader = ColumnReader(self._location, stored, column)
+            rows[0, :filled] = reader.chunk(chunk)[:filled]
+
+    def _set_boundary(self) -> None:
+        """Find the next number of rows at which some chunk is full."""
+        self._boundary = min(target.next_boundary(self.rows) for target in self._targets)
+
+    # Appending ----------------------------------------------------------------------------
+
+    def append(self, values: Values) -> None:
+        """Append one row.
+
+        When a value is refused others may be in the buffer already: they count for nothing, and
+        the next row replaces them.
+        """
+        if self.closed or self._lost_to is not None:
+            self._require_writable()
+        count = self.rows
+        try:
+            if len(values) != len(self._targets):
+                raise self._misnamed(values)
+            for place in self._places:
+                place.put(values, _ONE, count)
+        except DrawError as error:
+            raise self._refused(error) from None
+        except LookupError:
+            if values.keys() == self._layout.columns.keys():
+                raise
+            raise self._misnamed(values) from None
+        self._advance(count + 1)
+
+    def append_rows(self, columns: Values) -> None:
+        """Append several rows: for every column an array with a value for each of them."""
+        if self.closed or self._lost_to is not None:
+            self._require_writable()
+        if columns.keys() != self._layout.columns.keys():
+            raise self._misnamed(columns)
+        number: int | None = None
+        checked = []
+        try:
+            for target in self._targets:
+                values, number = target.check_block(columns[target.name], number, _ONE, self.rows)
+                checked.append((target, values))
+        except DrawError as error:
+            raise self._refused(error) from None
+        done = 0
+        while number is not None and done < number:
+            step = min(number - done, self._boundary - self.rows)
+            for target, values in checked:
+                first = self.rows % target.length
+                target.rows[first : first + step] = values[done : done + step]
+            done += step
+            self._advance(self.rows + step)
+
+    def _advance(self, count: int) -> None:
+        """Publish the rows below `count`, once the chunks they complete are written."""
+        survives = self._journal.survives
+        if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
+            # The rows before this one: should that fail, this one was not accepted.
+            self.write_waiting()
+        whole = count == self._boundary and self._write_full(count)
+        if self._text and survives:
+            self._write_partial(count, self._text)
+        self.rows = self._journal.count = count
+        if count == self._boundary:
+            self._set_boundary()
+            if whole and not survives:
+                self._publish()
+
+    # Writing ------------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        """Whether rows wait in memory, and are lost with the process."""
+        return not self._journal.survives
+
+    def write_waiting(self) -> None:
+        """Write what is buffered, and the number of rows."""
+        self._require_open()
+        self._require_claim()
+        # Full chunks were written when they became full, and may have left the buffer since.
+        self._write_partial(self.rows, self._layout.variables)
+        self._publish()
+        self._flushed = time.monotonic()
+
+    def flush(self) -> None:
+        """Write what is buffered, so that any Zarr reader finds all rows."""
+        self.write_waiting()
+        self._show_rows()
+
+    def close(self) -> None:
+        """Flush, and let others append; closing it again does nothing."""
+        if self.closed:
+            return
+        try:
+            self._require_claim()
+            self._write_partial(self.rows, self._layout.variables)
+            self._show_rows()
+            self._publish()
+            self._remove_journal()
+        finally:
+            self.release()
+
+    def _remove_journal(self) -> None:
+        """Remove the journal, when all of its rows are in the chunks."""
+        directory = self._layout.journal_directory(self._location)
+        if directory is not None:
+            # The next writer comes when the array is gone too that it is a chunk of.
+            with alone(self._location):
+                journal_file(directory, 0).unlink(missing_ok=True)
+                self._location.delete_tree(self._layout.journal)
+
+    def release(self) -> None:
+        """End without flushing; what the journal holds stays there."""
+        if self.closed:
+            return
+        self.closed = True
+        try:
+            self._give_up_claim()
+        finally:
+            self._journal.close()
+            ending.forget(self)
+
+    def beat(self) -> None:
+        """Show other hosts that this writer lives."""
+        with self._claiming:
+            if self.closed:
+                return
+            stored = self._table_file.current()
+            if stored.claim is not None and stored.claim.token != self._claim.token:
+                self._lost_to = stored.claim
+                return
+            self._claim = self._claim.beating()
+            self._table_file.write(replace(stored, claim=self._claim))
+
+    def _write_full(self, count: int) -> bool:
+        """Write the chunks whose last row is the one before `count`; True when no other is left.
+
+        Their rows are in the buffer only until the next row is.
+        """
+        full = [c for c in self._layout.variables if count % c.draws_per_chunk == 0]
+        self._write((c, count // c.draws_per_chunk - 1, c.draws_per_chunk) for c in full)
+        return len(full) == len(self._layout.variables)
+
+    def _write_partial(self, count: int, columns: Iterable[Variable]) -> None:
+        """Write the chunks that are partly filled."""
+        places = ((c, *divmod(count, c.draws_per_chunk)) for c in columns)
+        self._write((c, chunk, filled) for c, chunk, filled in places if filled)
+
+    def _write(self, chunks: Iterable[tuple[Variable, int, int]]) -> None:
+        # The store makes the directories it misses: a table that was removed must not come back.
+        if self._location.path is not None and not self._location.exists("zarr.json"):
+            raise TraceNotFoundError(
+                f"there is no table at {self._location} any more: it was removed while rows were "
+                f"appended; what is in memory cannot be flushed"
+            )
+        self._location.write_many(
+            (
+                self._layout.chunk_key(column, chunk),
+                encode_rows(self._layout, column, self._held[column.label], filled),
+            )
+            for column, chunk, filled in chunks
+        )
+
+    def _publish(self) -> None:
+        """Put the number of rows where readers find it who find no journal."""
+        with self._claiming:
+            self._table_file.write(self._stored(self._claim))
+
+    def _stored(self, claim: Claim | None) -> Stored:
+        return Stored(self._layout, self.rows, claim, self._lost)
+
+    def _show_rows(self) -> None:
+        """Give the arrays as many rows as are in their chunks."""
+        if self.rows == self._shown:
+            return
+        stored = self._stored(None)
+        self._location.write_many(
+            (
+                f"{self._layout.path(column)}/zarr.json",
+                encode_document(stored.document(column.name)),
+            )
+            for column in self._layout.variables
+        )
+        self._shown = self.rows
+
+    def _give_up_claim(self) -> None:
+        # In a forked child it goes on being the parent's.
+        if os.getpid() != self._process:
+            return
+        with self._claiming:
+            stored = self._table_file.current()
+            if stored.claim is not None and stored.claim.token == self._claim.token:
+                self._table_file.write(replace(stored, claim=None))
+
+    # Refusing -----------------------------------------------------------------------------
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise NotWritableError(f"{self._location}: this table is closed for this writer")
+
+    def _require_claim(self) -> None:
+        """Refuse to write when another writer has taken this table."""
+        claim = self._table_file.current().claim
+        if claim is not None and claim.token != self._claim.token:
+            self._lost_to = claim
+        if self._lost_to is not None:
+            raise ChainBusyError(
+                f"{self._location}: the place of this writer was taken by {self._lost_to}; what it "
+                f"has flushed is kept, the other rows are not"
+            )
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        self._require_claim()
+
+    def _misnamed(self, values: Values) -> DrawError:
+        """The error for a column that is missing, or that the table does not have."""
+        names = list(self._layout.columns)
+        unknown = [name for name in values if name not in names]
+        if unknown:
+            close = difflib.get_close_matches(str(unknown[0]), names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+            return self._error(f"there is no column {unknown[0]!r}; {hint}", unknown[0])
+        missing = [name for name in names if name not in values]
+        why = f"no value for {', '.join(map(repr, missing))}; give one in each row"
+        return self._error(why, missing[0])
+
+    def _refused(self, error: DrawError) -> DrawError:
+        """The error for a value that does not fit its column."""
+        return error if error.chain is None else self._error(error.why, error.variable)
+
+    def _error(self, why: str, column: str | None) -> DrawError:
+        known = f", column {column!r}" if column in self._layout.columns else ""
+        return DrawError(
+            f"{self._location}{known}, row {self.rows}: {why}",
+            group=ROWS,
+            variable=column,
+            draw=self.rows,
+            why=why,
+        )
