@@ -31,6 +31,9 @@ class Buffered(Protocol):
     def durable(self) -> bool:
         """Whether draws shall survive power loss."""
 
+    def __hash__(self) -> int:
+        """Different for each layout."""
+
     def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
         """The shape of its rows: (chains_per_chunk, draws_per_chunk, *shape)."""
 

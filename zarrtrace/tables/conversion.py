@@ -12,7 +12,6 @@ from dataclasses import replace
 from ..layout.layout import STATE
 from ..sampling_state.journal import Journal
 from ..store.location import Location
-from ..store.zarr_json import encode_document
 from .appender import busy, require_free
 from .layout import JOURNAL
 from .rows import encode_rows
@@ -31,10 +30,7 @@ def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored
     rows = _rows_in_chunks(location, stored)
     layout = replace(stored.layout, journal=JOURNAL if stored.layout.journal else "")
     converted = Stored(layout, rows, lost=stored.lost)
-    location.write_many(
-        (f"{layout.path(column)}/zarr.json", encode_document(converted.document(column.name)))
-        for column in layout.variables
-    )
+    table_file.write_columns(converted)
     table_file.write(converted)
     location.delete_tree(STATE)
     return table_file.current()
@@ -56,9 +52,8 @@ def _rows_in_chunks(location: Location, stored: Stored) -> int:
             chunk, filled = divmod(journal.count, column.draws_per_chunk)
             if filled and not column.is_text:
                 rows = journal.rows_of(column)[0]
-                location.write(
-                    layout.chunk_key(column, chunk), encode_rows(layout, column, rows, filled)
-                )
+                data = encode_rows(layout, column, rows, filled)
+                location.write(layout.chunk_key(column, chunk), data)
         return journal.count
     finally:
         journal.close()

@@ -64,7 +64,8 @@ class RowsEntrypoint(BackendEntrypoint):
         """The Dataset of `Rows`."""
         rows: Rows = filename_or_obj
         stored = rows.table_file.current()
-        variables, coords = {}, {}
+        variables: dict[str, xr.Variable] = {}
+        coords: dict[str, Any] = {}
         for column in stored.layout.variables:
             chunks = dict(zip(column.dims, column.shape, strict=True))
             variables[column.name] = xr.Variable(

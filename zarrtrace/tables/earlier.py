@@ -56,8 +56,8 @@ def _layout_text(location: Location) -> str | None:
     data = location.read(f"{STATE}/zarr.json")
     if data is None:
         return None
-    attributes = parse_document(data, f"{location}: {STATE}/zarr.json").get("attributes")
-    text = attributes.get("zarrtrace") if isinstance(attributes, dict) else None
+    attributes = parse_document(data, f"{location}: {STATE}/zarr.json").get("attributes") or {}
+    text = attributes.get("zarrtrace")
     if not isinstance(text, str):
         return None  # Its process was killed while it made the table.
     if google_crc32c.value(text.encode()) != attributes.get("zarrtrace_crc32c"):

@@ -1,4 +1,4 @@
-"""Rows of a column come out: from its chunks, and those of the chunk that is filled from the journal."""
+"""Rows of a column come out: of its chunks, and of the journal while a chunk is being filled."""
 
 from __future__ import annotations
 

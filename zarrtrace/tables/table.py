@@ -20,7 +20,6 @@ from ..layout.variables import Var, Variable
 from ..messages import counted
 from ..store.dtypes import dtype_name
 from ..store.location import Location, Place, locate
-from ..store.zarr_json import encode_document
 from .appender import alone, require_free
 from .layout import Columns, define_columns, describe_column, plan_table
 from .rows import read_rows
@@ -232,15 +231,10 @@ class Table:
         with alone(self._location):
             # Another process may have been faster.
             if not self._exists():
-                self._location.write_many(
-                    (
-                        f"{layout.path(column)}/zarr.json",
-                        encode_document(layout.document(column, 0)),
-                    )
-                    for column in layout.variables
-                )
+                stored = Stored(layout)
+                self._file.write_columns(stored)
                 # Last: with it the table is there.
-                self._file.write(Stored(layout))
+                self._file.write(stored)
 
     def _require_same(self, columns: Columns) -> None:
         wanted, existing = define_columns(self._location, columns), self._columns

@@ -13,12 +13,14 @@ from typing import Any
 import google_crc32c
 
 from ..errors import DamagedTraceError, FormatVersionError, TraceNotFoundError
+from ..layout.file import parse_count
+from ..layout.layout import STATE
 from ..sampling_state.claim import Claim, parse_claim
 from ..sampling_state.journal import read_count
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, parse_document
 from . import earlier
-from .layout import LostRows, TableLayout, from_text, parse_count, parse_lost, to_text
+from .layout import LostRows, TableLayout, from_text, parse_lost, to_text
 
 _LAYOUT = "zarrtrace_table"
 _STATE = "zarrtrace_table_state"
@@ -119,6 +121,16 @@ class TableFile:
         }
         self._location.write("zarr.json", encode_document(group_document(attrs)))
 
+    def write_columns(self, stored: Stored) -> None:
+        """Write the zarr.json of each column, with the rows that were flushed."""
+        self._location.write_many(
+            (
+                f"{stored.layout.path(column)}/zarr.json",
+                encode_document(stored.document(column.name)),
+            )
+            for column in stored.layout.variables
+        )
+
     def current_layout(self) -> TableLayout:
         """What the table consists of, also when the rest of the document is damaged."""
         attributes = self._attributes(self._read())
@@ -163,7 +175,7 @@ class TableFile:
         try:
             found = earlier.read_table(self._location)
         except ValueError as error:
-            raise self._damaged(str(error), f"{earlier.STATE}/zarr.json") from None
+            raise self._damaged(str(error), f"{STATE}/zarr.json") from None
         if found is None:
             raise TraceNotFoundError(f"there is no table at {self._location}")
         return Stored(*found, as_trace=True)

@@ -324,14 +324,7 @@ class RowWriter:
         """Give the arrays as many rows as are in their chunks."""
         if self.rows == self._shown:
             return
-        stored = self._stored(None)
-        self._location.write_many(
-            (
-                f"{self._layout.path(column)}/zarr.json",
-                encode_document(stored.document(column.name)),
-            )
-            for column in self._layout.variables
-        )
+        self._table_file.write_columns(self._stored(None))
         self._shown = self.rows
 
     def _give_up_claim(self) -> None:
