@@ -298,9 +298,9 @@ def test_a_finished_trace_with_segments_is_right_for_plain_readers(directory: Pl
     tree = xr.open_datatree(directory.path, engine="zarr")
     assert np.array_equal(tree["posterior"]["x"], values(0, 10))
     tables = xr.open_datatree(directory.path / "tables", engine="zarr", consolidated=False)
-    rows = tables["segments/rows"]
+    rows = tables["segments"]
     assert (rows["start"].values.tolist(), rows["stop"].values.tolist()) == ([0], [10])
-    floats = tables["segment_values_float32/rows"]["value"].values
+    floats = tables["segment_values_float32"]["value"].values
     assert np.array_equal(floats.reshape(3, 3), matrix(4))
     assert not trace.check()
 
@@ -347,7 +347,7 @@ def test_damaged_attributes_are_named(directory: Place) -> None:
     trace = create(directory)
     trace.segments.add((0, 0), {"a": 1})
     trace.segments.close()
-    chunk = directory.path / "tables" / "segment_values_uint8" / "rows" / "value" / "c.0"
+    chunk = directory.path / "tables" / "segment_values_uint8" / "value" / "c.0"
     assert chunk.exists()
     chunk.unlink()
     with pytest.raises(DamagedTraceError, match="value"):
