@@ -146,8 +146,8 @@ def _repair_table_document(location: Location, table_file: TableFile) -> Iterato
 
 def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
     """How many rows there are, and what says so."""
-    directory = layout.journal_directory(location)
-    count = None if directory is None else read_count(directory, 0)
+    file = layout.journal_file(location)
+    count = None if file is None else read_count(file)
     if count is not None:
         return count, "its journal"
     documents = [read_document(location, layout.path(column)) for column in layout.variables]

@@ -39,12 +39,11 @@ def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored
 def _rows_in_chunks(location: Location, stored: Stored) -> int:
     """Write the chunks that are partly filled; gives how many rows are in the chunks then."""
     layout = stored.layout
-    directory = layout.journal_directory(location)
-    kept = None if directory is None else Journal.for_reading(layout, directory, 0)
-    if directory is None or kept is None:
+    file = layout.journal_file(location)
+    if file is None or not file.exists():
         return stored.rows
     try:
-        journal = Journal.for_writing(layout, directory, 0, lambda journal: None)
+        journal = Journal.for_writing(layout, file, lambda journal: None)
     except BlockingIOError:
         raise busy(location, stored.claim) from None
     try:

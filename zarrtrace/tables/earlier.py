@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from ..errors import TraceExistsError
 from ..layout.layout import STATE
-from ..sampling_state.claim import Claim, parse_claim
+from ..sampling_state.claim import Claim
 from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING
@@ -90,7 +89,6 @@ def _read_count(location: Location) -> int:
 def _read_claim(location: Location) -> Claim | None:
     data = location.read(f"{STATE}/writer/c.0")
     try:
-        content: Any = None if data is None else json.loads(str(_TEXT.decode_strings(data)[0]))
+        return None if data is None else Claim.from_text(str(_TEXT.decode_strings(data)[0]))
     except (ValueError, RuntimeError, TypeError, IndexError):
         return None
-    return parse_claim(content)

@@ -17,7 +17,7 @@ from ..layout.file import parse_count, parse_variable, try_codecs
 from ..layout.layout import LIBRARY_VERSION
 from ..layout.names import check_name
 from ..layout.variables import Var, Variable, define_variable
-from ..sampling_state.journal import can_map
+from ..sampling_state.journal import can_map, journal_file
 from ..store.dtypes import dtype_name
 from ..store.location import Location
 from ..store.zarr_json import array_document, compose_encoding
@@ -114,9 +114,11 @@ class TableLayout:
             "sample_dims": [ROW],
         }
 
-    def journal_directory(self, location: Location) -> Path | None:
-        """Where the journal of a table is, if it has one."""
-        return location.path / self.journal if location.path is not None and self.journal else None
+    def journal_file(self, location: Location) -> Path | None:
+        """Where the journal is while rows are appended; None where they wait in memory."""
+        if location.path is None or not self.journal:
+            return None
+        return journal_file(location.path / self.journal, 0)
 
 
 # Definition -----------------------------------------------------------------------------------

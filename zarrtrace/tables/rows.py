@@ -91,10 +91,10 @@ class ColumnReader:
             done += number
 
     def _journal(self) -> Journal | None:
-        directory = self._layout.journal_directory(self._location)
-        if directory is None or self._column.is_text:
+        file = self._layout.journal_file(self._location)
+        if file is None or self._column.is_text:
             return None
-        return Journal.for_reading(self._layout, directory, 0)
+        return Journal.for_reading(self._layout, file)
 
     def _copy_from_journal(self, journal: Journal, piece: _Piece) -> bool:
         """Copy rows of the chunk that is being filled; False when it is full, and in the store."""

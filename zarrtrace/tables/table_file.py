@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import google_crc32c
@@ -15,7 +15,7 @@ import google_crc32c
 from ..errors import DamagedTraceError, FormatVersionError, TraceNotFoundError
 from ..layout.file import parse_count
 from ..layout.layout import STATE
-from ..sampling_state.claim import Claim, parse_claim
+from ..sampling_state.claim import Claim
 from ..sampling_state.journal import read_count
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, parse_document
@@ -95,10 +95,10 @@ class TableFile:
     def count_rows(self) -> int:
         """How many rows there are now: what the journal says, or what was flushed."""
         stored = self.current()
-        directory = stored.layout.journal_directory(self._location)
-        if directory is None:
+        journal = stored.layout.journal_file(self._location)
+        if journal is None:
             return stored.rows
-        count = read_count(directory, 0)
+        count = read_count(journal)
         # Who removes the journal has written the number of rows before.
         return self.current().rows if count is None else count
 
@@ -108,7 +108,7 @@ class TableFile:
         state = json.dumps(
             {
                 "rows": stored.rows,
-                "writer": None if stored.claim is None else asdict(stored.claim),
+                "writer": "" if stored.claim is None else stored.claim.to_text(),
                 "lost": [astuple(one) for one in stored.lost],
             }
         )
@@ -160,7 +160,7 @@ class TableFile:
         text = self._text(attributes, _STATE)
         try:
             content = json.loads(text)
-            rows, claim = parse_count(content["rows"], 0), parse_claim(content["writer"])
+            rows, claim = parse_count(content["rows"], 0), Claim.from_text(content["writer"])
             return Stored(layout, rows, claim, parse_lost(content["lost"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._damaged(f"the number of rows cannot be read ({error!r})") from None

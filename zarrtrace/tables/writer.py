@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import ChainBusyError, DrawError, NotWritableError, TraceNotFoundError
-from ..layout.spans import Stretch
+from ..layout.spans import Span
 from ..layout.variables import Variable
 from ..recording import exit as ending
 from ..recording.row_plan import Target, share_rows
 from ..sampling_state.claim import BEAT_EVERY, Claim
-from ..sampling_state.journal import Journal, journal_file
+from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import journal_size
 from ..store.location import Location
 from ..store.zarr_json import PLAIN, array_document, encode_document
@@ -82,7 +82,7 @@ class RowWriter:
     # Opening ------------------------------------------------------------------------------
 
     def _open_journal(self, stored: Stored) -> Journal:
-        directory = self._layout.journal_directory(self._location)
+        file = self._layout.journal_file(self._location)
 
         def fill(journal: Journal) -> None:
             for column in self._layout.variables:
@@ -90,7 +90,7 @@ class RowWriter:
                     self._load(stored, column, stored.rows, journal.rows_of(column))
             journal.count = stored.rows
 
-        if directory is None:
+        if file is None:
             require_free(self._location, stored.claim)
             journal = Journal.in_memory(self._layout)
             fill(journal)
@@ -99,7 +99,7 @@ class RowWriter:
         if not self._location.exists(key):
             self._location.write(key, self._journal_document())
         try:
-            journal = Journal.for_writing(self._layout, directory, 0, fill)
+            journal = Journal.for_writing(self._layout, file, fill)
         except BlockingIOError:
             raise busy(self._location, stored.claim) from None
         # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
@@ -133,9 +133,9 @@ class RowWriter:
             rows = np.full(self._layout.chunk_shape(column), "", column.dtype)
             self._load(stored, column, self.rows, rows)
             self._held[column.label] = rows[0]
-        stretch = Stretch("", 0, _ENDLESS)
+        everything = Span("", 0, _ENDLESS)
         self._targets = [
-            Target(column.name, column, self._held[column.label], column.shape, stretch)
+            Target(column.name, column, self._held[column.label], column.shape, everything)
             for column in self._layout.variables
         ]
         shared = [table for table in self._journal.tables if table.shared]
@@ -253,11 +253,11 @@ class RowWriter:
 
     def _remove_journal(self) -> None:
         """Remove the journal, when all of its rows are in the chunks."""
-        directory = self._layout.journal_directory(self._location)
-        if directory is not None:
+        file = self._layout.journal_file(self._location)
+        if file is not None:
             # The next writer comes when the array is gone too that it is a chunk of.
             with alone(self._location):
-                journal_file(directory, 0).unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
                 self._location.delete_tree(self._layout.journal)
 
     def release(self) -> None:
