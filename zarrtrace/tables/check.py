@@ -135,12 +135,16 @@ def _repair_table_document(location: Location, table_file: TableFile) -> Iterato
     except DamagedTraceError:
         pass
     try:
-        layout = table_file.current_layout()
+        stored = table_file.without_rows()
     except DamagedTraceError:
-        layout = _layout_by_columns(location)
+        stored = Stored(_layout_by_columns(location))
         yield "zarr.json: written again from the columns; the attributes of the table are lost"
-    rows, who = _count(location, layout)
-    table_file.write(Stored(layout, rows, lost=_lost_by_columns(location, layout)))
+    rows, who = _count(location, stored.layout)
+    stored = replace(stored, rows=rows)
+    if stored.as_trace:
+        convert(location, table_file, stored)
+    else:
+        table_file.write(replace(stored, lost=_lost_by_columns(location, stored.layout)))
     yield f"zarr.json: the table has {rows} rows, says {who}"
 
 

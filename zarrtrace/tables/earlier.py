@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import TraceExistsError
 from ..layout.layout import STATE
 from ..sampling_state.claim import Claim
+from ..sampling_state.journal import read_count
 from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING
@@ -39,6 +40,21 @@ def read_table(
     TraceExistsError
         There is a trace, and not a table.
     """
+    found = read_layout(location)
+    if found is None:
+        return None
+    layout, lost = found
+    journal = layout.journal_file(location)
+    kept = None if journal is None else read_count(journal)
+    rows = _read_count(location) if kept is None else kept
+    return layout, rows, _read_claim(location), lost
+
+
+def read_layout(location: Location) -> tuple[TableLayout, tuple[LostRows, ...]] | None:
+    """Layout and what was lost, of which the journal's place is that of the earlier version.
+
+    Raises as `read_table`.
+    """
     text = _layout_text(location)
     if text is None:
         return None
@@ -48,7 +64,7 @@ def read_table(
             f"{location} holds a trace, and not a table; open it with zarrtrace.open, or give the "
             f"table another place, or a name: trace.table(name)"
         )
-    return layout, _read_count(location), _read_claim(location), lost
+    return layout, lost
 
 
 def _layout_text(location: Location) -> str | None:

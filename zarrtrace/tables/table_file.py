@@ -131,10 +131,24 @@ class TableFile:
             for column in stored.layout.variables
         )
 
-    def current_layout(self) -> TableLayout:
-        """What the table consists of, also when the rest of the document is damaged."""
+    def without_rows(self) -> Stored:
+        """What can be read of the document when it does not say how many rows there are.
+
+        Raises
+        ------
+        DamagedTraceError
+            The layout cannot be read either.
+        """
         attributes = self._attributes(self._read())
-        return self._layout(attributes) if _LAYOUT in attributes else self.current().layout
+        if _LAYOUT in attributes:
+            return Stored(self._layout(attributes))
+        try:
+            found = earlier.read_layout(self._location)
+        except ValueError as error:
+            raise self._damaged(str(error), f"{STATE}/zarr.json") from None
+        if found is None:
+            raise self._damaged("there is no layout of a table in it")
+        return Stored(found[0], lost=found[1], as_trace=True)
 
     def _read(self) -> bytes:
         data = self._location.read("zarr.json")
