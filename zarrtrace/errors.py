@@ -2,119 +2,211 @@
 
 ::
 
-    TraceError
-    ├── InvalidInputError            mend the call        (also a ValueError)
-    │   ├── SchemaError              ... a name, dtype, dimension or coordinate
-    │   ├── DrawError                ... a value handed to record() or record_block()
-    │   └── ChainError               ... a chain number   (also an IndexError)
-    ├── TraceNotFoundError           look elsewhere       (also a FileNotFoundError)
-    ├── TraceExistsError             go elsewhere, or overwrite=True (also a FileExistsError)
-    ├── FormatVersionError           upgrade zarrtrace
-    ├── NotWritableError             open with mode="a", or leave the trace as it is
-    │   ├── FinishedError            ... it is finished
-    │   └── ChainFullError           ... every declared draw of the chain is recorded
-    ├── ChainBusyError               wait for the other writer, or stop it
-    ├── IncompleteTraceError         record what is missing first
-    ├── NotShareableError            give the trace a place on disk
-    ├── DamagedTraceError            restore or repair the files it names
-    └── ChainsFailedError            read the tracebacks of the chains that raised
+    TraceError                       "trace"
+    ├── InvalidInputError            "invalid-input"       fix the call (also a ValueError)
+    │   ├── SchemaError              "schema"              ... a name, dtype, dimension, coordinate
+    │   ├── DrawError                "draw"                ... a value handed to record()
+    │   ├── ChainError               "chain"               ... a chain number (also an IndexError)
+    │   ├── GroupNotFoundError       "group-not-found"     ... a group's name (also a KeyError)
+    │   └── VariableNotFoundError    "variable-not-found"  ... a variable's or column's name
+    │                                                      (also a KeyError)
+    ├── TraceNotFoundError           "trace-not-found"     look elsewhere
+    │                                                      (also a FileNotFoundError)
+    ├── TraceExistsError             "trace-exists"        choose another place, or overwrite=True
+    │                                                      (also a FileExistsError)
+    ├── FormatVersionError           "format-version"      upgrade zarrtrace
+    ├── NotWritableError             "not-writable"        open with mode="a", or leave it as it is
+    │   ├── FinishedError            "finished"            call extend() first
+    │   ├── ChainFullError           "chain-full"          stop, or call extend() first
+    │   └── NotResumedError          "not-resumed"         call writer.resume() first
+    ├── ChainBusyError               "chain-busy"          wait for the other writer, or stop it
+    ├── IncompleteTraceError         "incomplete"          record what is missing first
+    ├── StaleViewError               "stale-view"          ask the trace for the view again
+    ├── NotShareableError            "not-shareable"       give the trace a place on disk
+    ├── DamagedTraceError            "damaged"             restore or repair the files it names
+    └── ChainsFailedError            "chains-failed"       read the tracebacks of those chains
 
-No error is raised after the fact: what `record()` has accepted is kept, and what it refuses
-leaves the trace as it was.
+The text in quotes is the `kind` of the class: a code for logs, exit codes and other languages.
+A class may be renamed; its kind never changes, and a new class gets a new one.
+
+A draw that `record()` has accepted never fails later, and what it refuses leaves the trace as it
+was.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class TraceError(Exception):
     """The root of the tree: what went wrong, where, and what to do next.
 
+    Parameters
+    ----------
+    why : str
+        What went wrong.
+    where : str, default ""
+        The place in words, which the message begins with.
+    remedy : str, default ""
+        What to do next, which the message ends with.
+    group, variable : str, optional
+        Where it happened, when it happened to a group or a variable.
+    chain, draw : int, optional
+        The chain, and the draw counted from the first draw of warmup.
+
     Attributes
     ----------
+    kind : str
+        The code of its class, which never changes.
+    why : str
+        The reason alone, without the place and the remedy.
+    where, remedy : str
+        The other parts of the message; "" where `why` says all.
     group, variable : str or None
         Where it happened, when it happened to a group or a variable.
     chain, draw : int or None
         The chain, and the draw counted from the first draw of warmup.
-    why : str
-        The message without the place where it happened.
     """
+
+    kind: ClassVar[str] = "trace"
 
     def __init__(
         self,
-        message: str,
+        why: str,
         *,
+        where: str = "",
+        remedy: str = "",
         group: str | None = None,
         variable: str | None = None,
         chain: int | None = None,
         draw: int | None = None,
-        why: str | None = None,
     ) -> None:
-        super().__init__(message)
+        place = f"{where}: " if where else ""
+        advice = f"; {remedy}" if remedy else ""
+        super().__init__(f"{place}{why}{advice}")
+        self.why = why
+        self.where = where
+        self.remedy = remedy
         self.group = group
         self.variable = variable
         self.chain = chain
         self.draw = draw
-        self.why = message if why is None else why
+
+    def __str__(self) -> str:
+        # A KeyError would show the repr of its message.
+        return Exception.__str__(self)
 
 
 class InvalidInputError(TraceError, ValueError):
-    """An argument cannot be used; mend the call."""
+    """An argument cannot be used; fix the call."""
+
+    kind = "invalid-input"
 
 
 class SchemaError(InvalidInputError):
     """A name, dtype, shape, dimension or coordinate in a definition cannot be stored."""
 
+    kind = "schema"
+
 
 class DrawError(InvalidInputError):
     """A value handed to `record()` does not fit its variable; nothing of the draw is kept."""
+
+    kind = "draw"
 
 
 class ChainError(InvalidInputError, IndexError):
     """The trace has no such chain, or the chains belong to another block."""
 
+    kind = "chain"
+
+
+class GroupNotFoundError(InvalidInputError, KeyError):
+    """The trace does not have this group."""
+
+    kind = "group-not-found"
+
+
+class VariableNotFoundError(InvalidInputError, KeyError):
+    """The group does not have this variable, or the table this column."""
+
+    kind = "variable-not-found"
+
 
 class TraceNotFoundError(TraceError, FileNotFoundError):
-    """There is nothing at this place, or what is there is no trace."""
+    """There is nothing at this place, or it is not a trace."""
+
+    kind = "trace-not-found"
 
 
 class TraceExistsError(TraceError, FileExistsError):
     """There is something at this place already, and it was not to be overwritten."""
 
+    kind = "trace-exists"
+
 
 class FormatVersionError(TraceError):
     """The trace was written by a newer zarrtrace than this one."""
+
+    kind = "format-version"
 
 
 class NotWritableError(TraceError):
     """The trace is open read-only, or its store cannot be written."""
 
+    kind = "not-writable"
+
 
 class FinishedError(NotWritableError):
     """The trace is finished: it takes no more draws."""
+
+    kind = "finished"
 
 
 class ChainFullError(NotWritableError):
     """The chain has all its declared draws."""
 
+    kind = "chain-full"
+
+
+class NotResumedError(NotWritableError):
+    """The chain has draws from before, and `writer.resume()` has not been called."""
+
+    kind = "not-resumed"
+
 
 class ChainBusyError(TraceError):
     """Another writer records this chain."""
+
+    kind = "chain-busy"
 
 
 class IncompleteTraceError(TraceError):
     """The chains have not recorded enough draws for this."""
 
+    kind = "incomplete"
+
+
+class StaleViewError(TraceError):
+    """The trace gave up draws of this view: it dropped them, or a chain went back."""
+
+    kind = "stale-view"
+
 
 class NotShareableError(TraceError):
     """A trace in memory was to be used from another process."""
+
+    kind = "not-shareable"
 
 
 class DamagedTraceError(TraceError):
     """Something the trace needs is missing from the store, or cannot be decoded."""
 
+    kind = "damaged"
+
 
 class ChainsFailedError(TraceError):
-    """Some chains of `zarrtrace.run` raised; the others went on, and all draws are kept.
+    """Some chains of `zarrtrace.run` raised; the others continued, and all draws are kept.
 
     Attributes
     ----------
@@ -122,6 +214,8 @@ class ChainsFailedError(TraceError):
         The traceback of each chain (or first chain of a block) that failed.
     """
 
-    def __init__(self, message: str, failures: dict[int, str] | None = None) -> None:
-        super().__init__(message)
+    kind = "chains-failed"
+
+    def __init__(self, why: str, failures: dict[int, str] | None = None) -> None:
+        super().__init__(why)
         self.failures = failures or {}

@@ -17,6 +17,23 @@ NUMBERS = {"draw": int, "step_size": float, "acceptance": float, "energy": float
 def rows(run: Run) -> Iterator[Row]:
     yield from appending(run, "5 columns of numbers", NUMBERS, {})
     yield from appending(run, "5 of numbers, one of text", {**NUMBERS, "note": str}, {"note": "ok"})
+    yield one_row(run)
+
+
+def one_row(run: Run) -> Row:
+    place = run.fresh()
+
+    def files() -> int:
+        return sum(file.is_file() for file in place.rglob("*"))
+
+    found = table.open(place, {"epoch": int, "loss": float})
+    found.append(epoch=1, loss=0.5)
+    while_open = files()
+    found.close()
+    return at_most(
+        6, "table of one row of two numbers", max(files(), while_open), " files",
+        f"{while_open} while it is open, {files()} when it is closed",
+    )  # fmt: skip
 
 
 def appending(run: Run, what: str, columns: dict[str, Any], words: dict[str, str]) -> Iterator[Row]:

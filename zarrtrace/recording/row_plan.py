@@ -121,26 +121,31 @@ class RecordingPlan:
 
     def _misnamed(self, group: str, values: object, count: int) -> DrawError:
         """The error for a group or variable that is missing, or that the trace does not have."""
-        where = f"{group}, {chain_label(self._chains)}, draw {count}"
-        at: dict[str, Any] = {"group": group, "chain": self._chains[0], "draw": count}
+        at: dict[str, Any] = {
+            "where": f"{group}, {chain_label(self._chains)}, draw {count}",
+            "group": group,
+            "chain": self._chains[0],
+            "draw": count,
+        }
         if group not in self._targets:
             return DrawError(
-                f"{where}: the trace has no sampled group {group!r}; "
-                f"it has {', '.join(self._targets)}",
+                f"the trace has no sampled group {group!r}",
+                remedy=f"it has {', '.join(self._targets)}",
                 **at,
             )
         names = [target.name for target in self._targets[group]]
         if not isinstance(values, Mapping):
-            return DrawError(f"{where}: give a mapping with the values of {', '.join(names)}", **at)
+            return DrawError(f"give a mapping with the values of {', '.join(names)}", **at)
         missing = [name for name in names if name not in values]
         unknown = [name for name in values if name not in names]
         if unknown:
             close = difflib.get_close_matches(str(unknown[0]), names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-            message = f"{where}: the group has no variable {unknown[0]!r}; {hint}"
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+            why = f"the group has no variable {unknown[0]!r}"
         else:
-            message = f"{where}: no value for {', '.join(map(repr, missing))}; give one each draw"
-        return DrawError(message, variable=(unknown or missing)[0], **at)
+            why = f"no value for {', '.join(map(repr, missing))}"
+            remedy = "give one each draw"
+        return DrawError(why, remedy=remedy, variable=(unknown or missing)[0], **at)
 
 
 @dataclass(frozen=True)
@@ -253,12 +258,12 @@ class Target:
     def refuse(self, why: str, chains: range, draw: int) -> DrawError:
         """The error for a value that cannot be recorded."""
         return DrawError(
-            f"{self.variable.label}, {chain_label(chains)}, draw {draw}: {why}",
+            why,
+            where=f"{self.variable.label}, {chain_label(chains)}, draw {draw}",
             group=self.variable.group,
             variable=self.variable.name,
             chain=chains[0],
             draw=draw,
-            why=why,
         )
 
     def _as_array(self, value: Any, chains: range, draw: int) -> np.ndarray[Any, Any]:

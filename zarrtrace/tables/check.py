@@ -121,8 +121,7 @@ def _check_rows(
             reader.read(rows)
         except DamagedTraceError as error:
             path = f"{stored.layout.path(column)}, rows {rows.start} to {rows.stop - 1}"
-            why = error.why.removesuffix("; restore it from a copy")
-            yield Damage(path, why, ROWS, column.name, 0, rows)
+            yield Damage(path, error.why, ROWS, column.name, 0, rows)
 
 
 # Repairing ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..layout.layout import STATE
 from ..sampling_state.journal import Journal
+from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from .appender import busy, require_free
 from .layout import JOURNAL
@@ -51,7 +52,8 @@ def _rows_in_chunks(location: Location, stored: Stored) -> int:
             chunk, filled = divmod(journal.count, column.draws_per_chunk)
             if filled and not column.is_text:
                 rows = journal.rows_of(column)[0]
-                data = encode_rows(layout, column, rows, filled)
+                codec = ChunkCodec(column.dtype, layout.encoding(column))
+                data = encode_rows(codec, rows, filled)
                 location.write(layout.chunk_key(column, chunk), data)
         return journal.count
     finally:

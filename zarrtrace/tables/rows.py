@@ -13,7 +13,6 @@ from ..layout.variables import Variable
 from ..sampling_state.journal import Journal
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
-from .layout import TableLayout
 from .table_file import Stored, TableFile
 
 _AT_ONCE = 16  # chunks that are fetched side by side
@@ -111,11 +110,9 @@ class ColumnReader:
             try:
                 return self._codec.decode(data, shape)
             except (ValueError, RuntimeError, TypeError) as error:
-                raise self._damaged(
-                    chunk, f"cannot be decoded ({error}); restore it from a copy"
-                ) from error
+                raise self._damaged(chunk, f"cannot be decoded ({error})") from error
         if not self._is_lost(chunk):
-            raise self._damaged(chunk, "is missing; restore it from a copy")
+            raise self._damaged(chunk, "is missing")
         if self._column.dtype.kind not in "fcmM":
             raise self._damaged(chunk, "was lost, as repair has said")
         return np.full(shape, self._codec.fill, self._column.dtype)
@@ -131,23 +128,21 @@ class ColumnReader:
 
     def _damaged(self, chunk: int, what: str) -> DamagedTraceError:
         first = chunk * self._length
+        last = first + self._length - 1
         key = self._layout.chunk_key(self._column, chunk)
         return DamagedTraceError(
-            f"{self._location}: column {self._column.name!r}, rows {first} to "
-            f"{first + self._length - 1}: the chunk {key} {what}",
+            f"the chunk {key} {what}",
+            where=f"{self._location}: column {self._column.name!r}, rows {first} to {last}",
+            remedy="restore it from a copy",
             group=self._column.group,
             variable=self._column.name,
             draw=first,
-            why=f"the chunk {key} {what}",
         )
 
 
-def encode_rows(
-    layout: TableLayout, column: Variable, rows: np.ndarray[Any, Any], filled: int
-) -> bytes:
+def encode_rows(codec: ChunkCodec, rows: np.ndarray[Any, Any], filled: int) -> bytes:
     """The bytes of a chunk whose first `filled` rows are these; the others are missing values."""
-    codec = ChunkCodec(column.dtype, layout.encoding(column))
-    if filled < column.draws_per_chunk:
+    if filled < len(rows):
         rows = rows.copy()
         rows[filled:] = codec.fill
     return codec.encode(rows)

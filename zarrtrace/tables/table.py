@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from ..errors import DamagedTraceError, InvalidInputError, SchemaError, TraceNotFoundError
+from ..errors import (
+    DamagedTraceError,
+    InvalidInputError,
+    SchemaError,
+    TraceNotFoundError,
+    VariableNotFoundError,
+)
 from ..layout.attributes import check_attrs
 from ..layout.layout import TABLES
 from ..layout.variables import Var, Variable
@@ -297,12 +303,14 @@ class Table:
 
         Raises
         ------
-        KeyError
-            There is no such column.
+        VariableNotFoundError
+            There is no such column; it is a KeyError too.
         """
         if column not in self._columns:
-            raise KeyError(
-                f"{self.path} has no column {column!r}; it has {', '.join(self._columns)}"
+            raise VariableNotFoundError(
+                f"{self.path} has no column {column!r}",
+                remedy=f"it has {', '.join(self._columns)}",
+                variable=column,
             )
         self._flush_waiting()
         wanted = range(len(self))[rows]

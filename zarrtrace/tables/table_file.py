@@ -196,7 +196,9 @@ class TableFile:
 
     def _damaged(self, why: str, key: str = "zarr.json") -> DamagedTraceError:
         return DamagedTraceError(
-            f"{self._location}: {key} is damaged, {why}; `repair()` restores what it can", why=why
+            why,
+            where=f"{self._location}: {key} is damaged",
+            remedy="`repair()` restores what it can",
         )
 
 

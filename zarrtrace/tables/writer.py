@@ -24,6 +24,7 @@ from ..recording.row_plan import Target, share_rows
 from ..sampling_state.claim import BEAT_EVERY, Claim
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import journal_size
+from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from ..store.zarr_json import PLAIN, array_document, encode_document
 from .appender import alone, busy, require_free
@@ -62,6 +63,10 @@ class RowWriter:
             if stored.as_trace:
                 stored = convert(location, table_file, stored)
             self._layout = stored.layout
+            self._codecs = {
+                column.name: ChunkCodec(column.dtype, self._layout.encoding(column))
+                for column in self._layout.variables
+            }
             self._lost = stored.lost  # nobody repairs a table while it has a writer
             self._journal = self._open_journal(stored)
             try:
@@ -307,7 +312,7 @@ class RowWriter:
         self._location.write_many(
             (
                 self._layout.chunk_key(column, chunk),
-                encode_rows(self._layout, column, self._held[column.label], filled),
+                encode_rows(self._codecs[column.name], self._held[column.label], filled),
             )
             for column, chunk, filled in chunks
         )
@@ -363,22 +368,25 @@ class RowWriter:
         unknown = [name for name in values if name not in names]
         if unknown:
             close = difflib.get_close_matches(str(unknown[0]), names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-            return self._error(f"there is no column {unknown[0]!r}; {hint}", unknown[0])
+            remedy = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+            return self._error(f"there is no column {unknown[0]!r}", remedy, unknown[0])
         missing = [name for name in names if name not in values]
-        why = f"no value for {', '.join(map(repr, missing))}; give one in each row"
-        return self._error(why, missing[0])
+        why = f"no value for {', '.join(map(repr, missing))}"
+        return self._error(why, "give one in each row", missing[0])
 
     def _refused(self, error: DrawError) -> DrawError:
         """The error for a value that does not fit its column."""
-        return error if error.chain is None else self._error(error.why, error.variable)
+        if error.chain is None:
+            return error
+        return self._error(error.why, error.remedy, error.variable)
 
-    def _error(self, why: str, column: str | None) -> DrawError:
+    def _error(self, why: str, remedy: str, column: str | None) -> DrawError:
         known = f", column {column!r}" if column in self._layout.columns else ""
         return DrawError(
-            f"{self._location}{known}, row {self.rows}: {why}",
+            why,
+            where=f"{self._location}{known}, row {self.rows}",
+            remedy=remedy,
             group=ROWS,
             variable=column,
             draw=self.rows,
-            why=why,
         )
