@@ -395,7 +395,7 @@ def test_experiments_are_chosen_and_damaged_ones_skipped_on_request(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert list(CollectionReader(folder, exp_filter=lambda exp_id: exp_id == "e1").stores) == ["e1"]
-    (folder / "e2" / "tables" / "metadata" / "_sampling_state" / "zarr.json").write_text("{")
+    (folder / "e2" / "tables" / "metadata" / "zarr.json").write_text("{")
     with pytest.raises(zt.TraceError):
         CollectionReader(folder)
     reader = CollectionReader(folder, skip_errs=True)
