@@ -20,7 +20,7 @@ from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING
 from ..store.location import Location
-from ..store.zarr_json import PLAIN, parse_document
+from ..store.zarr_json import LONGEST_DOCUMENT, PLAIN, parse_document
 from .layout import ROWS, LostRows, TableLayout, parse_layout, parse_lost
 
 _COUNT = ChunkCodec(np.dtype("int64"), PLAIN["int64"])
@@ -68,7 +68,7 @@ def read_layout(location: Location) -> tuple[TableLayout, tuple[LostRows, ...]] 
 
 
 def _layout_text(location: Location) -> str | None:
-    data = location.read(f"{STATE}/zarr.json")
+    data = location.read(f"{STATE}/zarr.json", LONGEST_DOCUMENT)
     if data is None:
         return None
     attributes = parse_document(data, f"{location}: {STATE}/zarr.json").get("attributes") or {}
@@ -105,6 +105,6 @@ def _read_count(location: Location) -> int:
 def _read_claim(location: Location) -> Claim | None:
     data = location.read(f"{STATE}/writer/c.0")
     try:
-        return None if data is None else Claim.from_text(str(_TEXT.decode_strings(data)[0]))
+        return None if data is None else Claim.from_text(str(_TEXT.decode_strings(data, 1)[0]))
     except (ValueError, RuntimeError, TypeError, IndexError):
         return None

@@ -56,6 +56,7 @@ class ColumnReader:
         self._column = column
         self._length = column.draws_per_chunk
         self._codec = ChunkCodec(column.dtype, self._layout.encoding(column))
+        self._most = self._codec.most_encoded((self._length, *column.shape))
 
     def read(self, rows: range) -> np.ndarray[Any, Any]:
         """The rows of an ascending range."""
@@ -68,7 +69,7 @@ class ColumnReader:
         )
         while batch := list(islice(pieces, _AT_ONCE)):
             keys = [self._layout.chunk_key(self._column, piece.chunk) for piece in batch]
-            for piece, data in zip(batch, self._location.read_many(keys), strict=True):
+            for piece, data in zip(batch, self._location.read_many(keys, self._most), strict=True):
                 piece.into[...] = self._decode(piece.chunk, data)[piece.inside]
         return found
 

@@ -18,7 +18,7 @@ from ..layout.layout import STATE
 from ..sampling_state.claim import Claim
 from ..sampling_state.journal import read_count
 from ..store.location import Location
-from ..store.zarr_json import encode_document, group_document, parse_document
+from ..store.zarr_json import LONGEST_DOCUMENT, encode_document, group_document, parse_document
 from . import earlier
 from .layout import LostRows, TableLayout, from_text, parse_lost, to_text
 
@@ -151,7 +151,7 @@ class TableFile:
         return Stored(found[0], lost=found[1], as_trace=True)
 
     def _read(self) -> bytes:
-        data = self._location.read("zarr.json")
+        data = self._location.read("zarr.json", LONGEST_DOCUMENT)
         if data is None:
             raise TraceNotFoundError(f"there is no table at {self._location}")
         return bytes(data)
