@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedTraceError
+from ..layout.file import parse_count
 from ..layout.layout import LIBRARY_VERSION, STATE
 from ..layout.variables import Variable
 from ..life.check import Damage
@@ -21,6 +23,8 @@ from .conversion import convert
 from .layout import JOURNAL, ROW, ROWS, LostRows, TableLayout
 from .rows import ColumnReader
 from .table_file import Stored, TableFile
+
+_LOST = re.compile(r"rows (\d{1,18}) to (\d{1,18})")
 
 
 def check(location: Location, table_file: TableFile) -> Iterator[Damage]:
@@ -154,15 +158,18 @@ def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
     if count is not None:
         return count, "its journal"
     documents = [read_document(location, layout.path(column)) for column in layout.variables]
-    return min(int(one["shape"][0]) if one else 0 for one in documents), "the length of its columns"
+    try:
+        rows = min(parse_count(one["shape"][0], 0) if one else 0 for one in documents)
+    except (KeyError, TypeError, ValueError, IndexError):
+        rows = 0
+    return rows, "the length of its columns"
 
 
 def _lost_by_columns(location: Location, layout: TableLayout) -> tuple[LostRows, ...]:
     found = []
     for column in layout.variables:
         document = read_document(location, layout.path(column)) or {}
-        for text in document.get("attributes", {}).get("lost_rows", []):
-            first, _, last = text.removeprefix("rows ").partition(" to ")
+        for first, last in _LOST.findall(str(document.get("attributes"))):
             found.append(LostRows(column.name, int(first), int(last) + 1))
     return tuple(found)
 
@@ -175,22 +182,20 @@ def _layout_by_columns(location: Location) -> TableLayout:
         if document is None or document.get("dimension_names", [None])[0] != ROW:
             continue
         inside, _, name = path.rpartition("/")
-        dtype = dtype_of_document(document)
-        attrs = {k: v for k, v in document["attributes"].items() if k != "lost_rows"}
-        columns[name] = Variable(
-            group=ROWS,
-            name=name,
-            declared=dtype,
-            dtype=dtype,
-            shape=tuple(document["shape"][1:]),
-            dims=tuple(document["dimension_names"][1:]),
-            draws_per_chunk=document["chunk_grid"]["configuration"]["chunk_shape"][0],
-            attrs=attrs,
-        )
-        kept = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
-        encodings[dtype_name(dtype)] = kept
+        try:
+            columns[name] = _column_by_document(name, document)
+            kept = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DamagedTraceError(
+                f"{path}/zarr.json is damaged too ({error!r})",
+                where=str(location),
+                remedy="restore zarr.json from a copy",
+            ) from None
+        encodings[dtype_name(columns[name].dtype)] = kept
     if not columns:
-        raise DamagedTraceError(f"{location}: there is no column; restore zarr.json from a copy")
+        raise DamagedTraceError(
+            "there is no column", where=str(location), remedy="restore zarr.json from a copy"
+        )
     text = any(column.is_text for column in columns.values())
     mapped = location.path is not None and can_map() and not text
     if location.path is not None and journal_file(location.path / JOURNAL, 0).exists():
@@ -204,6 +209,20 @@ def _layout_by_columns(location: Location) -> TableLayout:
         journal=JOURNAL if mapped else "",
         flush_every=1.0,
         columns_in=inside,
+    )
+
+
+def _column_by_document(name: str, document: dict[str, Any]) -> Variable:
+    dtype = dtype_of_document(document)
+    return Variable(
+        group=ROWS,
+        name=name,
+        declared=dtype,
+        dtype=dtype,
+        shape=tuple(parse_count(size, 1) for size in document["shape"][1:]),
+        dims=tuple(map(str, document["dimension_names"][1:])),
+        draws_per_chunk=parse_count(document["chunk_grid"]["configuration"]["chunk_shape"][0], 1),
+        attrs={key: value for key, value in document["attributes"].items() if key != "lost_rows"},
     )
 
 

@@ -75,9 +75,8 @@ class ColumnReader:
 
     def chunk(self, number: int) -> np.ndarray[Any, Any]:
         """One whole chunk: shape (draws_per_chunk, *shape)."""
-        return self._decode(
-            number, self._location.read(self._layout.chunk_key(self._column, number))
-        )
+        key = self._layout.chunk_key(self._column, number)
+        return self._decode(number, self._location.read(key, self._most))
 
     def _pieces(self, rows: range, found: np.ndarray[Any, Any]) -> Iterator[_Piece]:
         done = 0

@@ -140,12 +140,18 @@ class Table:
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes it was made with."""
-        return dict(self._file.current().layout.attrs if self._exists() else self._attrs)
+        try:
+            return dict(self._file.current().layout.attrs)
+        except TraceNotFoundError:
+            return dict(self._attrs)
 
     def __len__(self) -> int:
         if self._writer is not None and not self._writer.closed:
             return self._writer.rows
-        return self._file.count_rows() if self._exists() else 0
+        try:
+            return self._file.count_rows()
+        except TraceNotFoundError:
+            return 0
 
     def _exists(self) -> bool:
         """Whether it has been made: a table without columns is by its first row."""
@@ -153,7 +159,10 @@ class Table:
 
     @property
     def _columns(self) -> dict[str, Variable]:
-        return self._file.current().layout.columns if self._exists() else {}
+        try:
+            return self._file.current().layout.columns
+        except TraceNotFoundError:
+            return {}
 
     # Writing ------------------------------------------------------------------------------
 
@@ -306,10 +315,11 @@ class Table:
         VariableNotFoundError
             There is no such column; it is a KeyError too.
         """
-        if column not in self._columns:
+        columns = self._columns
+        if column not in columns:
             raise VariableNotFoundError(
                 f"{self.path} has no column {column!r}",
-                remedy=f"it has {', '.join(self._columns)}",
+                remedy=f"it has {', '.join(columns)}",
                 variable=column,
             )
         self._flush_waiting()
