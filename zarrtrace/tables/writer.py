@@ -335,7 +335,10 @@ class RowWriter:
         if os.getpid() != self._process:
             return
         with self._claiming:
-            stored = self._table_file.current()
+            try:
+                stored = self._table_file.current()
+            except TraceNotFoundError:
+                return  # It was removed.
             if stored.claim is not None and stored.claim.token == self._claim.token:
                 self._table_file.write(replace(stored, claim=None))
 
