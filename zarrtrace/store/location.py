@@ -411,6 +411,8 @@ class Location:
             else:
                 with self._errors_of_ours(f"{key} cannot be written", NotWritableError, (OSError,)):
                     sync(self._set(key, data))
+        except IsADirectoryError as error:
+            raise self._is_directory(key) from error
         except OSError as error:
             remedy = _REMEDIES.get(error.errno or 0)
             if remedy is None and self._direct:
@@ -418,6 +420,9 @@ class Location:
             if remedy is None:
                 remedy = f"{type(error).__name__}: {error}"
             raise NotWritableError(f"{self}: {key} cannot be written, {remedy}") from error
+
+    def _is_directory(self, key: str) -> DamagedTraceError:
+        return DamagedTraceError(f"{self}: there is a directory in place of {key}; remove it")
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; side by side where the store is remote."""
@@ -477,8 +482,12 @@ class Location:
     def delete(self, key: str) -> None:
         """Remove a key, if it is there."""
         if self._root:
-            with suppress(FileNotFoundError):
+            try:
                 os.unlink(f"{self._root}/{key}")
+            except FileNotFoundError:
+                pass
+            except IsADirectoryError as error:
+                raise self._is_directory(key) from error
         elif self._direct:
             self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
         else:
