@@ -91,18 +91,19 @@ def show_info(trace: Trace) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    now = trace._now()
     console = Console(markup=False, emoji=False)
     console.print(Text(printable(trace.path), "bold"))
     console.print(
-        f"{summary.status(trace)}: {summary.size(trace)}, "
-        f"recorded {summary.counts(trace)}{summary.dropped(trace)}"
+        f"{summary.status(now)}: {summary.size(now)}, "
+        f"recorded {summary.counts(now)}{summary.dropped(now)}"
     )
-    if not trace.finished:
-        console.print(summary.safety(trace))
-    total = trace.tune + trace.draws
-    if summary.status(trace) == "sampling" and trace.chains <= 32:
+    if not now.layout.finished:
+        console.print(summary.safety(now))
+    total = now.layout.total
+    if summary.status(now) == "sampling" and trace.chains <= 32:
         bars = Table.grid(padding=(0, 1))
-        for chain, count in enumerate(trace.recorded.tolist()):
+        for chain, count in enumerate(now.counts.tolist()):
             bars.add_row(
                 f"chain {chain}", ProgressBar(total, count, width=40), f"{count} of {total}"
             )
@@ -111,10 +112,10 @@ def show_info(trace: Trace) -> None:
     for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
         justify: Literal["left", "right"] = "right" if heading.startswith("draws") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading in ("group", "variable"))
-    for row in summary.rows(trace):
+    for row in summary.rows(now, trace._beside()):
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
-    for key, value in summary.facts(trace):
+    for key, value in summary.facts(now):
         console.print(printable(f"{key}: {value}"), highlight=False)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,22 +11,22 @@ import numpy as np
 from .errors import ChainError, TraceNotFoundError
 from .layout.hierarchy import Hierarchy
 from .layout.layout import TABLES, Layout
-from .layout.names import check_name
+from .layout.names import check_name, is_of_segments
 from .layout.variables import Var, ordered
 from .life import change
-from .reading.cut import find_group, make_cut
+from .reading.groups import GroupReader, Snapshot
+from .reading.moment import Moment
 from .recording.writer import ChainWriter
 from .sampling_state.block import ChainBlock
-from .sampling_state.counts import recorded
 from .store.location import Location
 from .store.zarr_json import encode_document, group_document
 
 if TYPE_CHECKING:
-    import arviz
     import xarray as xr
     from numpy.typing import DTypeLike
 
     from .life.check import Damage
+    from .life.description import Beside
     from .tables.segments import Segments
     from .tables.table import Table
 
@@ -37,7 +35,7 @@ Align = Literal["cut", "pad"]
 Definition = Mapping[str, Any]
 
 
-class Trace:
+class Trace(GroupReader):
     """A trace: what `create` and `open` return.
 
     A group is an attribute (`trace.posterior`) or an item (`trace["posterior"]`): an
@@ -55,7 +53,7 @@ class Trace:
     @property
     def path(self) -> str:
         """Where the trace is: a path, a URL, or "memory"."""
-        return str(self._location)
+        return str(self._hierarchy)
 
     @property
     def chains(self) -> int:
@@ -73,14 +71,6 @@ class Trace:
         return self._layout.draws
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups in ArviZ's order, the warmup groups last."""
-        layout = self._layout
-        groups = layout.groups.values()
-        warmups = [group.warmup_name for group in groups if group.warmup > layout.dropped]
-        return (*layout.group_names, *warmups)
-
-    @property
     def split_groups(self) -> tuple[str, ...]:
         """The sampled groups whose warmup is a `warmup_` group of the store; none before a split.
 
@@ -93,14 +83,6 @@ class Trace:
     def finished(self) -> bool:
         """Whether `finish()` has been called: no more draws, right for any Zarr reader."""
         return self._layout.finished
-
-    @property
-    def recorded(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Draws recorded per chain, warmup included: int64, shape (chains,).
-
-        What it counts is safe: from `kill -9` in a local directory, flushed elsewhere.
-        """
-        return recorded(self._location, self._layout)
 
     @property
     def burn_in(self) -> int:
@@ -372,6 +354,26 @@ class Trace:
 
     # Reading ------------------------------------------------------------------------------
 
+    def at_once(self) -> Snapshot:
+        """The trace as it is now, to read several things of one moment.
+
+        ::
+
+            with trace.at_once() as now:
+                draws, accepted = now.posterior, now.get("accepted")
+
+        Returns
+        -------
+        Snapshot
+            It has `recorded`, `groups`, the groups as attributes and items, `dataset`,
+            `to_datatree`, `to_inferencedata` and `get`, all of the moment of this call. Each of
+            these calls on the trace itself shows a moment of its own.
+        """
+        return Snapshot(self._now())
+
+    def _now(self) -> Moment:
+        return Moment.of(self._hierarchy)
+
     @property
     def segments(self) -> Segments:
         """Runs of draws with attributes and arrays of their own, for samplers that work in blocks.
@@ -469,184 +471,32 @@ class Trace:
         """
         return self._block(self._block_of(chains)).last_checkpoint(like) or (0, None)
 
-    def dataset(
-        self,
-        group: str,
-        *,
-        align: Align = "cut",
-        chains: int | Iterable[int] | None = None,
-        chunks: Any = None,
-    ) -> xr.Dataset:
-        """The draws of one group as they are now.
-
-        Parameters
-        ----------
-        group : str
-            One of `trace.groups`.
-        align : "cut" or "pad"
-            Chains of unequal length are cut to the shortest, or padded to the longest with NaN,
-            NaT and "" (numbers and booleans become float64). The attributes say which, and the
-            draws of each chain.
-        chains : int or iterable of int, optional
-            Only these chains; one alone is never cut.
-        chunks : optional
-            For dask, as `xarray.open_dataset` takes it; None is lazy without dask, which is what
-            ArviZ needs.
-
-        Returns
-        -------
-        xarray.Dataset
-            A consistent cut: it does not change while writers go on.
-        """
-        from .reading import dataset as view
-
-        layout = self._layout
-        if group in layout.data_groups:
-            from .reading.data_groups import open_data_group
-
-            return open_data_group(self._location, layout, group, chunks)
-        sampled = layout.groups.get(group.removeprefix("warmup_"))
-        if sampled is None or (group != sampled.name and sampled.warmup <= layout.dropped):
-            raise TraceNotFoundError(
-                f"{self.path} has no group {group!r}; it has {', '.join(self.groups)}", group=group
-            )
-        cut = make_cut(self._hierarchy, group, align, chains)
-        return view.open_cut(cut, chunks)
-
-    def to_datatree(
-        self,
-        groups: Iterable[str] | None = None,
-        *,
-        save_warmup: bool = False,
-        align: Align = "cut",
-        chains: int | Iterable[int] | None = None,
-        chunks: Any = None,
-    ) -> xr.DataTree:
-        """The trace as an `xarray.DataTree`, lazy, its groups in ArviZ's order.
-
-        Parameters
-        ----------
-        groups : iterable of str, optional
-            Only these groups; all by default.
-        save_warmup : bool, default False
-            Whether the warmup groups come along.
-        align, chains, chunks
-            As in `dataset`.
-        """
-        from .reading import dataset as view
-
-        names = [
-            name
-            for name in (self.groups if groups is None else list(groups))
-            if groups is not None or save_warmup or not name.startswith("warmup_")
-        ]
-        datasets = {
-            name: self.dataset(name, align=align, chains=chains, chunks=chunks) for name in names
-        }
-        return view.build_tree(datasets, self._layout)
-
-    def to_inferencedata(
-        self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
-    ) -> arviz.InferenceData | xr.DataTree:
-        """The trace as the installed ArviZ takes it.
-
-        Parameters
-        ----------
-        groups, save_warmup, **options
-            As in `to_datatree`.
-
-        Returns
-        -------
-        arviz.InferenceData or xarray.DataTree
-            InferenceData with ArviZ < 1; the DataTree with ArviZ >= 1 or without ArviZ.
-        """
-        tree = self.to_datatree(groups, save_warmup=save_warmup, **options)
-        try:
-            version = importlib.metadata.version("arviz")
-        except importlib.metadata.PackageNotFoundError:
-            return tree
-        if int(version.split(".")[0]) >= 1:
-            return tree
-        with warnings.catch_warnings():
-            # Once a day ArviZ 0.23 announces ArviZ 1 when it is imported.
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz
-
-        converted: arviz.InferenceData = arviz.InferenceData.from_datatree(tree)  # type: ignore[no-untyped-call, unused-ignore]
-        return converted
-
-    def get(
-        self,
-        name: str,
-        *,
-        group: str | None = None,
-        draws: slice = slice(None),
-        chains: int | Iterable[int] | None = None,
-        flatten: bool = False,
-    ) -> np.ndarray[Any, Any]:
-        """The values of one variable in memory, each chunk read once.
-
-        Parameters
-        ----------
-        name : str
-            The variable.
-        group : str, optional
-            Its group; by default the first that has such a variable, posterior before others.
-        draws : slice, optional
-            Which draws, counted after warmup (in a `warmup_` group from the first).
-        chains : int or iterable of int, optional
-            Which chains; all by default. Unequal ones are cut to the shortest.
-        flatten : bool, default False
-            Whether chains and draws become one axis, chain after chain.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (chains, draws, *shape), or (chains * draws, *shape).
-        """
-        from .reading import dataset as view
-
-        layout = self._layout
-        found = find_group(layout, name, group, self.path)
-        cut = make_cut(self._hierarchy, found, "cut", chains)
-        return view.read_values(cut, cut.group.variables[name], draws, flatten)
-
-    def __getitem__(self, group: str) -> xr.Dataset:
-        try:
-            return self.dataset(group)
-        except TraceNotFoundError as error:
-            raise KeyError(str(error)) from None
-
-    def __getattr__(self, name: str) -> xr.Dataset:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in self.groups:
-            return self.dataset(name)
-        raise AttributeError(
-            f"a Trace has no attribute {name!r}, and this one no such group; "
-            f"its groups are {', '.join(self.groups)}"
-        )
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.groups]
-
-    def __contains__(self, group: object) -> bool:
-        return group in self.groups
-
     # Life ---------------------------------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._hierarchy.location,)
 
+    def _beside(self) -> Beside:
+        """What there is beside the groups, as descriptions of the trace show it."""
+        from .life.description import Beside, DescribedTable
+
+        names = self.tables
+        tables = [(name, self.table(name)) for name in names if not is_of_segments(name)]
+        segments = self.segments if any(map(is_of_segments, names)) else ()
+        return Beside(
+            [DescribedTable(name, table.columns, len(table)) for name, table in tables],
+            [range(segment.start, segment.stop) for segment in segments],
+        )
+
     def __repr__(self) -> str:
         from .life import description as summary
 
-        return summary.as_text(self)
+        return summary.as_text(self._now(), self._beside())
 
     def _repr_html_(self) -> str:
         from .life import description as summary
 
-        return summary.as_html(self)
+        return summary.as_html(self._now())
 
 
 def _reopen(location: Location) -> Trace:

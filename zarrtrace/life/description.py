@@ -6,62 +6,77 @@ import html
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import filterfalse
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
-from ..layout.names import is_of_segments
-from ..layout.variables import Variable
+from ..layout.variables import Var, Variable
 from ..messages import counted, printable
 from ..reading.cut import sampling_attrs
+from ..reading.groups import Snapshot
+from ..reading.moment import Moment
 from ..store.dtypes import dtype_name
 
-if TYPE_CHECKING:
-    from ..trace import Trace
+
+class DescribedTable(NamedTuple):
+    """A table that lies in the trace."""
+
+    name: str
+    columns: Mapping[str, Var]
+    rows: int
 
 
-def status(trace: Trace) -> str:
+class Beside(NamedTuple):
+    """What lies in the trace beside its groups.
+
+    Attributes
+    ----------
+    segments : list of range
+        The draws of each segment.
+    """
+
+    tables: list[DescribedTable]
+    segments: list[range]
+
+
+def status(now: Moment) -> str:
     """One word for where a trace is in its life: new, sampling, complete, or finished."""
-    if trace.finished:
+    if now.layout.finished:
         return "finished"
-    counts = trace.recorded
-    if not counts.any():
+    if not now.counts.any():
         return "new"
-    return "complete" if (counts == trace.tune + trace.draws).all() else "sampling"
+    return "complete" if (now.counts == now.layout.total).all() else "sampling"
 
 
-def size(trace: Trace) -> str:
+def size(now: Moment) -> str:
     """`4 chains × (1000 warmup + 1000 draws)`."""
-    warmup = (
-        f"({trace.tune} warmup + {trace.draws} draws)" if trace.tune else f"{trace.draws} draws"
-    )
-    return f"{counted(trace.chains, 'chain')} × {warmup}"
+    tune, draws = now.layout.tune, now.layout.draws
+    each = f"({tune} warmup + {draws} draws)" if tune else f"{draws} draws"
+    return f"{counted(now.layout.chains, 'chain')} × {each}"
 
 
-def counts(trace: Trace, most: int = 8) -> str:
+def counts(now: Moment, most: int = 8) -> str:
     """Recorded draws of each chain, or their range when there are many chains."""
-    recorded = trace.recorded
-    total = trace.tune + trace.draws
+    recorded, total = now.counts, now.layout.total
     if (recorded == recorded[0]).all():
-        each = " each" * (trace.chains > 1)
+        each = " each" * (now.layout.chains > 1)
         return f"{recorded[0]} of {total}{each}"
     if len(recorded) > most:
         return f"{recorded.min()} to {recorded.max()} of {total}"
     return f"{', '.join(map(str, recorded))} of {total}"
 
 
-def dropped(trace: Trace) -> str:
+def dropped(now: Moment) -> str:
     """`, 500 dropped`, of each chain; nothing when none were."""
-    return f", {trace.dropped} dropped" if trace.dropped else ""
+    return f", {now.layout.dropped} dropped" if now.layout.dropped else ""
 
 
-def safety(trace: Trace) -> str:
+def safety(now: Moment) -> str:
     """What a killed process loses."""
-    layout = trace._layout
-    if trace._location.in_memory:
+    layout = now.layout
+    if now.location.in_memory:
         return "in memory: all draws are lost with this process"
     if not layout.journal:
         return f"a killed process loses up to {layout.flush_every:g} s of draws"
@@ -82,38 +97,37 @@ def where_warmup_is(group: SampledGroup) -> str:
     return "split" if group.stored_warmup == group.warmup else "not split yet"
 
 
-def group_lines(trace: Trace) -> list[tuple[str, str]]:
+def group_lines(now: Moment, beside: Beside) -> list[tuple[str, str]]:
     """Each group with its variables."""
-    layout = trace._layout
+    layout = now.layout
     lines = []
-    for name in trace.groups:
+    for name in now.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
         if group is None:
-            lines.append((name, ", ".join(key for key, _, _ in _data_variables(trace, name))))
+            lines.append((name, ", ".join(layout.data_groups[name])))
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
             lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
-    for name in filterfalse(is_of_segments, trace.tables):
-        table = trace.table(name)
+    for table in beside.tables:
         columns = ", ".join(table.columns)
-        lines.append((f"tables/{name}", f"{counted(len(table), 'row')} of {columns}"))
-    segments = trace.segments[:]
-    if segments:
-        draws = f"draws {segments[0].start} to {segments[-1].stop - 1}"
-        lines.append(("segments", f"{len(segments)}, {draws}"))
+        lines.append((f"tables/{table.name}", f"{counted(table.rows, 'row')} of {columns}"))
+    if beside.segments:
+        first, last = beside.segments[0], beside.segments[-1]
+        draws = f"draws {first.start} to {last.stop - 1}"
+        lines.append(("segments", f"{len(beside.segments)}, {draws}"))
     return lines
 
 
-def as_text(trace: Trace) -> str:
+def as_text(now: Moment, beside: Beside) -> str:
     """The repr of a trace."""
-    lines = [(printable(name), printable(content)) for name, content in group_lines(trace)]
+    lines = [(printable(name), printable(content)) for name, content in group_lines(now, beside)]
     width = max(len(name) for name, _ in lines)
     return "\n".join(
         [
-            f"<zarrtrace.Trace {printable(trace.path)}>",
-            f"{status(trace)}: {size(trace)}, recorded {counts(trace)}{dropped(trace)}",
-            *([safety(trace)] if not trace.finished else []),
+            f"<zarrtrace.Trace {printable(str(now))}>",
+            f"{status(now)}: {size(now)}, recorded {counts(now)}{dropped(now)}",
+            *([safety(now)] if not now.layout.finished else []),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
         ]
     )
@@ -123,39 +137,38 @@ def _shorten(text: str, width: int = 90) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def as_html(trace: Trace) -> str:
+def as_html(now: Moment) -> str:
     """The repr of a trace in a notebook: its state, and the tree as xarray shows it."""
-    total = trace.tune + trace.draws
-    recorded = trace.recorded
+    total, recorded = now.layout.total, now.counts
     bars = ""
-    if not trace.finished and len(recorded) <= 32:
+    if not now.layout.finished and len(recorded) <= 32:
         bars = "".join(
             f"<div>chain {chain} <progress max='{total}' value='{count}'></progress> "
             f"{count} of {total}</div>"
             for chain, count in enumerate(recorded)
         )
-    tree: str = trace.to_datatree(save_warmup=True)._repr_html_()  # type: ignore[no-untyped-call]
+    tree: str = Snapshot(now).to_datatree(save_warmup=True)._repr_html_()  # type: ignore[no-untyped-call]
     return (
-        f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(trace.path)}</code></div>"
-        f"<div>{status(trace)}: {html.escape(size(trace))}, recorded {counts(trace)}"
-        f"{dropped(trace)}</div>"
+        f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(str(now))}</code></div>"
+        f"<div>{status(now)}: {html.escape(size(now))}, recorded {counts(now)}"
+        f"{dropped(now)}</div>"
         f"{bars}{tree}"
     )
 
 
-def rows(trace: Trace) -> list[tuple[str, ...]]:
+def rows(now: Moment, beside: Beside) -> list[tuple[str, ...]]:
     """A row per variable: group, variable, dtype, draws, draws in a chunk."""
-    layout = trace._layout
+    layout, longest = now.layout, int(now.counts.max())
     found: list[tuple[str, ...]] = []
-    for name in trace.groups:
+    for name in now.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
         first = name
         if group is None:
-            for _, text, dtype in _data_variables(trace, name):
+            for _, text, dtype in _data_variables(now, name):
                 found.append((first, text, dtype, "", ""))
                 first = ""
         elif name == group.name:
-            drawn = int(trace.recorded.max()) - group.warmup
+            drawn = longest - group.warmup
             for variable in group.variables.values():
                 found.append(
                     (
@@ -168,11 +181,10 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
                 )
                 first = ""
         else:
-            drawn = max(0, min(int(trace.recorded.max()), group.warmup) - layout.dropped)
+            drawn = max(0, min(longest, group.warmup) - layout.dropped)
             found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
-    for name in filterfalse(is_of_segments, trace.tables):
-        table = trace.table(name)
-        first = f"tables/{name}, {counted(len(table), 'row')}"
+    for table in beside.tables:
+        first = f"tables/{table.name}, {counted(table.rows, 'row')}"
         for key, var in table.columns.items():
             text = f"{key} {var.shape}" if var.shape else key
             found.append((first, text, dtype_name(np.dtype(var.dtype)), "", ""))
@@ -180,15 +192,15 @@ def rows(trace: Trace) -> list[tuple[str, ...]]:
     return found
 
 
-def _data_variables(trace: Trace, group: str) -> list[tuple[str, str, str]]:
+def _data_variables(now: Moment, group: str) -> list[tuple[str, str, str]]:
     """The variables of a group that was given whole: name, name with dimensions, dtype.
 
     Where the group is damaged, the names that it is known to have.
     """
     try:
-        arrays = trace.dataset(group).data_vars
+        arrays = Snapshot(now).dataset(group).data_vars
     except DamagedTraceError:
-        names = trace._layout.data_groups.get(group, ())
+        names = now.layout.data_groups.get(group, ())
         return [(name, f"{name} (damaged: see check())", "") for name in names]
     found = []
     for key, array in arrays.items():
@@ -230,17 +242,17 @@ def _local_time(when: str) -> str:
         return when
 
 
-def facts(trace: Trace) -> list[tuple[str, str]]:
+def facts(now: Moment) -> list[tuple[str, str]]:
     """What else is worth a line: age, sampling time, library, size on disk."""
-    layout = trace._layout
+    layout = now.layout
     found = [("created", layout.created_at)]
-    spent = sampling_attrs(trace._location, layout).get("sampling_time")
+    spent = sampling_attrs(now).get("sampling_time")
     if spent is not None:
         found.append(("sampling time", f"{spent:.1f} s, the longest chain"))
     for key, value in layout.attrs.items():
         found.append((key, str(value)))
-    if trace._location.path is not None:
-        files = [file for file in trace._location.path.rglob("*") if file.is_file()]
+    if now.location.path is not None:
+        files = [file for file in now.location.path.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files)
         found.append(("on disk", f"{size / 1e6:.1f} MB in {len(files)} files"))
     return found

@@ -12,6 +12,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import TABLES, Layout, array_path, group_attrs
 from ..reading import convergence
 from ..reading.cut import alignment_attrs, sampling_attrs
+from ..reading.moment import Moment
 from ..sampling_state.block import remove_journals
 from ..sampling_state.counts import recorded
 from ..sampling_state.journal_format import JOURNAL
@@ -42,17 +43,17 @@ def complete(hierarchy: Hierarchy) -> None:
     resume_split(hierarchy)
     layout = hierarchy.layout
     if layout.closed and not layout.finished:
-        _trim(hierarchy.location, layout)
+        _trim(Moment.of(hierarchy))
         hierarchy.change(replace(layout, finished=True))
         convergence.keep(hierarchy)
 
 
-def _trim(location: Location, layout: Layout) -> None:
+def _trim(moment: Moment) -> None:
     """Give every array the length of the shortest chain, and every group its attributes.
 
     Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
     """
-    counts = recorded(location, layout)
+    location, layout, counts = moment.location, moment.layout, moment.counts
     documents: dict[str, dict[str, Any]] = {}
     for group in layout.groups.values():
         length = int(counts.min()) - group.stored_warmup
@@ -71,7 +72,7 @@ def _trim(location: Location, layout: Layout) -> None:
                 documents[array] = document
             document = read_document(location, path) or group_document()
             attrs = {**document["attributes"], **group_attrs(layout, path)}
-            attrs |= sampling_attrs(location, layout)
+            attrs |= sampling_attrs(moment)
             after = counts - group.stored_warmup
             if path == group.name and len(set(after)) > 1:
                 attrs |= alignment_attrs(after, length)

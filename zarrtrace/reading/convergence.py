@@ -117,8 +117,13 @@ def _read(
 ) -> np.ndarray[Any, Any]:
     shape = (layout.chains, len(draws), *variable.shape)
     values: np.ndarray[Any, Any] = np.empty(shape, variable.dtype)
-    blocks = [Wanted(b, draws, values[_rows(layout, b)]) for b in range(layout.blocks)]
-    read_rows(hierarchy, variable.group, variable.name, blocks)
+    read_rows(
+        hierarchy,
+        [
+            Wanted(variable.group, variable.name, block, draws, values[_rows(layout, block)])
+            for block in range(layout.blocks)
+        ],
+    )
     return values
 
 

@@ -9,11 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ChainError, InvalidInputError, TraceNotFoundError
-from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout, SampledGroup
-from ..sampling_state.block import chain_blocks
-from ..sampling_state.counts import recorded
-from ..store.location import Location
+from .moment import Moment
 
 Align = Literal["cut", "pad"]
 
@@ -32,8 +29,7 @@ class Cut:
         Draws the view shows of every chain.
     """
 
-    hierarchy: Hierarchy
-    layout: Layout
+    moment: Moment
     group: SampledGroup
     name: str
     chains: tuple[int, ...]
@@ -42,24 +38,29 @@ class Cut:
     length: int
 
     @property
+    def layout(self) -> Layout:
+        """The layout of its moment."""
+        return self.moment.layout
+
+    @property
     def padded(self) -> bool:
         """Whether a chain is shorter than what the view shows."""
         return any(count < self.length for count in self.counts)
 
 
 def make_cut(
-    hierarchy: Hierarchy,
+    moment: Moment,
     name: str,
     align: Align = "cut",
     chains: int | Iterable[int] | None = None,
 ) -> Cut:
-    """The draws there are now of a sampled group, or of its warmup (`warmup_` and its name)."""
+    """The draws that there are of a sampled group, or of its warmup (`warmup_` and its name)."""
     if align not in ("cut", "pad"):
         raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
-    layout = hierarchy.layout
+    layout = moment.layout
     group = layout.groups[name.removeprefix("warmup_")]
-    chosen = choose_chains(layout, chains, str(hierarchy))
-    counts = recorded(hierarchy.location, layout)[list(chosen)]
+    chosen = choose_chains(layout, chains, str(moment))
+    counts = moment.counts[list(chosen)]
     if name == group.name:
         start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
     else:
@@ -67,8 +68,7 @@ def make_cut(
         counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
     length = int(counts.min() if align == "cut" else counts.max())
     return Cut(
-        hierarchy=hierarchy,
-        layout=layout,
+        moment=moment,
         group=group,
         name=name,
         chains=chosen,
@@ -112,12 +112,11 @@ def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:
     )
 
 
-def sampling_attrs(location: Location, layout: Layout) -> dict[str, Any]:
+def sampling_attrs(moment: Moment) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
-    if "sampling_time" in layout.attrs:
+    if "sampling_time" in moment.layout.attrs or not moment.sampling_time:
         return {}
-    spent = [block.read("sampling_time") or 0.0 for block in chain_blocks(location, layout)]
-    return {"sampling_time": float(max(spent))} if any(spent) else {}
+    return {"sampling_time": moment.sampling_time}
 
 
 def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]:

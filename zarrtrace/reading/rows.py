@@ -1,4 +1,4 @@
-"""The draws of one variable, wherever they lie: chunks, a journal, or half-way through a split.
+"""The draws of variables, wherever they lie: chunks, a journal, or half-way through a split.
 
 A draw is named by its number since the start of its chain, warmup included. That number never
 changes, so whoever holds it reads the same values before, during and after a split, until the draw
@@ -7,8 +7,10 @@ is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,23 +21,29 @@ from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, future_spans, spans, staged
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
-from ..sampling_state.counts import recorded
+from ..sampling_state.counts import block_counts
+from ..sampling_state.journal import Journal
 from ..store.chunk_codec import ChunkCodec
-from ..store.location import Location
 
 _AT_ONCE = 16  # chunks that are waited for
+_BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
 
 
 class Wanted(NamedTuple):
-    """Some draws of one block of chains, and the array they go into: (chains, draws, *shape)."""
+    """Some draws of a variable and a block of chains, and the array for them.
 
+    The array has the shape (chains of the block, draws, *shape).
+    """
+
+    group: str
+    name: str
     block: int
     draws: range
     into: np.ndarray[Any, Any]
 
 
-def read_rows(hierarchy: Hierarchy, group: str, name: str, wanted: Iterable[Wanted]) -> None:
-    """Read some draws of one variable, each chunk once, several chunks side by side.
+def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
+    """Read some draws of any number of variables, each chunk once.
 
     The values are those of one layout: when a split changes it meanwhile, they are read again.
 
@@ -43,53 +51,106 @@ def read_rows(hierarchy: Hierarchy, group: str, name: str, wanted: Iterable[Want
     ------
     DamagedTraceError
         A chunk below the published count is missing or cannot be decoded.
+    TraceError
+        The draws were dropped, or their chain went back to a checkpoint.
     """
-    location, wanted = hierarchy.location, list(wanted)
+    by_block: dict[int, list[Wanted]] = {}
+    for part in wanted:
+        if part.draws:
+            by_block.setdefault(part.block, []).append(part)
+    blocks = iter(by_block.items())
+    while batch := dict(islice(blocks, _BLOCKS_AT_ONCE)):
+        _read_batch(hierarchy, batch)
+
+
+def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None:
     while True:
         layout = hierarchy.layout
-        _require_kept(location, layout, wanted)
-        variable = layout.groups[group].variables[name]
-        readers = [RowReader(ChainBlock(location, layout, p.block), variable) for p in wanted]
+        _require_kept(hierarchy, layout, batch)
+        blocks = [_OpenBlock(ChainBlock(hierarchy.location, layout, number)) for number in batch]
         try:
             pieces = [
                 piece
-                for reader, part in zip(readers, wanted, strict=True)
-                for piece in reader.pieces(part.draws, part.into)
+                for block, parts in zip(blocks, batch.values(), strict=True)
+                for part in parts
+                for piece in block.reader(part).pieces(part.draws, part.into)
             ]
-            if location.waits:
-                _fill_waiting(pieces)
-            else:
-                # One at a time: Blosc decodes each with all cores, and memory is that of one.
-                for piece in pieces:
-                    piece.fill()
-            if not layout.closed:
-                # Where no journal says that a chain went back, its chunks may be blank at the end.
-                counts = recorded(location, layout)
-                for reader, part in zip(readers, wanted, strict=True):
-                    count = int(counts[reader.block.chains[0]])
-                    reader.require_recorded(count, part.draws[-1] + 1 if part.draws else 0)
+            _fill(pieces, hierarchy.location.waits)
         except DamagedTraceError:
-            if hierarchy.layout is layout:
+            if hierarchy.layout is layout and all(block.is_current() for block in blocks):
                 raise
             continue
-        if hierarchy.layout is layout:
-            return
+        if all(block.is_current() for block in blocks):
+            _require_recorded(blocks, batch)
+            if hierarchy.layout is layout:
+                return
 
 
-def _require_kept(location: Location, layout: Layout, wanted: Iterable[Wanted]) -> None:
+def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
     """Refuse draws that were dropped: what is left of their chunks may not be what they were."""
-    if any(part.draws and part.draws[0] < layout.dropped for part in wanted):
+    if any(part.draws[0] < layout.dropped for parts in batch.values() for part in parts):
         raise TraceError(
-            f"the draws of {location} before {layout.dropped} were dropped since this view was "
+            f"the draws of {hierarchy} before {layout.dropped} were dropped since this view was "
             f"made; ask the trace for it again"
         )
 
 
-def _fill_waiting(pieces: list[Piece]) -> None:
-    """Fill the pieces side by side: on a store that makes us wait."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        # As a list: an error of one is raised here, when all have ended.
-        list(pool.map(Piece.fill, pieces))
+def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
+    """Refuse draws whose chain went back: no journal says so, and its chunks may be blank there."""
+    asked = [open_block for open_block in blocks if not open_block.block.layout.closed]
+    if not asked:
+        return
+    numbers = [open_block.block.number for open_block in asked]
+    counts = block_counts(asked[0].block.location, asked[0].block.layout, numbers)
+    for open_block, count in zip(asked, counts.tolist(), strict=True):
+        stop = max(part.draws[-1] + 1 for part in batch[open_block.block.number])
+        require_recorded(open_block.block, count, stop)
+
+
+def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
+    """Refuse draws that a chain no longer has: it went back to its checkpoint."""
+    if count < stop:
+        raise TraceError(
+            f"{block} went back to its checkpoint at draw {count} since this view was made; "
+            f"ask the trace for it again"
+        )
+
+
+def _fill(pieces: list[Piece], waits: bool) -> None:
+    """Fill the pieces: side by side on a store that makes us wait."""
+    if waits:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            # As a list: an error of one is raised here, when all have ended.
+            list(pool.map(Piece.fill, pieces))
+    else:
+        # One at a time: Blosc decodes each with all cores, and memory is that of one.
+        for piece in pieces:
+            piece.fill()
+
+
+class _OpenBlock:
+    """A block of chains with its journal, mapped once for all that is read of it."""
+
+    def __init__(self, block: ChainBlock) -> None:
+        self.block = block
+        self.journal = None if block.layout.closed else block.read_journal()
+
+    def reader(self, part: Wanted) -> RowReader:
+        """What reads a variable of it."""
+        variable = self.block.layout.groups[part.group].variables[part.name]
+        return RowReader(self.block, variable, self.journal)
+
+    def is_current(self) -> bool:
+        """Whether it has the same journal, or none, as when it was opened.
+
+        A chain that goes back replaces its journal before it writes any chunk again.
+        """
+        if self.block.layout.closed:
+            return True
+        if self.journal is not None:
+            return self.journal.is_current()
+        path = self.block.journal_file
+        return path is None or not path.exists()
 
 
 class Piece(NamedTuple):
@@ -108,17 +169,27 @@ class Piece(NamedTuple):
 class RowReader:
     """Reads draws of one variable and one block of chains under one layout."""
 
-    def __init__(self, block: ChainBlock, variable: Variable) -> None:
+    def __init__(
+        self, block: ChainBlock, variable: Variable, journal: Journal | None = None
+    ) -> None:
         layout = block.layout
         self.block = block
         self._location = block.location
         self._layout = layout
         self._group = layout.groups[variable.group]
         self._variable = variable
-        self._codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
-        self._most = self._codec.most_encoded(layout.chunk_shape(variable))
+        self._journal = journal
         moved = self._group.moving_to is not None and variable.name in self._group.moved
         self.spans = (future_spans if moved else spans)(layout, variable)
+
+    @cached_property
+    def _codec(self) -> ChunkCodec:
+        return ChunkCodec(self._variable.dtype, self._layout.encoding(self._variable.dtype))
+
+    @cached_property
+    def _most(self) -> int | None:
+        """Bytes that a chunk may have; None where nothing says it."""
+        return self._codec.most_encoded(self._layout.chunk_shape(self._variable))
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
@@ -143,17 +214,14 @@ class RowReader:
 
     def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
         """Read some rows of one chunk: from the journal while the chunk is being filled."""
-        while (journal := self.block.read_journal()) is not None:
-            self.require_recorded(journal.count, place.draws.start + rows.stop)
-            if journal.count < place.draws.stop and not self._variable.is_text:
+        journal, stop = self._journal, place.draws.stop
+        if journal is not None:
+            require_recorded(self.block, journal.count, place.draws.start + rows.stop)
+            if journal.count < stop and not self._variable.is_text:
                 into[...] = journal.rows_of(self._variable)[: len(into), rows]
                 # Published in full meanwhile: these may be rows of the next chunk.
-                if journal.count < place.draws.stop:
+                if journal.count < stop:
                     return
-            self._fill_from_store(place, rows, into)
-            # A chain that goes back replaces its journal before it writes any chunk anew.
-            if journal.is_current():
-                return
         self._fill_from_store(place, rows, into)
 
     def _fill_from_store(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
@@ -163,20 +231,17 @@ class RowReader:
         else:
             into[...] = self.chunk(place)[: len(into), rows]
 
-    def require_recorded(self, count: int, stop: int) -> None:
-        """Refuse draws that a chain no longer has: it went back to its checkpoint."""
-        if count < stop:
-            raise TraceError(
-                f"{self.block} went back to its checkpoint at draw {count} since this view was "
-                f"made; ask the trace for it again"
-            )
-
     def check(self, place: ChunkPlace, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
         shape = (len(self.block.chains), len(there), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
         first = there.start - place.draws.start
-        self.fill(place, slice(first, first + len(there), 1), into)
+        while True:
+            open_block = _OpenBlock(self.block)
+            self._journal = open_block.journal
+            self.fill(place, slice(first, first + len(there), 1), into)
+            if open_block.is_current():
+                return
 
     def chunk(
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None

@@ -222,7 +222,7 @@ def _describe(trace: Trace) -> dict[str, Any]:
 
 def _status(trace: Trace) -> str:
     """As `zarrtrace info` says it; a run whose writers are all gone is not sampling but stopped."""
-    status = summary.status(trace)
+    status = summary.status(trace._now())
     if status != "sampling":
         return status
     layout = trace._layout

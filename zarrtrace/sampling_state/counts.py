@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from ..layout.layout import Layout
 from ..store.location import Location
-from .block import chain_blocks
+from .block import ChainBlock
 
 
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain, warmup included."""
-    counts = np.zeros(layout.chains, dtype=np.int64)
-    without_journal = []
-    for block in chain_blocks(location, layout):
-        count = block.journal_count
-        if count is None:
-            without_journal.append(block)
-        else:
-            counts[block.chains] = count
-    found = location.read_many([block.key("draw_idx") for block in without_journal])
-    for block, data in zip(without_journal, found, strict=True):
-        counts[block.chains] = block.decode("draw_idx", data) or 0
-    return np.clip(counts, 0, layout.total)
+    counts = block_counts(location, layout, range(layout.blocks))
+    return np.repeat(counts, layout.chains_per_chunk)[: layout.chains]
+
+
+def block_counts(
+    location: Location, layout: Layout, numbers: Iterable[int]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Draws published by the writers of some blocks of chains, of each chain."""
+    blocks = [ChainBlock(location, layout, number) for number in numbers]
+    counts = [block.journal_count for block in blocks]
+    flushed = [block for block, count in zip(blocks, counts, strict=True) if count is None]
+    found = location.read_many([block.key("draw_idx") for block in flushed])
+    said = (b.decode("draw_idx", data) or 0 for b, data in zip(flushed, found, strict=True))
+    known = [next(said) if count is None else count for count in counts]
+    return np.clip(np.array(known, np.int64), 0, layout.total)

@@ -127,7 +127,7 @@ class Segment:
         if group not in trace._layout.groups:
             known = ", ".join(trace._layout.groups)
             raise InvalidInputError(f"{trace.path} has no sampled group {group!r}; it has {known}")
-        cut = make_cut(trace._hierarchy, group)
+        cut = make_cut(trace._now(), group)
         first = self.start + self.dropped
         length = max(min(int(trace.recorded.min()), self.stop) - first, 0)
         cut = replace(cut, start=first, counts=(length,) * len(cut.chains), length=length)

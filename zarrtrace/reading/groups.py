@@ -1,0 +1,278 @@
+"""The groups of a trace as a reader sees them: each call shows one moment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import TraceNotFoundError
+from .cut import Align, Cut, find_group, make_cut
+from .moment import Moment
+
+if TYPE_CHECKING:
+    import arviz
+    import xarray as xr
+
+Array = NDArray[Any]
+
+
+class GroupReader(ABC):
+    """What can be read of a trace: its counts, and its groups as datasets, trees and arrays."""
+
+    @abstractmethod
+    def _now(self) -> Moment:
+        """The moment that a call shows."""
+
+    @property
+    def path(self) -> str:
+        """Where the trace is: a path, a URL, or "memory"."""
+        return str(self._now())
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in ArviZ's order, the warmup groups last."""
+        return self._now().groups
+
+    @property
+    def recorded(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Draws recorded per chain, warmup included: int64, shape (chains,).
+
+        What it counts is safe: from `kill -9` in a local directory, flushed elsewhere.
+        """
+        return self._now().counts.copy()
+
+    def dataset(
+        self,
+        group: str,
+        *,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        chunks: Any = None,
+    ) -> xr.Dataset:
+        """The draws of one group as they are now.
+
+        Parameters
+        ----------
+        group : str
+            One of `trace.groups`.
+        align : "cut" or "pad"
+            Chains of unequal length are cut to the shortest, or padded to the longest with NaN,
+            NaT and "" (numbers and booleans become float64). The attributes say which, and the
+            draws of each chain.
+        chains : int or iterable of int, optional
+            Only these chains; one alone is never cut.
+        chunks : optional
+            For dask, as `xarray.open_dataset` takes it; None is lazy without dask, which is what
+            ArviZ needs.
+
+        Returns
+        -------
+        xarray.Dataset
+            A consistent cut: it does not change while writers go on.
+        """
+        return _dataset(self._now(), group, align, chains, chunks)
+
+    def to_datatree(
+        self,
+        groups: Iterable[str] | None = None,
+        *,
+        save_warmup: bool = False,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        chunks: Any = None,
+    ) -> xr.DataTree:
+        """The trace as an `xarray.DataTree`, lazy, its groups in ArviZ's order.
+
+        Parameters
+        ----------
+        groups : iterable of str, optional
+            Only these groups; all by default.
+        save_warmup : bool, default False
+            Whether the warmup groups come along.
+        align, chains, chunks
+            As in `dataset`.
+        """
+        from . import dataset as view
+
+        now = self._now()
+        names = [
+            name
+            for name in (now.groups if groups is None else list(groups))
+            if groups is not None or save_warmup or not name.startswith("warmup_")
+        ]
+        datasets = {name: _dataset(now, name, align, chains, chunks) for name in names}
+        return view.build_tree(datasets, now.layout)
+
+    def to_inferencedata(
+        self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
+    ) -> arviz.InferenceData | xr.DataTree:
+        """The trace as the installed ArviZ takes it.
+
+        Parameters
+        ----------
+        groups, save_warmup, **options
+            As in `to_datatree`.
+
+        Returns
+        -------
+        arviz.InferenceData or xarray.DataTree
+            InferenceData with ArviZ < 1; the DataTree with ArviZ >= 1 or without ArviZ.
+        """
+        tree = self.to_datatree(groups, save_warmup=save_warmup, **options)
+        try:
+            version = importlib.metadata.version("arviz")
+        except importlib.metadata.PackageNotFoundError:
+            return tree
+        if int(version.split(".")[0]) >= 1:
+            return tree
+        with warnings.catch_warnings():
+            # Once a day ArviZ 0.23 announces ArviZ 1 when it is imported.
+            warnings.simplefilter("ignore", FutureWarning)
+            import arviz
+
+        converted: arviz.InferenceData = arviz.InferenceData.from_datatree(tree)  # type: ignore[no-untyped-call, unused-ignore]
+        return converted
+
+    @overload
+    def get(
+        self,
+        name: str,
+        *,
+        group: str | None = None,
+        draws: slice = slice(None),
+        chains: int | Iterable[int] | None = None,
+        flatten: bool = False,
+    ) -> Array: ...
+    @overload
+    def get(
+        self,
+        name: list[str] | tuple[str, ...],
+        *,
+        group: str | None = None,
+        draws: slice = slice(None),
+        chains: int | Iterable[int] | None = None,
+        flatten: bool = False,
+    ) -> dict[str, Array]: ...
+    def get(
+        self,
+        name: str | list[str] | tuple[str, ...],
+        *,
+        group: str | None = None,
+        draws: slice = slice(None),
+        chains: int | Iterable[int] | None = None,
+        flatten: bool = False,
+    ) -> Array | dict[str, Array]:
+        """The values of one variable, or of several at one moment, in memory.
+
+        Parameters
+        ----------
+        name : str, or list or tuple of str
+            The variable, or several: they are read together, which takes much less time than one
+            by one.
+        group : str, optional
+            Their group; by default the first that has such a variable, posterior before others.
+        draws : slice, optional
+            Which draws, counted after warmup (in a `warmup_` group from the first).
+        chains : int or iterable of int, optional
+            Which chains; all by default. Unequal ones are cut to the shortest.
+        flatten : bool, default False
+            Whether chains and draws become one axis, chain after chain.
+
+        Returns
+        -------
+        numpy.ndarray or dict of str to numpy.ndarray
+            Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
+            dictionary of such arrays.
+        """
+        from .values import read_values
+
+        now = self._now()
+        names = [name] if isinstance(name, str) else list(name)
+        cuts: dict[str, Cut] = {}
+        wanted = []
+        for one in names:
+            found = find_group(now.layout, one, group, str(now))
+            if found not in cuts:
+                cuts[found] = make_cut(now, found, "cut", chains)
+            wanted.append((cuts[found], cuts[found].group.variables[one]))
+        read = read_values(wanted, draws, flatten)
+        return read[0] if isinstance(name, str) else dict(zip(names, read, strict=True))
+
+    def __getitem__(self, group: str) -> xr.Dataset:
+        try:
+            return self.dataset(group)
+        except TraceNotFoundError as error:
+            raise KeyError(str(error)) from None
+
+    def __getattr__(self, name: str) -> xr.Dataset:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self.groups:
+            return self.dataset(name)
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
+            f"its groups are {', '.join(self.groups)}"
+        )
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.groups]
+
+    def __contains__(self, group: object) -> bool:
+        return group in self.groups
+
+
+class Snapshot(GroupReader):
+    """A trace at one moment: what `Trace.at_once` returns.
+
+    Everything that is read of it is of that moment, whatever is recorded meanwhile: the groups
+    have the same draws of each chain, and later calls see what the first one saw. Draws that were
+    dropped since, or whose chain went back to a checkpoint, cannot be read any more and raise.
+    """
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+
+    def _now(self) -> Moment:
+        return self._moment
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the block; there is nothing to close."""
+
+    def __repr__(self) -> str:
+        return f"<zarrtrace.Snapshot of {self.path}: {', '.join(self.groups)}>"
+
+
+def _dataset(
+    now: Moment,
+    group: str,
+    align: Align = "cut",
+    chains: int | Iterable[int] | None = None,
+    chunks: Any = None,
+) -> xr.Dataset:
+    """One group of a moment."""
+    if group in now.layout.data_groups:
+        from .data_groups import open_data_group
+
+        return open_data_group(now.location, now.layout, group, chunks)
+    if group not in now.groups:
+        raise TraceNotFoundError(
+            f"{now} has no group {group!r}; it has {', '.join(now.groups)}", group=group
+        )
+    from .dataset import open_cut
+
+    return open_cut(make_cut(now, group, align, chains), chunks)

@@ -1,0 +1,59 @@
+"""One moment of a trace: its layout and the draws of every chain, read once for a whole call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import Layout
+from ..sampling_state.block import chain_blocks
+from ..sampling_state.counts import recorded
+from ..store.location import Location
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a trace is at one moment: all that a call shows, it shows of the same moment.
+
+    Attributes
+    ----------
+    counts : numpy.ndarray
+        Draws recorded per chain, warmup included: int64, shape (chains,).
+    """
+
+    hierarchy: Hierarchy
+    layout: Layout
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+
+    @classmethod
+    def of(cls, hierarchy: Hierarchy) -> Moment:
+        """The moment that is now."""
+        layout = hierarchy.layout
+        return cls(hierarchy, layout, recorded(hierarchy.location, layout))
+
+    @property
+    def location(self) -> Location:
+        """Where the trace is stored."""
+        return self.hierarchy.location
+
+    @cached_property
+    def sampling_time(self) -> float:
+        """Seconds that the writers of the chain that took longest were open; 0 if none was."""
+        blocks = chain_blocks(self.location, self.layout)
+        found = self.location.read_many([block.key("sampling_time") for block in blocks])
+        times = [b.decode("sampling_time", data) for b, data in zip(blocks, found, strict=True)]
+        return max((float(time) for time in times if time), default=0.0)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in ArviZ's order, the warmup groups last."""
+        layout = self.layout
+        warmups = [g.warmup_name for g in layout.groups.values() if g.warmup > layout.dropped]
+        return (*layout.group_names, *warmups)
+
+    def __str__(self) -> str:
+        return str(self.hierarchy)
