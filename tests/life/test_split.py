@@ -211,3 +211,53 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peak < 6 * drawn[:20].nbytes, "of 50 chunks, which the split cuts"
     assert np.array_equal(trace.posterior.x[0], drawn[333:])
+    program = """
+import resource, sys
+import numpy as np
+import zarrtrace as zt
+trace = zt.create(sys.argv[1], chains=1, tune=333, draws=667, compressors=None,
+                  posterior={"x": zt.Var(shape=25_000, draws_per_chunk=20)})
+rng = np.random.default_rng(0)
+with trace.writer(0) as writer:
+    for _ in range(100):
+        writer.record_block({"x": rng.normal(size=(10, 25_000))})
+first = trace.get("x", draws=slice(0, 1))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+trace.finish()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert np.array_equal(trace.get("x", draws=slice(0, 1)), first)
+print((after - before) / 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "run.zarr")],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60, "of 200 MB, split where chunks are cut"
+
+
+def test_a_writer_that_is_refused_during_a_split_leaves_no_rows_of_before(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would be those of other chunks than the trace has after the split."""
+    trace = directory.create(chains=1, tune=6, draws=20, posterior={"x": 0.0}, draws_per_chunk=4)
+    with trace.writer(0) as writer:
+        for number in range(17):
+            writer.record({"x": float(number)})
+    refused = []
+    move_tree = type(trace._location).move_tree
+
+    def try_to_record(*arguments: Any) -> None:
+        with pytest.raises(zt.errors.ChainBusyError, match="being split"):
+            directory.open("a").writer(0)
+        refused.append(arguments)
+        move_tree(*arguments)
+
+    monkeypatch.setattr(type(trace._location), "move_tree", try_to_record)
+    trace.split_warmup()
+    assert refused
+    assert trace.get("x").tolist() == [[float(number) for number in range(6, 17)]]
+    with directory.open("a").writer(0) as writer:
+        assert writer.resume() == (17, None)
+        writer.record({"x": 17.0})
+    assert trace.get("x").tolist() == [[float(number) for number in range(6, 18)]]

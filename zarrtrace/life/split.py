@@ -182,6 +182,8 @@ def _swap(hierarchy: Hierarchy, name: str) -> None:
     )
     if group.warmup_name not in done.paths:
         location.delete_tree(group.warmup_name)
+    # A writer that was killed as it opened meanwhile has left one, with rows for the old arrays.
+    remove_journals(location, layout)
     hierarchy.change(layout.with_group(done))
 
 

@@ -133,7 +133,8 @@ class _OpenBlock:
 
     def __init__(self, block: ChainBlock) -> None:
         self.block = block
-        self.journal = None if block.layout.closed else block.read_journal()
+        self._has_journal = not (block.layout.closed or block.layout.splitting)
+        self.journal = block.read_journal() if self._has_journal else None
 
     def reader(self, part: Wanted) -> RowReader:
         """What reads a variable of it."""
@@ -145,7 +146,7 @@ class _OpenBlock:
 
         A chain that goes back replaces its journal before it writes any chunk again.
         """
-        if self.block.layout.closed:
+        if not self._has_journal:
             return True
         if self.journal is not None:
             return self.journal.is_current()

@@ -70,18 +70,17 @@ class ChainWriter:
         self._claim = Claim.new()
         self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
         self._lost_to: Claim | None = None
+        self._require_standing()
         self._journal = self._open_journal(force)
         try:
             block.write_claim(self._claim)
             # Nobody moves an array while a chain is claimed: from here on they stand still.
-            current = hierarchy.layout
-            still = current.arrays == layout.arrays and current.total == layout.total
-            if not still or layout.splitting or current.closed:
-                raise ChainBusyError(
-                    f"{location} is being split, extended or finished just now; "
-                    f"try again when that is done",
-                    chain=self.chains[0],
-                )
+            try:
+                self._require_standing()
+            except ChainBusyError:
+                # Its rows are those of other chunks than the trace has now, which have all draws.
+                self._journal.remove()
+                raise
             if not self._journal.survives and self._holder() != self._claim.token:
                 raise block.busy(block.claim)
             self._count = self._journal.count
@@ -99,6 +98,17 @@ class ChainWriter:
         ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
+
+    def _require_standing(self) -> None:
+        """Refuse to record while arrays are moved: rows are laid out for where they are."""
+        current = self._hierarchy.layout
+        still = current.arrays == self._layout.arrays and current.total == self._layout.total
+        if not still or current.splitting or current.closed:
+            raise ChainBusyError(
+                f"{self._location} is being split, extended or finished just now; "
+                f"try again when that is done",
+                chain=self.chains[0],
+            )
 
     def _open_journal(self, force: bool) -> Journal:
         location, layout, block = self._location, self._layout, self._block
@@ -134,6 +144,8 @@ class ChainWriter:
             if not variable.is_text:
                 self._load_rows(variable, count, journal.rows_of(variable))
         journal.count = count
+        # Before any reader sees it.
+        self._require_standing()
 
     def _text_rows(self) -> dict[str, np.ndarray[Any, Any]]:
         """The rows of strings, whose place is always in memory."""

@@ -15,7 +15,7 @@ from .block import ChainBlock
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain, warmup included."""
     counts = block_counts(location, layout, range(layout.blocks))
-    return np.repeat(counts, layout.chains_per_chunk)[: layout.chains]
+    return counts[np.arange(layout.chains) // layout.chains_per_chunk]
 
 
 def block_counts(

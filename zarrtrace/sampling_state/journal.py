@@ -324,6 +324,11 @@ class Journal:
             if rows.dtype.kind in "fcmM":
                 rows[...] = fill_value(rows.dtype)
 
+    def remove(self) -> None:
+        """Remove the file, while its lock is held; all its draws must be in the chunks."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Release the lock; the rows stay mapped as long as someone holds them."""
         if self._descriptor is not None:

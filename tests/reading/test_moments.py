@@ -1,0 +1,201 @@
+"""One call shows one moment, in all groups, whatever other processes do meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import zarrtrace as zt
+
+if TYPE_CHECKING:
+    from conftest import Place, Script
+
+GROUPS = ("posterior", "sample_stats", "log_likelihood")
+TUNE, DRAWS = 300, 1500
+
+RECORD = """
+    import sys
+    import time
+
+    import zarrtrace as zt
+
+    trace, chain = zt.open(sys.argv[1], "a"), int(sys.argv[2])
+    count, end, went_back = 0, trace.tune + trace.draws, 0
+    while count < end:
+        try:
+            writer = trace.writer(chain)
+        except zt.errors.ChainBusyError:
+            time.sleep(0.01)
+            continue
+        with writer:
+            count, _ = writer.resume()
+            # A writer that comes back after these draws goes on from its checkpoint before them.
+            for number in range(count, min(count + 200, end)):
+                value = {"x": float(number)}
+                writer.record(value, value, log_likelihood=value)
+                if number % 200 == 150:
+                    writer.checkpoint(number)
+                time.sleep(0.001)
+            count = writer.recorded
+"""
+
+LIVE = """
+    import sys
+    import time
+
+    import zarrtrace as zt
+
+    def insist(change, *arguments):
+        while True:
+            try:
+                return change(*arguments)
+            except (zt.errors.ChainBusyError, zt.errors.IncompleteTraceError):
+                time.sleep(0.005)
+
+    trace = zt.open(sys.argv[1], "a")
+    insist(trace.split_warmup, 200)
+    insist(trace.set_burn_in, 250)
+    insist(trace.drop_before, 50)
+    insist(trace.split_warmup)
+    insist(trace.drop_before, 150)
+    while (trace.recorded < trace.tune + trace.draws).any():
+        time.sleep(0.01)
+    insist(trace.finish)
+"""
+
+
+@pytest.fixture
+def running(directory: Place, script: Script) -> Any:
+    """A trace that two processes record, going back now and then, while a third changes it."""
+    directory.create(
+        chains=2,
+        tune=TUNE,
+        draws=DRAWS,
+        draws_per_chunk=64,
+        **{group: {"x": zt.Var()} for group in GROUPS},
+    )
+    started = [
+        script.start(RECORD, directory.path, 0),
+        script.start(RECORD, directory.path, 1),
+        script.start(LIVE, directory.path),
+    ]
+    yield directory.open()
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def look_until_finished(trace: zt.Trace, look: Callable[[], Any]) -> int:
+    """Look at a trace again and again; returns how many different lengths were seen."""
+    lengths = set()
+    while not trace.finished:
+        found = look()
+        sizes = {group: found[group].sizes["draw"] for group in GROUPS}
+        assert len(set(sizes.values())) == 1, sizes
+        warmups = {found[f"warmup_{g}"].sizes["draw"] for g in GROUPS if f"warmup_{g}" in found}
+        assert len(warmups) <= 1
+        lengths.add(sizes["posterior"])
+        try:
+            values = [found[group].x.values for group in GROUPS]
+        except zt.TraceError as error:
+            if "ask the trace for it again" not in str(error):
+                raise
+            continue
+        first = trace.tune if not values[0].size else values[0][0, 0]
+        expected = np.broadcast_to(first + np.arange(sizes["posterior"]), values[0].shape)
+        for group in values:
+            np.testing.assert_array_equal(group, expected)
+    return len(lengths)
+
+
+@pytest.mark.parametrize(
+    "way", ["to_datatree", "to_inferencedata", "open_datatree", "at_once", "get"]
+)
+def test_all_groups_have_the_same_draws_while_others_record_go_back_split_drop_and_finish(
+    running: zt.Trace, way: str
+) -> None:
+    def look() -> Any:
+        if way == "open_datatree":
+            return xr.open_datatree(running.path, engine="zarrtrace")
+        if way == "at_once":
+            with running.at_once() as now:
+                return {group: now[group] for group in now.groups}
+        if way == "get":
+            with running.at_once() as now:
+                try:
+                    found = {group: now.get("x", group=group) for group in GROUPS}
+                except zt.TraceError as error:
+                    if "ask the trace for it again" not in str(error):
+                        raise
+                    found = {group: np.empty((2, 0)) for group in GROUPS}
+            return {g: xr.Dataset({"x": (("chain", "draw"), x)}) for g, x in found.items()}
+        tree: Any = getattr(running, way)(save_warmup=True)
+        return tree
+
+    assert look_until_finished(running, look) > 10
+    assert look()["posterior"].sizes["draw"] > DRAWS
+
+
+def test_a_moment_is_held_until_its_draws_are_gone(directory: Place) -> None:
+    trace = directory.create(chains=2, draws=50, posterior={"x": zt.Var()}, draws_per_chunk=8)
+    with trace.writer(0) as first, trace.writer(1) as second:
+        for number in range(20):
+            first.record({"x": number})
+            second.record({"x": number})
+            if number == 9:
+                first.checkpoint("ten draws")
+        now = trace.at_once()
+        assert now.recorded.tolist() == [20, 20]
+        for number in range(20, 30):
+            first.record({"x": number})
+            second.record({"x": number})
+        assert now.recorded.tolist() == [20, 20]
+        assert now.posterior.x.shape == now.to_datatree()["posterior/x"].shape == (2, 20)
+        assert now.get("x").shape == (2, 20)
+        assert trace.get("x").shape == (2, 30)
+    assert "posterior" in now
+    assert now.groups == ("posterior",)
+    with trace.writer(0) as first:
+        assert first.resume() == (10, "ten draws")
+        with pytest.raises(zt.TraceError, match="went back to its checkpoint at draw 10"):
+            now.posterior.x.load()
+        with pytest.raises(zt.TraceError, match="went back to its checkpoint at draw 10"):
+            now.get("x")
+    trace.drop_before(5)
+    with pytest.raises(zt.TraceError, match="before 5 were dropped"):
+        now.get("x", chains=1)
+
+
+def test_several_variables_are_read_together(fast_place: Place) -> None:
+    trace = fast_place.create(
+        chains=3,
+        tune=2,
+        draws=20,
+        chains_per_chunk=2,
+        draws_per_chunk=4,
+        posterior={"a": zt.Var(), "b": zt.Var(shape=3, dtype="int16"), "word": zt.Var(dtype=str)},
+        sample_stats={"lp": zt.Var()},
+    )
+    for block in trace.blocks:
+        assert isinstance(block, range)
+        with trace.writer(block) as writer:
+            for number in range(15):
+                a = np.arange(len(block)) + number
+                b = np.repeat(a[:, None], 3, 1)
+                writer.record({"a": a, "b": b, "word": a.astype(str)}, {"lp": -a})
+    found = trace.get(["b", "lp", "word"], draws=slice(1, None, 2))
+    assert list(found) == ["b", "lp", "word"]
+    for name, values in found.items():
+        alone = trace.get(name, draws=slice(1, None, 2))
+        np.testing.assert_array_equal(values, alone)
+        assert values.dtype == alone.dtype
+    flat = trace.get(("a", "b"), chains=[2, 0], flatten=True)
+    np.testing.assert_array_equal(flat["a"], trace.get("a", chains=[2, 0], flatten=True))
+    assert flat["b"].shape == (2 * 13, 3)
+    with pytest.raises(zt.errors.TraceError, match="no sampled variable 'c'"):
+        trace.get(["a", "c"])
+    assert trace.get([]) == {}
