@@ -211,29 +211,6 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peak < 6 * drawn[:20].nbytes, "of 50 chunks, which the split cuts"
     assert np.array_equal(trace.posterior.x[0], drawn[333:])
-    program = """
-import resource, sys
-import numpy as np
-import zarrtrace as zt
-trace = zt.create(sys.argv[1], chains=1, tune=333, draws=667, compressors=None,
-                  posterior={"x": zt.Var(shape=25_000, draws_per_chunk=20)})
-rng = np.random.default_rng(0)
-with trace.writer(0) as writer:
-    for _ in range(100):
-        writer.record_block({"x": rng.normal(size=(10, 25_000))})
-first = trace.get("x", draws=slice(0, 1))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-trace.finish()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert np.array_equal(trace.get("x", draws=slice(0, 1)), first)
-print((after - before) / 1024)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "run.zarr")],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 60, "of 200 MB, split where chunks are cut"
 
 
 def test_a_writer_that_is_refused_during_a_split_leaves_no_rows_of_before(
