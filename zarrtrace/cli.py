@@ -174,7 +174,8 @@ def show_check(trace: Trace) -> int:
         print(printable(damage))
     if found:
         path = printable(trace.path)
-        print(f"{len(found)} things are wrong; `zarrtrace repair {path}` mends what it can")
+        wrong = "1 thing is wrong" if len(found) == 1 else f"{len(found)} things are wrong"
+        print(f"{wrong}; `zarrtrace repair {path}` fixes what it can")
         return 1
     sure = checksummed(trace._layout)
     print(

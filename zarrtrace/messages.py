@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 
-def chain_label(chains: range) -> str:
-    """`chain 3` or `chains 0 to 31`."""
-    return f"chain {chains[0]}" if len(chains) == 1 else f"chains {chains[0]} to {chains[-1]}"
-
-
 def counted(count: int, what: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{count} {what}{'s' * (count != 1)}"
@@ -16,3 +11,17 @@ def counted(count: int, what: str) -> str:
 def printable(text: object) -> str:
     """Text of a store for a terminal: what is not printable, such as an escape, is spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def range_label(what: str, numbers: range) -> str:
+    """`draw 5`, `draws 5 to 9` or `no draws`; the last number is part of the range."""
+    if not numbers:
+        return f"no {what}s"
+    if len(numbers) == 1:
+        return f"{what} {numbers[0]}"
+    return f"{what}s {numbers[0]} to {numbers[-1]}"
+
+
+def chain_label(chains: range) -> str:
+    """`chain 3` or `chains 0 to 31`."""
+    return range_label("chain", chains)

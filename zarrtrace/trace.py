@@ -14,6 +14,7 @@ from .layout.layout import TABLES, Layout
 from .layout.names import check_name, is_of_segments
 from .layout.variables import Var, ordered
 from .life import change
+from .messages import chain_label
 from .reading.groups import GroupReader, Snapshot
 from .reading.moment import Moment
 from .recording.writer import ChainWriter
@@ -149,7 +150,8 @@ class Trace(GroupReader):
                 raise ChainError(f"{chain!r} is no chain of {self.path}: chains are numbers from 0")
             if not 0 <= chain < layout.chains:
                 raise ChainError(
-                    f"{self.path} has chains 0 to {layout.chains - 1}, not {chain}", chain=chain
+                    f"{self.path} has {chain_label(range(layout.chains))}, not {chain}",
+                    chain=chain,
                 )
             wanted.append(chain)
         if not wanted:

@@ -615,7 +615,7 @@ def test_damage_in_what_was_dropped_is_none(directory: Place, encoded: Encoded) 
     trace.finish()
     found = xr.open_datatree(directory.path, engine="zarr")["posterior/mu"]
     assert np.isnan(found.values).sum() == 2
-    assert found.attrs["lost_draws"] == ["chains 1 to 1: draws 12 to 15"]
+    assert found.attrs["lost_draws"] == ["chain 1: draws 12 to 15"]
     encoded.check(trace.dataset("posterior", chains=0), 14, TOTAL, chains=[0])
 
 

@@ -172,7 +172,7 @@ def test_repair_keeps_all_else_and_says_what_was_lost(
     assert np.array_equal(np.isnan(theta), lost)
     assert np.array_equal(theta[~lost], right["theta"][~lost])
     assert np.array_equal(again.get("mu"), right["mu"])
-    assert again.posterior.theta.attrs["lost_draws"] == ["chains 1 to 1: draws 16 to 23"]
+    assert again.posterior.theta.attrs["lost_draws"] == ["chain 1: draws 16 to 23"]
     with pytest.raises(zt.errors.DamagedTraceError, match="was lost"):
         again.get("steps", chains=0)
     assert np.array_equal(again.get("steps", chains=1), right["steps"][1:])
@@ -181,7 +181,7 @@ def test_repair_keeps_all_else_and_says_what_was_lost(
     trace.finish()
     plain = xr.open_datatree(directory.path, engine="zarr")
     assert np.array_equal(np.isnan(plain.posterior.theta.values), lost)
-    assert plain.posterior.theta.attrs["lost_draws"] == ["chains 1 to 1: draws 16 to 23"]
+    assert plain.posterior.theta.attrs["lost_draws"] == ["chain 1: draws 16 to 23"]
 
 
 def test_repair_makes_documents_and_counts_anew(directory: Place) -> None:

@@ -86,7 +86,7 @@ def test_the_repr_follows_the_life_of_a_trace(place: Place) -> None:
     record(1, 3)
     assert line() == "complete: 2 chains × (1 warmup + 2 draws), recorded 3 of 3 each"
     trace.split_warmup()
-    assert repr(trace).splitlines()[-1].split("  ")[-1] == "1 draws, split"
+    assert repr(trace).splitlines()[-1].split("  ")[-1] == "1 draw, split"
     trace.finish()
     assert line() == "finished: 2 chains × (1 warmup + 2 draws), recorded 3 of 3 each"
     assert repr(place.open()) == repr(trace)

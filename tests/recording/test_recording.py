@@ -337,7 +337,7 @@ def test_draws_from_before_are_acknowledged_by_resume_before_more_are_recorded(
     with trace.writer(0) as writer:
         writer.record({"x": 1.0})
     with trace.writer(0) as writer:
-        with pytest.raises(zt.errors.NotWritableError, match=r"1 draws are there.*resume"):
+        with pytest.raises(zt.errors.NotResumedError, match=r"has 1 draw from before.*resume"):
             writer.record({"x": 1.0})
         assert writer.resume() == (1, None)
         writer.record({"x": 2.0})

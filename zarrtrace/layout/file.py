@@ -74,7 +74,7 @@ def from_text(text: str, where: str) -> Layout:
         content = json.loads(text)
         version = content["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+        raise DamagedTraceError(f"the layout cannot be read ({error!r})", where=where) from None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FormatVersionError(
             f"{where} has format version {version!r}, this zarrtrace reads up to {FORMAT_VERSION}; "
@@ -115,7 +115,7 @@ def from_text(text: str, where: str) -> Layout:
     except (
         KeyError, TypeError, ValueError, AttributeError, RecursionError, TraceError,
     ) as error:  # fmt: skip
-        raise DamagedTraceError(f"{where}: the layout cannot be read ({error!r})") from None
+        raise DamagedTraceError(f"the layout cannot be read ({error!r})", where=where) from None
     return layout
 
 
@@ -246,10 +246,11 @@ def decode_layout(data: memoryview, where: str) -> Layout:
     attributes = attributes if isinstance(attributes, dict) else {}
     text = attributes.get(_ATTRIBUTE)
     if not isinstance(text, str):
-        raise TraceNotFoundError(f"{where} is no trace of zarrtrace")
+        raise TraceNotFoundError(f"{where} is not a trace of zarrtrace")
     if google_crc32c.value(text.encode()) != attributes.get(f"{_ATTRIBUTE}_crc32c"):
         raise DamagedTraceError(
-            f"{where}: the layout in {STATE}/zarr.json is damaged, its checksum "
-            f"does not match; restore that file from a copy"
+            f"the layout in {STATE}/zarr.json is damaged, its checksum does not match",
+            where=where,
+            remedy="restore that file from a copy",
         )
     return from_text(text, where)

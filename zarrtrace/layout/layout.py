@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..messages import chain_label, range_label
 from ..store.dtypes import dtype_name
 from ..store.zarr_json import array_document
 from .coordinates import SAMPLE_DIMS
@@ -162,7 +163,7 @@ class Layout:
     def variable_attrs(self, variable: Variable) -> dict[str, Any]:
         """The attributes of a variable: its own, and which draws of it were lost."""
         lost = [
-            f"chains {chains.start} to {chains.stop - 1}: draws {start} to {stop - 1}"
+            f"{chain_label(chains)}: {range_label('draw', range(start, stop))}"
             for group, name, block, start, stop in self.lost
             if (group, name) == (variable.group, variable.name)
             for chains in [self.chains_of(block)]

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import DamagedTraceError
 from ..layout.layout import STATE, TABLES, Layout, array_path, same_but_for_draws
 from ..layout.variables import Variable
+from ..messages import range_label
 from ..reading.rows import RowReader
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
@@ -89,19 +90,14 @@ def _check_rows(reader: RowReader, variable: Variable, count: int) -> Iterator[D
                 reader.check(place, there)
             except DamagedTraceError as error:
                 yield Damage(
-                    f"{span.path}, {block.label}, draws {there.start} to {there.stop - 1}",
-                    _reason(error),
+                    f"{span.path}, {block.label}, {range_label('draw', there)}",
+                    error.why,
                     variable.group,
                     variable.name,
                     block.number,
                     there,
                 )
             draw = place.draws.stop
-
-
-def _reason(error: DamagedTraceError) -> str:
-    """What an error says after the place, which a `Damage` names itself."""
-    return str(error).rpartition(": ")[2].removesuffix("; restore it from a copy")
 
 
 def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
@@ -123,7 +119,7 @@ def _check_document(
     try:
         document = read_document(location, path)
     except DamagedTraceError as error:
-        yield Damage(f"{path}/zarr.json", str(error).rpartition(": ")[2])
+        yield Damage(f"{path}/zarr.json", error.why)
         return
     if document is None:
         yield Damage(f"{path}/zarr.json", "missing")
@@ -154,7 +150,7 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
                 try:
                     read_array(location, f"{path}/{node}", complete=True)
                 except DamagedTraceError as error:
-                    yield Damage(f"{path}/{node}", _reason(error))
+                    yield Damage(f"{path}/{node}", error.why)
 
 
 def _is_group(location: Location, path: str) -> bool:
@@ -172,10 +168,10 @@ def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:
             try:
                 block.read(name)
             except DamagedTraceError as error:
-                yield Damage(block.key(name), str(error).partition(" is ")[2])
+                yield Damage(block.key(name), error.why)
         try:
             journal = block.read_journal()
             if journal is not None:
                 journal.read_checkpoint()
         except DamagedTraceError as error:
-            yield Damage(f"journal of block {block.number}", str(error))
+            yield Damage(f"journal of block {block.number}", error.why)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
-from ..messages import counted, printable
+from ..messages import counted, printable, range_label
 from ..reading.cut import sampling_attrs
 from ..reading.groups import Snapshot
 from ..reading.moment import Moment
@@ -108,13 +108,14 @@ def group_lines(now: Moment, beside: Beside) -> list[tuple[str, str]]:
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:
-            lines.append((name, f"{group.warmup - layout.dropped} draws, {where_warmup_is(group)}"))
+            draws = counted(group.warmup - layout.dropped, "draw")
+            lines.append((name, f"{draws}, {where_warmup_is(group)}"))
     for table in beside.tables:
         columns = ", ".join(table.columns)
         lines.append((f"tables/{table.name}", f"{counted(table.rows, 'row')} of {columns}"))
     if beside.segments:
         first, last = beside.segments[0], beside.segments[-1]
-        draws = f"draws {first.start} to {last.stop - 1}"
+        draws = range_label("draw", range(first.start, last.stop))
         lines.append(("segments", f"{len(beside.segments)}, {draws}"))
     return lines
 

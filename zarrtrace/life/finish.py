@@ -64,7 +64,9 @@ def _trim(moment: Moment) -> None:
                 document = read_document(location, array)
                 if document is None:
                     raise DamagedTraceError(
-                        f"{location}: the array {array} is missing; restore it from a copy",
+                        f"the array {array} is missing",
+                        where=str(location),
+                        remedy="restore it from a copy",
                         group=path,
                         variable=variable.name,
                     )
@@ -93,7 +95,11 @@ def _draw_coordinate(location: Location, layout: Layout, group: str, length: int
     path = f"{group}/draw"
     document = read_document(location, path)
     if document is None:
-        raise DamagedTraceError(f"{location}: {path} is missing; `zarrtrace repair` numbers anew")
+        raise DamagedTraceError(
+            f"{path} is missing",
+            where=str(location),
+            remedy="`zarrtrace repair` numbers the draws again",
+        )
     size = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
     codec = ChunkCodec(np.dtype("int64"), document)
     for chunk in range(-(-length // size)):

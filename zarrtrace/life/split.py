@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import IncompleteTraceError, InvalidInputError
+from ..errors import GroupNotFoundError, IncompleteTraceError, InvalidInputError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STAGING, Layout, SampledGroup, chunk_of_key
 from ..layout.spans import ChunkPlace, Span, future_spans, spans, staged
@@ -55,9 +55,9 @@ def plan_split(
     counts = recorded(location, layout)
     for name in names:
         if name not in layout.groups:
-            raise InvalidInputError(
-                f"{location} has no sampled group {name!r} to split; "
-                f"it has {', '.join(layout.groups)}",
+            raise GroupNotFoundError(
+                f"{location} has no sampled group {name!r} to split",
+                remedy=f"it has {', '.join(layout.groups)}",
                 group=name,
             )
         group = layout.groups[name]

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import ChainError, InvalidInputError, TraceNotFoundError
+from ..errors import ChainError, GroupNotFoundError, InvalidInputError, VariableNotFoundError
 from ..layout.layout import Layout, SampledGroup
+from ..messages import chain_label
 from .moment import Moment
 
 Align = Literal["cut", "pad"]
@@ -87,7 +88,8 @@ def choose_chains(
     chosen = (chains,) if isinstance(chains, int | np.integer) else tuple(chains)
     for chain in chosen:
         if not isinstance(chain, int | np.integer) or not 0 <= chain < layout.chains:
-            raise ChainError(f"{where} has chains 0 to {layout.chains - 1}, not {chain!r}")
+            known = chain_label(range(layout.chains))
+            raise ChainError(f"{where} has {known}, not {chain!r}")
     if not chosen or len(set(chosen)) != len(chosen):
         raise ChainError(f"chains={list(chosen)}: give distinct chains, at least one")
     return tuple(map(int, chosen))
@@ -99,16 +101,20 @@ def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:
     for candidate in names:
         sampled = layout.groups.get(candidate.removeprefix("warmup_"))
         if sampled is None and candidate not in layout.data_groups:
-            raise TraceNotFoundError(
-                f"{where} has no group {candidate!r}; it has {', '.join(layout.group_names)}",
+            raise GroupNotFoundError(
+                f"{where} has no group {candidate!r}",
+                remedy=f"it has {', '.join(layout.group_names)}",
                 group=candidate,
             )
         if sampled is not None and name in sampled.variables:
             return candidate
     here = f"group {group!r} of {where}" if group is not None else where
     known = [v.label for v in layout.variables]
-    raise InvalidInputError(
-        f"{here} has no sampled variable {name!r}; there are {', '.join(known)}", variable=name
+    raise VariableNotFoundError(
+        f"{here} has no sampled variable {name!r}",
+        remedy=f"there are {', '.join(known)}",
+        group=group,
+        variable=name,
     )
 
 

@@ -18,6 +18,7 @@ from ..errors import DamagedTraceError
 from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
+from ..messages import counted
 from ..store.small_arrays import read_array
 from .cut import Cut, alignment_attrs, sampling_attrs
 from .values import Selection, padded_dtype, read_selections
@@ -99,8 +100,9 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
             array = read_array(cut.moment.location, f"{cut.group.name}/{name}")
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
-                    f"{cut.moment.location}: the coordinate {cut.group.name}/{name} has shape "
-                    f"{array.values.shape}, dimension {dim!r} has {sizes[dim]} elements",
+                    f"the coordinate {cut.group.name}/{name} has shape {array.values.shape}, "
+                    f"dimension {dim!r} has {counted(sizes[dim], 'element')}",
+                    where=str(cut.moment.location),
                     group=cut.group.name,
                 )
             coords[name] = (array.dims, array.values, array.attrs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TraceNotFoundError
+from ..errors import GroupNotFoundError
 from .cut import Align, Cut, find_group, make_cut
 from .moment import Moment
 
@@ -76,6 +76,11 @@ class GroupReader(ABC):
         -------
         xarray.Dataset
             A consistent cut: it does not change while writers go on.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group, or no such warmup group yet.
         """
         return _dataset(self._now(), group, align, chains, chunks)
 
@@ -190,6 +195,13 @@ class GroupReader(ABC):
         numpy.ndarray or dict of str to numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
             dictionary of such arrays.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group.
+        VariableNotFoundError
+            No such variable is sampled in that group, or, without one, in any group.
         """
         from .values import read_values
 
@@ -206,10 +218,7 @@ class GroupReader(ABC):
         return read[0] if isinstance(name, str) else dict(zip(names, read, strict=True))
 
     def __getitem__(self, group: str) -> xr.Dataset:
-        try:
-            return self.dataset(group)
-        except TraceNotFoundError as error:
-            raise KeyError(str(error)) from None
+        return self.dataset(group)
 
     def __getattr__(self, name: str) -> xr.Dataset:
         if name.startswith("_"):
@@ -270,8 +279,10 @@ def _dataset(
 
         return open_data_group(now.location, now.layout, group, chunks)
     if group not in now.groups:
-        raise TraceNotFoundError(
-            f"{now} has no group {group!r}; it has {', '.join(now.groups)}", group=group
+        raise GroupNotFoundError(
+            f"{now} has no group {group!r}",
+            remedy=f"it has {', '.join(now.groups)}",
+            group=group,
         )
     from .dataset import open_cut
 

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError, StaleViewError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, future_spans, spans, staged
 from ..layout.variables import Variable
+from ..messages import range_label
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import block_counts
 from ..sampling_state.journal import Journal
@@ -27,6 +28,7 @@ from ..store.chunk_codec import ChunkCodec
 
 _AT_ONCE = 16  # chunks that are waited for
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
+_REMEDY = "restore it from a copy"
 
 
 class Wanted(NamedTuple):
@@ -51,7 +53,7 @@ def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
     ------
     DamagedTraceError
         A chunk below the published count is missing or cannot be decoded.
-    TraceError
+    StaleViewError
         The draws were dropped, or their chain went back to a checkpoint.
     """
     by_block: dict[int, list[Wanted]] = {}
@@ -89,9 +91,10 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
 def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
     """Refuse draws that were dropped: what is left of their chunks may not be what they were."""
     if any(part.draws[0] < layout.dropped for parts in batch.values() for part in parts):
-        raise TraceError(
+        raise StaleViewError(
             f"the draws of {hierarchy} before {layout.dropped} were dropped since this view was "
-            f"made; ask the trace for it again"
+            f"made",
+            remedy="ask the trace for it again",
         )
 
 
@@ -110,9 +113,11 @@ def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]
 def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
     """Refuse draws that a chain no longer has: it went back to its checkpoint."""
     if count < stop:
-        raise TraceError(
-            f"{block} went back to its checkpoint at draw {count} since this view was made; "
-            f"ask the trace for it again"
+        raise StaleViewError(
+            f"{block} went back to its checkpoint at draw {count} since this view was made",
+            remedy="ask the trace for it again",
+            chain=block.chains[0],
+            draw=count,
         )
 
 
@@ -258,9 +263,7 @@ class RowReader:
             self._codec.decode_into(data, into)
             return into
         except ValueError as error:
-            raise self._damaged(
-                place, f"cannot be decoded ({error}); restore it from a copy"
-            ) from error
+            raise self._damaged(place, f"cannot be decoded ({error})", _REMEDY) from error
 
     def _bytes(self, place: ChunkPlace) -> memoryview | None:
         if self._group.moving_to is not None:
@@ -272,7 +275,7 @@ class RowReader:
     ) -> np.ndarray[Any, Any]:
         """What is read for a chunk that is not there: missing values for one that was lost."""
         if not self._is_lost(place.draws):
-            raise self._damaged(place, "is missing; restore it from a copy")
+            raise self._damaged(place, "is missing", _REMEDY)
         if self._variable.dtype.kind not in "fcmM":
             raise self._damaged(place, "was lost, as repair has said")
         if into is None:
@@ -289,16 +292,16 @@ class RowReader:
             for lost in self._layout.lost
         )
 
-    def _damaged(self, place: ChunkPlace, why: str) -> DamagedTraceError:
-        draws = place.draws
+    def _damaged(self, place: ChunkPlace, why: str, remedy: str = "") -> DamagedTraceError:
+        draws = range_label("draw", place.draws)
         return DamagedTraceError(
-            f"{self._location}: {self._variable.label}, {self.block.label}, "
-            f"draws {draws.start} to {draws.stop - 1}: "
             f"the chunk {place.key(self._variable, self.block.number)} {why}",
+            where=f"{self._location}: {self._variable.label}, {self.block.label}, {draws}",
+            remedy=remedy,
             group=self._group.name,
             variable=self._variable.name,
             chain=self.block.chains[0],
-            draw=draws.start,
+            draw=place.draws.start,
         )
 
     def _moving_bytes(self, place: ChunkPlace) -> memoryview | None:

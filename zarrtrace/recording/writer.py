@@ -20,12 +20,14 @@ from ..errors import (
     ChainFullError,
     DamagedTraceError,
     FinishedError,
+    NotResumedError,
     NotWritableError,
 )
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import array_path
 from ..layout.spans import span_of, written_spans
 from ..layout.variables import Variable
+from ..messages import counted
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import BEAT_EVERY, Claim
@@ -272,8 +274,9 @@ class ChainWriter:
         draws, state = found
         if draws > self._count:
             raise DamagedTraceError(
-                f"{self._block}: its checkpoint belongs to draw {draws}, but {self._count} are "
-                f"there; `zarrtrace repair` drops it, and the chain goes on without a state",
+                f"its checkpoint belongs to draw {draws}, but the chain has {self._count}",
+                where=str(self._block),
+                remedy="`zarrtrace repair` drops it, and the chain continues without a state",
                 chain=self.chains[0],
                 draw=draws,
             )
@@ -456,13 +459,16 @@ class ChainWriter:
     def _require_open(self) -> None:
         if os.getpid() != self._process:
             raise NotWritableError(
-                f"{self._block}: this writer belongs to the parent process {self._process}; "
-                f"open another chain here with trace.writer(...)",
+                f"this writer belongs to the parent process {self._process}",
+                where=str(self._block),
+                remedy="open another chain here with trace.writer(...)",
                 chain=self.chains[0],
             )
         if self._closed:
             raise NotWritableError(
-                f"{self._block}: this writer is closed; ask the trace for another",
+                "this writer is closed",
+                where=str(self._block),
+                remedy="ask the trace for another",
                 chain=self.chains[0],
             )
 
@@ -474,8 +480,9 @@ class ChainWriter:
             self._stop = -1
         if self._lost_to is not None:
             raise ChainBusyError(
-                f"{self._block}: its place was taken by {self._lost_to}; what this writer has "
-                f"flushed is kept, the rest belongs to the other",
+                f"its place was taken by {self._lost_to}",
+                where=str(self._block),
+                remedy="what this writer has flushed is kept, the rest belongs to the other",
                 chain=self.chains[0],
             )
 
@@ -484,9 +491,10 @@ class ChainWriter:
         if self._lost_to is not None:
             self._require_claim()
         if not self._acknowledged:
-            raise NotWritableError(
-                f"{self._block}: {self._count} draws are there from before; call "
-                f"writer.resume() and go on after them, or create the trace anew",
+            raise NotResumedError(
+                f"the chain has {counted(self._count, 'draw')} from before",
+                where=str(self._block),
+                remedy="call writer.resume() and continue after them, or create the trace again",
                 chain=self.chains[0],
                 draw=self._count,
             )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import InvalidInputError, TraceNotFoundError
+from ..errors import InvalidInputError, TraceNotFoundError, VariableNotFoundError
 from ..layout.layout import STATE
 from ..messages import counted
 from ..opening import create as create_trace
@@ -276,7 +276,7 @@ class Runs:
 
         Raises
         ------
-        InvalidInputError
+        VariableNotFoundError
             No run has it.
         """
         group = options.get("group")
@@ -291,8 +291,10 @@ class Runs:
 
         Raises
         ------
+        VariableNotFoundError
+            No run has it.
         InvalidInputError
-            No run has it, or runs differ in their chains, or in the variable's shape or labels.
+            Runs differ in their chains, or in the variable's shape or labels.
         """
         import xarray as xr
 
@@ -320,7 +322,7 @@ class Runs:
         found = [run for run in self if run.has_variable(name, group)]
         if not found:
             where = f"group {group!r} of a run" if group else "run"
-            raise InvalidInputError(
+            raise VariableNotFoundError(
                 f"no {where} of {self.folder} has a variable {name!r}", variable=name
             )
         return found

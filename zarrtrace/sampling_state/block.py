@@ -72,8 +72,9 @@ class ChainBlock:
             return decode_value(name, data, self.layout.chains_per_chunk)
         except (ValueError, RuntimeError, TypeError, IndexError) as error:
             raise DamagedTraceError(
-                f"{self.location}: {self.key(name)} is damaged ({error}); "
-                f"`zarrtrace repair` makes it anew from what is there",
+                f"damaged ({error})",
+                where=f"{self.location}: {self.key(name)}",
+                remedy="`zarrtrace repair` makes it again from what is there",
                 chain=self.chains[0],
             ) from error
 
@@ -179,9 +180,10 @@ class ChainBlock:
             raise
         except (ValueError, DamagedTraceError) as error:
             raise DamagedTraceError(
-                f"{self}: its checkpoint cannot be read ({error}); "
-                f"`zarrtrace repair` drops it, and the chain goes on after its last draw without a "
-                f"state",
+                f"its checkpoint cannot be read ({error})",
+                where=str(self),
+                remedy="`zarrtrace repair` drops it, and the chain continues after its last draw "
+                "without a state",
                 chain=self.chains[0],
             ) from error
 

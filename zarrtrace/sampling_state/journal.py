@@ -139,8 +139,9 @@ class Journal:
             if number == self._header[CHECKPOINT_WORD]:
                 where = self.path or (self._file and self._file[0])
                 raise DamagedTraceError(
-                    f"{where}: the checkpoint in it is damaged (the checksum does not match); "
-                    f"`zarrtrace repair` drops it"
+                    "the checkpoint in it is damaged (the checksum does not match)",
+                    where=str(where),
+                    remedy="`zarrtrace repair` drops it",
                 )
         return None
 
@@ -219,7 +220,9 @@ class Journal:
             os.close(descriptor)
         if os.fstat(descriptor).st_size != size:
             os.close(descriptor)
-            raise DamagedTraceError(f"{path}: the journal has another size than the layout says")
+            raise DamagedTraceError(
+                "the journal has another size than the layout says", where=str(path)
+            )
         _remove_partial_files(path)
         journal = cls(layout, _map(path, size), path, descriptor)
         with open(path, "rb", buffering=0) as file:

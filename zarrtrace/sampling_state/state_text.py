@@ -27,7 +27,7 @@ _KINDS = "biufcmMSU"
 _DTYPE = re.compile(r"[<>|=]?[biufcmMSU]\d+(\[\d*[A-Za-zμ]+\])?", re.ASCII)
 
 
-def encode_state(state: Any) -> str:
+def encode_state(state: Any, name: str = "state") -> str:
     """The JSON text of a state.
 
     Parameters
@@ -43,9 +43,9 @@ def encode_state(state: Any) -> str:
         Something in it is of another kind; the message says where.
     """
     try:
-        return json.dumps(_encode(state, "state"), separators=(",", ":"), allow_nan=False)
+        return json.dumps(_encode(state, name), separators=(",", ":"), allow_nan=False)
     except RecursionError:
-        raise InvalidInputError("state: nested too deeply, or it contains itself") from None
+        raise InvalidInputError("nested too deeply, or it contains itself", where=name) from None
 
 
 def decode_state(content: Any, like: Any = None) -> Any:
@@ -140,8 +140,9 @@ def _encode(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
         return _encode_array(value, where)
     raise InvalidInputError(
-        f"{where}: a {kind.__module__}.{kind.__qualname__} cannot be stored without pickle; "
-        f"give its numbers, strings and arrays in a dictionary"
+        f"a {kind.__module__}.{kind.__qualname__} cannot be stored without pickle",
+        where=where,
+        remedy="give its numbers, strings and arrays in a dictionary",
     )
 
 
@@ -160,15 +161,16 @@ def _encode_array(value: Any, where: str) -> Any:
         array = np.asarray(value)
     except Exception as error:
         raise InvalidInputError(
-            f"{where}: {type(value).__name__} gives no array: {error}"
+            f"{type(value).__name__} cannot be made an array: {error}", where=where
         ) from error
     if isinstance(array.dtype, np.dtypes.StringDType):
         items = [_encode(str(item), where) for item in array.ravel()]
         return {_KIND: "text", "shape": array.shape, "items": items}
     if array.dtype.kind not in _KINDS:
         raise InvalidInputError(
-            f"{where}: an array of dtype {array.dtype} cannot be stored without pickle; "
-            f"convert it to numbers, or store its fields one by one"
+            f"an array of dtype {array.dtype} cannot be stored without pickle",
+            where=where,
+            remedy="convert it to numbers, or store its fields one by one",
         )
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     # The bytes are by rows whatever the order.

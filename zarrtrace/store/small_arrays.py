@@ -98,7 +98,7 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
     """
     document = read_document(location, path)
     if document is None:
-        raise DamagedTraceError(f"{location}: the array {path} is missing")
+        raise DamagedTraceError(f"the array {path} is missing", where=str(location))
     try:
         dtype = dtype_of_document(document)
         shape = tuple(int(size) for size in document["shape"])
@@ -110,7 +110,9 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
     except (
         KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError,
     ) as error:  # fmt: skip
-        raise DamagedTraceError(f"{location}: the array {path} cannot be read ({error})") from error
+        raise DamagedTraceError(
+            f"the array {path} cannot be read ({error})", where=str(location)
+        ) from error
     return DataArray(dims, values, attrs)
 
 
@@ -124,7 +126,9 @@ def require_credible(location: Location, path: str) -> None:
     """
     document = read_document(location, path)
     if document is None:
-        raise DamagedTraceError(f"{location}: {path} is missing; restore it from a copy")
+        raise DamagedTraceError(
+            f"{path} is missing", where=str(location), remedy="restore it from a copy"
+        )
     if document.get("node_type") != "array":
         return
     try:
@@ -135,7 +139,9 @@ def require_credible(location: Location, path: str) -> None:
             number = math.prod(-(-s // c) for s, c in zip(shape, chunks, strict=True))
             _require_chunks(location, path, shape, number, math.prod(chunks) * itemsize)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise DamagedTraceError(f"{location}: the array {path} cannot be read ({error})") from error
+        raise DamagedTraceError(
+            f"the array {path} cannot be read ({error})", where=str(location)
+        ) from error
 
 
 def _require_chunks(

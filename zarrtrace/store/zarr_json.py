@@ -58,9 +58,9 @@ def parse_document(data: memoryview, where: str) -> dict[str, Any]:
     try:
         document = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
-        raise DamagedTraceError(f"{where} is no JSON ({error})") from None
+        raise DamagedTraceError(f"this is not JSON ({error})", where=where) from None
     if not isinstance(document, dict):
-        raise DamagedTraceError(f"{where} is no JSON object")
+        raise DamagedTraceError("this is not a JSON object", where=where)
     return document
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import (
     DamagedTraceError,
+    GroupNotFoundError,
     IncompleteTraceError,
     InvalidInputError,
     TraceError,
@@ -27,6 +28,7 @@ from ..errors import (
 from ..layout.layout import TABLES
 from ..layout.names import SEGMENT_VALUES, SEGMENTS
 from ..layout.variables import Var
+from ..messages import counted, range_label
 from ..reading.cut import make_cut
 from ..recording.exit import open_writers
 from ..recording.writer import ChainWriter
@@ -126,7 +128,11 @@ class Segment:
         trace = self._trace
         if group not in trace._layout.groups:
             known = ", ".join(trace._layout.groups)
-            raise InvalidInputError(f"{trace.path} has no sampled group {group!r}; it has {known}")
+            raise GroupNotFoundError(
+                f"{trace.path} has no sampled group {group!r}",
+                remedy=f"it has {known}",
+                group=group,
+            )
         cut = make_cut(trace._now(), group)
         first = self.start + self.dropped
         length = max(min(int(trace.recorded.min()), self.stop) - first, 0)
@@ -235,10 +241,13 @@ class Segments(Sequence[Segment]):
             )
         start, stop = map(int, given)
         if start < 0 or stop > recorded:
-            asked = f"{draws} draws" if isinstance(draws, int) else f"draws {start} to {stop}"
+            asked = range_label("draw", range(start, stop))
+            if isinstance(draws, int | np.integer):
+                asked = counted(int(draws), "draw")
             raise IncompleteTraceError(
-                f"a segment of {asked} of {self._trace.path}: all chains have draws 0 to "
-                f"{recorded}; record them first, then add the segment"
+                f"all chains have {range_label('draw', range(recorded))}",
+                where=f"a segment of {asked} of {self._trace.path}",
+                remedy="record them first, then add the segment",
             )
         return start, stop
 
@@ -375,10 +384,7 @@ def _values_table(dtype: np.dtype[Any]) -> str:
 def _encode_attrs(attrs: Mapping[str, Any]) -> str:
     if not isinstance(attrs, Mapping):
         raise InvalidInputError(f"attrs is a mapping of names to values, got {attrs!r}")
-    try:
-        return encode_state(dict(attrs))
-    except InvalidInputError as error:
-        raise InvalidInputError(f"attrs{str(error).removeprefix('state')}") from None
+    return encode_state(dict(attrs), "attrs")
 
 
 def _check_array(name: str, value: Any) -> np.ndarray[Any, Any]:

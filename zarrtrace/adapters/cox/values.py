@@ -87,12 +87,13 @@ def encode(name: str, kind: Any, value: Any, directory: Path) -> Any:
     """A value as its column stores it; what goes into a file of its own is written there."""
     if kind == OBJECT:
         try:
-            return encode_state(value)
+            return encode_state(value, f"column {name!r}")
         except InvalidInputError as error:
-            why = str(error).removeprefix("state").partition("; ")[0]
             raise InvalidInputError(
-                f"column {name!r}{why}; give its numbers, text and arrays in a dictionary, or make "
-                f"the column PICKLE",
+                error.why,
+                where=error.where,
+                remedy="give its numbers, text and arrays in a dictionary, or make the column "
+                "PICKLE",
                 variable=name,
             ) from None
     if kind == PICKLE:
