@@ -13,7 +13,12 @@ import pytest
 import xarray as xr
 
 import zarrtrace as zt
-from zarrtrace.errors import NotWritableError, SchemaError, TraceExistsError, TraceNotFoundError
+from zarrtrace.errors import (
+    GroupNotFoundError,
+    NotWritableError,
+    SchemaError,
+    TraceExistsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -310,7 +315,7 @@ def test_groups_come_in_the_order_of_arviz(many: zt.Trace) -> None:
 def test_chosen_groups_come_alone_and_as_asked(many: zt.Trace) -> None:
     chosen = ["sample_stats", "warmup_posterior"]
     assert list(many.to_datatree(chosen).children) == chosen
-    with pytest.raises(TraceNotFoundError, match="no group 'nothing'; it has posterior"):
+    with pytest.raises(GroupNotFoundError, match="no group 'nothing'; it has posterior"):
         many.to_datatree(["nothing"])
 
 

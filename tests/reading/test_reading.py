@@ -10,7 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zarrtrace as zt
-from zarrtrace.errors import ChainError, InvalidInputError, TraceNotFoundError
+from zarrtrace.errors import (
+    ChainError,
+    GroupNotFoundError,
+    InvalidInputError,
+    VariableNotFoundError,
+)
 
 if TYPE_CHECKING:
     from conftest import Encoded, Place
@@ -124,7 +129,7 @@ def test_a_trace_without_draws_shows_none(fast_place: Place, encoded: Encoded) -
 def test_a_trace_without_warmup_has_no_warmup_groups(fast_place: Place, encoded: Encoded) -> None:
     trace = encoded.fill(encoded.create(fast_place, chains=2, draws=6))
     encoded.check_split(trace, at=0, stop=6)
-    with pytest.raises(TraceNotFoundError, match="it has posterior, sample_stats"):
+    with pytest.raises(GroupNotFoundError, match="it has posterior, sample_stats"):
         trace.dataset("warmup_posterior")
 
 
@@ -253,9 +258,9 @@ def test_get_slices_draws_as_numpy_does(
 def test_get_names_what_there_is(memory: Place, encoded: Encoded) -> None:
     trace = encoded.create(memory, chains=1, draws=3, log_likelihood={"mu": 0.0, "y": 0.0})
     assert trace.get("y").shape == (1, 0)
-    with pytest.raises(InvalidInputError, match=r"no sampled variable 'nu'.*posterior/mu"):
+    with pytest.raises(VariableNotFoundError, match=r"no sampled variable 'nu'.*posterior/mu"):
         trace.get("nu")
     with pytest.raises(InvalidInputError, match=r"group 'posterior' of memory has no .* 'lp'"):
         trace.get("lp", group="posterior")
-    with pytest.raises(TraceNotFoundError, match=r"no group 'prior'; it has posterior"):
+    with pytest.raises(GroupNotFoundError, match=r"no group 'prior'; it has posterior"):
         trace.get("mu", group="prior")
