@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -40,14 +43,21 @@ class Trace(GroupReader):
     """A trace: what `create` and `open` return.
 
     A group is an attribute (`trace.posterior`) or an item (`trace["posterior"]`): an
-    `xarray.Dataset` with the draws there are at that moment, read when they are needed. A trace
-    can be sent to other processes; only its address goes there.
+    `xarray.Dataset` with the draws there are at that moment, read when they are needed. A group
+    whose name is one of the trace's own attributes, such as `draws` or `table`, is an item only.
+
+    A trace is a mapping of its groups: `list(trace)`, `len(trace)`, `"prior" in trace`, `keys`,
+    `values` and `items`; only `get` is another method, which reads a variable. It is a context
+    manager too: leaving it calls `close`. It can be sent to other processes; only its address goes
+    there.
     """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._location = hierarchy.location
         self._tables: dict[str, Table] = {}
+        # Those that are closed and forgotten by everybody else need no closing.
+        self._writers: weakref.WeakSet[ChainWriter] = weakref.WeakSet()
 
     # What it is ---------------------------------------------------------------------------
 
@@ -138,7 +148,9 @@ class Trace(GroupReader):
             The trace is read-only or finished.
         """
         block = self._block_of(chains)
-        return ChainWriter(self._hierarchy, block, force=force)
+        writer = ChainWriter(self._hierarchy, block, force=force)
+        self._writers.add(writer)
+        return writer
 
     def _block_of(self, chains: int | range | Sequence[int]) -> int:
         layout = self._layout
@@ -474,6 +486,30 @@ class Trace(GroupReader):
         return self._block(self._block_of(chains)).last_checkpoint(like) or (0, None)
 
     # Life ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the writers and tables that this process has opened through this object.
+
+        Afterwards the trace can still be read, and opens further writers. Closing it again does
+        nothing.
+        """
+        # Each of them, also when another cannot be flushed.
+        with ExitStack() as stack:
+            for table in self._tables.values():
+                stack.callback(table.close)
+            for writer in list(self._writers):
+                stack.callback(writer.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._hierarchy.location,)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,6 +236,28 @@ class GroupReader(ABC):
     def __contains__(self, group: object) -> bool:
         return group in self.groups
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __bool__(self) -> bool:
+        # To ask whether there is a trace reads nothing.
+        return True
+
+    def keys(self) -> KeysView[str]:
+        """The names of the groups, in the order of `groups`."""
+        return KeysView(_as_mapping(Snapshot(self._now())))
+
+    def values(self) -> ValuesView[xr.Dataset]:
+        """The groups, all of them at this moment."""
+        return ValuesView(_as_mapping(Snapshot(self._now())))
+
+    def items(self) -> ItemsView[str, xr.Dataset]:
+        """The names and the groups, all of them at this moment."""
+        return ItemsView(_as_mapping(Snapshot(self._now())))
+
 
 class Snapshot(GroupReader):
     """A trace at one moment: what `Trace.at_once` returns.
@@ -264,6 +286,11 @@ class Snapshot(GroupReader):
 
     def __repr__(self) -> str:
         return f"<zarrtrace.Snapshot of {self.path}: {', '.join(self.groups)}>"
+
+
+def _as_mapping(groups: GroupReader) -> Mapping[str, xr.Dataset]:
+    # It is one, but for `get`, which reads a variable.
+    return cast("Mapping[str, xr.Dataset]", groups)
 
 
 def _dataset(
