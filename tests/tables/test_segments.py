@@ -310,9 +310,9 @@ def test_what_cannot_be_a_segment_is_refused(fast_place: Place) -> None:
     with trace.writer(range(CHAINS)) as writer:
         record(writer, 5)
     add = trace.segments.add
-    with pytest.raises(IncompleteTraceError, match="all chains have draws 0 to 5"):
+    with pytest.raises(IncompleteTraceError, match="all chains have draws 0 to 4"):
         add(6)
-    with pytest.raises(IncompleteTraceError, match="draws 3 to 7"):
+    with pytest.raises(IncompleteTraceError, match="draws 3 to 6"):
         add((3, 7))
     for wrong in (True, 1.5, "2", (3, 2), (1, 2, 3), (0, 2.0), None):
         with pytest.raises(InvalidInputError, match="number of draws or a pair"):
@@ -328,7 +328,7 @@ def test_what_cannot_be_a_segment_is_refused(fast_place: Place) -> None:
     assert len(trace.segments) == 0
     add(2)
     assert len(trace.segments) == 1
-    with pytest.raises(IndexError, match="has 1 segments, no segment 1"):
+    with pytest.raises(IndexError, match="has 1 segment, no segment 1"):
         trace.segments[1]
     with pytest.raises(InvalidInputError, match="no sampled group 'warmup_posterior'"):
         trace.segments[0].dataset("warmup_posterior")

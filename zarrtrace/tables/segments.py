@@ -331,7 +331,8 @@ class Segments(Sequence[Segment]):
             return list(self)[index]
         rows = self._rows()
         if not -len(rows) <= index < len(rows):
-            raise IndexError(f"{self._trace.path} has {len(rows)} segments, no segment {index}")
+            number_of = counted(len(rows), "segment")
+            raise IndexError(f"{self._trace.path} has {number_of}, no segment {index}")
         number = range(len(rows))[index]
         return Segment(self._trace, number, rows[number])
 
