@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from .errors import InvalidInputError, NotWritableError, TraceNotFoundError
 from .layout.hierarchy import Hierarchy
 from .layout.layout import STATE
+from .layout.variables import GROUP_ORDER
 from .life import create as creation
 from .life import finish as finishing
 from .store.location import Location, Place, locate
@@ -16,6 +19,21 @@ from .trace import Definition, Trace
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+class FurtherGroups(TypedDict, total=False):
+    """The groups that ArviZ knows, but for those that `create` names as parameters."""
+
+    log_likelihood: Definition | None
+    log_prior: Definition | None
+    prior: Definition | None
+    prior_predictive: Definition | None
+    sample_stats_prior: Definition | None
+    posterior_predictive: Definition | None
+    predictions: Definition | None
+    predictions_constant_data: Definition | xr.Dataset | None
+    unconstrained_posterior: Definition | None
+    unconstrained_prior: Definition | None
 
 
 def create(
@@ -41,7 +59,8 @@ def create(
     durability: Literal["process", "disk"] = "process",
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    **groups: Definition,
+    groups: Mapping[str, Definition | xr.Dataset] | None = None,
+    **further_groups: Unpack[FurtherGroups],
 ) -> Trace:
     """Create a trace, ready for its writers.
 
@@ -51,13 +70,11 @@ def create(
         A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
     chains, draws, tune : int
         Chains, draws of each after warmup, and draws of warmup.
-    posterior, sample_stats, **groups : mapping of str to Var or example value
-        The variables of each sampled group; further ones (`log_likelihood=`,
-        `unconstrained_posterior=`, `posterior_predictive=`, ...) by keyword. An example value
-        stands for a variable of its shape and dtype.
+    posterior, sample_stats : mapping of str to Var or example value
+        The variables of each sampled group. An example value stands for a variable of its shape
+        and dtype.
     observed_data, constant_data : mapping or xarray.Dataset, optional
         Data that does not depend on the draw: arrays, DataArrays or pairs (dims, values).
-        `predictions_constant_data` goes by keyword.
     coords : mapping of str to labels, optional
         Labels of dimensions: ints, floats, strings, datetimes, or a pandas index. Tuples and mixed
         labels are kept as text; each level of a MultiIndex becomes a coordinate of its own.
@@ -87,9 +104,20 @@ def create(
         Whether a trace that is there may be removed. Nothing but a trace is ever removed.
     storage_options : mapping, optional
         For a URL, what fsspec takes.
+    groups : mapping of str to mapping, optional
+        Groups with names of your own, such as `groups={"energies": {"e": zt.Var()}}`: sampled, as
+        `posterior` is.
+    **further_groups : mapping of str to Var or example value
+        The other groups that ArviZ knows, by keyword: `log_likelihood`, `log_prior`, `prior`,
+        `prior_predictive`, `sample_stats_prior`, `posterior_predictive`, `predictions`,
+        `unconstrained_posterior` and `unconstrained_prior` are sampled,
+        `predictions_constant_data` is data.
 
     Raises
     ------
+    InvalidInputError
+        A count or a choice is wrong, or a keyword is none of these; the message says which was
+        probably meant.
     SchemaError
         A name, dtype, shape, dimension or coordinate cannot be stored; nothing is written.
     TraceExistsError
@@ -98,6 +126,7 @@ def create(
     location = locate(store, storage_options=storage_options)
     sampled = {"posterior": posterior, "sample_stats": sample_stats}
     data = {"observed_data": observed_data, "constant_data": constant_data}
+    by_keyword = {**sampled, **data, **_known(further_groups)}
     plan = creation.plan(
         location,
         chains=chains,
@@ -105,7 +134,7 @@ def create(
         tune=tune,
         definitions={
             group: definition
-            for group, definition in {**sampled, **data, **groups}.items()
+            for group, definition in {**by_keyword, **_own(groups, by_keyword)}.items()
             if definition is not None
         },
         coords=coords,
@@ -168,6 +197,36 @@ def open(
             if alone:
                 finishing.complete(hierarchy)
     return Trace(hierarchy)
+
+
+def _known(keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The groups given by keyword; a misspelt parameter must not become a group."""
+    for name in keywords:
+        if name not in GROUP_ORDER:
+            parameters = inspect.signature(create).parameters
+            known = [*GROUP_ORDER, *parameters]
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {close[0]!r}? A" if close else "a"
+            raise InvalidInputError(
+                f"create has no parameter {name!r}",
+                remedy=f"{meant} group with a name of your own goes into "
+                f"groups={{{name!r}: {{...}}}}",
+            )
+    return keywords
+
+
+def _own(groups: object, by_keyword: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The groups given by `groups`, each of which is given once."""
+    if not isinstance(groups, Mapping | None):
+        raise InvalidInputError(f"groups: give a mapping of names to groups, got {groups!r}")
+    for name in groups or {}:
+        if by_keyword.get(name) is not None:
+            raise InvalidInputError(
+                f"the group {name!r} is given by keyword and in groups",
+                remedy="give it once",
+                group=name,
+            )
+    return groups or {}
 
 
 def _what_is_there(location: Location) -> str:

@@ -91,13 +91,14 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     options["attrs"] = {**_attributes(tree, groups, chains), **options.get("attrs", {})}
     options.setdefault("name", str(getattr(tree, "attrs", {}).get("name", "")))
     definitions: dict[str, Any] = {name: _definition(groups[name]) for name in recorded}
+    options["groups"] = {**definitions, **(options.get("groups") or {})}
     trace = create(
         store,
         chains=len(chains),
         tune=tune,
         draws=int(counts.max()),
         coords=_labels(groups[name] for name in recorded),
-        **definitions,
+        posterior=options["groups"].pop("posterior"),
         **options,
     )
     for block in trace.blocks:
