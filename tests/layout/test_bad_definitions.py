@@ -50,8 +50,7 @@ def test_a_name_no_store_can_hold_is_refused(directory: Any, name: Any, says: st
     assert_refused(directory, says, observed_data={name: [1.0]})
     assert_refused(directory, says, coords={name: [1, 2]})
     assert_refused(directory, says, posterior={"x": zt.Var(shape=2, dims=[name])})
-    if isinstance(name, str):
-        assert_refused(directory, says, **{name: {"x": zt.Var()}})
+    assert_refused(directory, says, groups={name: {"x": zt.Var()}})
 
 
 @pytest.mark.parametrize("name", ["chain", "draw", "school"])
@@ -78,7 +77,7 @@ def test_a_dimension_named_after_a_variable_is_refused(directory: Any) -> None:
     ],
 )
 def test_group_names_of_the_library_are_refused(directory: Any, group: str, says: str) -> None:
-    assert_refused(directory, says, **{group: {"x": zt.Var()}})
+    assert_refused(directory, says, groups={group: {"x": zt.Var()}})
 
 
 @pytest.mark.parametrize(

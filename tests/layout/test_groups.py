@@ -281,7 +281,7 @@ def many(memory: Place, encoded: Encoded) -> zt.Trace:
         draws=3,
         constant_data={"c": 1.0},
         observed_data={"o": 1.0},
-        my_group={"m": zt.Var()},
+        groups={"my_group": {"m": zt.Var()}},
         log_likelihood={"l": zt.Var()},
         unconstrained_posterior={"u": zt.Var()},
     )
