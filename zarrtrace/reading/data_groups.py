@@ -116,7 +116,10 @@ def open_data_group(
     """
     if read_document(location, name) is None:
         raise DamagedTraceError(
-            f"{location}: the group {name} is missing; restore it from a copy", group=name
+            f"the group {name} is missing",
+            where=str(location),
+            remedy="restore it from a copy",
+            group=name,
         )
     variables = layout.data_groups[name]
     others = [] if location.waits else location.children(name)
@@ -130,7 +133,8 @@ def open_data_group(
         raise
     except Exception as error:
         raise DamagedTraceError(
-            f"{location}: the group {name} cannot be read ({error}); `zarrtrace check` names "
-            f"what is damaged",
+            f"the group {name} cannot be read ({error})",
+            where=str(location),
+            remedy="`zarrtrace check` names what is damaged",
             group=name,
         ) from error

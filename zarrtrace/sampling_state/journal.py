@@ -356,7 +356,7 @@ def read_count(path: Path) -> int | None:
 
 
 def _unreadable(path: Path, error: OSError) -> DamagedTraceError:
-    return DamagedTraceError(f"{path}: the journal cannot be read ({error.strerror})")
+    return DamagedTraceError(f"the journal cannot be read ({error.strerror})", where=str(path))
 
 
 def _count_in(header: bytes) -> int:
