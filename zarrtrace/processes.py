@@ -112,7 +112,7 @@ def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedE
     counts = trace.recorded
     lines = [f"{len(failures)} of {tried} chains failed; the draws of all of them are kept:"]
     for chain, report in sorted(failures.items()):
-        last = report.strip().splitlines()[-1]
+        last = _first_line(report)
         last = last if len(last) <= _LONGEST_LINE else f"{last[:_LONGEST_LINE]} ..."
         lines.append(f"  chain {chain} after {counts[chain]} draws: {last}")
     lines.append("Mend the cause and call run() again: it goes on from there.")
@@ -120,6 +120,13 @@ def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedE
     for chain, report in sorted(failures.items()):
         error.add_note(f"\nchain {chain}:\n{report.rstrip()}")
     return error
+
+
+def _first_line(report: str) -> str:
+    """The type of an exception and the first line of its message, in a traceback's text."""
+    lines = report.rpartition("Traceback (most recent call last):")[2].strip("\n").splitlines()
+    said = [line for line in lines if line and not line.startswith(" ")]
+    return said[0] if said else report.strip()
 
 
 # One process per chain --------------------------------------------------------------------

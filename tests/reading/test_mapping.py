@@ -124,3 +124,26 @@ def test_a_writer_that_cannot_be_closed_leaves_no_other_open(tmp_path: Path) -> 
     with pytest.raises(zt.errors.TraceNotFoundError):
         trace.close()
     assert all(writer.closed for writer in writers)
+
+
+def test_items_and_values_are_of_one_moment() -> None:
+    trace = create()
+    with trace.writer(0) as first, trace.writer(1) as second:
+        for writer in (first, second):
+            for _ in range(3):
+                writer.record({"x": 0.0}, {"lp": 0.0})
+        items, values = iter(trace.items()), iter(trace.values())
+        sizes = [next(items)[1].sizes["draw"], next(values).sizes["draw"]]
+        for writer in (first, second):
+            writer.record({"x": 0.0}, {"lp": 0.0})
+        sizes += [dataset.sizes["draw"] for _, dataset in items if "lp" in dataset]
+        sizes += [dataset.sizes["draw"] for dataset in values if "lp" in dataset]
+    assert sizes == [2, 2, 2, 1, 2, 1]
+
+
+def test_a_snapshot_is_a_mapping_too() -> None:
+    trace = filled(create())
+    with trace.at_once() as now:
+        assert list(now) == list(now.keys()) == list(trace)
+        assert len(now) == len(now.items()) == 4
+        assert dict(now)["posterior"].identical(now.posterior)

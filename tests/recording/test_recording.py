@@ -194,7 +194,7 @@ def test_every_sampled_group_is_recorded_by_keyword(fast_place: Any) -> None:
         draws=3,
         posterior={"mu": zt.Var()},
         sample_stats={"lp": zt.Var()},
-        **{name: {f"{name}_x": zt.Var(shape=2)} for name in names},
+        groups={name: {f"{name}_x": zt.Var(shape=2)} for name in names},
     )
     for chain in range(2):
         with trace.writer(chain) as writer:

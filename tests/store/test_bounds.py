@@ -251,3 +251,18 @@ def test_journals_reserved_by_killed_processes_go_when_the_chain_is_opened(
     with zt.open(directory.path, "a").writer(0) as writer:
         writer.record({"x": np.zeros(10)})
     assert not list(directory.path.rglob("*.partial"))
+
+
+def test_a_directory_in_place_of_a_file_is_named_and_not_removed(path: Path) -> None:
+    (path / "_sampling_state/journal/c.0.0").unlink()
+    key = path / "_sampling_state" / "draw_idx" / "c.0"
+    key.unlink(missing_ok=True)
+    key.mkdir()
+    trace = zt.open(path, "a")
+    for act in (
+        lambda: trace._location.write("_sampling_state/draw_idx/c.0", b""),
+        lambda: trace._location.delete("_sampling_state/draw_idx/c.0"),
+    ):
+        with pytest.raises(DamagedTraceError, match=r"directory in place of .*c\.0; remove it"):
+            act()
+    assert key.is_dir()

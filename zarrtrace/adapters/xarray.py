@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import xarray as xr
@@ -26,6 +26,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         "drop_variables",
         "group",
         "align",
+        "storage_options",
     )
     supports_groups: ClassVar[bool] = True
 
@@ -36,6 +37,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         group: str = "posterior",
         align: Align = "cut",
+        storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         """One group of a trace.
 
@@ -49,8 +51,12 @@ class TraceBackendEntrypoint(BackendEntrypoint):
             One of `Trace.groups`.
         align : "cut" or "pad"
             As `Trace.dataset` takes it.
+        storage_options : mapping, optional
+            For a URL, what fsspec takes.
         """
-        dataset = zt.open(filename_or_obj).dataset(group.strip("/"), align=align)
+        dataset = zt.open(filename_or_obj, storage_options=storage_options).dataset(
+            group.strip("/"), align=align
+        )
         return dataset.drop_vars(drop_variables or [], errors="ignore")
 
     def open_datatree(
@@ -60,17 +66,22 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         save_warmup: bool = True,
         align: Align = "cut",
+        storage_options: Mapping[str, Any] | None = None,
+        chunks: Any = None,
     ) -> xr.DataTree:
         """All groups of a trace.
 
         Parameters
         ----------
-        filename_or_obj, drop_variables, align
+        filename_or_obj, drop_variables, align, storage_options
             As in `open_dataset`.
         save_warmup : bool, default True
             Whether the warmup groups come along.
+        chunks : optional
+            As `Trace.to_datatree` takes them: none, and no dask, by default.
         """
-        tree = zt.open(filename_or_obj).to_datatree(save_warmup=save_warmup, align=align)
+        trace = zt.open(filename_or_obj, storage_options=storage_options)
+        tree = trace.to_datatree(save_warmup=save_warmup, align=align, chunks=chunks)
         for node in tree.subtree:
             node.dataset = node.to_dataset().drop_vars(drop_variables or [], errors="ignore")
         return tree

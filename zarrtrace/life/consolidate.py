@@ -24,7 +24,7 @@ def consolidate(
     metadata: dict[str, Any] = {}
     for name in names:
         group = layout.groups.get(name.removeprefix("warmup_"))
-        nodes = sorted({key.split("/")[1] for key in location.keys(name)} - {"zarr.json"})
+        nodes = sorted({key.split("/")[1] for key in location.keys(name) if key.count("/") > 1})
         if group is not None:
             first = [variable for variable in group.variables if variable in nodes]
             nodes = first + [node for node in nodes if node not in group.variables]

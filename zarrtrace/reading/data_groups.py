@@ -16,6 +16,8 @@ from ..store.location import Location
 from ..store.small_arrays import require_credible
 from ..store.zarr_json import read_document
 
+# How an array was encoded, in terms that only the third format of Zarr has.
+_OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
 _ALWAYS_FITS = 2**26  # bytes
 
 
@@ -81,6 +83,9 @@ class _GroupEntrypoint(BackendEntrypoint):
         )
         # Stores list their keys in no order.
         dataset = plain[[*layout.data_groups[name], *plain.coords]]
+        for variable in dataset.variables.values():
+            for key in _OF_ZARR_3:
+                variable.encoding.pop(key, None)
         lazy = {
             key: xr.Variable(
                 variable.dims,

@@ -75,7 +75,7 @@ class GroupReader(ABC):
         Returns
         -------
         xarray.Dataset
-            A consistent cut: it does not change while writers continue.
+            A consistent cut: it does not change while writers go on.
 
         Raises
         ------
@@ -195,6 +195,13 @@ class GroupReader(ABC):
         numpy.ndarray or dict of str to numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
             dictionary of such arrays.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group.
+        VariableNotFoundError
+            No such variable is sampled in that group, or, without one, in any group.
         """
         from .values import read_values
 
@@ -240,16 +247,16 @@ class GroupReader(ABC):
         return True
 
     def keys(self) -> KeysView[str]:
-        """The names of the groups, as `groups` has them."""
-        return KeysView(cast("Mapping[str, Any]", self))
+        """The names of the groups, in the order of `groups`."""
+        return KeysView(_as_mapping(Snapshot(self._now())))
 
     def values(self) -> ValuesView[xr.Dataset]:
-        """The groups, all of the moment of this call."""
-        return ValuesView(cast("Mapping[str, xr.Dataset]", Snapshot(self._now())))
+        """The groups, all of them at this moment."""
+        return ValuesView(_as_mapping(Snapshot(self._now())))
 
     def items(self) -> ItemsView[str, xr.Dataset]:
-        """The names and the groups, all of the moment of this call."""
-        return ItemsView(cast("Mapping[str, xr.Dataset]", Snapshot(self._now())))
+        """The names and the groups, all of them at this moment."""
+        return ItemsView(_as_mapping(Snapshot(self._now())))
 
 
 class Snapshot(GroupReader):
@@ -281,6 +288,11 @@ class Snapshot(GroupReader):
         return f"<zarrtrace.Snapshot of {self.path}: {', '.join(self.groups)}>"
 
 
+def _as_mapping(groups: GroupReader) -> Mapping[str, xr.Dataset]:
+    # It is one, but for `get`, which reads a variable.
+    return cast("Mapping[str, xr.Dataset]", groups)
+
+
 def _dataset(
     now: Moment,
     group: str,
@@ -295,7 +307,9 @@ def _dataset(
         return open_data_group(now.location, now.layout, group, chunks)
     if group not in now.groups:
         raise GroupNotFoundError(
-            f"{now} has no group {group!r}", remedy=f"it has {', '.join(now.groups)}", group=group
+            f"{now} has no group {group!r}",
+            remedy=f"it has {', '.join(now.groups)}",
+            group=group,
         )
     from .dataset import open_cut
 

@@ -53,7 +53,7 @@ def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
     ------
     DamagedTraceError
         A chunk below the published count is missing or cannot be decoded.
-    TraceError
+    StaleViewError
         The draws were dropped, or their chain went back to a checkpoint.
     """
     by_block: dict[int, list[Wanted]] = {}

@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -20,16 +21,18 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
+import zarr
 import zarr.buffer.cpu
 from zarr.abc.store import Store
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
 from ..errors import (
     DamagedTraceError,
     InvalidInputError,
     NotShareableError,
     NotWritableError,
+    TraceError,
     TraceNotFoundError,
 )
 from .local import can_lock, files_below, lock, read_file, write_file, write_file_into
@@ -37,6 +40,9 @@ from .local import can_lock, files_below, lock, read_file, write_file, write_fil
 _SIDE_BY_SIDE = 32
 # Bytes under a key of which nothing else says how many there may be: what Blosc can hold.
 LARGEST = 2**31
+
+_PATIENCE = 60.0  # seconds for the answer to one request
+_SLOWEST = 100_000  # bytes in a second that a request may be slow to send
 
 _NO_ROOM = "there is no room left; nothing is lost: make room and go on"
 _NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
@@ -50,6 +56,17 @@ _REMEDIES = {
 
 # A Location is found already: for what builds in one place what belongs to another.
 Place: TypeAlias = "str | os.PathLike[str] | Store | Location | None"
+_PACKAGES = {
+    "s3": "fsspec s3fs",
+    "s3a": "fsspec s3fs",
+    "gs": "fsspec gcsfs",
+    "gcs": "fsspec gcsfs",
+    "abfs": "fsspec adlfs",
+    "abfss": "fsspec adlfs",
+    "az": "fsspec adlfs",
+    "http": "fsspec aiohttp",
+    "https": "fsspec aiohttp",
+}
 
 
 def locate(
@@ -71,6 +88,11 @@ def locate(
             raise InvalidInputError("storage_options goes with a URL; this is a store already")
         if type(place) is LocalStore:
             return Location(LocalStore(place.root.absolute()), read_only or place.read_only)
+        if isinstance(place, ZipStore) and not (read_only or place.read_only):
+            raise NotWritableError(
+                f"{place}: a .zip takes no draws, because what it holds cannot be replaced; create "
+                f"the trace in a directory, and zip that when it is finished"
+            )
         sync(place._ensure_open())
         return Location(place, read_only or place.read_only)
     if not isinstance(place, str | os.PathLike):
@@ -86,7 +108,12 @@ def locate(
 
         try:
             store = FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
-        except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+        except ImportError as error:
+            packages = _PACKAGES.get(text.partition("://")[0], "fsspec")
+            raise InvalidInputError(
+                f"{text} cannot be opened, a package is missing ({error}): pip install {packages}"
+            ) from error
+        except ValueError as error:
             raise TraceNotFoundError(f"{text} cannot be opened: {error}") from error
         return Location(store, read_only, address=(text, dict(storage_options or {})))
     if storage_options:
@@ -106,8 +133,6 @@ def locate(
             raise TraceNotFoundError(
                 f"{path} is a file; a trace is a directory (run.zarr) or a .zip of a finished one"
             )
-        from zarr.storage import ZipStore
-
         try:
             return Location(sync(ZipStore.open(path, mode="r")), read_only=True)
         except BadZipFile:
@@ -120,6 +145,19 @@ def _relocate(
 ) -> Location:
     location = locate(place, read_only=read_only, storage_options=storage_options)
     return location.below(prefix) if prefix else location
+
+
+def _is_synchronous(store: Store) -> bool:
+    """Whether a store answers without waiting: a wrapper has the methods whatever it wraps."""
+    inside = getattr(store, "_store", None)
+    if isinstance(store, WrapperStore) and isinstance(inside, Store):
+        return hasattr(store, "get_sync") and _is_synchronous(inside)
+    return hasattr(store, "set_sync") and hasattr(store, "get_sync")
+
+
+def _patience() -> float:
+    """Seconds to wait for the answer to one request: what zarr was told, or a minute."""
+    return float(zarr.config.get("async.timeout", None) or _PATIENCE)
 
 
 class RegularFiles(LocalStore):
@@ -179,7 +217,7 @@ class Location:
         self._prefix = prefix  # of every key, with a slash at its end
         self._process = os.getpid()
         # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
-        self._direct = hasattr(store, "set_sync") and hasattr(store, "get_sync")
+        self._direct = _is_synchronous(store)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -262,10 +300,11 @@ class Location:
                 ) from error
         key = self._prefix + key
         prototype = zarr.buffer.cpu.buffer_prototype
-        if self._direct:
-            buffer = self.store.get_sync(key, prototype=prototype)  # type: ignore[attr-defined]
-        else:
-            buffer = sync(self.store.get(key, prototype))
+        with self._errors_of_ours(f"{key} cannot be read"):
+            if self._direct:
+                buffer = self.store.get_sync(key, prototype=prototype)  # type: ignore[attr-defined]
+            else:
+                buffer = sync(self._get(key))
         return None if buffer is None else memoryview(buffer.as_numpy_array())
 
     def read_many(self, keys: Iterable[str], most: int | None = None) -> list[memoryview | None]:
@@ -273,14 +312,41 @@ class Location:
         keys = list(keys)
         if self._direct:
             return [self.read(key, most) for key in keys]
-        prototype = zarr.buffer.cpu.buffer_prototype
 
         async def gather() -> list[memoryview | None]:
-            found = (self.store.get(self._prefix + key, prototype) for key in keys)
-            buffers = await asyncio.gather(*found)
+            buffers = await asyncio.gather(*(self._get(self._prefix + key) for key in keys))
             return [None if b is None else memoryview(b.as_numpy_array()) for b in buffers]
 
-        return sync(gather())
+        with self._errors_of_ours("it cannot be read"):
+            return sync(gather())
+
+    async def _get(self, key: str) -> Any:
+        prototype = zarr.buffer.cpu.buffer_prototype
+        try:
+            return await asyncio.wait_for(self.store.get(key, prototype), _patience())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def _errors_of_ours(
+        self, what: str, kind: type[TraceError] = TraceError, but: tuple[type[Exception], ...] = ()
+    ) -> Iterator[None]:
+        """Errors of a store that is not a directory as errors of ours."""
+        try:
+            yield
+        except (TraceError, MemoryError):
+            raise
+        except (BadZipFile, zlib.error) as error:
+            raise DamagedTraceError(f"{self}: {what} ({error})") from error
+        except TimeoutError as error:
+            raise kind(
+                f"{self}: {what}, the store has not answered for {_patience():.0f} s; "
+                f"zarr.config.set({{'async.timeout': seconds}}) waits longer"
+            ) from error
+        except Exception as error:
+            if isinstance(error, but):
+                raise
+            raise kind(f"{self}: {what} ({type(error).__name__}: {error})") from error
 
     def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
@@ -288,13 +354,17 @@ class Location:
             return (self.path / key).is_file()
         if self._direct:
             return self.read(key) is not None
-        return sync(self.store.exists(self._prefix + key))
+        with self._errors_of_ours(f"{key} cannot be read"):
+            return sync(asyncio.wait_for(self.store.exists(self._prefix + key), _patience()))
 
     def is_empty(self) -> bool:
         """Whether the store holds nothing at all."""
         if self.path is not None:
             return not self.path.exists() or not any(self.path.iterdir())
-        return sync(self.store.is_empty(self._prefix.rstrip("/")))
+        with self._errors_of_ours("it cannot be read"):
+            return sync(
+                asyncio.wait_for(self.store.is_empty(self._prefix.rstrip("/")), _patience())
+            )
 
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, in no particular order."""
@@ -312,7 +382,8 @@ class Location:
             found = [key async for key in self.store.list_prefix(below)]
             return [key.removeprefix(self._prefix) for key in found]
 
-        return sync(collect())
+        with self._errors_of_ours(f"the keys below {prefix!r} cannot be listed"):
+            return sync(collect())
 
     def children(self, prefix: str) -> list[str]:
         """The names directly below a prefix, in no particular order."""
@@ -324,7 +395,8 @@ class Location:
         async def collect() -> list[str]:
             return [name async for name in self.store.list_dir(self._prefix + prefix)]
 
-        return sync(collect())
+        with self._errors_of_ours(f"the keys below {prefix!r} cannot be listed"):
+            return sync(collect())
 
     # Writing ------------------------------------------------------------------------------
 
@@ -357,12 +429,20 @@ class Location:
             if self._direct:
                 self.store.set_sync(self._prefix + key, buffer)  # type: ignore[attr-defined]
             else:
-                sync(self.store.set(self._prefix + key, buffer))
+                with self._errors_of_ours(f"{key} cannot be written", NotWritableError, (OSError,)):
+                    sync(self._set(key, data))
+        except IsADirectoryError as error:
+            raise self._is_directory(key) from error
         except OSError as error:
             remedy = _REMEDIES.get(error.errno or 0)
-            if remedy is None:
+            if remedy is None and self._direct:
                 raise
+            if remedy is None:
+                remedy = f"{type(error).__name__}: {error}"
             raise NotWritableError(f"{self}: {key} cannot be written, {remedy}") from error
+
+    def _is_directory(self, key: str) -> DamagedTraceError:
+        return DamagedTraceError(f"{self}: there is a directory in place of {key}; remove it")
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; side by side where the store is remote."""
@@ -372,15 +452,18 @@ class Location:
             return
 
         async def put(batch: list[tuple[str, bytes]]) -> None:
-            from_bytes = zarr.buffer.cpu.Buffer.from_bytes
-            await asyncio.gather(
-                *(self.store.set(self._prefix + key, from_bytes(data)) for key, data in batch)
-            )
+            await asyncio.gather(*(self._set(key, data) for key, data in batch))
 
         # So many at a time, or a large group would be in memory as a whole.
         remaining = iter(items)
         while batch := list(islice(remaining, _SIDE_BY_SIDE)):
-            sync(put(batch))
+            with self._errors_of_ours("it cannot be written", NotWritableError):
+                sync(put(batch))
+
+    async def _set(self, key: str, data: bytes) -> None:
+        buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
+        patience = _patience() + len(data) / _SLOWEST
+        await asyncio.wait_for(self.store.set(self._prefix + key, buffer), patience)
 
     @contextmanager
     def alone(self, patience: float = 0.0) -> Iterator[bool]:
@@ -420,12 +503,17 @@ class Location:
         """Remove a key, if it is there; what a link points to stays."""
         self.require_no_link(key.rpartition("/")[0])
         if self._root:
-            with suppress(FileNotFoundError):
+            try:
                 os.unlink(f"{self._root}/{key}")
+            except FileNotFoundError:
+                pass
+            except IsADirectoryError as error:
+                raise self._is_directory(key) from error
         elif self._direct:
             self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
         else:
-            sync(self.store.delete(self._prefix + key))
+            with self._errors_of_ours(f"{key} cannot be removed", NotWritableError):
+                sync(asyncio.wait_for(self.store.delete(self._prefix + key), _patience()))
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """Remove each key that is there, side by side where the store is remote."""
@@ -439,7 +527,8 @@ class Location:
 
         remaining = iter(keys)
         while batch := list(islice(remaining, _SIDE_BY_SIDE)):
-            sync(delete(batch))
+            with self._errors_of_ours("keys cannot be removed", NotWritableError):
+                sync(asyncio.wait_for(delete(batch), _patience()))
 
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below a prefix, if there is anything; what a link points to stays."""
