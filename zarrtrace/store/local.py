@@ -85,7 +85,11 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tupl
         It is neither a file nor a directory, or cannot be opened.
     """
     descriptor = os.open(path, flags | _OPENING)
-    status = os.fstat(descriptor)
+    try:
+        status = os.fstat(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
     if S_ISREG(status.st_mode):
         return descriptor, status.st_size
     os.close(descriptor)
