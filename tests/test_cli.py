@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,16 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.strip() == f"zarrtrace {zt.__version__}"
+
+
+def test_the_command_is_run_as_a_module_too(tmp_path: Path) -> None:
+    zt.create(tmp_path / "run.zarr", chains=1, draws=2, posterior={"x": 0.0})
+    for path, code, says in (("run.zarr", 0, "new: 1 chain"), ("nowhere.zarr", 1, "zarrtrace: ")):
+        done = subprocess.run(
+            [sys.executable, "-m", "zarrtrace", "info", str(tmp_path / path)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code
+        assert says in done.stdout + done.stderr
