@@ -351,10 +351,12 @@ class PackedRow:
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the numbers of one draw into their row, if they may go there."""
         numbers = self.pick(values)
-        if not self.trusted.issuperset(map(type, numbers)):
-            # Samplers also give arrays without dimensions: those become NumPy's numbers.
+        trusted = self.trusted.issuperset(map(type, numbers))
+        if not trusted:
+            # Samplers also give arrays without dimensions. These become NumPy's numbers.
             numbers = [number[()] if type(number) is np.ndarray else number for number in numbers]
-        if self.trusted.issuperset(map(type, numbers)):
+            trusted = self.trusted.issuperset(map(type, numbers))
+        if trusted:
             row = (draw - self.start) % self.length
             try:
                 self.pack(self.buffer, self.first + row * self.stride, *numbers)

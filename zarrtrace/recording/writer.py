@@ -52,6 +52,9 @@ class _State(enum.Enum):
     CLOSED = "it has ended"
 
 
+_RECORDING = _State.RECORDING  # every draw asks for it, and an enum takes its time
+
+
 class ChainWriter:
     """Records the draws of one chain, or of one block of chains that are drawn together.
 
@@ -363,7 +366,7 @@ class ChainWriter:
         ChainFullError
             The chain has its tune + draws draws.
         """
-        if self._state is not _State.RECORDING:
+        if self._state is not _RECORDING:
             self._require_recording()
         count = self._counter[0]
         if count >= self._boundary:
