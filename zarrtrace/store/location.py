@@ -149,10 +149,11 @@ def _relocate(
 
 def _is_synchronous(store: Store) -> bool:
     """Whether a store answers without waiting: a wrapper has the methods whatever it wraps."""
+    answers_at_once = hasattr(store, "set_sync") and hasattr(store, "get_sync")
     inside = getattr(store, "_store", None)
     if isinstance(store, WrapperStore) and isinstance(inside, Store):
-        return hasattr(store, "get_sync") and _is_synchronous(inside)
-    return hasattr(store, "set_sync") and hasattr(store, "get_sync")
+        return answers_at_once and _is_synchronous(inside)
+    return answers_at_once
 
 
 def _patience() -> float:
