@@ -201,3 +201,109 @@ def test_several_variables_are_read_together(fast_place: Place) -> None:
     with pytest.raises(zt.errors.TraceError, match="no sampled variable 'c'"):
         trace.get(["a", "c"])
     assert trace.get([]) == {}
+
+
+# What looking costs, counted --------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that an object store was asked for."""
+    from zarr.storage import ObjectStore
+
+    keys: list[str] = []
+
+    def count(method: str) -> None:
+        original = getattr(ObjectStore, method)
+
+        def counted(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            keys.append(key)
+            return original(self, key, *arguments, **options)
+
+        monkeypatch.setattr(ObjectStore, method, counted)
+
+    for method in ("get", "exists", "list_dir", "list_prefix"):
+        count(method)
+    return keys
+
+
+def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: list[str]) -> None:
+    trace = objects.create(
+        chains=3,
+        tune=10,
+        draws=40,
+        posterior={f"v{number}": zt.Var() for number in range(20)},
+        sample_stats={"lp": zt.Var()},
+    )
+    drawn = {f"v{number}": np.arange(50.0) for number in range(20)}
+    for chain in range(3):
+        with trace.writer(chain) as writer:
+            writer.record_block(drawn, {"lp": np.arange(50.0)})
+    for finish in (False, True):
+        if finish:
+            trace.finish()
+        asked.clear()
+        repr(trace)
+        assert len(asked) == len(set(asked)) == 2 + 3, "layout, tables, and a count of each writer"
+        asked.clear()
+        trace.to_datatree(save_warmup=True)
+        assert len(asked) == len(set(asked)) == 1 + 2 * 3, "a count and a time of each writer"
+        asked.clear()
+        _ = objects.open().posterior
+        assert len(asked) == 2 + 2 * 3, "the layout once more, to open it"
+
+
+def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zarrtrace.layout.hierarchy import Hierarchy
+    from zarrtrace.sampling_state.journal import Journal
+
+    names = [f"v{number}" for number in range(30)]
+    trace = directory.create(chains=2, draws=50, posterior={name: zt.Var() for name in names})
+    writers = [trace.writer(chain) for chain in range(2)]
+    for writer in writers:
+        writer.record_block({name: np.arange(20.0) for name in names})
+    looks = []
+    layout = Hierarchy.layout.fget
+    for_reading = Journal.for_reading.__func__  # type: ignore[attr-defined]
+    assert layout is not None
+
+    def count_layout(hierarchy: Hierarchy) -> Any:
+        looks.append("layout")
+        return layout(hierarchy)
+
+    def count_journal(kind: Any, *arguments: Any) -> Any:
+        looks.append("journal")
+        return for_reading(kind, *arguments)
+
+    monkeypatch.setattr(Hierarchy, "layout", property(count_layout))
+    monkeypatch.setattr(Journal, "for_reading", classmethod(count_journal))
+    found = trace.get(names, draws=slice(-5, None))
+    assert looks.count("layout") == 3, "for the moment, before reading, and after it"
+    assert looks.count("journal") == 2
+    assert all(values.tolist() == [[15.0, 16.0, 17.0, 18.0, 19.0]] * 2 for values in found.values())
+    for writer in writers:
+        writer.close()
+
+
+def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> None:
+    import os
+    import time
+
+    trace = directory.create(chains=1, tune=10, draws=10, posterior={"x": zt.Var()})
+    path = directory.path / "_sampling_state" / "zarr.json"
+    location = trace._location
+    assert location.stamp("_sampling_state/zarr.json") is None, "it is too young"
+    with pytest.MonkeyPatch.context() as patch:
+        later = time.time() + 3
+        patch.setattr("zarrtrace.store.location.time.time", lambda: later)
+        assert trace.burn_in == 10
+        patch.setattr(type(location), "read", lambda *arguments: pytest.fail("it was read"))
+        assert trace.burn_in == 10
+    other = directory.open("a")
+    other.set_burn_in(5)
+    os.utime(path, ns=(0, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zarrtrace.store.location.time.time", lambda: later + 3)
+        assert trace.burn_in == 5

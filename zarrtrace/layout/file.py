@@ -134,9 +134,12 @@ def _check(layout: Layout) -> None:
         moving_to = group.warmup if group.moving_to is None else group.moving_to
         if layout.dropped > min(group.warmup, moving_to):
             raise ValueError(f"{layout.dropped} draws are dropped, more than {group.name} skips")
+        taken = {*group.variables, *SAMPLE_DIMS}
+        if len(taken) != len(group.variables) + len(SAMPLE_DIMS):
+            raise ValueError(f"a variable of {group.name} has the name of a dimension")
         for variable in group.variables.values():
-            names = [*variable.dims, *group.variables, *SAMPLE_DIMS]
-            if len(variable.dims) != len(variable.shape) or len(set(names)) != len(names):
+            dims = set(variable.dims)
+            if not len(variable.shape) == len(variable.dims) == len(dims) or dims & taken:
                 raise ValueError(
                     f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
                 )

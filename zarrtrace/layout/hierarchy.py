@@ -20,8 +20,8 @@ class Hierarchy:
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        # One pair, replaced at once: threads may share a trace.
-        self._known: tuple[bytes, Layout] | None = None
+        # One tuple, replaced at once: threads may share a trace.
+        self._known: tuple[tuple[int, ...] | None, bytes, Layout] | None = None
 
     @property
     def layout(self) -> Layout:
@@ -37,16 +37,19 @@ class Hierarchy:
         DamagedTraceError, FormatVersionError
             The layout cannot be read.
         """
+        known = self._known
+        # Before it is read: when it changes in between, it is read again the next time.
+        stamp = self.location.stamp(f"{STATE}/zarr.json")
+        if known is not None and stamp is not None and stamp == known[0]:
+            return known[2]
         found = self.location.read(f"{STATE}/zarr.json", LONGEST_DOCUMENT)
         if found is None:
             raise TraceNotFoundError(f"there is no trace at {self.location} any more")
         # As bytes: a memoryview is compared element by element.
         data = bytes(found)
-        known = self._known
-        if known is not None and data == known[0]:
-            return known[1]
-        layout = decode_layout(memoryview(data), str(self.location))
-        self._known = data, layout
+        same = known is not None and data == known[1]
+        layout = known[2] if known and same else decode_layout(memoryview(data), str(self.location))
+        self._known = stamp, data, layout
         return layout
 
     def change(self, layout: Layout) -> None:

@@ -23,12 +23,7 @@ def consolidate(
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
     metadata: dict[str, Any] = {}
     for name in names:
-        group = layout.groups.get(name.removeprefix("warmup_"))
-        nodes = sorted({key.split("/")[1] for key in location.keys(name) if key.count("/") > 1})
-        if group is not None:
-            first = [variable for variable in group.variables if variable in nodes]
-            nodes = first + [node for node in nodes if node not in group.variables]
-        for path in (name, *(f"{name}/{node}" for node in nodes)):
+        for path in (name, *_arrays(location, layout, name)):
             document = (changed or {}).get(path) or read_document(location, path)
             if document is not None and (path == name or document["node_type"] == "array"):
                 metadata[path] = document
@@ -38,6 +33,14 @@ def consolidate(
     root = read_document(location, "") or group_document(root_attrs(layout))
     root["consolidated_metadata"] = consolidated_metadata(metadata)
     location.write("zarr.json", encode_document(root))
+
+
+def _arrays(location: Location, layout: Layout, name: str) -> list[str]:
+    """The paths of the arrays of a group: variables as they were defined, then the others."""
+    found = {key.split("/")[1] for key in location.keys(name) if key.count("/") > 1}
+    group = layout.groups.get(name.removeprefix("warmup_"))
+    variables = [] if group is None else [name for name in group.variables if name in found]
+    return [f"{name}/{node}" for node in (*variables, *sorted(found.difference(variables)))]
 
 
 def _consolidated_group(location: Location, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -19,9 +20,9 @@ from ..errors import DamagedTraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, Layout
 from ..layout.variables import Variable
-from ..sampling_state.counts import recorded
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document
+from .moment import Moment
 from .rows import Wanted, read_rows
 
 KEPT = f"{STATE}/convergence"
@@ -88,43 +89,63 @@ def _fingerprint(location: Location) -> str:
 
 
 def _compute(hierarchy: Hierarchy) -> WorstRhat:
-    layout = hierarchy.layout
-    group = layout.groups.get("posterior")
+    now = Moment.of(hierarchy)
+    group = now.layout.groups.get("posterior")
     worst = WorstRhat(math.nan, "", True)
-    if group is None or layout.chains < 2:
+    if group is None or now.layout.chains < 2:
         return worst
-    start, stop = group.warmup, int(recorded(hierarchy.location, layout).min())
-    room, complete = _MOST_NUMBERS, True
-    for variable in group.variables.values():
-        numbers = layout.chains * max(0, stop - start) * math.prod(variable.shape)
-        if variable.dtype.kind not in "fiub" or not numbers:
-            continue
-        if numbers > room:
-            complete = False
-            continue
-        room -= numbers
-        found = rhat(_read(hierarchy, layout, variable, range(start, stop)))
-        if np.isnan(found).all():
-            continue
-        index = int(np.nanargmax(found))
-        if not found.flat[index] <= worst.value:
-            worst = WorstRhat(float(found.flat[index]), _label(variable, index), True)
-    return worst._replace(complete=complete)
+    draws = range(group.warmup, max(group.warmup, int(now.counts.min())))
+    each = now.layout.chains * len(draws)
+    variables = [v for v in group.variables.values() if v.dtype.kind in "fiub" and draws]
+    room, chosen = _MOST_NUMBERS, []
+    for variable in variables:
+        numbers = each * math.prod(variable.shape)
+        if numbers <= room:
+            room -= numbers
+            chosen.append(variable)
+    for batch in _batches(chosen, each):
+        for variable, found in zip(batch, _rhats(now, batch, draws), strict=True):
+            if np.isnan(found).all():
+                continue
+            index = int(np.nanargmax(found))
+            if not found[index] <= worst.value:
+                worst = WorstRhat(float(found[index]), _label(variable, index), True)
+    return worst._replace(complete=len(chosen) == len(variables))
 
 
-def _read(
-    hierarchy: Hierarchy, layout: Layout, variable: Variable, draws: range
-) -> np.ndarray[Any, Any]:
-    shape = (layout.chains, len(draws), *variable.shape)
-    values: np.ndarray[Any, Any] = np.empty(shape, variable.dtype)
+def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
+    """Variables that are read and ranked together, of a value of which there are `each` numbers."""
+    batch: list[Variable] = []
+    numbers = 0
+    for variable in variables:
+        size = each * math.prod(variable.shape)
+        if batch and numbers + size > _AT_ONCE:
+            yield batch
+            batch, numbers = [], 0
+        batch.append(variable)
+        numbers += size
+    if batch:
+        yield batch
+
+
+def _rhats(
+    now: Moment, batch: list[Variable], draws: range
+) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """R-hat of each value of some variables, flat."""
+    layout = now.layout
+    shape = (layout.chains, len(draws))
+    values: list[np.ndarray[Any, Any]] = [np.empty((*shape, *v.shape), v.dtype) for v in batch]
     read_rows(
-        hierarchy,
+        now.hierarchy,
         [
-            Wanted(variable.group, variable.name, block, draws, values[_rows(layout, block)])
+            Wanted(variable.group, variable.name, block, draws, into[_rows(layout, block)])
+            for variable, into in zip(batch, values, strict=True)
             for block in range(layout.blocks)
         ],
     )
-    return values
+    numbers = [into.reshape(*shape, -1).astype(np.float64) for into in values]
+    ends = np.cumsum([one.shape[2] for one in numbers])
+    return np.split(rhat(np.concatenate(numbers, axis=2)), ends[:-1])
 
 
 def _rows(layout: Layout, block: int) -> slice:

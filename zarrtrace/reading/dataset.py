@@ -21,7 +21,7 @@ from ..layout.variables import Variable
 from ..messages import counted
 from ..store.small_arrays import read_array
 from .cut import Cut, alignment_attrs, sampling_attrs
-from .values import Selection, padded_dtype, read_selections
+from .values import Drawn, Selection, padded_dtype, read_selections
 
 
 class CutArray(BackendArray):
@@ -42,7 +42,8 @@ class CutArray(BackendArray):
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
-        selection = Selection(self.cut, self.variable, key)
+        chains, draws, *inner = (*key, slice(None), slice(None))[: max(2, len(key))]
+        selection = Selection(Drawn(self.cut, chains, draws), self.variable, tuple(inner))
         read_selections([selection])
         # A dimension under an int goes, the others stay as they are.
         return selection.values[

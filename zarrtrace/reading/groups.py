@@ -223,11 +223,12 @@ class GroupReader(ABC):
     def __getattr__(self, name: str) -> xr.Dataset:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in self.groups:
-            return self.dataset(name)
+        now = self._now()
+        if name in now.groups:
+            return _dataset(now, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
-            f"its groups are {', '.join(self.groups)}"
+            f"its groups are {', '.join(now.groups)}"
         )
 
     def __dir__(self) -> list[str]:

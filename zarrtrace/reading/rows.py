@@ -7,7 +7,7 @@ is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import DamagedTraceError, StaleViewError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
-from ..layout.spans import ChunkPlace, future_spans, spans, staged
+from ..layout.spans import ChunkPlace, Span, future_spans, spans, staged
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..sampling_state.block import ChainBlock
@@ -71,13 +71,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
         _require_kept(hierarchy, layout, batch)
         blocks = [_OpenBlock(ChainBlock(hierarchy.location, layout, number)) for number in batch]
         try:
-            pieces = [
-                piece
-                for block, parts in zip(blocks, batch.values(), strict=True)
-                for part in parts
-                for piece in block.reader(part).pieces(part.draws, part.into)
-            ]
-            _fill(pieces, hierarchy.location.waits)
+            _fill(_pieces(blocks, batch), hierarchy.location.waits)
         except DamagedTraceError:
             if hierarchy.layout is layout and all(block.is_current() for block in blocks):
                 raise
@@ -86,6 +80,21 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
             _require_recorded(blocks, batch)
             if hierarchy.layout is layout:
                 return
+
+
+def _pieces(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> list[Piece]:
+    """What the chunks give to a read; where draws lie is the same in all blocks."""
+    found: dict[tuple[str, str, range], list[ChunkRows]] = {}
+    pieces = []
+    for block, parts in zip(blocks, batch.values(), strict=True):
+        for part in parts:
+            reader, key = block.reader(part), (part.group, part.name, part.draws)
+            if key not in found:
+                found[key] = reader.chunks(part.draws)
+            pieces += [
+                Piece(reader, place, rows, part.into[:, taken]) for place, rows, taken in found[key]
+            ]
+    return pieces
 
 
 def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
@@ -159,6 +168,14 @@ class _OpenBlock:
         return path is None or not path.exists()
 
 
+class ChunkRows(NamedTuple):
+    """Some rows of one chunk, and which of the draws of a range they are."""
+
+    place: ChunkPlace
+    rows: slice
+    taken: slice
+
+
 class Piece(NamedTuple):
     """What one chunk gives to a read: some of its rows, and the array they go into."""
 
@@ -185,8 +202,12 @@ class RowReader:
         self._group = layout.groups[variable.group]
         self._variable = variable
         self._journal = journal
-        moved = self._group.moving_to is not None and variable.name in self._group.moved
-        self.spans = (future_spans if moved else spans)(layout, variable)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The arrays in which the variable is read."""
+        moved = self._group.moving_to is not None and self._variable.name in self._group.moved
+        return (future_spans if moved else spans)(self._layout, self._variable)
 
     @cached_property
     def _codec(self) -> ChunkCodec:
@@ -201,22 +222,23 @@ class RowReader:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
         shape = (len(self.block.chains), len(draws), *self._variable.shape)
         found: np.ndarray[Any, Any] = np.empty(shape, dtype=self._variable.dtype)
-        for piece in self.pieces(draws, found):
-            piece.fill()
+        for place, rows, taken in self.chunks(draws):
+            self.fill(place, rows, found[:, taken])
         return found
 
-    def pieces(self, draws: range, into: np.ndarray[Any, Any]) -> Iterator[Piece]:
-        """Where the draws of a range lie, chunk by chunk, and where in an array they go."""
-        length, done = self._variable.draws_per_chunk, 0
+    def chunks(self, draws: range) -> list[ChunkRows]:
+        """Where the draws of a range lie, chunk by chunk."""
+        found, done = [], 0
         for span in self.spans:
             while done < len(draws) and draws[done] < span.stop:
-                place = span.place(draws[done], length)
-                inside = draws[done : done + len(range(draws[done], place.draws.stop, draws.step))]
+                place = span.place(draws[done], self._variable.draws_per_chunk)
+                number = len(range(draws[done], place.draws.stop, draws.step))
+                inside = draws[done : done + number]
                 first = place.draws.start
                 rows = slice(inside[0] - first, inside[-1] - first + 1, draws.step)
-                after = done + len(inside)
-                yield Piece(self, place, rows, into[:, done:after])
-                done = after
+                found.append(ChunkRows(place, rows, slice(done, done + len(inside))))
+                done += len(inside)
+        return found
 
     def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
         """Read some rows of one chunk: from the journal while the chunk is being filled."""

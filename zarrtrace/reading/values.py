@@ -27,7 +27,13 @@ def read_values(
     flatten : bool
         Whether chains and draws become one axis, chain after chain.
     """
-    selections = [Selection(cut, variable, (slice(None), draws)) for cut, variable in variables]
+    drawn: dict[str, Drawn] = {}
+    selections = []
+    for cut, variable in variables:
+        if cut.name not in drawn:
+            drawn[cut.name] = Drawn(cut, slice(None), draws)
+        inner = (slice(None),) * len(variable.shape)
+        selections.append(Selection(drawn[cut.name], variable, inner))
     read_selections(selections)
     if not flatten:
         return [selection.values for selection in selections]
@@ -37,15 +43,14 @@ def read_values(
 def read_selections(selections: list[Selection]) -> None:
     """Read the values of selections of one hierarchy: as much as possible at once."""
     if selections:
-        hierarchy = selections[0].cut.moment.hierarchy
+        hierarchy = selections[0].drawn.cut.moment.hierarchy
         read_rows(hierarchy, [w for selection in selections for w in selection.direct()])
         for selection in selections:
-            for part in selection.parts:
-                if not part.is_direct:
-                    # One after the other: each takes memory for more than what is asked for.
-                    buffer = selection.buffer(part)
-                    read_rows(hierarchy, [selection.wanted(part, buffer)])
-                    selection.copy(part, buffer)
+            for part in selection.indirect_parts():
+                # One after the other: each takes memory for more than what is asked for.
+                buffer = selection.buffer(part)
+                read_rows(hierarchy, [selection.wanted(part, buffer)])
+                selection.copy(part, buffer)
 
 
 class Part(NamedTuple):
@@ -58,16 +63,57 @@ class Part(NamedTuple):
     chains : list of int
         For each row the chain within the block.
     draws : range
-        The draws to read that the chains of the block have, counted from the first one of the cut.
-    is_direct : bool
-        Whether they can be read right into the result.
+        The draws to read that the block has, counted from the start of its chains.
+    in_place : bool
+        Whether all chains of the block go into rows that follow each other, in their order.
     """
 
     block: int
     rows: list[int]
     chains: list[int]
     draws: range
-    is_direct: bool
+    in_place: bool
+
+
+class Drawn:
+    """Which chains and draws of a cut are selected, whatever the variable.
+
+    Attributes
+    ----------
+    draws : range
+        The draws to read, counted from the first one of the cut.
+    picked : numpy.ndarray
+        Which of these are selected, in their order.
+    all_draws : bool
+        Whether all of them are, as they are.
+    """
+
+    def __init__(self, cut: Cut, chains: Any, draws: Any) -> None:
+        self.cut = cut
+        self.draws, picked = _draw_range(draws, cut.length)
+        self.picked = np.arange(len(self.draws))[picked].ravel()
+        self.all_draws = isinstance(picked, slice) and picked == slice(None)
+        positions = np.arange(len(cut.chains))[chains].ravel().tolist()
+        self.shape = (len(positions), len(self.picked))
+        rows_of: dict[int, list[tuple[int, int]]] = {}
+        for row, position in enumerate(positions):
+            block, chain = divmod(cut.chains[position], cut.layout.chains_per_chunk)
+            rows_of.setdefault(block, []).append((row, chain))
+        self.parts = [
+            self._part(block, pairs, cut.counts[positions[pairs[0][0]]])
+            for block, pairs in rows_of.items()
+        ]
+
+    def _part(self, block: int, pairs: list[tuple[int, int]], count: int) -> Part:
+        rows, chains = map(list, zip(*pairs, strict=True))
+        there = self.draws[
+            : len(range(self.draws.start, min(self.draws.stop, count), self.draws.step))
+        ]
+        first = self.cut.start
+        draws = range(there.start + first, there.stop + first, there.step)
+        in_order = chains == list(range(len(self.cut.layout.chains_of(block))))
+        in_place = in_order and rows == list(range(rows[0], rows[0] + len(rows)))
+        return Part(block, rows, chains, draws, in_place)
 
 
 class Selection:
@@ -75,8 +121,8 @@ class Selection:
 
     Parameters
     ----------
-    key : tuple of int, slice or 1-d array
-        One for each dimension, or for the first ones.
+    inner : tuple of int, slice or 1-d array
+        The keys of the dimensions after chain and draw, or of the first ones.
 
     Attributes
     ----------
@@ -84,68 +130,45 @@ class Selection:
         Shape (chains, draws, *shape) of what is selected; an int keeps its dimension.
     """
 
-    def __init__(self, cut: Cut, variable: Variable, key: tuple[Any, ...]) -> None:
-        keys = [*key, *[slice(None)] * (2 + len(variable.shape) - len(key))]
-        self.cut = cut
+    def __init__(self, drawn: Drawn, variable: Variable, inner: tuple[Any, ...]) -> None:
+        sizes = variable.shape
+        self.drawn = drawn
         self.variable = variable
-        self._inner = keys[2:]
-        self._draws, self._picked = _draw_range(keys[1], cut.length)
-        positions = np.arange(len(cut.chains))[keys[0]].ravel()
-        self._numbers = np.arange(len(self._draws))[self._picked].ravel()
-        inner = [np.arange(n)[k].size for n, k in zip(variable.shape, self._inner, strict=True)]
-        shape = (positions.size, self._numbers.size, *inner)
-        dtype = padded_dtype(variable.dtype) if cut.padded else variable.dtype
-        self.values: Array = np.empty(shape, dtype)
-        if cut.padded:
+        self._inner = [*inner, *[slice(None)] * (len(sizes) - len(inner))]
+        shape = [np.arange(n)[key].size for n, key in zip(sizes, self._inner, strict=True)]
+        padded = drawn.cut.padded
+        dtype = padded_dtype(variable.dtype) if padded else variable.dtype
+        self.values: Array = np.empty((*drawn.shape, *shape), dtype)
+        if padded:
             self.values[...] = _missing(dtype)
-        self.parts = self._parts(positions.tolist())
-
-    def _parts(self, positions: list[int]) -> list[Part]:
-        whole_draws = (
-            isinstance(self._picked, slice)
-            and self._picked == slice(None)
-            and all(map(_is_whole, self._inner, self.variable.shape))
-        )
-        rows_of: dict[int, list[tuple[int, int]]] = {}
-        for row, position in enumerate(positions):
-            block, chain = divmod(self.cut.chains[position], self.cut.layout.chains_per_chunk)
-            rows_of.setdefault(block, []).append((row, chain))
-        parts = []
-        for block, pairs in rows_of.items():
-            rows, chains = map(list, zip(*pairs, strict=True))
-            count = self.cut.counts[positions[rows[0]]]
-            draws = self._draws
-            recorded = draws[: len(range(draws.start, min(draws.stop, count), draws.step))]
-            in_order = chains == list(range(len(self.cut.layout.chains_of(block))))
-            in_place = rows == list(range(rows[0], rows[0] + len(rows)))
-            is_direct = whole_draws and in_order and in_place
-            parts.append(Part(block, rows, chains, recorded, is_direct))
-        return parts
+        self._whole = drawn.all_draws and all(map(_is_whole, self._inner, sizes))
 
     def direct(self) -> list[Wanted]:
         """What can be read right into the values."""
         return [
             self.wanted(part, self.values[part.rows[0] : part.rows[-1] + 1, : len(part.draws)])
-            for part in self.parts
-            if part.is_direct
+            for part in (self.drawn.parts if self._whole else ())
+            if part.in_place
         ]
 
+    def indirect_parts(self) -> list[Part]:
+        """The blocks of chains of which something has to be picked."""
+        return [part for part in self.drawn.parts if not (self._whole and part.in_place)]
+
     def wanted(self, part: Part, into: Array) -> Wanted:
-        """The draws of a part, as the chain counts them from its first draw of warmup on."""
-        draws, first = part.draws, self.cut.start
-        from_start = range(draws.start + first, draws.stop + first, draws.step)
-        return Wanted(self.variable.group, self.variable.name, part.block, from_start, into)
+        """The draws of a part, and the array for them."""
+        return Wanted(self.variable.group, self.variable.name, part.block, part.draws, into)
 
     def buffer(self, part: Part) -> Array:
         """An array for all chains of the block, all draws and all values of the variable."""
-        chains = len(self.cut.layout.chains_of(part.block))
+        chains = len(self.drawn.cut.layout.chains_of(part.block))
         return np.empty((chains, len(part.draws), *self.variable.shape), self.variable.dtype)
 
     def copy(self, part: Part, buffer: Array) -> None:
         """Pick from a buffer what is selected."""
         picked = _pick(buffer, self._inner)
-        is_recorded = self._numbers < len(part.draws)
-        numbers = self._numbers[is_recorded]
+        is_recorded = self.drawn.picked < len(part.draws)
+        numbers = self.drawn.picked[is_recorded]
         for row, chain in zip(part.rows, part.chains, strict=True):
             self.values[row, is_recorded] = picked[chain][numbers]
 

@@ -35,9 +35,18 @@ from ..errors import (
     TraceError,
     TraceNotFoundError,
 )
-from .local import can_lock, files_below, lock, read_file, write_file, write_file_into
+from .local import (
+    can_lock,
+    files_below,
+    lock,
+    open_regular,
+    read_file,
+    write_file,
+    write_file_into,
+)
 
 _SIDE_BY_SIDE = 32
+_YOUNG = 2.0  # seconds
 # Bytes under a key of which nothing else says how many there may be: what Blosc can hold.
 LARGEST = 2**31
 
@@ -279,6 +288,26 @@ class Location:
         return RegularFiles(self.store.root) if type(self.store) is LocalStore else self.store
 
     # Reading ------------------------------------------------------------------------------
+
+    def stamp(self, key: str) -> tuple[int, ...] | None:
+        """What is the same as long as the bytes under a key are; None where nothing says it.
+
+        A file that was put in place of another differs in its times, unless both were written
+        within the few milliseconds that file systems count in: a file so young has no stamp.
+        """
+        if not self._root:
+            return None
+        try:
+            descriptor, size = open_regular(f"{self._root}/{key}")
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if time.time() - max(status.st_mtime, status.st_ctime) < _YOUNG:
+            return None
+        return status.st_ino, size, status.st_mtime_ns, status.st_ctime_ns
 
     def read(self, key: str, most: int | None = None) -> memoryview | None:
         """The bytes under a key, or None.
