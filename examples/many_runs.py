@@ -10,7 +10,6 @@ import numpy as np
 
 import zarrtrace as zt
 from zarrtrace.cli import main as zarrtrace
-from zarrtrace.runs import folder as runs
 
 # How many times as dense as water the Earth is, measured 29 times by Henry Cavendish (1798).
 y = np.array([5.50, 5.61, 4.88, 5.07, 5.26, 5.55, 5.36, 5.29, 5.58, 5.65, 5.57, 5.53, 5.62, 5.29,
@@ -30,7 +29,7 @@ def log_density(nu: float, mu: float, log_sigma: float) -> np.ndarray:
 
 def sample(nu: float) -> None:
     """Four chains of random-walk Metropolis, flat priors on mu and log sigma."""
-    trace = runs.create(
+    trace = zt.folder.create(
         "cavendish", f"nu={nu:g}", settings={"nu": nu, "step": STEP}, seed=SEED, name="student",
         chains=4, tune=500, draws=1500, posterior={"mu": zt.Var(), "sigma": zt.Var()},
         log_likelihood={"y": zt.Var(dims="measurement", shape=len(y))},
@@ -54,7 +53,7 @@ for nu in (1, 4, 16, 64):
     sample(nu)
 
 zarrtrace(["ls", "cavendish"])
-every = runs.open("cavendish")
+every = zt.folder.open("cavendish")
 print(every.to_dataframe()[["settings.nu", "worst_rhat"]])
 for name, mu in every.where(lambda run: run.settings["nu"] > 1).get("mu", flatten=True).items():
     print(f"{name:<6} mean {mu.mean():.3f}, sd {mu.std():.3f}")

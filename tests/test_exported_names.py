@@ -17,7 +17,7 @@ from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
     *("ChainWriter", "Trace", "TraceError", "Var"),
-    *("create", "errors", "from_datatree", "open", "run", "runs", "table"),
+    *("create", "errors", "folder", "from_datatree", "open", "run", "table"),
 ]
 
 

@@ -4,7 +4,9 @@
 processes as you like, read it at any moment, `finish` it. The whole life is in `trace.py`.
 """
 
-from . import errors, runs
+from typing import Any
+
+from . import errors, folder
 from .adopt.from_datatree import from_datatree
 from .errors import TraceError
 from .layout.layout import LIBRARY_VERSION
@@ -24,9 +26,20 @@ __all__ = [
     "Var",
     "create",
     "errors",
+    "folder",
     "from_datatree",
     "open",
     "run",
-    "runs",
     "table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`zarrtrace.runs` was the name of `zarrtrace.folder`: one letter away from `run`."""
+    if name == "runs":
+        import warnings
+
+        message = "zarrtrace.runs is called zarrtrace.folder now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return folder
+    raise AttributeError(f"module 'zarrtrace' has no attribute {name!r}")

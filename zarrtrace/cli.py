@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import __version__
+from . import __version__, folder
 from .adopt.from_datatree import from_datatree
 from .errors import TraceError
 from .life import description as summary
@@ -17,7 +17,6 @@ from .life.check import checksummed
 from .messages import counted, printable
 from .opening import open
 from .processes import run
-from .runs import folder as runs
 from .trace import Trace
 
 
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "demo":
             show_demo(options.path, options.tune, options.draws)
         elif options.command == "ls":
-            show_runs(runs.open(options.folder))
+            show_runs(folder.open(options.folder))
         elif options.command == "check":
             return show_check(open(options.path))
         elif options.command == "repair":
@@ -122,7 +121,7 @@ def show_info(trace: Trace) -> None:
 # ls -------------------------------------------------------------------------------------------
 
 
-def show_runs(found: runs.Runs) -> None:
+def show_runs(found: folder.Runs) -> None:
     """Print a line for each run of a folder."""
     from rich.console import Console
     from rich.text import Text

@@ -18,6 +18,7 @@ import pytest
 from conftest import Script
 
 import zarrtrace as zt
+from zarrtrace import folder as runs
 from zarrtrace.adapters import cox
 from zarrtrace.adapters.cox import (
     OBJECT,
@@ -30,7 +31,6 @@ from zarrtrace.adapters.cox import (
 )
 from zarrtrace.adapters.cox.tensorboard import tensorboard_command
 from zarrtrace.errors import ChainBusyError, NotWritableError, SchemaError
-from zarrtrace.runs import folder as runs
 
 SCHEMA = {"loss": float, "epoch": int, "name": str, "ok": bool}
 ROW = {"loss": 0.5, "epoch": 3, "name": "b", "ok": False}

@@ -17,8 +17,8 @@ import numpy as np
 from timing import Row, Run, at_most, by_turns, median
 
 import zarrtrace as zt
+from zarrtrace import folder as runs
 from zarrtrace.adapters.cox import Store
-from zarrtrace.runs import folder as runs
 
 LIST = "import sys; from zarrtrace.cli import main; sys.exit(main(['ls', sys.argv[1]]))"
 

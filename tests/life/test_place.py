@@ -248,7 +248,7 @@ def test_a_link_inside_a_trace_leads_nobody_to_another_one(tmp_path: Path, what:
 def test_a_heartbeat_does_not_bring_a_removed_trace_back(directory: Any) -> None:
     writer = directory.create(**GOOD).writer(0)
     shutil.rmtree(directory.path)
-    writer.beat()
+    writer._beat()
     assert not directory.path.exists()
     assert record(directory.create(**GOOD), 3.0).recorded.tolist() == [3]
-    writer.release()
+    writer._release()

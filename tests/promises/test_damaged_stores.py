@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 
 import zarrtrace as zt
+from zarrtrace import folder as runs
 from zarrtrace.errors import TraceError
 from zarrtrace.life import description
-from zarrtrace.runs import folder as runs
 
 MEMORY = 3 * 2**29  # bytes more than a process has when it begins
 SECONDS = 20

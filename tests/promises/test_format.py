@@ -185,7 +185,7 @@ def record(directory: Any, chains: int, together: int, draws: int) -> zt.Trace:
                 plain = not boolean and isinstance(given, int | float)
                 values[group][name] = given if plain else np.array(given, bool if boolean else None)
             writer.record(**values)
-        writer.release()  # as if killed: nothing is flushed
+        writer._release()  # as if killed: nothing is flushed
     return trace
 
 

@@ -129,7 +129,7 @@ def test_a_writer_whose_place_was_taken_stops_before_it_harms(fast_place: Place)
         writer.flush()
     with pytest.raises(zt.errors.ChainBusyError):
         writer.record({"mu": 2})
-    writer.release()
+    writer._release()
     held = trace._block(0).claim
     assert held is not None
     assert held.host == "elsewhere"
@@ -140,7 +140,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
 ) -> None:
     # One thread beats for all writers of a process: that of another test must not be there.
     for other in ending.open_writers():
-        other.release()
+        other._release()
     monkeypatch.setattr("zarrtrace.recording.writer.BEAT_EVERY", 0.02)
     trace = memory.create(**DEFINITION)
     writer = trace.writer(0)
@@ -163,7 +163,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     assert eventually(lambda: writer._lost_to is not None)
     with pytest.raises(zt.errors.ChainBusyError, match="place was taken"):
         writer.record({"mu": 1})
-    writer.release()
+    writer._release()
 
 
 def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:

@@ -173,7 +173,7 @@ class Life(RuleBasedStateMachine):
     def crash(self, chain: int) -> None:
         """The process dies: what is not published is lost, and on disk all is published."""
         if chain in self.writers:
-            self.writers.pop(chain).release()
+            self.writers.pop(chain)._release()
             self.cut(chain, self.published[chain])
 
     # Life -------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for writer in getattr(self, "writers", {}).values():
-            writer.release()
+            writer._release()
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder)
 

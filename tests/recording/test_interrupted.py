@@ -115,7 +115,7 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
             go_on(writer)
             writer.close()
         else:
-            writer.release()
+            writer._release()
             with trace.writer(chain) as other:
                 assert other.resume() == (count, None)
                 go_on(other)

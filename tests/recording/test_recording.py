@@ -308,7 +308,7 @@ def test_a_writer_that_never_flushed_has_left_its_draws_in_the_journal(directory
         writer = trace.writer(stop)
         for i in range(stop):
             writer.record(unequal_draw(i))
-        writer.release()
+        writer._release()
         assert trace.recorded[stop] == stop
         with directory.open("a").writer(stop) as writer:
             assert writer.resume() == (stop, None)

@@ -114,7 +114,7 @@ class Model:
     def drop(self, number: int) -> None:
         """End a writer without a flush: its draws are in the journal, or were flushed."""
         if self.in_journal:
-            self.writer(number).release()
+            self.writer(number)._release()
             del self.writers[number]
         else:
             self.close(number)

@@ -348,7 +348,7 @@ def test_the_checkpoint_survives_a_writer_that_never_closed(directory: Place) ->
     writer = trace.writer(0)
     writer.record(*draw(0))
     writer.checkpoint({"rng": np.random.default_rng(1).bit_generator.state})
-    writer.release()
+    writer._release()
     with trace.writer(0) as again:
         draws, state = again.resume()
     assert draws == 1
@@ -372,7 +372,7 @@ def test_the_last_checkpoint_counts_wherever_it_fits(
         writer.record(*draw(number))
         writer.checkpoint({"number": number, **state})
     if end == "release":
-        writer.release()
+        writer._release()
     else:
         writer.close()
     if end == "finish":
@@ -404,7 +404,7 @@ def test_a_checkpoint_half_written_leaves_the_one_before(directory: Place) -> No
     writer.record(*draw(0))
     writer.checkpoint({"number": 1})
     writer.checkpoint({"number": 2})
-    writer.release()
+    writer._release()
     slots = journallayout.slots(trace._layout)
     with open(journal_of(trace), "r+b") as file:
         file.seek(slots[3 % 2])
@@ -420,7 +420,7 @@ def test_a_damaged_checkpoint_in_the_journal_is_named_and_repair_drops_it(
     writer = trace.writer(0)
     writer.record(*draw(0))
     writer.checkpoint({"number": 1})
-    writer.release()
+    writer._release()
     with open(journal_of(trace), "r+b") as file:
         file.seek(journallayout.slots(trace._layout)[1] + 12)
         file.write(b"?")
@@ -430,7 +430,7 @@ def test_a_damaged_checkpoint_in_the_journal_is_named_and_repair_drops_it(
     writer = trace.writer(0)
     with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
         writer.resume()
-    writer.release()
+    writer._release()
     assert any("checkpoint" in line for line in trace.repair())
     assert trace.check() == []
     with trace.writer(0) as writer:

@@ -112,7 +112,7 @@ def test_a_journal_on_another_disk(place: Place, tmp_path: Path) -> None:
     # Unflushed, and seen at once by whoever reads on this machine.
     assert place.open().recorded.tolist() == [9]
     assert place.open().get("mu")[0].tolist() == list(range(9))
-    writer.release()
+    writer._release()
     with trace.writer(0) as writer:
         assert writer.resume() == (9, None)
     trace.finish()
@@ -168,7 +168,7 @@ def test_after_power_loss_the_draws_of_the_last_checkpoint_count(
         writer.record({"mu": i, "nu": [i, i, i]})
         if i == 15:
             writer.checkpoint("after 16")
-    writer.release()
+    writer._release()
     assert trace.recorded[0] == 23
     another_boot(monkeypatch)
     # What was written since a chunk was last full may or may not have reached the disk.
@@ -187,7 +187,7 @@ def test_without_it_the_count_holds_over_a_boot(
     trace = directory.create(**DEFINITION)
     writer = trace.writer(0)
     writer.record({"mu": 0, "nu": [0, 0, 0]})
-    writer.release()
+    writer._release()
     another_boot(monkeypatch)
     assert trace.recorded[0] == 1
 
@@ -298,7 +298,7 @@ def test_a_directory_that_is_removed_underneath(directory: Place) -> None:
     with pytest.raises(zt.errors.TraceNotFoundError, match="removed") as caught:
         to_the_end()
     assert str(directory.path) in str(caught.value)
-    writer.release()
+    writer._release()
     with pytest.raises(zt.errors.TraceNotFoundError):
         zt.open(directory.path)
 

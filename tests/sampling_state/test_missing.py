@@ -103,7 +103,7 @@ def test_a_journal_that_cannot_be_mapped_here_keeps_its_draws(
     trace = zt.create(tmp_path / "run.zarr", **GOOD)
     writer = trace.writer(0)
     writer.record({"x": 1.0})
-    writer.release()
+    writer._release()
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr(mmap, "mmap", failing(errno.ENODEV))
@@ -188,12 +188,12 @@ def test_an_error_while_a_writer_is_opened_leaves_the_chain_free(
         except (OSError, TraceError) as error:
             held = error  # as a notebook keeps it, and with it all its frames
             patch.undo()
-            trace.writer(0).release()
+            trace.writer(0)._release()
             assert "Input/output error" in str(held)
             del held
         else:
             patch.undo()
-            writer.release()
+            writer._release()
         if not has_journal:
             next(path.rglob("journal/c.0.0")).unlink()
     gc.collect()  # a mapping keeps a descriptor, though no lock, as long as an error keeps it

@@ -17,9 +17,9 @@ import pytest
 import zarr.codecs
 
 import zarrtrace as zt
+from zarrtrace import folder as runs
 from zarrtrace.cli import main
 from zarrtrace.errors import DamagedTraceError
-from zarrtrace.runs import folder as runs
 from zarrtrace.store.chunk_codec import ChunkCodec
 from zarrtrace.store.dtypes import STRING
 from zarrtrace.store.zarr_json import compose_encoding

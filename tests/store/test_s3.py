@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import zarrtrace as zt
-from zarrtrace import runs
+from zarrtrace import folder as runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,7 @@ def test_a_journal_on_a_local_disk(bucket: Place, tmp_path: Path) -> None:
     for i in range(9):
         writer.record({"mu": i})
     assert bucket.open().recorded.tolist() == [9]
-    writer.release()
+    writer._release()
     with trace.writer(0) as writer:
         assert writer.resume() == (9, None)
     trace.finish()

@@ -126,7 +126,7 @@ def test_a_row_on_a_store_that_makes_us_wait_takes_few_requests() -> None:
     assert requests("set") <= 6
     assert requests("get", "exists") <= 3
     store.requests.clear()
-    assert table.open(store)["loss"].tolist() == [0.5]
+    assert table.open(store, mode="a")["loss"].tolist() == [0.5]
     assert 1 < requests("get", "exists") <= 5
 
 
@@ -158,12 +158,12 @@ def test_a_place_that_another_host_took_is_respected(fast_place: Place) -> None:
     with pytest.raises(errors.ChainBusyError, match="was taken by"):
         rows.close()
     with pytest.raises(errors.ChainBusyError, match="on elsewhere"):
-        table.open(fast_place.store).append(n=1, text="b")
+        table.open(fast_place.store, mode="a").append(n=1, text="b")
     # A minute later it is taken for dead.
     file.write(type(stored)(stored.layout, stored.rows, Claim(**{**vars(elsewhere), "beat": 0.0})))
-    with table.open(fast_place.store) as again:
+    with table.open(fast_place.store, mode="a") as again:
         again.append(n=1, text="b")
-    assert table.open(fast_place.store)["text"].tolist() == ["a", "b"]
+    assert table.open(fast_place.store, mode="a")["text"].tolist() == ["a", "b"]
 
 
 def test_a_heartbeat_changes_neither_rows_nor_columns(fast_place: Place) -> None:
@@ -172,7 +172,7 @@ def test_a_heartbeat_changes_neither_rows_nor_columns(fast_place: Place) -> None
     rows.flush()
     (writer,) = ending.open_writers()
     before = TableFile(locate(fast_place.store)).current()
-    writer.beat()
+    writer._beat()
     after = TableFile(locate(fast_place.store)).current()
     assert before.claim is not None
     assert after.claim is not None
@@ -201,7 +201,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path: Path) -> Non
     process.join()
     rows.append(n=2)
     rows.close()
-    assert table.open(tmp_path / "t")["n"].tolist() == [0, 2]
+    assert table.open(tmp_path / "t", mode="a")["n"].tolist() == [0, 2]
 
 
 # Readers beside a writer ----------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_reader_beside_a_writer_finds_whole_rows(tmp_path: Path, script: Scrip
         from zarrtrace.tables import table
         for _ in range(40):
             # Closed and opened again: the journal comes and goes.
-            with table.open(sys.argv[1]) as rows:
+            with table.open(sys.argv[1], mode="a") as rows:
                 for _ in range(53):
                     n = len(rows)
                     rows.append(n=n, minus=-n, pair=[n, 2 * n])
@@ -267,7 +267,7 @@ def test_rows_are_read_in_every_direction(fast_place: Place) -> None:
 
 def test_threads_append_to_tables_side_by_side(tmp_path: Path) -> None:
     def fill(number: int) -> None:
-        with table.open(tmp_path / f"t{number}") as rows:
+        with table.open(tmp_path / f"t{number}", mode="a") as rows:
             for n in range(300):
                 rows.append(n=n)
 
@@ -277,7 +277,7 @@ def test_threads_append_to_tables_side_by_side(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     for number in range(4):
-        assert table.open(tmp_path / f"t{number}")["n"].tolist() == list(range(300))
+        assert table.open(tmp_path / f"t{number}", mode="a")["n"].tolist() == list(range(300))
 
 
 # Damage ---------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def test_a_table_whose_document_is_damaged_is_repaired_from_its_columns(
         place,
     )
     (place / "zarr.json").write_bytes(content)
-    rows = table.open(place)
+    rows = table.open(place, mode="a")
     if content.startswith(b"{"):
         # Nobody can tell it from a table that was not made to the end.
         with pytest.raises(errors.TraceNotFoundError):
@@ -401,14 +401,14 @@ def check_rows(place: Path, length: int) -> None:
 def test_a_table_of_the_version_before_is_read_as_it_is(earlier: Path) -> None:
     before = files_in(earlier)
     check_rows(earlier, 10)
-    assert table.open(earlier).check() == []
+    assert table.open(earlier, mode="a").check() == []
     assert files_in(earlier) == before
 
 
 def test_a_table_of_the_version_before_takes_rows(earlier: Path) -> None:
     reader = table.open(earlier, mode="r")
     lazy = reader.to_dataset()
-    rows = table.open(earlier)
+    rows = table.open(earlier, mode="a")
     for number in range(10, 14):
         rows.append(row(number, earlier))
     if earlier.name == "closed":
@@ -428,7 +428,7 @@ def test_a_table_of_the_version_before_takes_rows(earlier: Path) -> None:
 def test_a_table_of_the_version_before_is_repaired(earlier: Path) -> None:
     (earlier / "_sampling_state/draw_idx/c.0").write_bytes(b"damaged")
     (earlier / "rows/loss/c.0").write_bytes(b"damaged")
-    rows = table.open(earlier)
+    rows = table.open(earlier, mode="a")
     if earlier.name == "closed":
         assert any("draw_idx" in damage.why for damage in rows.check())
     done = rows.repair()
@@ -462,13 +462,13 @@ def test_a_conversion_that_is_killed_loses_no_row(
         for name in ("write", "delete_tree"):
             patch.setattr(Location, name, dying(getattr(Location, name)))
         with contextlib.suppress(Killed):
-            table.open(earlier).append(row(10, earlier))
+            table.open(earlier, mode="a").append(row(10, earlier))
     for writer in ending.open_writers():
         writer.close()
     length = len(table.open(earlier, mode="r"))
     assert length in (10, 11)
     check_rows(earlier, length)
-    with table.open(earlier) as rows:
+    with table.open(earlier, mode="a") as rows:
         rows.append(row(length, earlier))
     check_rows(earlier, length + 1)
 
@@ -482,7 +482,7 @@ def test_a_table_that_the_version_before_has_open_is_not_converted(earlier: Path
     with open(earlier / "_sampling_state/journal/c.0.0", "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(errors.ChainBusyError):
-            table.open(earlier).append(row(10, earlier))
+            table.open(earlier, mode="a").append(row(10, earlier))
     assert files_in(earlier) == before
     check_rows(earlier, 10)
 
@@ -503,7 +503,7 @@ def test_a_killed_process_leaves_a_table_that_others_append_to(
         process = script.start(code, place)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    rows = table.open(place)
+    rows = table.open(place, mode="a")
     assert rows["n"].tolist() == list(range(21))
     rows.append(n=21, x=-21.0)
     rows.close()

@@ -144,7 +144,7 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
             try:
                 writer.flush()
             finally:
-                writer.release()
+                writer._release()
         else:
             block.require_free()
     hierarchy.change(change(layout))

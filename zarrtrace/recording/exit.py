@@ -22,10 +22,10 @@ class OpenWriter(Protocol):
     def close(self) -> None:
         """Flush and end."""
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """End without flushing."""
 
-    def beat(self) -> None:
+    def _beat(self) -> None:
         """Refresh the claim."""
 
 
@@ -78,7 +78,7 @@ def _beat(stop: threading.Event, every: float) -> None:
         for writer in open_writers():
             # A store that does not answer now is the recording thread's to report.
             with contextlib.suppress(Exception):
-                writer.beat()
+                writer._beat()
 
 
 def _close_all() -> None:
@@ -128,7 +128,7 @@ def _release_in_child() -> None:
     # The thread was not copied, and the lock may have been held by it.
     _lock, _thread = threading.RLock(), None
     for writer in list(_writers):
-        writer.release()
+        writer._release()
     _writers.clear()
     if _took_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

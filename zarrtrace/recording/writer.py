@@ -469,9 +469,9 @@ class ChainWriter:
         try:
             self.flush()
         finally:
-            self.release()
+            self._release()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """End the writer without flushing; what the journal holds stays there."""
         if self.closed:
             return
@@ -492,7 +492,7 @@ class ChainWriter:
             if self._holder() == self._claim.token:
                 self._block.write_claim(None)
 
-    def beat(self) -> None:
+    def _beat(self) -> None:
         """Show other hosts that this writer lives."""
         with self._claiming:
             claim = self._block.claim

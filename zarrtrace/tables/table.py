@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def open(
     store: Place,
     columns: Columns | None = None,
-    mode: Literal["a", "r"] = "a",
+    mode: Literal["r", "a"] = "r",
     *,
     attrs: Mapping[str, Any] | None = None,
     flush_every: float = 1.0,
@@ -54,26 +54,32 @@ def open(
     ----------
     store : str, path, zarr.abc.store.Store or None
         Where it is; None for a new one in memory.
-    columns, attrs, flush_every
+    columns : mapping of str to Var or dtype, optional
+        As in `Trace.table`. Columns are declared to append rows: with them the table is made if
+        there is none, and opened for appending.
+    mode : "r" or "a"
+        Read-only, or to append. A new table needs "a" or `columns`.
+    attrs, flush_every
         As in `Trace.table`.
-    mode : "a" or "r"
-        To append, or read-only.
     storage_options : mapping, optional
         For a URL, what fsspec takes.
 
     Raises
     ------
     TraceNotFoundError
-        With mode "r": there is no table.
+        There is no table to read.
     SchemaError
         A column cannot be stored, or the table has others.
     """
-    if mode not in ("a", "r"):
-        raise InvalidInputError(f"mode is 'a' or 'r', got {mode!r}")
-    location = locate(store, read_only=mode == "r", storage_options=storage_options)
+    if mode not in ("r", "a"):
+        raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}")
+    read_only = mode == "r" and columns is None
+    location = locate(store, read_only=read_only, storage_options=storage_options)
     table = Table(location, columns, attrs=attrs, flush_every=flush_every)
-    if mode == "r" and not table._exists():
-        raise TraceNotFoundError(f"there is no table at {location}; is the path right?")
+    if read_only and not table._exists():
+        raise TraceNotFoundError(
+            f"there is no table at {location}", remedy="is the path right? mode='a' makes a table"
+        )
     return table
 
 

@@ -252,7 +252,7 @@ class RowWriter:
             self._publish()
             self._remove_journal()
         finally:
-            self.release()
+            self._release()
 
     def _remove_journal(self) -> None:
         """Remove the journal, when all of its rows are in the chunks."""
@@ -263,7 +263,7 @@ class RowWriter:
                 file.unlink(missing_ok=True)
                 self._location.delete_tree(self._layout.journal)
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """End without flushing; what the journal holds stays there."""
         if self.closed:
             return
@@ -274,7 +274,7 @@ class RowWriter:
             self._journal.close()
             ending.forget(self)
 
-    def beat(self) -> None:
+    def _beat(self) -> None:
         """Show other hosts that this writer lives."""
         with self._claiming:
             if self.closed:

@@ -47,7 +47,7 @@ Mode = Literal["a", "r", "r+", "w"]
 
 
 class Store:
-    """The store of one experiment: `storage_folder/exp_id`, a run of `zarrtrace.runs`.
+    """The store of one experiment: `storage_folder/exp_id`, a run of `zarrtrace.folder`.
 
     Its tables are tables of zarrtrace, in `tables/`; beside them lie `save/`, for files of yours,
     `tensorboard/`, and `.table_objects/`, with what columns PICKLE and PYTORCH_STATE hold. Other
@@ -265,7 +265,7 @@ class Store:
         import shutil
 
         for directory in (self._directory / _TABLES).glob("*/"):
-            rows = zt.table.open(directory)
+            rows = zt.table.open(directory, mode="a")
             # For this no row is appended, but only who may append can.
             rows.append_rows({name: rows.read(name, slice(0, 0)) for name in rows.columns})
             rows.close()

@@ -141,7 +141,7 @@ def _numbers_as_such(name: str) -> list[tuple[int, str]]:
 
 
 class Runs:
-    """The runs of a folder as they were found: what `zarrtrace.runs.open` returns.
+    """The runs of a folder as they were found: what `zarrtrace.folder.open` returns.
 
     A sequence of `Run`, by name or number; what is read of a run is what it has at that moment.
     """

@@ -20,10 +20,10 @@ import xarray as xr
 from conftest import Script
 
 import zarrtrace as zt
+from zarrtrace import folder as runs
 from zarrtrace.cli import main
 from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
 from zarrtrace.reading import convergence
-from zarrtrace.runs import folder as runs
 
 
 def make(
@@ -84,7 +84,7 @@ def test_a_run_keeps_the_commit_of_its_script(tmp_path: Path, script: Script) ->
     printed = script.run("""
         import subprocess
         from pathlib import Path
-        from zarrtrace.runs import folder as runs
+        from zarrtrace import folder as runs
 
         def show(name):
             runs.create("folder", name, chains=1, draws=1, posterior={"mu": 0.0})
@@ -181,7 +181,7 @@ def test_ls_shows_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_killed_run_is_stopped(tmp_path: Path, script: Script) -> None:
     process = script.start("""
         import time
-        from zarrtrace.runs import folder as runs
+        from zarrtrace import folder as runs
 
         trace = runs.create("folder", "killed", chains=1, draws=100, posterior={"x": 0.0})
         with trace.writer(0) as writer:
@@ -226,7 +226,7 @@ def test_a_damaged_run_is_listed_as_damaged_and_stops_nothing(
 def test_tables_alone_are_a_run_and_a_zip_of_a_finished_one_is(tmp_path: Path) -> None:
     make(tmp_path / "folder", "one")
     shutil.make_archive(str(tmp_path / "folder" / "old"), "zip", tmp_path / "folder" / "one")
-    with zt.table.open(tmp_path / "folder" / "losses" / "tables" / "loss") as table:
+    with zt.table.open(tmp_path / "folder" / "losses" / "tables" / "loss", mode="a") as table:
         table.append(step=1, loss=0.5)
     found = runs.open(tmp_path / "folder")
     assert [(run.name, run.status) for run in found] == [
