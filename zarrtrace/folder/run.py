@@ -134,10 +134,15 @@ class Run:
     def table(self, name: str) -> Table:
         """One of its tables.
 
+        Parameters
+        ----------
+        name : str
+            The table's name.
+
         Raises
         ------
         TraceNotFoundError
-            It has no such table.
+            The run has no such table.
         """
         if not self._location.exists(f"{TABLES}/{name}/zarr.json"):
             known = ", ".join(self.tables) or "none"
@@ -170,7 +175,15 @@ class Run:
         return found
 
     def has_variable(self, name: str, group: str | None = None) -> bool:
-        """Whether a variable of this name is sampled."""
+        """Whether a variable of this name is sampled.
+
+        Parameters
+        ----------
+        name : str
+            The variable.
+        group : str, optional
+            The group it must be in; any by default.
+        """
         if not self.has_group(group or "posterior"):
             return False
         groups = self.trace._layout.groups
@@ -178,7 +191,13 @@ class Run:
         return any(name in g.variables for g in wanted)
 
     def has_group(self, name: str) -> bool:
-        """Whether its trace has this group."""
+        """Whether its trace has this group.
+
+        Parameters
+        ----------
+        name : str
+            The group, such as "log_likelihood".
+        """
         try:
             return self._has_trace and name in self.trace.groups
         except (TraceError, OSError):

@@ -235,7 +235,15 @@ class Runs:
     def table(self, name: str) -> pd.DataFrame:
         """One table over all runs that have it, one below the other, with a column `run`.
 
-        A column that a run lacks is NaN (NaT, None) there.
+        Parameters
+        ----------
+        name : str
+            The table's name.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A column that a run lacks is NaN (NaT, None) in its rows.
 
         Raises
         ------
@@ -287,7 +295,17 @@ class Runs:
     def dataset(self, name: str, group: str | None = None) -> xr.Dataset:
         """One variable of every run that has it, in memory, along a dimension `run`.
 
-        Runs with more draws than the shortest are cut, as the attribute `alignment` then says.
+        Parameters
+        ----------
+        name : str
+            The variable.
+        group : str, optional
+            Its group; by default the first that has such a variable, posterior before others.
+
+        Returns
+        -------
+        xarray.Dataset
+            Runs with more draws than the shortest are cut; the attribute `alignment` then says so.
 
         Raises
         ------
