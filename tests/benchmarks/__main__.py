@@ -20,6 +20,7 @@ from pathlib import Path
 
 import adapters
 import epochs
+import many_variables
 import reading
 import recording
 import runs
@@ -35,6 +36,7 @@ PARTS = {
     "recording": recording,
     "storing": storing,
     "reading": reading,
+    "many_variables": many_variables,
     "scale": scale,
     "tables": tables,
     "samples": samples,
