@@ -35,6 +35,7 @@ KINDS = {
     "ChainBusyError": "chain-busy",
     "IncompleteTraceError": "incomplete",
     "StaleViewError": "stale-view",
+    "TraceReplacedError": "trace-replaced",
     "NotShareableError": "not-shareable",
     "DamagedTraceError": "damaged",
     "ChainsFailedError": "chains-failed",

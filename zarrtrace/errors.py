@@ -22,6 +22,7 @@
     ├── ChainBusyError               "chain-busy"          wait for the other writer, or stop it
     ├── IncompleteTraceError         "incomplete"          record what is missing first
     ├── StaleViewError               "stale-view"          ask the trace for the view again
+    │   └── TraceReplacedError       "trace-replaced"      open the trace that lies there now
     ├── NotShareableError            "not-shareable"       give the trace a place on disk
     ├── DamagedTraceError            "damaged"             restore or repair the files it names
     └── ChainsFailedError            "chains-failed"       read the tracebacks of those chains
@@ -191,6 +192,15 @@ class StaleViewError(TraceError):
     """The trace gave up draws of this view: it dropped them, or a chain went back."""
 
     kind = "stale-view"
+
+
+class TraceReplacedError(StaleViewError):
+    """Another trace lies where the one lay that is held: it was overwritten, or made again.
+
+    A writer of the one that was replaced writes nothing into the other.
+    """
+
+    kind = "trace-replaced"
 
 
 class NotShareableError(TraceError):

@@ -166,7 +166,7 @@ def create(
     )
     policy = "overwrite" if overwrite else if_exists
     made = place.settle(location, policy, lambda there: creation.write(there, plan))
-    hierarchy = Hierarchy(location)
+    hierarchy = Hierarchy(location, plan.layout if made else None)
     if not made:
         creation.require_same(location, hierarchy.layout, plan.layout)
         _do_what_is_left(hierarchy)

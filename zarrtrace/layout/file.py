@@ -37,6 +37,7 @@ def to_text(layout: Layout) -> str:
                 "encodings", "attrs", "name", "created_at", "library_version", "journal",
                 "flush_every",
                 "durable",
+                "identity",
                 "lost",
                 "dropped",
                 "closed",
@@ -108,6 +109,8 @@ def from_text(text: str, where: str) -> Layout:
             journal=_journal(content["journal"]),
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
+            # Older layouts have none; two of them at one place were not made at the same moment.
+            identity=str(content.get("identity", content["created_at"])),
             lost=tuple(_lost(item) for item in content["lost"]),
             dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             closed=bool(content["closed"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import TraceNotFoundError
+from ..errors import TraceNotFoundError, TraceReplacedError
 from ..store.location import Location
 from ..store.zarr_json import LONGEST_DOCUMENT
 from .file import decode_layout, encode_layout
@@ -10,18 +10,25 @@ from .layout import STATE, Layout
 
 
 class Hierarchy:
-    """The Zarr hierarchy of one trace or table.
+    """The Zarr hierarchy of one trace: once it has been read, of that trace and no other.
 
     Attributes
     ----------
     location : Location
         Where it is stored.
+
+    Parameters
+    ----------
+    layout : Layout, optional
+        That of a trace which has just been made, so that no other one is taken for it.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, layout: Layout | None = None) -> None:
         self.location = location
         # One tuple, replaced at once: threads may share a trace.
         self._known: tuple[tuple[int, ...] | None, bytes, Layout] | None = None
+        if layout is not None:
+            self._known = None, b"", layout
 
     @property
     def layout(self) -> Layout:
@@ -34,6 +41,8 @@ class Hierarchy:
         ------
         TraceNotFoundError
             There is no trace.
+        TraceReplacedError
+            Another trace lies where the one lay that this hierarchy was read from.
         DamagedTraceError, FormatVersionError
             The layout cannot be read.
         """
@@ -49,6 +58,12 @@ class Hierarchy:
         data = bytes(found)
         same = known is not None and data == known[1]
         layout = known[2] if known and same else decode_layout(memoryview(data), str(self.location))
+        if known is not None and layout.identity != known[2].identity:
+            raise TraceReplacedError(
+                "another trace lies here now, this one was overwritten or removed",
+                where=str(self.location),
+                remedy=f"zarrtrace.open({str(self.location)!r}) opens the other",
+            )
         self._known = stamp, data, layout
         return layout
 

@@ -99,6 +99,7 @@ class Layout:
     journal: str  # "store", a directory on another disk, or "" for none
     flush_every: float  # seconds, where there is no journal
     durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    identity: str = ""  # of this trace alone: another one at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
     closed: bool = False  # takes no more draws

@@ -145,6 +145,7 @@ def plan(
         journal=journal_place(location, journal),
         flush_every=float(flush_every),
         durable=durability == "disk",
+        identity=uuid.uuid4().hex,
     )
     return Plan(layout, coordinates, data)
 
@@ -185,7 +186,7 @@ def write(location: Location, plan: Plan) -> Hierarchy:
         location.write_many(_hierarchy_items(plan))
         make_journals(location, plan.layout)
         location.write(f"{STATE}/zarr.json", encode_layout(plan.layout, maker))
-    return Hierarchy(location)
+    return Hierarchy(location, plan.layout)
 
 
 def require_same(location: Location, layout: Layout, planned: Layout) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..errors import TraceNotFoundError
-from ..layout.layout import STATE
+from ..errors import TraceNotFoundError, TraceReplacedError
+from ..layout.hierarchy import Hierarchy
 from ..sampling_state.block import ChainBlock
 from .open_chunks import EncodedChunk
 
@@ -16,8 +16,9 @@ from .open_chunks import EncodedChunk
 class Flusher:
     """Writes the chunks of one block of chains, and how many of its draws are in them."""
 
-    def __init__(self, block: ChainBlock) -> None:
+    def __init__(self, hierarchy: Hierarchy, block: ChainBlock) -> None:
         layout = block.layout
+        self._hierarchy = hierarchy
         self._location = block.location
         self._layout = layout
         self._block = block
@@ -33,18 +34,33 @@ class Flusher:
 
     def write(self, chunks: Iterable[EncodedChunk]) -> None:
         """Write chunks, one after the other where the store is local."""
-        # LocalStore makes the directories it misses: a trace that was removed must not come back.
-        if self._location.path is not None and not self._location.exists(f"{STATE}/zarr.json"):
-            raise TraceNotFoundError(
-                f"there is no trace at {self._location} any more: it was removed while it was "
-                f"recorded; what is in memory cannot be flushed"
-            )
+        if self._location.path is not None:
+            self.require_own_trace()
         if not self._layout.durable:
             self._location.write_many(chunks)
             return
         chunks = list(chunks)
         self._location.write_many(chunks)
         self._location.make_durable(key for key, _ in chunks)
+
+    def require_own_trace(self) -> None:
+        """Refuse to write where the trace is gone, or another one has taken its place.
+
+        LocalStore makes the directories that it misses: a trace that was removed must not come
+        back.
+        """
+        try:
+            _ = self._hierarchy.layout
+        except TraceReplacedError as error:
+            error.chain = self._block.chains[0]
+            raise
+        except TraceNotFoundError:
+            raise TraceNotFoundError(
+                "there is no trace any more: it was removed while it was recorded",
+                where=str(self._location),
+                remedy="what is in memory cannot be flushed",
+                chain=self._block.chains[0],
+            ) from None
 
     def publish(self, count: int) -> None:
         """Put the count where plain Zarr readers find it."""

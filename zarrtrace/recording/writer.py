@@ -26,6 +26,7 @@ from ..errors import (
     NotResumedError,
     NotWritableError,
     TraceNotFoundError,
+    TraceReplacedError,
 )
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import array_path
@@ -108,7 +109,7 @@ class ChainWriter:
                 raise block.busy(block.claim)
             self._total = layout.total
             self._text = self._text_rows()
-            self._flusher = Flusher(block)
+            self._flusher = Flusher(hierarchy, block)
             self._next_flush = time.monotonic() + layout.flush_every
             self._state = _State.NOT_RESUMED if self._count else _State.RECORDING
             self._lay_out()
@@ -295,6 +296,7 @@ class ChainWriter:
         self._journal.drop_checkpoint()
 
     def _write_checkpoint(self, text: str) -> None:
+        self._flusher.require_own_trace()
         key = self._block.write("state", text)
         if self._layout.durable:
             self._location.make_durable([key])
@@ -494,7 +496,9 @@ class ChainWriter:
 
     def _beat(self) -> None:
         """Show other hosts that this writer lives."""
-        with self._claiming:
+        # That the trace was removed or replaced is the recording thread's to report.
+        with self._claiming, suppress(TraceNotFoundError, TraceReplacedError):
+            self._flusher.require_own_trace()
             claim = self._block.claim
             if self.closed:
                 return
@@ -502,9 +506,7 @@ class ChainWriter:
                 self._lose_to(claim)
                 return
             self._claim = self._claim.beating()
-            # That the trace was removed is the recording thread's to report.
-            with suppress(TraceNotFoundError):
-                self._block.write_claim(self._claim)
+            self._block.write_claim(self._claim)
 
     def _lose_to(self, other: Claim) -> None:
         self._lost_to = other
@@ -533,7 +535,8 @@ class ChainWriter:
             )
 
     def _require_claim(self) -> None:
-        """Refuse to write when another writer has taken this chain."""
+        """Refuse to write when another writer has taken this chain, or another trace its place."""
+        self._flusher.require_own_trace()
         claim = self._block.claim
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
