@@ -146,7 +146,8 @@ def _check(layout: Layout) -> None:
                 raise ValueError(
                     f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
                 )
-            layout.encoding(variable.dtype)
+    for dtype in {variable.dtype for variable in layout.variables}:
+        layout.encoding(dtype)
     for name, encoding in layout.encodings.items():
         try_codecs(name, json.dumps(encoding))
 
