@@ -221,7 +221,7 @@ def open(
 def _do_what_is_left(hierarchy: Hierarchy) -> None:
     """Do what is left of what a process was doing to a trace when it was killed."""
     layout = hierarchy.layout
-    if layout.overwriting or layout.splitting or (layout.closed and not layout.finished):
+    if layout.paused or layout.splitting or (layout.closed and not layout.finished):
         with hierarchy.location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:

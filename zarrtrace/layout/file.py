@@ -42,7 +42,7 @@ def to_text(layout: Layout) -> str:
                 "dropped",
                 "closed",
                 "finished",
-                "overwriting",
+                "paused",
             )
         },
         "groups": [
@@ -115,7 +115,7 @@ def from_text(text: str, where: str) -> Layout:
             dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
-            overwriting=bool(content.get("overwriting", False)),  # older layouts do not say
+            paused=bool(content.get("paused", False)),  # older layouts do not say
         )
         _check(layout)
     except (

@@ -104,7 +104,7 @@ class Layout:
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
-    overwriting: bool = False  # another trace is about to take its place: no writer may open
+    paused: bool = False  # it is about to be changed or overwritten: no writer may open
 
     @property
     def total(self) -> int:

@@ -14,7 +14,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks
-from . import burn_in, create, split
+from . import burn_in, create, place, split
 from .add_group import add_data_group
 from .consolidate import consolidate
 from .finish import complete, require_draws
@@ -40,6 +40,7 @@ def alone(hierarchy: Hierarchy) -> Iterator[None]:
                 f"{hierarchy} is being split, finished or extended by another process; "
                 f"try again when that is done"
             )
+        place.stay(hierarchy)
         yield
 
 
@@ -147,13 +148,17 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
                 writer._release()
         else:
             block.require_free()
-    hierarchy.change(change(layout))
+    # Until nobody writes for certain the arrays stay as they are, and journals are read: a writer
+    # may have opened since, recorded draws that no chunk has, and closed.
+    hierarchy.change(replace(layout, paused=True))
     try:
-        # A writer that opened meanwhile has seen the new layout and gone, or is seen here.
+        # A writer that opened meanwhile has seen that and gone, or is seen here.
         for block in blocks:
             block.require_free()
             if not block.is_flushed:
                 raise block.busy(block.claim)
-    except ChainBusyError:
+        following = change(layout)
+    except BaseException:
         hierarchy.change(layout)
         raise
+    hierarchy.change(following)

@@ -366,22 +366,22 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
             yield
             return
         hierarchy = Hierarchy(location)
-        hierarchy.change(replace(layout, overwriting=True))
+        hierarchy.change(replace(layout, paused=True))
         try:
             # A writer that opened meanwhile has seen that and gone, or is seen here.
             _require_nobody(location, before)
             yield
         finally:
             with suppress(TraceError):
-                if hierarchy.layout.overwriting:
+                if hierarchy.layout.paused:
                     hierarchy.change(layout)
 
 
 def stay(hierarchy: Hierarchy) -> None:
-    """Let writers in again after a process was killed that was about to overwrite this trace."""
+    """Let writers in again after a process was killed that was about to change this trace."""
     layout = hierarchy.layout
-    if layout.overwriting:
-        hierarchy.change(replace(layout, overwriting=False))
+    if layout.paused:
+        hierarchy.change(replace(layout, paused=False))
 
 
 # Where nothing can be renamed -------------------------------------------------------------------

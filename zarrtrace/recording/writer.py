@@ -94,9 +94,10 @@ class ChainWriter:
         try:
             block.write_claim(self._claim)
             # Nobody moves an array while a chain is claimed: from here on they stand still.
-            if hierarchy.layout.overwriting:
+            if hierarchy.layout.paused:
                 raise ChainBusyError(
-                    f"{location} is being overwritten just now; try again when that is done",
+                    f"{location} is being split, extended, finished or overwritten just now; "
+                    f"try again when that is done",
                     chain=self.chains[0],
                 )
             try:
