@@ -129,7 +129,7 @@ def test_pymc_leaves_alone_what_is_no_trace(model: Any, tmp_path: Path) -> None:
     folder.mkdir()
     for place in (folder / "notes.txt", file):
         place.write_text("mine")
-    with pytest.raises(TraceExistsError, match="holds something that is no trace"):
+    with pytest.raises(TraceExistsError, match="holds something that is not a trace"):
         sample_pymc(model, folder)
     with pytest.raises(TraceNotFoundError, match="is a file"):
         sample_pymc(model, file)

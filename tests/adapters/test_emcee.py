@@ -16,7 +16,7 @@ import zarrtrace as zt
 emcee = pytest.importorskip("emcee")
 h5py = pytest.importorskip("h5py")
 
-from zarrtrace.adapters.emcee import backend as backends
+from zarrtrace.adapters import emcee as backends
 
 WALKERS, DIMENSIONS = 10, 3
 
@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 EXCEPT = "not test_multi_hdf5 and (not test_uninit or test_uninit_errors)"
 REPLACE = """
 import emcee.backends
-from zarrtrace.adapters.emcee import backend as ours
+from zarrtrace.adapters import emcee as ours
 for name in ("HDFBackend", "TempHDFBackend", "get_test_backends"):
     setattr(emcee.backends, name, getattr(ours, name))
 """
@@ -270,7 +270,7 @@ def test_backends_of_the_same_run_share_its_writer(path: Path) -> None:
 STEPS = """
 import sys
 import emcee, numpy as np
-from zarrtrace.adapters.emcee import backend as backends
+from zarrtrace.adapters import emcee as backends
 
 def log_prob(x):
     return -0.5 * float(np.sum(x**2))

@@ -31,7 +31,7 @@ def one_row(run: Run) -> Row:
     while_open = files()
     found.close()
     return at_most(
-        6, "table of one row of two numbers", max(files(), while_open), " files",
+        6, "table of one row of two numbers", float(max(files(), while_open)), " files",
         f"{while_open} while it is open, {files()} when it is closed",
     )  # fmt: skip
 

@@ -25,5 +25,5 @@ def test_no_acknowledged_draw_is_lost_whoever_is_killed_whenever(trials: int | N
     assert found, last
     count, disturbed, failed = map(int, found.groups())
     assert (count, failed) == (trials, 0)
-    # On a machine where processes start slowly the runs might be over before they are killed.
-    assert disturbed >= trials / 2, last
+    # Where processes start slowly, many runs are over before they are killed; but not all.
+    assert disturbed >= trials / 5, last

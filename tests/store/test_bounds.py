@@ -177,7 +177,7 @@ def test_damaged_data_leaves_the_rest_to_be_seen(path: Path) -> None:
 def _rows(trace: zt.Trace) -> Any:
     from zarrtrace.life.description import rows
 
-    return rows(trace)
+    return rows(trace._now(), trace._beside())
 
 
 def test_files_of_a_desktop_are_not_missing_arrays(path: Path) -> None:
