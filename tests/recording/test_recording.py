@@ -348,7 +348,7 @@ def test_draws_from_before_are_acknowledged_by_resume_before_more_are_recorded(
 # What is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("close", [zt.ChainWriter.close, zt.ChainWriter.release])
+@pytest.mark.parametrize("close", [zt.ChainWriter.close, zt.ChainWriter._release])
 def test_nothing_of_a_refused_draw_is_kept_at_any_draw(
     fast_place: Any, close: Callable[[zt.ChainWriter], None]
 ) -> None:
@@ -365,7 +365,7 @@ def test_nothing_of_a_refused_draw_is_kept_at_any_draw(
         writer = trace.writer(chain)
         for i in range(chain):
             writer.record({**unequal_draw(i), "last": [i, i]})
-        if close is zt.ChainWriter.release and fast_place.kind == "memory":
+        if close is zt.ChainWriter._release and fast_place.kind == "memory":
             writer.flush()
         with pytest.raises(zt.errors.DrawError):
             writer.record(wrong)

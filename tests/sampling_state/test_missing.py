@@ -18,6 +18,8 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError, NotWritableError, TraceError
+from zarrtrace.layout.hierarchy import Hierarchy
+from zarrtrace.layout.layout import Layout
 from zarrtrace.sampling_state import journal
 from zarrtrace.store.location import Location
 
@@ -225,20 +227,21 @@ print(trace.get("x").tolist() == [[2.0, 3.0, 4.0]] * 80, trace.check())
     assert script.run(code, tmp_path / "run.zarr") == "True []\n"
 
 
-def test_a_chain_that_is_recorded_is_seen_after_the_layout_was_changed(
+def test_a_chain_that_is_recorded_is_seen_before_the_arrays_are_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = zt.create(tmp_path / "run.zarr", **GOOD)
     record_all(trace)
-    real = zt.life.change.split.plan_split
+    real = Hierarchy.change
     writers = []
 
-    def plan(*arguments: Any) -> Any:
+    def change(self: Hierarchy, layout: Layout) -> None:
         # Another writer opens when all were flushed, before the layout is changed.
-        writers.append(zt.open(trace.path, "a").writer(1))
-        return real(*arguments)
+        if not writers:
+            writers.append(zt.open(trace.path, "a").writer(1))
+        real(self, layout)
 
-    monkeypatch.setattr(zt.life.change.split, "plan_split", plan)
+    monkeypatch.setattr(Hierarchy, "change", change)
     with pytest.raises(ChainBusyError, match="chain 1"):
         trace.split_warmup()
     writers.pop().close()
