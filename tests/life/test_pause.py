@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Place
-from killed_at_a_step import Killed
+from killed_at_a_step import Killed, killed_at, made_again
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError
@@ -65,3 +65,26 @@ def test_a_writer_that_comes_and_goes_before_a_change_loses_no_draw(
     CHANGES[change](trace)
     assert directory.open().get("x").tolist() == expected(25)
     assert trace.check() == []
+
+
+def test_an_extension_that_is_killed_anywhere_leaves_its_writers_a_place(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.create(chains=1, tune=4, draws=6, posterior={"x": 0.0})
+    record(directory, 0, 10)
+    directory.open("a").finish()
+    make_again = made_again(directory)
+    with killed_at(10**9, monkeypatch) as done:
+        make_again().extend(5)
+    for step in range(done[0]):
+        trace = make_again()
+        with pytest.raises(Killed), killed_at(step, monkeypatch):
+            trace.extend(5)
+        trace = directory.open("a")
+        if trace.draws == 6:
+            trace.extend(5)
+        assert trace.recorded.tolist() == [10]
+        record(directory, 10, 15)
+        assert directory.open().get("x").tolist() == expected(15)
+        assert trace.check() == []
+    assert done[0] >= 3  # the pause, the journal, the layout

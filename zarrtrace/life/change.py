@@ -84,11 +84,13 @@ def extend(hierarchy: Hierarchy, draws: int) -> None:
         raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
 
     def longer(layout: Layout) -> Layout:
-        return replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
+        extended = replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
+        # Before the layout lets writers in: they have no other place for their rows.
+        create.make_journals(hierarchy.location, extended)
+        return extended
 
     with alone(hierarchy):
         _change_while_nobody_writes(hierarchy, longer)
-        create.make_journals(hierarchy.location, hierarchy.layout)
 
 
 def finish(hierarchy: Hierarchy) -> None:
