@@ -40,7 +40,7 @@ SHOWN = {
         r"^\[2700 2700 2700 2700\] +2500 +-0\.153 +1\.0",
         r"^finished: True$",
     ],
-    "eight_schools": [r"^chain 3 .* 850/850 done", r"^mu +4\b", r"^theta\[Mt\. Hermon\] +[45]\b"],
+    "eight_schools": [r"^chain 3 .* 850/850 done", r"^mu +4\.", r"^theta\[Mt\. Hermon\] +[45]\b"],
     "resume_after_kill": [
         r"^killed by SIGKILL$",
         r"^at least 730 draws are there: True$",

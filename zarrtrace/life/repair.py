@@ -236,16 +236,20 @@ def _give_up(location: Location, layout: Layout, damage: Damage) -> str:
     reader = RowReader(ChainBlock(location, layout, damage.block), variable)
     span = next(span for span in reader.spans if span.start <= first < span.stop)
     key = span.place(first, variable.draws_per_chunk).key(variable, damage.block)
-    where = ""
-    if location.path is not None and (location.path / key).exists():
-        aside = Path(f"{location.path}.damaged") / key
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(location.path / key, aside)
-        where = f"; the damaged chunk is now {aside}"
-    else:
-        location.delete(key)
+    where = put_chunk_aside(location, key)
     missing = "read as missing values" if variable.dtype.kind in "fcmM" else "cannot be read"
     return f"{damage}: lost, these draws of {variable.label} {missing}{where}"
+
+
+def put_chunk_aside(location: Location, key: str) -> str:
+    """Move a damaged chunk beside a local store, or delete it; returns where it is, in words."""
+    if location.path is None or not (location.path / key).exists():
+        location.delete(key)
+        return ""
+    aside = Path(f"{location.path}.damaged") / key
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(location.path / key, aside)
+    return f"; the damaged chunk is now {aside}"
 
 
 def _with_lost(layout: Layout, damage: Damage) -> Layout:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ..errors import DamagedTraceError
@@ -15,6 +13,7 @@ from ..layout.file import parse_count
 from ..layout.layout import LIBRARY_VERSION, STATE
 from ..layout.variables import Variable
 from ..life.check import Damage
+from ..life.repair import put_chunk_aside
 from ..sampling_state.journal import can_map, journal_file, read_count
 from ..store.dtypes import dtype_name, dtype_of_document
 from ..store.location import Location
@@ -237,13 +236,6 @@ def _give_up(location: Location, layout: TableLayout, column: Variable, damage: 
     """Move a damaged chunk out of the way of every reader."""
     assert damage.draws is not None
     key = layout.chunk_key(column, damage.draws.start // column.draws_per_chunk)
-    where = ""
-    if location.path is not None and (location.path / key).exists():
-        aside = Path(f"{location.path}.damaged") / key
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(location.path / key, aside)
-        where = f"; the damaged chunk is now {aside}"
-    else:
-        location.delete(key)
+    where = put_chunk_aside(location, key)
     missing = "read as missing values" if column.dtype.kind in "fcmM" else "cannot be read"
     return f"{damage}: lost, these rows of {column.name} {missing}{where}"
