@@ -1,14 +1,16 @@
 """The chains of a trace, each in a process of its own, or on any executor.
 
 A process is a fresh interpreter that is sent the function by value: nothing depends on how
-multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. One that
-raises, or is killed, takes no other with it; when this process dies, they end too. Progress is
-read from the trace, as anyone could read it.
+multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. Where it is
+asked for, it is a fork of this process, which begins at once. One that raises, or is killed, takes
+no other with it; when this process dies, they end too. Progress is read from the trace, as anyone
+could read it.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,7 +23,7 @@ from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 
@@ -46,6 +48,7 @@ def run(
     processes: int | None = None,
     executor: Executor | None = None,
     progress: bool = True,
+    fork: bool = False,
 ) -> None:
     """Run the chains that are not complete yet, side by side.
 
@@ -65,6 +68,11 @@ def run(
         `chain_function`.
     progress : bool, default True
         Whether to show a bar for each chain.
+    fork : bool, default False
+        Whether processes may be forks of this one, which have imported and compiled everything and
+        begin at once, instead of fresh interpreters. They are where the trace is in a local
+        directory and the system can fork. Not safe where this process runs threads of its own, as
+        JAX does.
 
     Raises
     ------
@@ -92,7 +100,10 @@ def run(
             limit = processes if processes is not None else _cores()
             if not isinstance(limit, int) or limit < 1:
                 raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
-            failures = _run_on_processes(chain_function, trace, missing, limit, refresh)
+            # What speaks to a server does not survive a fork.
+            forks = fork and trace._location.path is not None and hasattr(os, "fork")
+            start = _ForkedProcess if forks else _FreshProcess
+            failures = _run_on_processes(start, chain_function, trace, missing, limit, refresh)
     if failures:
         raise _failed(trace, failures, len(missing))
 
@@ -132,7 +143,24 @@ def _first_line(report: str) -> str:
 # One process per chain --------------------------------------------------------------------
 
 
+class _ChainProcess(Protocol):
+    """The process of one chain."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs; the negative number of the signal it died of."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when it has ended, or after some seconds."""
+
+    def terminate(self) -> None:
+        """Ask it to end: it closes its writer on the way out."""
+
+
+_Start = Callable[[ChainFunction, Trace, Block, Path], _ChainProcess]
+
+
 def _run_on_processes(
+    start: _Start,
     chain_function: ChainFunction,
     trace: Trace,
     blocks: list[Block],
@@ -140,95 +168,131 @@ def _run_on_processes(
     refresh: Callable[[], None],
 ) -> dict[int, str]:
     waiting = list(reversed(blocks))
-    running: dict[Block, subprocess.Popen[bytes]] = {}
+    running: dict[Block, _ChainProcess] = {}
     failures: dict[int, str] = {}
     with tempfile.TemporaryDirectory(prefix="zarrtrace-") as folder:
-        reports = Path(folder)
         try:
             while waiting or running:
                 while waiting and len(running) < limit:
                     block = waiting.pop()
-                    running[block] = _start(chain_function, trace, block, reports)
-                _wait(running)
+                    report_file = Path(folder) / f"chain-{_first(block)}.txt"
+                    running[block] = start(chain_function, trace, block, report_file)
+                next(iter(running.values())).wait(_LOOK_EVERY)
                 for block, process in list(running.items()):
-                    if process.poll() is not None:
+                    exit_code = process.poll()
+                    if exit_code is not None:
                         del running[block]
-                        report = _report(process, reports, block)
+                        report_file = Path(folder) / f"chain-{_first(block)}.txt"
+                        report = _report(exit_code, report_file)
                         if report:
                             failures[_first(block)] = report
                 refresh()
         finally:
-            _stop(running)
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
     return failures
 
 
-def _start(
-    chain_function: ChainFunction, trace: Trace, block: Block, reports: Path
-) -> subprocess.Popen[bytes]:
-    """Start the process of a chain; its standard input stays open as long as this process lives."""
-    payload = cloudpickle.dumps((chain_function, block, trace))
-    report = _report_file(reports, block)
-    process = subprocess.Popen(
-        [sys.executable, "-c", _START, json.dumps(sys.path), str(report)], stdin=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    # One that has ended already says so by its exit code.
-    with suppress(BrokenPipeError):
-        process.stdin.write(len(payload).to_bytes(8, "little") + payload)
-        process.stdin.flush()
-    return process
-
-
-def _wait(running: dict[Block, subprocess.Popen[bytes]]) -> None:
-    """Return when a process has ended, or after a moment."""
-    with suppress(subprocess.TimeoutExpired):
-        next(iter(running.values())).wait(_LOOK_EVERY)
-
-
-def _report_file(reports: Path, block: Block) -> Path:
-    return reports / f"chain-{_first(block)}.txt"
-
-
-def _report(process: subprocess.Popen[bytes], reports: Path, block: Block) -> str:
+def _report(exit_code: int, report_file: Path) -> str:
     """The traceback of a process, or how it died without leaving one; "" when all went well."""
-    assert process.stdin is not None
-    process.stdin.close()
-    file = _report_file(reports, block)
-    if file.exists():
-        return file.read_text()
-    if process.returncode < 0:
-        return f"killed by {signal.Signals(-process.returncode).name}"
-    return f"the process ended with exit code {process.returncode}"
+    if report_file.exists():
+        return report_file.read_text()
+    if exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"the process ended with exit code {exit_code}"
 
 
-def _stop(running: dict[Block, subprocess.Popen[bytes]]) -> None:
-    """Ask every chain to end; each closes its writer on the way out."""
-    for process in running.values():
-        process.terminate()
-    for process in running.values():
-        process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+class _FreshProcess:
+    """A fresh interpreter; its standard input stays open as long as this process lives."""
+
+    def __init__(
+        self, chain_function: ChainFunction, trace: Trace, block: Block, report_file: Path
+    ) -> None:
+        payload = cloudpickle.dumps((chain_function, block, trace))
+        command = [sys.executable, "-c", _START, json.dumps(sys.path), str(report_file)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
+        # One that has ended already says so by its exit code.
+        with suppress(BrokenPipeError):
+            self._input.write(len(payload).to_bytes(8, "little") + payload)
+            self._input.flush()
+
+    def poll(self) -> int | None:
+        exit_code = self._process.poll()
+        if exit_code is not None:
+            self._input.close()
+        return exit_code
+
+    def wait(self, timeout: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+            self._input.close()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+
+class _ForkedProcess:
+    """A fork of this process; a pipe stays open as long as this process lives."""
+
+    def __init__(
+        self, chain_function: ChainFunction, trace: Trace, block: Block, report_file: Path
+    ) -> None:
+        parent_lives, self._pipe = os.pipe()
+
+        def run_in_fork() -> None:
+            os.close(self._pipe)
+            _run_chain(lambda: (chain_function, block, trace), report_file, parent_lives)
+
+        self._process = multiprocessing.get_context("fork").Process(target=run_in_fork)
+        self._process.start()
+        os.close(parent_lives)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def __del__(self) -> None:
+        os.close(self._pipe)
 
 
 def run_chain(report_file: str) -> None:
     """Run one chain in this process, which `run` has started: what it does, it reads from stdin."""
+    length = int.from_bytes(sys.stdin.buffer.read(8), "little")
+    payload = sys.stdin.buffer.read(length)
+    _run_chain(lambda: cloudpickle.loads(payload), Path(report_file), 0)
+
+
+def _run_chain(
+    task: Callable[[], tuple[ChainFunction, Block, Trace]], report_file: Path, parent_lives: int
+) -> None:
+    """Run one chain in this process, and write down what it raises.
+
+    `parent_lives` is a pipe that ends when the parent does.
+    """
     # Ctrl-C reaches the whole process group, and the parent decides: it sends SIGTERM once, which
     # ends the chain as Ctrl-C would.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     report = ""
     try:
-        payload = sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(8), "little"))
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        chain_function, block, trace = cloudpickle.loads(payload)
+        threading.Thread(target=_end_with_parent, args=(parent_lives,), daemon=True).start()
+        chain_function, block, trace = task()
         chain_function(block, trace)
     except KeyboardInterrupt:
         report = "KeyboardInterrupt"
     except BaseException:
         report = traceback.format_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Path(report_file).write_text(report)
+    report_file.write_text(report)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -236,9 +300,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent_lives: int) -> None:
     # The parent never writes again: what comes is the end of the file, when it ends.
-    os.read(0, 1)
+    os.read(parent_lives, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

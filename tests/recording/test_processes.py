@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -123,8 +124,11 @@ def test_a_trace_in_memory_stays_where_it_is(memory: Place) -> None:
 
 # zarrtrace.run --------------------------------------------------------------------------------
 
+on_both_kinds_of_processes = pytest.mark.parametrize("fork", [False, True], ids=["fresh", "forked"])
 
-def test_run_takes_closures_and_runs_only_what_is_missing(directory: Place) -> None:
+
+@on_both_kinds_of_processes
+def test_run_takes_closures_and_runs_only_what_is_missing(directory: Place, fork: bool) -> None:
     trace = create(directory)
     chain(1, trace)
     seen = directory.path.parent / "seen"
@@ -137,12 +141,12 @@ def test_run_takes_closures_and_runs_only_what_is_missing(directory: Place) -> N
             for i in range(start, trace.tune + trace.draws):
                 writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
 
-    zt.run(remembered, trace, progress=False)
+    zt.run(remembered, trace, progress=False, fork=fork)
     assert is_complete(trace)
     assert sorted(file.name for file in seen.iterdir()) == ["0", "2"]
     for file in seen.iterdir():
         file.unlink()
-    zt.run(remembered, trace, progress=False)
+    zt.run(remembered, trace, progress=False, fork=fork)
     assert not list(seen.iterdir())
 
 
@@ -162,7 +166,8 @@ print(trace.recorded.tolist())
     assert is_complete(trace)
 
 
-def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place) -> None:
+@on_both_kinds_of_processes
+def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place, fork: bool) -> None:
     trace = create(directory)
 
     def fragile(index: int, trace: zt.Trace) -> None:
@@ -176,7 +181,7 @@ def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place) 
                 writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
 
     with pytest.raises(zt.errors.ChainsFailedError) as caught:
-        zt.run(fragile, trace, progress=False)
+        zt.run(fragile, trace, progress=False, fork=fork)
     error = caught.value
     assert sorted(error.failures) == [1, 2]
     assert "2 of 3 chains failed" in str(error)
@@ -232,17 +237,26 @@ def chain(index, trace):
                 time.sleep(0.01)
 
 trace = zt.open(os.environ["TRACE"], "a")
-zt.run(chain, trace, progress=False)
+zt.run(chain, trace, progress=False, fork="FORK" in os.environ)
 """
 
 
+def start_endless(
+    directory: Place, script: Script, fork: bool, monkeypatch: pytest.MonkeyPatch
+) -> subprocess.Popen[str]:
+    monkeypatch.setenv("TRACE", str(directory.path))
+    if fork:
+        monkeypatch.setenv("FORK", "1")
+    return script.start(ENDLESS, start_new_session=True)
+
+
+@on_both_kinds_of_processes
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
-    directory: Place, script: Script, whole_group: bool, monkeypatch: pytest.MonkeyPatch
+    directory: Place, script: Script, whole_group: bool, fork: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = create(directory, chains=2, draws=5000)
-    monkeypatch.setenv("TRACE", str(directory.path))
-    process = script.start(ENDLESS, start_new_session=True)
+    process = start_endless(directory, script, fork, monkeypatch)
     wait_for(lambda: (trace.recorded > 5).all())
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
@@ -259,17 +273,31 @@ def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
     assert not processes_of(process.pid)
 
 
+@on_both_kinds_of_processes
 def test_the_chains_end_with_the_parent(
-    directory: Place, script: Script, monkeypatch: pytest.MonkeyPatch
+    directory: Place, script: Script, fork: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = create(directory, chains=2, draws=5000)
-    monkeypatch.setenv("TRACE", str(directory.path))
-    process = script.start(ENDLESS, start_new_session=True)
+    process = start_endless(directory, script, fork, monkeypatch)
     wait_for(lambda: (trace.recorded > 5).all())
     process.kill()
     process.communicate(timeout=300)
     wait_for(lambda: not processes_of(process.pid))
     trace.writer(0).close()
+
+
+def test_where_a_store_is_not_local_processes_are_fresh_interpreters(bucket: Place) -> None:
+    """A fork would hang: what speaks to a server has threads."""
+    trace = create(bucket)
+    here = os.getpid()
+
+    def chain_of_a_fresh_interpreter(index: int, trace: zt.Trace) -> None:
+        assert os.getppid() == here
+        assert sys.argv[0] == "-c"
+        chain(index, trace)
+
+    zt.run(chain_of_a_fresh_interpreter, trace, progress=False, fork=True)
+    assert is_complete(trace)
 
 
 def processes_of(group: int) -> list[str]:

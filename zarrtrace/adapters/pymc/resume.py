@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -116,7 +117,9 @@ def resume(
     ]
     beginnings = _beginnings(trace, model, step, described, random_seed)
     draw = partial(_draw_chain, chains, step, beginnings)
-    zt.run(draw, trace, processes=cores, progress=progressbar)
+    # As pm.sample starts its processes. A fresh interpreter compiles the model again.
+    fork = multiprocessing.get_start_method() == "fork"
+    zt.run(draw, trace, processes=cores, progress=progressbar, fork=fork)
     if not trace.finished:
         trace.finish()
     data = trace.to_inferencedata(save_warmup=not discard_tuned_samples)
