@@ -36,7 +36,7 @@ if __name__ == "__main__" and "killed" in sys.argv:
     with model:
         trace = ZarrTrace("schools.zarr", checkpoint_every=0.5, overwrite=True)
         pm.sample(
-            500, tune=500, chains=4, trace=trace, callback=kill_at_600, random_seed=8,
+            500, tune=500, chains=2, trace=trace, callback=kill_at_600, random_seed=8,
             progressbar=False,
         )  # fmt: skip
 

@@ -93,7 +93,9 @@ def assert_same(found: Any, expected: Any, groups: tuple[str, ...]) -> None:
 # The same draws ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [None, "fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "start", [None, "fork", "forkserver", pytest.param("spawn", marks=pytest.mark.once("oldest"))]
+)
 def test_the_draws_are_those_of_the_default_trace_however_processes_start(
     start: str | None, mixed: Any, default_run: Any, tmp_path: Path
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
+import sys
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -82,40 +85,37 @@ def cauchy() -> Any:
     return CauchyProposal
 
 
-def killed(
-    script: Any,
-    how: str,
-    store: Path,
-    kill_at: tuple[int, int],
-    before: str = "",
-    **options: Any,
-) -> zt.Trace:
-    """A run in a process that kills itself at a draw, and of which nothing is left running."""
-    process = script.start(
-        f"""
-        import signal
-        import sys
-        import warnings
-
-        warnings.simplefilter("ignore")
-        from test_pymc_resume import run
-
-        if __name__ == "__main__":
-            {before}
-            run({how!r}, sys.argv[1], {kill_at!r}, **{options!r})
-        """,
-        store,
-        start_new_session=True,
-    )
-    try:
-        assert process.wait(timeout=240) == -signal.SIGKILL
-        # All its workers have what it printed to: its end is the end of the last of them.
-        process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        pytest.fail("the run does not end, or its workers outlive it")
+def killed(how: str, store: Path, kill_at: tuple[int, int], **options: Any) -> zt.Trace:
+    """A run in a fork of this process that kills itself at a draw, and leaves nothing running."""
+    output, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            os.dup2(write_end, sys.stdout.fileno())
+            os.dup2(write_end, sys.stderr.fileno())
+            os.close(write_end)
+            warnings.simplefilter("ignore")
+            run(how, store, kill_at, **options)
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    with open(output, "rb") as file:
+        printed = printed_until_all_ended(child, file)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, printed
     return zt.open(store, mode="a")
+
+
+def printed_until_all_ended(group: int, file: IO[bytes]) -> bytes:
+    """What a run and its workers print, until the last of them has ended."""
+    printed = b""
+    while select.select([file], [], [], 240)[0]:
+        more = os.read(file.fileno(), 2**16)
+        if not more:
+            return printed
+        printed += more
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail(f"the run does not end, or its workers outlive it: {printed.decode()}")
 
 
 def assert_same(found: zt.Trace, expected: zt.Trace) -> None:
@@ -160,12 +160,11 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     kill_at: tuple[int, int],
     cores: int,
     whole: Callable[[str], zt.Trace],
-    script: Any,
     compiled_before: Callable[[str], None],
     tmp_path: Path,
 ) -> None:
     compiled_before(f"from test_pymc_resume import run; run({how!r}, None, draws=2, tune=2)")
-    trace = killed(script, how, tmp_path / "killed.zarr", kill_at, cores=cores)
+    trace = killed(how, tmp_path / "killed.zarr", kill_at, cores=cores)
     assert trace.recorded[kill_at[0]] >= kill_at[1] + 1, "a recorded draw was lost"
     assert not trace.finished
 
@@ -191,9 +190,29 @@ def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
 ) -> None:
     """As it is in a job that a shell script put into the background."""
     compiled_before("from test_pymc_resume import run; run('metropolis', None, draws=2, tune=2)")
-    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
     store = tmp_path / "killed.zarr"
-    trace = killed(script, "metropolis", store, (0, 80), before=ignore, cores=2, mp_ctx=start)
+    process = script.start(
+        f"""
+        import signal
+        import sys
+        import warnings
+
+        warnings.simplefilter("ignore")
+        from test_pymc_resume import run
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            run("metropolis", sys.argv[1], (0, 80), cores=2, mp_ctx={start!r})
+        """,
+        store,
+        start_new_session=True,
+        stderr=subprocess.STDOUT,
+        text=False,
+    )
+    with process:
+        printed = printed_until_all_ended(process.pid, process.stdout)
+        assert process.wait() == -signal.SIGKILL, printed
+    trace = zt.open(store, mode="a")
     assert trace.recorded[0] >= 81, "a recorded draw was lost"
     resume(store, normal(), progressbar=False, compute_convergence_checks=False)
     assert_same(zt.open(store), whole("metropolis"))
