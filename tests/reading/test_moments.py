@@ -283,22 +283,41 @@ def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: 
         posterior={f"v{number}": zt.Var() for number in range(20)},
         sample_stats={"lp": zt.Var()},
     )
-    drawn = {f"v{number}": np.arange(50.0) for number in range(20)}
-    for chain in range(3):
-        with trace.writer(chain) as writer:
-            writer.record_block(drawn, {"lp": np.arange(50.0)})
-    for finish in (False, True):
-        if finish:
-            trace.finish()
+
+    def record(draws: int) -> None:
+        drawn = {f"v{number}": np.arange(float(draws)) for number in range(20)}
+        for chain in range(3):
+            with trace.writer(chain) as writer:
+                writer.resume()
+                writer.record_block(drawn, {"lp": np.arange(float(draws))})
+
+    def count(look: Callable[[], object]) -> int:
         asked.clear()
-        repr(trace)
-        assert len(asked) == len(set(asked)) == 2 + 3, "layout, tables, and a count of each writer"
-        asked.clear()
+        look()
+        return len(asked)
+
+    def once(look: Callable[[], object]) -> int:
+        assert count(look) == len(set(asked))
+        return len(asked)
+
+    def tree() -> None:
         trace.to_datatree(save_warmup=True)
-        assert len(asked) == len(set(asked)) == 1 + 2 * 3, "a count and a time of each writer"
-        asked.clear()
-        _ = objects.open().posterior
-        assert len(asked) == 2 + 2 * 3, "the layout once more, to open it"
+
+    record(30)
+    assert once(lambda: repr(trace)) == 2 + 3, "layout, tables, and a count of each writer"
+    assert once(tree) == 1 + 3
+    assert count(lambda: objects.open().posterior) == 2 + 3, "the layout once more, to open it"
+    record(20)
+    assert once(tree) == 1 + 2 * 3, "a count and a time of each writer"
+    trace.finish()
+    assert once(lambda: repr(trace)) == 2, "the layout tells the counts and the time"
+    assert once(tree) == 1
+    assert count(lambda: objects.open().posterior) == 2
+    trace.extend(20)
+    assert trace.recorded.tolist() == [50] * 3
+    record(10)
+    assert trace.recorded.tolist() == [60] * 3
+    assert once(tree) == 1 + 3
 
 
 def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(

@@ -128,8 +128,13 @@ def find_groups(layout: Layout, names: Iterable[str], group: str | None, where: 
 
 
 def sampling_attrs(moment: Moment) -> dict[str, Any]:
-    """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
-    if "sampling_time" in moment.layout.attrs or not moment.sampling_time:
+    """`sampling_time` in seconds, of the chain that took longest; the user's own holds.
+
+    There is none before all draws are recorded or the trace is finished: it would grow, and asking
+    takes a request for each writer.
+    """
+    complete = moment.layout.closed or bool((moment.counts == moment.layout.total).all())
+    if not complete or "sampling_time" in moment.layout.attrs or not moment.sampling_time:
         return {}
     return {"sampling_time": moment.sampling_time}
 
