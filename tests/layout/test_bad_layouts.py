@@ -120,6 +120,9 @@ GROUP, VARIABLE, BYTES = ["groups", 0], ["groups", 0, "variables", 1], ["encodin
         (["journal"], [REMOVED]),
         (["flush_every"], ["often", None]),
         (["lost"], [None, [1], [["posterior"]]]),
+        (["ended"], [3, [1], {}, {"recorded": [2, 0]}, {"recorded": [2], "sampling_time": 1}]),
+        (["ended"], [{"recorded": [2, count], "sampling_time": 1} for count in (-1, "0", None)]),
+        (["ended"], [{"recorded": [2, 0], "sampling_time": None}]),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, list) else "",
 )

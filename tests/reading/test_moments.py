@@ -203,6 +203,54 @@ def test_several_variables_are_read_together(fast_place: Place) -> None:
     assert trace.get([]) == {}
 
 
+@pytest.mark.parametrize("chains_per_chunk", [1, 2])
+@pytest.mark.parametrize("draws", [slice(None), slice(-3, None), slice(5, 13, 3), slice(10, 2, -2)])
+def test_any_variables_in_any_order_are_read_together_while_they_are_recorded(
+    fast_place: Place, chains_per_chunk: int, draws: slice
+) -> None:
+    kinds = {
+        "f8": zt.Var(),
+        "f4": zt.Var(dtype="float32"),
+        "i8": zt.Var(dtype="int64"),
+        "i1": zt.Var(dtype="int8"),
+        "flag": zt.Var(dtype=bool),
+        "pair": zt.Var(shape=2),
+        "long": zt.Var(draws_per_chunk=7),
+    }
+    trace = fast_place.create(
+        chains=3,
+        tune=2,
+        draws=20,
+        draws_per_chunk=4,
+        chains_per_chunk=chains_per_chunk,
+        posterior={f"{kind}_{i}": var for i in range(5) for kind, var in kinds.items()},
+        sample_stats={f"stat_{i}": zt.Var() for i in range(5)},
+    )
+    variables = trace._layout.variables
+    expected = {}
+    for number, variable in enumerate(variables):
+        values = 100.0 * number + 30 * np.arange(3)[:, None] + np.arange(15)
+        values = values[..., *[None] * len(variable.shape)] + np.zeros(variable.shape)
+        expected[variable.name] = (values % 120).astype(variable.declared)
+    writers = [trace.writer(block) for block in trace.blocks]
+    for writer, block in zip(writers, trace.blocks, strict=True):
+        drawn: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
+        for variable in variables:
+            drawn[variable.group][variable.name] = expected[variable.name][block]
+        writer.record_block(**drawn)
+        if trace._location.path is None:
+            writer.flush()
+    order = np.random.default_rng(1)
+    for size in (len(expected), 20, 3):
+        names = [str(name) for name in order.permutation(list(expected))[:size]]
+        found = trace.get(names, draws=draws)
+        assert list(found) == names
+        for name in names:
+            np.testing.assert_array_equal(found[name], expected[name][:, 2:][:, draws], name)
+    for writer in writers:
+        writer.close()
+
+
 # What looking costs, counted --------------------------------------------------------------------
 
 
@@ -235,22 +283,41 @@ def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: 
         posterior={f"v{number}": zt.Var() for number in range(20)},
         sample_stats={"lp": zt.Var()},
     )
-    drawn = {f"v{number}": np.arange(50.0) for number in range(20)}
-    for chain in range(3):
-        with trace.writer(chain) as writer:
-            writer.record_block(drawn, {"lp": np.arange(50.0)})
-    for finish in (False, True):
-        if finish:
-            trace.finish()
+
+    def record(draws: int) -> None:
+        drawn = {f"v{number}": np.arange(float(draws)) for number in range(20)}
+        for chain in range(3):
+            with trace.writer(chain) as writer:
+                writer.resume()
+                writer.record_block(drawn, {"lp": np.arange(float(draws))})
+
+    def count(look: Callable[[], object]) -> int:
         asked.clear()
-        repr(trace)
-        assert len(asked) == len(set(asked)) == 2 + 3, "layout, tables, and a count of each writer"
-        asked.clear()
+        look()
+        return len(asked)
+
+    def once(look: Callable[[], object]) -> int:
+        assert count(look) == len(set(asked))
+        return len(asked)
+
+    def tree() -> None:
         trace.to_datatree(save_warmup=True)
-        assert len(asked) == len(set(asked)) == 1 + 2 * 3, "a count and a time of each writer"
-        asked.clear()
-        _ = objects.open().posterior
-        assert len(asked) == 2 + 2 * 3, "the layout once more, to open it"
+
+    record(30)
+    assert once(lambda: repr(trace)) == 2 + 3, "layout, tables, and a count of each writer"
+    assert once(tree) == 1 + 3
+    assert count(lambda: objects.open().posterior) == 2 + 3, "the layout once more, to open it"
+    record(20)
+    assert once(tree) == 1 + 2 * 3, "a count and a time of each writer"
+    trace.finish()
+    assert once(lambda: repr(trace)) == 2, "the layout tells the counts and the time"
+    assert once(tree) == 1
+    assert count(lambda: objects.open().posterior) == 2
+    trace.extend(20)
+    assert trace.recorded.tolist() == [50] * 3
+    record(10)
+    assert trace.recorded.tolist() == [60] * 3
+    assert once(tree) == 1 + 3
 
 
 def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
@@ -267,6 +334,7 @@ def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
     looks = []
     layout = Hierarchy.layout.fget
     for_reading = Journal.for_reading.__func__  # type: ignore[attr-defined]
+    rows_of = Journal.rows_of
     assert layout is not None
 
     def count_layout(hierarchy: Hierarchy) -> Any:
@@ -277,11 +345,17 @@ def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
         looks.append("journal")
         return for_reading(kind, *arguments)
 
+    def count_rows(journal: Journal, variable: Any) -> Any:
+        looks.append("rows")
+        return rows_of(journal, variable)
+
     monkeypatch.setattr(Hierarchy, "layout", property(count_layout))
+    monkeypatch.setattr(Journal, "rows_of", count_rows)
     monkeypatch.setattr(Journal, "for_reading", classmethod(count_journal))
     found = trace.get(names, draws=slice(-5, None))
     assert looks.count("layout") == 3, "for the moment, before reading, and after it"
     assert looks.count("journal") == 2
+    assert looks.count("rows") == 2, "those of all variables at once"
     assert all(values.tolist() == [[15.0, 16.0, 17.0, 18.0, 19.0]] * 2 for values in found.values())
     for writer in writers:
         writer.close()

@@ -316,11 +316,11 @@ class Runs:
         """
         import xarray as xr
 
-        from ..reading.cut import find_group
+        from ..reading.cut import find_groups
 
         arrays = {}
         for run in self._with_variable(name, group):
-            found = find_group(run.trace._layout, name, group, run.path)
+            [found] = find_groups(run.trace._layout, [name], group, run.path)
             arrays[run.name] = run.trace.dataset(found)[name]
         lengths = {array.sizes["draw"] for array in arrays.values()}
         cut = [array.isel(draw=slice(min(lengths))) for array in arrays.values()]

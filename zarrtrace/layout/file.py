@@ -16,7 +16,7 @@ from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import as_dtype, dtype_name
 from ..store.zarr_json import encode_document, group_document, parse_document
 from .coordinates import SAMPLE_DIMS
-from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Layout, Lost, SampledGroup
+from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Ended, Layout, Lost, SampledGroup
 from .names import check_group_name, check_name
 from .variables import Variable, stored_dtype
 
@@ -45,6 +45,8 @@ def to_text(layout: Layout) -> str:
                 "paused",
             )
         },
+        # It is out of date as soon as the trace may be recorded again.
+        "ended": layout.ended._asdict() if layout.finished and layout.ended else None,
         "groups": [
             {
                 "name": group.name,
@@ -116,6 +118,7 @@ def from_text(text: str, where: str) -> Layout:
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
             paused=bool(content.get("paused", False)),  # older layouts do not say
+            ended=_ended(content.get("ended")),
         )
         _check(layout)
     except (
@@ -129,6 +132,8 @@ def _check(layout: Layout) -> None:
     """Refuse a layout whose parts do not fit each other."""
     if not layout.variables:
         raise ValueError("no variables")
+    if layout.ended is not None and len(layout.ended.recorded) != layout.blocks:
+        raise ValueError(f"{len(layout.ended.recorded)} writers ended, not {layout.blocks}")
     for group in layout.groups.values():
         if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
             raise ValueError(f"{group.name} has more warmup than draws")
@@ -200,6 +205,13 @@ def _lost(content: Any) -> Lost:
         parse_count(start, 0),
         parse_count(stop, 0),
     )
+
+
+def _ended(content: Any) -> Ended | None:
+    if content is None:  # as of every trace that is not finished, and of older ones that are
+        return None
+    recorded = tuple(parse_count(count, 0) for count in _list(content["recorded"]))
+    return Ended(recorded, float(content["sampling_time"]))
 
 
 def _group(content: Mapping[str, Any]) -> SampledGroup:

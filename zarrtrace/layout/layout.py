@@ -79,6 +79,21 @@ class Lost(NamedTuple):
     stop: int
 
 
+class Ended(NamedTuple):
+    """What the writers of a finished trace left: with it, one document tells all of the trace.
+
+    Attributes
+    ----------
+    recorded : tuple of int
+        The draws of each block of chains, warmup included.
+    sampling_time : float
+        Seconds that the writers of the chain that took longest were open; 0 if none was.
+    """
+
+    recorded: tuple[int, ...]
+    sampling_time: float
+
+
 # Equal only to itself, so that what follows from a layout can be kept for it.
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -105,6 +120,7 @@ class Layout:
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
     paused: bool = False  # it is about to be changed or overwritten: no writer may open
+    ended: Ended | None = None  # what holds while it is finished; older ones do not say it
 
     @property
     def total(self) -> int:

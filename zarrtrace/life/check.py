@@ -87,7 +87,7 @@ def _check_rows(reader: RowReader, variable: Variable, count: int) -> Iterator[D
             place = span.place(draw, variable.draws_per_chunk)
             there = range(draw, min(place.draws.stop, count))
             try:
-                reader.check(place, there)
+                reader.check(there)
             except DamagedTraceError as error:
                 yield Damage(
                     f"{span.path}, {block.label}, {range_label('draw', there)}",

@@ -14,7 +14,6 @@ from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
 from ..messages import counted, printable, range_label
-from ..reading.cut import sampling_attrs
 from ..reading.groups import Snapshot
 from ..reading.moment import Moment
 from ..store.dtypes import dtype_name
@@ -247,9 +246,8 @@ def facts(now: Moment) -> list[tuple[str, str]]:
     """What else is worth a line: age, sampling time, library, size on disk."""
     layout = now.layout
     found = [("created", layout.created_at)]
-    spent = sampling_attrs(now).get("sampling_time")
-    if spent is not None:
-        found.append(("sampling time", f"{spent:.1f} s, the longest chain"))
+    if now.sampling_time and "sampling_time" not in layout.attrs:
+        found.append(("sampling time", f"{now.sampling_time:.1f} s, the longest chain"))
     for key, value in layout.attrs.items():
         found.append((key, str(value)))
     if now.location.path is not None:

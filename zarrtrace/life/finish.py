@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DamagedTraceError, IncompleteTraceError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import TABLES, Layout, array_path, group_attrs
+from ..layout.layout import TABLES, Ended, Layout, array_path, group_attrs
 from ..reading import convergence
 from ..reading.cut import alignment_attrs, sampling_attrs
 from ..reading.moment import Moment
@@ -43,8 +43,11 @@ def complete(hierarchy: Hierarchy) -> None:
     resume_split(hierarchy)
     layout = hierarchy.layout
     if layout.closed and not layout.finished:
-        _trim(Moment.of(hierarchy))
-        hierarchy.change(replace(layout, finished=True))
+        moment = Moment.of(hierarchy)
+        _trim(moment)
+        recorded_by_block = tuple(moment.counts[:: layout.chains_per_chunk].tolist())
+        ended = Ended(recorded_by_block, moment.sampling_time)
+        hierarchy.change(replace(layout, finished=True, ended=ended))
         convergence.keep(hierarchy)
 
 

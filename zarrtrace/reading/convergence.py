@@ -18,12 +18,13 @@ import numpy as np
 
 from ..errors import DamagedTraceError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import STATE, Layout
+from ..layout.layout import STATE
 from ..layout.variables import Variable
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document
+from .cut import Cut, make_cut
 from .moment import Moment
-from .rows import Wanted, read_rows
+from .values import read_values
 
 KEPT = f"{STATE}/convergence"
 
@@ -94,9 +95,9 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
     worst = WorstRhat(math.nan, "", True)
     if group is None or now.layout.chains < 2:
         return worst
-    draws = range(group.warmup, max(group.warmup, int(now.counts.min())))
-    each = now.layout.chains * len(draws)
-    variables = [v for v in group.variables.values() if v.dtype.kind in "fiub" and draws]
+    cut = make_cut(now, "posterior")
+    each = now.layout.chains * cut.length
+    variables = [v for v in group.variables.values() if v.dtype.kind in "fiub" and each]
     room, chosen = _MOST_NUMBERS, []
     for variable in variables:
         numbers = each * math.prod(variable.shape)
@@ -104,7 +105,7 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
             room -= numbers
             chosen.append(variable)
     for batch in _batches(chosen, each):
-        for variable, found in zip(batch, _rhats(now, batch, draws), strict=True):
+        for variable, found in zip(batch, _rhats(cut, batch), strict=True):
             if np.isnan(found).all():
                 continue
             index = int(np.nanargmax(found))
@@ -128,29 +129,12 @@ def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
         yield batch
 
 
-def _rhats(
-    now: Moment, batch: list[Variable], draws: range
-) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+def _rhats(cut: Cut, batch: list[Variable]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     """R-hat of each value of some variables, flat."""
-    layout = now.layout
-    shape = (layout.chains, len(draws))
-    values: list[np.ndarray[Any, Any]] = [np.empty((*shape, *v.shape), v.dtype) for v in batch]
-    read_rows(
-        now.hierarchy,
-        [
-            Wanted(variable.group, variable.name, block, draws, into[_rows(layout, block)])
-            for variable, into in zip(batch, values, strict=True)
-            for block in range(layout.blocks)
-        ],
-    )
-    numbers = [into.reshape(*shape, -1).astype(np.float64) for into in values]
+    values = read_values([(cut, variable) for variable in batch], slice(None), flatten=False)
+    numbers = [one.reshape(*one.shape[:2], -1).astype(np.float64) for one in values]
     ends = np.cumsum([one.shape[2] for one in numbers])
     return np.split(rhat(np.concatenate(numbers, axis=2)), ends[:-1])
-
-
-def _rows(layout: Layout, block: int) -> slice:
-    chains = layout.chains_of(block)
-    return slice(chains[0], chains[-1] + 1)
 
 
 def _label(variable: Variable, index: int) -> str:

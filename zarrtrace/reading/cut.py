@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,32 +95,46 @@ def choose_chains(
     return tuple(map(int, chosen))
 
 
-def find_group(layout: Layout, name: str, group: str | None, where: str) -> str:
-    """The group a variable is in: the one asked for, or the first that has it."""
-    names: Sequence[str] = [group] if group is not None else layout.group_names
-    for candidate in names:
-        sampled = layout.groups.get(candidate.removeprefix("warmup_"))
-        if sampled is None and candidate not in layout.data_groups:
+def find_groups(layout: Layout, names: Iterable[str], group: str | None, where: str) -> list[str]:
+    """The group each variable is in: the one asked for, or the first that has it."""
+    candidates = [group] if group is not None else layout.group_names
+    sampled = []
+    for candidate in candidates:
+        found = layout.groups.get(candidate.removeprefix("warmup_"))
+        if found is None and candidate not in layout.data_groups:
             raise GroupNotFoundError(
                 f"{where} has no group {candidate!r}",
                 remedy=f"it has {', '.join(layout.group_names)}",
                 group=candidate,
             )
-        if sampled is not None and name in sampled.variables:
-            return candidate
-    here = f"group {group!r} of {where}" if group is not None else where
-    known = [v.label for v in layout.variables]
-    raise VariableNotFoundError(
-        f"{here} has no sampled variable {name!r}",
-        remedy=f"there are {', '.join(known)}",
-        group=group,
-        variable=name,
-    )
+        if found is not None:
+            sampled.append((candidate, found.variables))
+    groups = []
+    for name in names:
+        for candidate, variables in sampled:
+            if name in variables:
+                groups.append(candidate)
+                break
+        else:
+            here = f"group {group!r} of {where}" if group is not None else where
+            known = [v.label for v in layout.variables]
+            raise VariableNotFoundError(
+                f"{here} has no sampled variable {name!r}",
+                remedy=f"there are {', '.join(known)}",
+                group=group,
+                variable=name,
+            )
+    return groups
 
 
 def sampling_attrs(moment: Moment) -> dict[str, Any]:
-    """`sampling_time` in seconds, of the chain that took longest; the user's own holds."""
-    if "sampling_time" in moment.layout.attrs or not moment.sampling_time:
+    """`sampling_time` in seconds, of the chain that took longest; the user's own holds.
+
+    There is none before all draws are recorded or the trace is finished: it would grow, and asking
+    takes a request for each writer.
+    """
+    complete = moment.layout.closed or bool((moment.counts == moment.layout.total).all())
+    if not complete or "sampling_time" in moment.layout.attrs or not moment.sampling_time:
         return {}
     return {"sampling_time": moment.sampling_time}
 

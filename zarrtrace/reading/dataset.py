@@ -43,12 +43,11 @@ class CutArray(BackendArray):
     def read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
         chains, draws, *inner = (*key, slice(None), slice(None))[: max(2, len(key))]
-        selection = Selection(Drawn(self.cut, chains, draws), self.variable, tuple(inner))
+        selection = Selection(Drawn(self.cut, chains, draws), [self.variable], tuple(inner))
         read_selections([selection])
         # A dimension under an int goes, the others stay as they are.
-        return selection.values[
-            tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)
-        ]
+        kept = (0 if isinstance(k, int | np.integer) else slice(None) for k in key)
+        return selection.values[(0, *kept)]
 
 
 class CutEntrypoint(BackendEntrypoint):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GroupNotFoundError
-from .cut import Align, Cut, find_group, make_cut
+from .cut import Align, Cut, find_groups, make_cut
 from .moment import Moment
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ class GroupReader(ABC):
         -------
         numpy.ndarray or dict of str to numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
-            dictionary of such arrays.
+            dictionary of such arrays. Those of one dtype and shape are parts of one array: copy
+            what you keep of many.
 
         Raises
         ------
@@ -209,8 +210,7 @@ class GroupReader(ABC):
         names = [name] if isinstance(name, str) else list(name)
         cuts: dict[str, Cut] = {}
         wanted = []
-        for one in names:
-            found = find_group(now.layout, one, group, str(now))
+        for one, found in zip(names, find_groups(now.layout, names, group, str(now)), strict=True):
             if found not in cuts:
                 cuts[found] = make_cut(now, found, "cut", chains)
             wanted.append((cuts[found], cuts[found].group.variables[one]))

@@ -43,6 +43,8 @@ class Moment:
     @cached_property
     def sampling_time(self) -> float:
         """Seconds that the writers of the chain that took longest were open; 0 if none was."""
+        if self.layout.finished and self.layout.ended is not None:
+            return self.layout.ended.sampling_time
         blocks = chain_blocks(self.location, self.layout)
         found = self.location.read_many([block.key("sampling_time") for block in blocks])
         times = [b.decode("sampling_time", data) for b, data in zip(blocks, found, strict=True)]

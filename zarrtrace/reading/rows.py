@@ -7,38 +7,47 @@ is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..errors import DamagedTraceError, StaleViewError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
-from ..layout.spans import ChunkPlace, Span, future_spans, spans, staged
+from ..layout.spans import ChunkPlace, Span, future_spans, span_of, spans, staged
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import block_counts
 from ..sampling_state.journal import Journal
+from ..sampling_state.journal_format import row_layouts
 from ..store.chunk_codec import ChunkCodec
 
 _AT_ONCE = 16  # chunks that are waited for
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
 _REMEDY = "restore it from a copy"
 
+# Reads some rows of one chunk into the array for them.
+Piece: TypeAlias = Callable[[], None]
+
 
 class Wanted(NamedTuple):
-    """Some draws of a variable and a block of chains, and the array for them.
+    """Some draws of variables and a block of chains, and the array for them.
 
-    The array has the shape (chains of the block, draws, *shape).
+    Attributes
+    ----------
+    variables : list of Variable
+        Of one group, dtype, shape and number of draws in a chunk. The same list in what is wanted
+        of other blocks spares looking for their rows in each journal.
+    into : numpy.ndarray
+        Shape (variables, chains of the block, draws, *shape).
     """
 
-    group: str
-    name: str
+    variables: list[Variable]
     block: int
     draws: range
     into: np.ndarray[Any, Any]
@@ -71,7 +80,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
         _require_kept(hierarchy, layout, batch)
         blocks = [_OpenBlock(ChainBlock(hierarchy.location, layout, number)) for number in batch]
         try:
-            _fill(_pieces(blocks, batch), hierarchy.location.waits)
+            _fill(blocks, batch)
         except DamagedTraceError:
             if hierarchy.layout is layout and all(block.is_current() for block in blocks):
                 raise
@@ -80,21 +89,6 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
             _require_recorded(blocks, batch)
             if hierarchy.layout is layout:
                 return
-
-
-def _pieces(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> list[Piece]:
-    """What the chunks give to a read; where draws lie is the same in all blocks."""
-    found: dict[tuple[str, str, range], list[ChunkRows]] = {}
-    pieces = []
-    for block, parts in zip(blocks, batch.values(), strict=True):
-        for part in parts:
-            reader, key = block.reader(part), (part.group, part.name, part.draws)
-            if key not in found:
-                found[key] = reader.chunks(part.draws)
-            pieces += [
-                Piece(reader, place, rows, part.into[:, taken]) for place, rows, taken in found[key]
-            ]
-    return pieces
 
 
 def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
@@ -108,15 +102,14 @@ def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list
 
 
 def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
-    """Refuse draws whose chain went back: no journal says so, and its chunks may be blank there."""
-    asked = [open_block for open_block in blocks if not open_block.block.layout.closed]
+    """Refuse draws whose chain went back, where no journal says so: its chunks may be blank."""
+    asked = [one.block for one in blocks if one.journal is None and not one.block.layout.closed]
     if not asked:
         return
-    numbers = [open_block.block.number for open_block in asked]
-    counts = block_counts(asked[0].block.location, asked[0].block.layout, numbers)
-    for open_block, count in zip(asked, counts.tolist(), strict=True):
-        stop = max(part.draws[-1] + 1 for part in batch[open_block.block.number])
-        require_recorded(open_block.block, count, stop)
+    numbers = [block.number for block in asked]
+    counts = block_counts(asked[0].location, asked[0].layout, numbers)
+    for block, count in zip(asked, counts.tolist(), strict=True):
+        require_recorded(block, count, max(part.draws[-1] + 1 for part in batch[block.number]))
 
 
 def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
@@ -130,16 +123,68 @@ def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
         )
 
 
-def _fill(pieces: list[Piece], waits: bool) -> None:
-    """Fill the pieces: side by side on a store that makes us wait."""
+def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
+    """Fill the arrays: first from the journals, then chunk by chunk from the store."""
+    runs: dict[int, list[_Run]] = {}
+    # Where draws lie is the same in all blocks.
+    chunks: dict[tuple[str, range], list[ChunkRows]] = {}
+    pieces: list[Piece] = []
+    for open_block, parts in zip(blocks, batch.values(), strict=True):
+        for part in parts:
+            draws, key = part.draws, id(part.variables)
+            if open_block.journal is not None:
+                if key not in runs:
+                    runs[key] = _runs(open_block.block.layout, part.variables)
+                draws = draws[: open_block.copy_rows(part, open_block.journal, runs[key])]
+            if not draws:
+                continue
+            for variable, into in zip(part.variables, part.into, strict=True):
+                reader = RowReader(open_block.block, variable)
+                if (variable.label, draws) not in chunks:
+                    chunks[variable.label, draws] = reader.chunks(draws)
+                pieces += reader.pieces(chunks[variable.label, draws], into)
+    fill_pieces(pieces, blocks[0].block.location.waits)
+
+
+def fill_pieces(pieces: list[Piece], waits: bool) -> None:
+    """Read chunks from the store: side by side where reading means waiting."""
     if waits:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             # As a list: an error of one is raised here, when all have ended.
-            list(pool.map(Piece.fill, pieces))
+            list(pool.map(lambda fill: fill(), pieces))
     else:
         # One at a time: Blosc decodes each with all cores, and memory is that of one.
-        for piece in pieces:
-            piece.fill()
+        for fill in pieces:
+            fill()
+
+
+class _Run(NamedTuple):
+    """Variables whose rows lie in a journal at equal distances: `step` bytes from `start` on."""
+
+    variables: slice
+    start: int
+    step: int
+
+
+def _runs(layout: Layout, variables: list[Variable]) -> list[_Run]:
+    """Where the rows of alike variables are in each journal: one run, where they are neighbours."""
+    tables, _ = row_layouts(layout)
+    if variables[0].label not in tables:
+        return []  # text
+    places = []
+    for label in [variable.label for variable in variables]:
+        table = tables[label]
+        places.append((table.columns[label], table.stride))
+    runs, first = [], 0
+    while first < len(places):
+        start, stride = places[first]
+        stop = first + 1
+        step = places[stop][0] - start if stop < len(places) else 0
+        while stop < len(places) and places[stop] == (start + (stop - first) * step, stride):
+            stop += 1
+        runs.append(_Run(slice(first, stop), start, step))
+        first = stop
+    return runs
 
 
 class _OpenBlock:
@@ -149,11 +194,6 @@ class _OpenBlock:
         self.block = block
         self._has_journal = not (block.layout.closed or block.layout.splitting)
         self.journal = block.read_journal() if self._has_journal else None
-
-    def reader(self, part: Wanted) -> RowReader:
-        """What reads a variable of it."""
-        variable = self.block.layout.groups[part.group].variables[part.name]
-        return RowReader(self.block, variable, self.journal)
 
     def is_current(self) -> bool:
         """Whether it has the same journal, or none, as when it was opened.
@@ -167,6 +207,34 @@ class _OpenBlock:
         path = self.block.journal_file
         return path is None or not path.exists()
 
+    def copy_rows(self, part: Wanted, journal: Journal, runs: list[_Run]) -> int:
+        """Copy from its journal the draws of the chunk that is being filled: the last ones.
+
+        Returns
+        -------
+        int
+            How many draws are before them, in chunks that are full.
+        """
+        draws, variable, count = part.draws, part.variables[0], journal.count
+        require_recorded(self.block, count, draws[-1] + 1)
+        span = span_of(spans(self.block.layout, variable), count)
+        filling = span.place(count, variable.draws_per_chunk).draws
+        before = len(range(draws.start, min(draws.stop, filling.start), draws.step))
+        inside = draws[before:]
+        if not runs or not inside or count == filling.stop:
+            return len(draws)
+        rows = slice(inside[0] - filling.start, inside[-1] - filling.start + 1, draws.step)
+        for run in runs:
+            like = journal.rows_of(part.variables[run.variables.start])
+            shape = (run.variables.stop - run.variables.start, *like.shape)
+            strides = (run.step, *like.strides)
+            buffered: np.ndarray[Any, Any] = np.ndarray(
+                shape, like.dtype, journal.buffer, run.start, strides
+            )
+            part.into[run.variables, :, before:] = buffered[:, : len(self.block.chains), rows]
+        # Published in full meanwhile: these may be rows of the next chunk.
+        return before if journal.count < filling.stop else len(draws)
+
 
 class ChunkRows(NamedTuple):
     """Some rows of one chunk, and which of the draws of a range they are."""
@@ -176,42 +244,28 @@ class ChunkRows(NamedTuple):
     taken: slice
 
 
-class Piece(NamedTuple):
-    """What one chunk gives to a read: some of its rows, and the array they go into."""
-
-    reader: RowReader
-    place: ChunkPlace
-    rows: slice
-    into: np.ndarray[Any, Any]
-
-    def fill(self) -> None:
-        """Read them."""
-        self.reader.fill(self.place, self.rows, self.into)
+@lru_cache(maxsize=16)
+def _codec(layout: Layout, dtype: np.dtype[Any]) -> ChunkCodec:
+    return ChunkCodec(dtype, layout.encoding(dtype))
 
 
 class RowReader:
-    """Reads draws of one variable and one block of chains under one layout."""
+    """Reads draws of one variable and one block of chains from the store, under one layout."""
 
-    def __init__(
-        self, block: ChainBlock, variable: Variable, journal: Journal | None = None
-    ) -> None:
+    def __init__(self, block: ChainBlock, variable: Variable) -> None:
         layout = block.layout
         self.block = block
         self._location = block.location
         self._layout = layout
         self._group = layout.groups[variable.group]
         self._variable = variable
-        self._journal = journal
+        self._codec = _codec(layout, variable.dtype)
 
     @cached_property
     def spans(self) -> list[Span]:
         """The arrays in which the variable is read."""
         moved = self._group.moving_to is not None and self._variable.name in self._group.moved
         return (future_spans if moved else spans)(self._layout, self._variable)
-
-    @cached_property
-    def _codec(self) -> ChunkCodec:
-        return ChunkCodec(self._variable.dtype, self._layout.encoding(self._variable.dtype))
 
     @cached_property
     def _most(self) -> int | None:
@@ -222,8 +276,8 @@ class RowReader:
         """The draws of a range, shape (chains of the block, draws, *shape)."""
         shape = (len(self.block.chains), len(draws), *self._variable.shape)
         found: np.ndarray[Any, Any] = np.empty(shape, dtype=self._variable.dtype)
-        for place, rows, taken in self.chunks(draws):
-            self.fill(place, rows, found[:, taken])
+        for fill in self.pieces(self.chunks(draws), found):
+            fill()
         return found
 
     def chunks(self, draws: range) -> list[ChunkRows]:
@@ -240,34 +294,27 @@ class RowReader:
                 done += len(inside)
         return found
 
-    def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
-        """Read some rows of one chunk: from the journal while the chunk is being filled."""
-        journal, stop = self._journal, place.draws.stop
-        if journal is not None:
-            require_recorded(self.block, journal.count, place.draws.start + rows.stop)
-            if journal.count < stop and not self._variable.is_text:
-                into[...] = journal.rows_of(self._variable)[: len(into), rows]
-                # Published in full meanwhile: these may be rows of the next chunk.
-                if journal.count < stop:
-                    return
-        self._fill_from_store(place, rows, into)
+    def pieces(self, chunks: Iterable[ChunkRows], into: np.ndarray[Any, Any]) -> Iterator[Piece]:
+        """What reads the rows of some chunks into an array of shape (chains, draws, *shape)."""
+        for place, rows, taken in chunks:
+            yield partial(self.fill, place, rows, into[:, taken])
 
-    def _fill_from_store(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
+    def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
+        """Read some rows of one chunk."""
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
             self.chunk(place, into)
         else:
             into[...] = self.chunk(place)[: len(into), rows]
 
-    def check(self, place: ChunkPlace, there: range) -> None:
-        """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
-        shape = (len(self.block.chains), len(there), *self._variable.shape)
+    def check(self, draws: range) -> None:
+        """Raise DamagedTraceError unless these draws of one chunk can be read."""
+        shape = (1, len(self.block.chains), len(draws), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
-        first = there.start - place.draws.start
+        wanted = Wanted([self._variable], self.block.number, draws, into)
         while True:
             open_block = _OpenBlock(self.block)
-            self._journal = open_block.journal
-            self.fill(place, slice(first, first + len(there), 1), into)
+            _fill([open_block], {self.block.number: [wanted]})
             if open_block.is_current():
                 return
 

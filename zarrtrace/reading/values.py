@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..layout.hierarchy import Hierarchy
 from ..layout.variables import Variable
 from .cut import Cut
 from .rows import Wanted, read_rows
@@ -20,6 +21,8 @@ def read_values(
 ) -> list[Array]:
     """The draws of several variables, all of one hierarchy, in one read.
 
+    Those of variables that are alike are views of one array.
+
     Parameters
     ----------
     draws : slice
@@ -28,16 +31,24 @@ def read_values(
         Whether chains and draws become one axis, chain after chain.
     """
     drawn: dict[str, Drawn] = {}
-    selections = []
-    for cut, variable in variables:
+    alike: dict[Any, dict[int, Variable]] = {}
+    for number, (cut, variable) in enumerate(variables):
         if cut.name not in drawn:
             drawn[cut.name] = Drawn(cut, slice(None), draws)
-        inner = (slice(None),) * len(variable.shape)
-        selections.append(Selection(drawn[cut.name], variable, inner))
+        key = (cut.name, variable.dtype, variable.shape, variable.draws_per_chunk)
+        alike.setdefault(key, {})[number] = variable
+    selections = [
+        Selection(drawn[key[0]], list(members.values()), (slice(None),) * len(key[2]))
+        for key, members in alike.items()
+    ]
     read_selections(selections)
-    if not flatten:
-        return [selection.values for selection in selections]
-    return [s.values.reshape(-1, *s.variable.shape) for s in selections]
+    found: dict[int, Array] = {}
+    for selection, members in zip(selections, alike.values(), strict=True):
+        values, shape = selection.values, selection.variables[0].shape
+        if flatten:
+            values = values.reshape(len(values), -1, *shape)
+        found |= zip(members, values, strict=True)
+    return [found[number] for number in range(len(found))]
 
 
 def read_selections(selections: list[Selection]) -> None:
@@ -46,11 +57,7 @@ def read_selections(selections: list[Selection]) -> None:
         hierarchy = selections[0].drawn.cut.moment.hierarchy
         read_rows(hierarchy, [w for selection in selections for w in selection.direct()])
         for selection in selections:
-            for part in selection.indirect_parts():
-                # One after the other: each takes memory for more than what is asked for.
-                buffer = selection.buffer(part)
-                read_rows(hierarchy, [selection.wanted(part, buffer)])
-                selection.copy(part, buffer)
+            selection.read_indirect(hierarchy)
 
 
 class Part(NamedTuple):
@@ -117,28 +124,30 @@ class Drawn:
 
 
 class Selection:
-    """The values under an outer key of one variable of a cut.
+    """The values under an outer key of variables of a cut that are alike.
 
     Parameters
     ----------
+    variables : list of Variable
+        Of the same dtype, shape and number of draws in a chunk.
     inner : tuple of int, slice or 1-d array
         The keys of the dimensions after chain and draw, or of the first ones.
 
     Attributes
     ----------
     values : numpy.ndarray
-        Shape (chains, draws, *shape) of what is selected; an int keeps its dimension.
+        Shape (variables, chains, draws, *shape) of what is selected; an int keeps its dimension.
     """
 
-    def __init__(self, drawn: Drawn, variable: Variable, inner: tuple[Any, ...]) -> None:
-        sizes = variable.shape
+    def __init__(self, drawn: Drawn, variables: list[Variable], inner: tuple[Any, ...]) -> None:
+        sizes, dtype = variables[0].shape, variables[0].dtype
         self.drawn = drawn
-        self.variable = variable
+        self.variables = variables
         self._inner = [*inner, *[slice(None)] * (len(sizes) - len(inner))]
         shape = [np.arange(n)[key].size for n, key in zip(sizes, self._inner, strict=True)]
         padded = drawn.cut.padded
-        dtype = padded_dtype(variable.dtype) if padded else variable.dtype
-        self.values: Array = np.empty((*drawn.shape, *shape), dtype)
+        dtype = padded_dtype(dtype) if padded else dtype
+        self.values: Array = np.empty((len(variables), *drawn.shape, *shape), dtype)
         if padded:
             self.values[...] = _missing(dtype)
         self._whole = drawn.all_draws and all(map(_is_whole, self._inner, sizes))
@@ -146,31 +155,37 @@ class Selection:
     def direct(self) -> list[Wanted]:
         """What can be read right into the values."""
         return [
-            self.wanted(part, self.values[part.rows[0] : part.rows[-1] + 1, : len(part.draws)])
+            Wanted(
+                self.variables,
+                part.block,
+                part.draws,
+                self.values[:, part.rows[0] : part.rows[-1] + 1, : len(part.draws)],
+            )
             for part in (self.drawn.parts if self._whole else ())
             if part.in_place
         ]
 
-    def indirect_parts(self) -> list[Part]:
-        """The blocks of chains of which something has to be picked."""
-        return [part for part in self.drawn.parts if not (self._whole and part.in_place)]
+    def read_indirect(self, hierarchy: Hierarchy) -> None:
+        """Read the blocks of chains of which something has to be picked.
 
-    def wanted(self, part: Part, into: Array) -> Wanted:
-        """The draws of a part, and the array for them."""
-        return Wanted(self.variable.group, self.variable.name, part.block, part.draws, into)
+        One after the other: each takes memory for more than what is asked for.
+        """
+        for part in self.drawn.parts:
+            if not (self._whole and part.in_place):
+                chains = len(self.drawn.cut.layout.chains_of(part.block))
+                for variable, values in zip(self.variables, self.values, strict=True):
+                    shape = (1, chains, len(part.draws), *variable.shape)
+                    buffer: Array = np.empty(shape, variable.dtype)
+                    read_rows(hierarchy, [Wanted([variable], part.block, part.draws, buffer)])
+                    self._copy(part, buffer[0], values)
 
-    def buffer(self, part: Part) -> Array:
-        """An array for all chains of the block, all draws and all values of the variable."""
-        chains = len(self.drawn.cut.layout.chains_of(part.block))
-        return np.empty((chains, len(part.draws), *self.variable.shape), self.variable.dtype)
-
-    def copy(self, part: Part, buffer: Array) -> None:
-        """Pick from a buffer what is selected."""
+    def _copy(self, part: Part, buffer: Array, values: Array) -> None:
+        """Pick from all chains and draws of a block what is selected."""
         picked = _pick(buffer, self._inner)
         is_recorded = self.drawn.picked < len(part.draws)
         numbers = self.drawn.picked[is_recorded]
         for row, chain in zip(part.rows, part.chains, strict=True):
-            self.values[row, is_recorded] = picked[chain][numbers]
+            values[row, is_recorded] = picked[chain][numbers]
 
 
 def _is_whole(key: Any, size: int) -> bool:

@@ -14,7 +14,10 @@ from .block import ChainBlock
 
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain, warmup included."""
-    counts = block_counts(location, layout, range(layout.blocks))
+    if layout.finished and layout.ended is not None:
+        counts = np.minimum(layout.ended.recorded, layout.total)
+    else:
+        counts = block_counts(location, layout, range(layout.blocks))
     return counts[np.arange(layout.chains) // layout.chains_per_chunk]
 
 
