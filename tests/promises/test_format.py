@@ -23,7 +23,7 @@ class Reader:
         document = json.loads((path / "_sampling_state/zarr.json").read_text())
         self.layout = json.loads(document["attributes"]["zarrtrace"])
         self.dropped = self.layout.get("dropped", 0)
-        assert self.layout["format_version"] == (2 if self.dropped else 1)
+        assert self.layout["format_version"] == 3
         self.together = self.layout["chains_per_chunk"]
 
     def count(self, block: int) -> int:

@@ -18,7 +18,7 @@ from ..store.zarr_json import array_document
 from .coordinates import SAMPLE_DIMS
 from .variables import Variable, ordered
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
@@ -105,6 +105,7 @@ class Layout:
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
     paused: bool = False  # it is about to be changed or overwritten: no writer may open
+    version: int = FORMAT_VERSION  # of the format; a trace keeps the one that it was made with
 
     @property
     def total(self) -> int:
