@@ -133,6 +133,16 @@ class Layout:
         return [variable for group in self.groups.values() for variable in group.variables.values()]
 
     @property
+    def sealed(self) -> bool:
+        """Whether each row of a journal proves itself."""
+        return self.version >= 3
+
+    def array_starts(self, variable: Variable) -> tuple[int, ...]:
+        """The draws that the arrays of a variable begin with, for its writers."""
+        group = self.groups[variable.group]
+        return tuple(sorted({0, group.stored_first, group.stored_warmup}))
+
+    @property
     def arrays(self) -> dict[str, tuple[int, int, int | None]]:
         """For each sampled group, which draws its arrays begin with, and will after a split."""
         return {
@@ -172,6 +182,15 @@ class Layout:
             for chains in [self.chains_of(block)]
         ]
         return {**variable.attrs, **({"lost_draws": lost} if lost else {})}
+
+    def is_lost(self, variable: Variable, block: int, draws: range) -> bool:
+        """Whether repair has found some draws of a chunk to be lost."""
+        return any(
+            (lost.group, lost.variable, lost.block) == (variable.group, variable.name, block)
+            and lost.start < draws.stop
+            and draws.start < lost.stop
+            for lost in self.lost
+        )
 
     def with_group(self, group: SampledGroup) -> Layout:
         """The same with one group replaced."""

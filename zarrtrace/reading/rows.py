@@ -24,6 +24,7 @@ from ..messages import range_label
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import block_counts
 from ..sampling_state.journal import Journal
+from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
 
 _AT_ONCE = 16  # chunks that are waited for
@@ -258,6 +259,8 @@ class RowReader:
             self.chunk(place, into)
         else:
             into[...] = self.chunk(place)[: len(into), rows]
+        if self._variable.is_text and (into[:1] == NOT_RECORDED).any():
+            raise self._damaged(place, "has fewer draws than the chain", _REMEDY)
 
     def check(self, place: ChunkPlace, there: range) -> None:
         """Raise DamagedTraceError unless the draws `there` of a chunk can be read."""
@@ -296,7 +299,7 @@ class RowReader:
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """What is read for a chunk that is not there: missing values for one that was lost."""
-        if not self._is_lost(place.draws):
+        if not self._layout.is_lost(self._variable, self.block.number, place.draws):
             raise self._damaged(place, "is missing", _REMEDY)
         if self._variable.dtype.kind not in "fcmM":
             raise self._damaged(place, "was lost, as repair has said")
@@ -304,15 +307,6 @@ class RowReader:
             into = np.empty(self._layout.chunk_shape(self._variable), self._variable.dtype)
         into[...] = self._codec.fill
         return into
-
-    def _is_lost(self, draws: range) -> bool:
-        return any(
-            (lost.group, lost.variable, lost.block)
-            == (self._group.name, self._variable.name, self.block.number)
-            and lost.start < draws.stop
-            and draws.start < lost.stop
-            for lost in self._layout.lost
-        )
 
     def _damaged(self, place: ChunkPlace, why: str, remedy: str = "") -> DamagedTraceError:
         draws = range_label("draw", place.draws)
