@@ -44,12 +44,12 @@ def change_layout(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     (path / "_sampling_state" / "zarr.json").write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize("version", [3, 1000])
+@pytest.mark.parametrize("version", [4, 1000])
 def test_a_trace_of_a_newer_format_says_what_to_upgrade(path: Path, version: int) -> None:
     # A newer layout may have any content.
     change_layout(path, lambda layout: {"format_version": version, "new": {}})
     for mode in MODES:
-        with pytest.raises(FormatVersionError, match=f"{version}, .*reads up to 2; upgrade"):
+        with pytest.raises(FormatVersionError, match=f"{version}, .*reads up to 3; upgrade"):
             zt.open(path, mode)
 
 
@@ -91,7 +91,7 @@ GROUP, VARIABLE, BYTES = ["groups", 0], ["groups", 0, "variables", 1], ["encodin
     ("keys", "values"),
     [
         ([], [None, 3, [], {}, "text", {"format_version": 1}]),
-        (["format_version"], [REMOVED]),
+        (["format_version"], [REMOVED, 0, -1, True]),
         (["chains"], [REMOVED, None, 0, -1, 1.5, "2", True, 2**70]),
         (["tune"], [None, -1]),
         (["draws"], [None, -1, 2**70]),

@@ -288,7 +288,7 @@ def test_the_attributes_of_a_variable_are_kept(path: Path) -> None:
 def test_the_format_version_is_in_the_sampling_state(path: Path) -> None:
     new(path)
     document = json.loads((path / "_sampling_state" / "zarr.json").read_text())
-    assert json.loads(document["attributes"]["zarrtrace"])["format_version"] == 1
+    assert json.loads(document["attributes"]["zarrtrace"])["format_version"] == 3
 
 
 @pytest.mark.parametrize("stage", [partly_recorded, finished], ids=lambda stage: stage.__name__)

@@ -650,7 +650,7 @@ def test_a_trace_of_before_there_were_drops(directory: Place, encoded: Encoded) 
     trace.split_warmup(9)
     document = json.loads((directory.path / "_sampling_state/zarr.json").read_text())
     layout = json.loads(document["attributes"]["zarrtrace"])
-    assert layout["format_version"] == 1
+    layout["format_version"] = 1
     del layout["dropped"]
     for group in layout["groups"]:
         del group["stored_first"]

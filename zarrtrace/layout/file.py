@@ -28,8 +28,8 @@ MAKER_ATTRIBUTE = "zarrtrace_made_by"
 def to_text(layout: Layout) -> str:
     """The layout as JSON text: one attribute, so that it also passes through netCDF."""
     content = {
-        # As low as can be read: version 1 knows nothing of draws that were dropped.
-        "format_version": 2 if layout.dropped else 1,
+        # Version 1 knows nothing of draws that were dropped.
+        "format_version": max(layout.version, 2 if layout.dropped else 1),
         **{
             key: getattr(layout, key)
             for key in (
@@ -119,6 +119,7 @@ def from_text(text: str, where: str) -> Layout:
             finished=bool(content["finished"]),
             paused=bool(content.get("paused", False)),  # older layouts do not say
             ended=_ended(content.get("ended")),
+            version=parse_count(version, 1),
         )
         _check(layout)
     except (

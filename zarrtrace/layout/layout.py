@@ -18,7 +18,7 @@ from ..store.zarr_json import array_document
 from .coordinates import SAMPLE_DIMS
 from .variables import Variable, ordered
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
@@ -121,6 +121,7 @@ class Layout:
     finished: bool = False  # and is split, trimmed and consolidated
     paused: bool = False  # it is about to be changed or overwritten: no writer may open
     ended: Ended | None = None  # what holds while it is finished; older ones do not say it
+    version: int = FORMAT_VERSION  # of the format; a trace keeps the one that it was made with
 
     @property
     def total(self) -> int:
@@ -146,6 +147,16 @@ class Layout:
     def variables(self) -> list[Variable]:
         """Every recorded variable, group by group."""
         return [variable for group in self.groups.values() for variable in group.variables.values()]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether each row of a journal proves itself."""
+        return self.version >= 3
+
+    def array_starts(self, variable: Variable) -> tuple[int, ...]:
+        """The draws that the arrays of a variable begin with, for its writers."""
+        group = self.groups[variable.group]
+        return tuple(sorted({0, group.stored_first, group.stored_warmup}))
 
     @property
     def arrays(self) -> dict[str, tuple[int, int, int | None]]:
@@ -187,6 +198,15 @@ class Layout:
             for chains in [self.chains_of(block)]
         ]
         return {**variable.attrs, **({"lost_draws": lost} if lost else {})}
+
+    def is_lost(self, variable: Variable, block: int, draws: range) -> bool:
+        """Whether repair has found some draws of a chunk to be lost."""
+        return any(
+            (lost.group, lost.variable, lost.block) == (variable.group, variable.name, block)
+            and lost.start < draws.stop
+            and draws.start < lost.stop
+            for lost in self.lost
+        )
 
     def with_group(self, group: SampledGroup) -> Layout:
         """The same with one group replaced."""

@@ -146,6 +146,7 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
             writer = ChainWriter(hierarchy, block.number)
             try:
                 writer.flush()
+                writer._store_rows()
             finally:
                 writer._release()
         else:

@@ -25,6 +25,7 @@ from ..sampling_state.block import ChainBlock
 from ..sampling_state.counts import block_counts
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
+from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
 
 _AT_ONCE = 16  # chunks that are waited for
@@ -306,6 +307,8 @@ class RowReader:
             self.chunk(place, into)
         else:
             into[...] = self.chunk(place)[: len(into), rows]
+        if self._variable.is_text and (into[:1] == NOT_RECORDED).any():
+            raise self._damaged(place, "has fewer draws than the chain", _REMEDY)
 
     def check(self, draws: range) -> None:
         """Raise DamagedTraceError unless these draws of one chunk can be read."""
@@ -343,7 +346,7 @@ class RowReader:
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """What is read for a chunk that is not there: missing values for one that was lost."""
-        if not self._is_lost(place.draws):
+        if not self._layout.is_lost(self._variable, self.block.number, place.draws):
             raise self._damaged(place, "is missing", _REMEDY)
         if self._variable.dtype.kind not in "fcmM":
             raise self._damaged(place, "was lost, as repair has said")
@@ -351,15 +354,6 @@ class RowReader:
             into = np.empty(self._layout.chunk_shape(self._variable), self._variable.dtype)
         into[...] = self._codec.fill
         return into
-
-    def _is_lost(self, draws: range) -> bool:
-        return any(
-            (lost.group, lost.variable, lost.block)
-            == (self._group.name, self._variable.name, self.block.number)
-            and lost.start < draws.stop
-            and draws.start < lost.stop
-            for lost in self._layout.lost
-        )
 
     def _damaged(self, place: ChunkPlace, why: str, remedy: str = "") -> DamagedTraceError:
         draws = range_label("draw", place.draws)

@@ -12,6 +12,7 @@ from ..layout.layout import variable_key
 from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
 
 EncodedChunk = tuple[str, bytes]  # the key and the bytes under it
@@ -26,9 +27,14 @@ class OpenChunk:
         The variable it belongs to.
     rows : numpy.ndarray
         The whole chunk. Only the rows of recorded draws mean anything.
+
+    Parameters
+    ----------
+    end
+        What stands after the last draw in a chunk that is not full.
     """
 
-    __slots__ = ("_block", "_codec", "_span", "rows", "variable")
+    __slots__ = ("_block", "_codec", "_end", "_span", "rows", "variable")
 
     def __init__(
         self,
@@ -37,12 +43,14 @@ class OpenChunk:
         rows: np.ndarray[Any, Any],
         codec: ChunkCodec,
         block: int,
+        end: Any,
     ) -> None:
         self.variable = variable
         self.rows = rows
         self._span = span
         self._codec = codec
         self._block = block
+        self._end = end
 
     @property
     def is_stored(self) -> bool:
@@ -55,8 +63,12 @@ class OpenChunk:
         if draws < self.variable.draws_per_chunk:
             rows = rows.copy()
             rows[:, draws:] = self._codec.fill
-        key = variable_key(self._span.path, self.variable, self._block, number)
-        return key, self._codec.encode(rows)
+            rows[:, draws] = self._end
+        return self.key(number), self._codec.encode(rows)
+
+    def key(self, number: int) -> str:
+        """The key of a chunk of the variable."""
+        return variable_key(self._span.path, self.variable, self._block, number)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,10 @@ class OpenChunks:
             span = span_of(written_spans(layout, variable), count)
             timing = (span.start, span.stop, variable.draws_per_chunk)
             schedule = schedules.setdefault(timing, Schedule(*timing))
-            chunk = OpenChunk(variable, span, rows[variable.label], codecs[dtype], block.number)
+            codec = codecs[dtype]
+            # The chunk of a text is written with each draw, and says how many it has.
+            end = NOT_RECORDED if variable.is_text and layout.sealed else codec.fill
+            chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number, end)
             schedule.chunks.append(chunk)
             self._chunks[variable.label] = chunk
             self._schedule_of[variable.label] = schedule
@@ -133,6 +148,15 @@ class OpenChunks:
     def schedule(self, variable: Variable) -> Schedule:
         """When the chunks of a variable begin and end."""
         return self._schedule_of[variable.label]
+
+    def whole_draws(self, count: int) -> int:
+        """How many of the draws below the count every variable has in full chunks."""
+        found = count
+        for schedule in self._schedules if count else []:
+            draws = schedule.draws_of(schedule.number_of(count - 1))
+            if draws.stop != count:
+                found = min(found, draws.start)
+        return found
 
     def next_end(self, count: int) -> int:
         """The next count at which a chunk is full, or an array ends."""

@@ -42,7 +42,11 @@ class RecordingPlan:
     """
 
     def __init__(
-        self, layout: Layout, chains: range, journal: Journal, open_chunks: OpenChunks
+        self,
+        layout: Layout,
+        chains: range,
+        journal: Journal,
+        open_chunks: OpenChunks,
     ) -> None:
         self._chains = chains
         self._targets: dict[str, list[Target]] = {}
@@ -319,7 +323,7 @@ class WholeChunk(Target):
 
 
 class PackedRow:
-    """The row of numbers that share it in the journal: one call writes all of a draw."""
+    """The numbers of a group that lie side by side in a row: one call writes all of a draw."""
 
     __slots__ = (
         "buffer",
@@ -335,15 +339,14 @@ class PackedRow:
 
     def __init__(self, layout: RowLayout, targets: list[Target], journal: Journal) -> None:
         # In the order of the row, which is not that of definition.
-        by_label = {target.variable.label: target for target in targets}
-        self.targets = [by_label[label] for label in layout.columns]
+        self.targets = sorted(targets, key=lambda target: layout.columns[target.variable.label])
         codes = "".join(_STRUCT_CODES[target.variable.dtype.str[1:]] for target in self.targets)
         self.pack = struct.Struct(f"={codes}").pack_into
         self.pick = itemgetter(*(target.name for target in self.targets))
         # A float for an integer, or a number too large, is refused by `pack`.
         self.trusted = frozenset().union(*(target.trusted for target in self.targets))
         self.buffer = journal.buffer
-        self.first = next(iter(layout.columns.values()))
+        self.first = layout.columns[self.targets[0].variable.label]
         self.stride = layout.stride
         self.start = self.targets[0].start
         self.length = self.targets[0].length
@@ -388,11 +391,14 @@ def share_rows(targets: list[Target], journal: Journal) -> list[PackedRow | Targ
     alone: list[PackedRow | Target] = []
     for target in targets:
         row_layout = journal.row_layouts.get(target.variable.label)
-        if row_layout is not None and row_layout.shared:
+        if row_layout is not None and journal.is_packed(target.variable):
             sharing.setdefault(row_layout, []).append(target)
         else:
             alone.append(target)
-    return [*(PackedRow(row, together, journal) for row, together in sharing.items()), *alone]
+    packed: list[PackedRow | Target] = []
+    for row_layout, together in sharing.items():
+        packed += [PackedRow(row_layout, together, journal)] if together[1:] else together
+    return [*packed, *alone]
 
 
 def _trusted_types(dtype: np.dtype[Any]) -> frozenset[type]:

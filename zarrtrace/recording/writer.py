@@ -12,6 +12,7 @@ import enum
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,7 @@ from ..errors import (
     TraceReplacedError,
 )
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import array_path
+from ..layout.layout import IN_STORE, array_path
 from ..layout.spans import span_of, written_spans
 from ..layout.variables import Variable
 from ..messages import counted
@@ -37,6 +38,7 @@ from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import BEAT_EVERY, Claim
 from ..sampling_state.journal import Journal, NoMappingError
+from ..sampling_state.journal_format import JOURNAL, has_rows
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .flusher import Flusher
@@ -109,11 +111,17 @@ class ChainWriter:
             if not self._journal.locked and self._holder() != self._claim.token:
                 raise block.busy(block.claim)
             self._total = layout.total
-            self._text = self._text_rows()
+            self._memory = self._rows_in_memory()
+            self._has_text = any(variable.is_text for variable in layout.variables)
             self._flusher = Flusher(hierarchy, block)
             self._next_flush = time.monotonic() + layout.flush_every
             self._state = _State.NOT_RESUMED if self._count else _State.RECORDING
             self._lay_out()
+            if self._journal.is_elsewhere:
+                block.drop_checkpoint_after(self._count)
+                self._leave_whole_chunks(layout.total)
+            elif self._keeps_rows and self._count:
+                self._leave_whole_chunks(self._count)
             ending.register(self, BEAT_EVERY)
         except BaseException:
             self._state = _State.CLOSED
@@ -145,7 +153,7 @@ class ChainWriter:
             self._fill(journal)
             return journal
         try:
-            journal = Journal.for_writing(layout, path, self._fill)
+            journal = Journal.for_writing(layout, path, self._fill, block)
         except BlockingIOError:
             raise block.busy(block.claim) from None
         except NoMappingError:
@@ -179,19 +187,20 @@ class ChainWriter:
         """Give a new journal its count and the rows of the chunks that are partly filled."""
         count = int(self._block.read("draw_idx") or 0)
         for variable in self._layout.variables:
-            if not variable.is_text:
+            if has_rows(self._layout, variable):
                 self._load_rows(variable, count, journal.rows_of(variable))
+        journal.seal_rows(count)
         journal.count = count
         # Before any reader sees it.
         self._require_standing()
 
-    def _text_rows(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The rows of strings, whose place is always in memory."""
+    def _rows_in_memory(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The rows of variables that have none in the journal."""
         rows: dict[str, np.ndarray[Any, Any]] = {}
         for variable in self._layout.variables:
-            if variable.is_text:
+            if not has_rows(self._layout, variable):
                 shape = self._layout.chunk_shape(variable)
-                rows[variable.label] = np.full(shape, "", variable.dtype)
+                rows[variable.label] = np.zeros(shape, variable.dtype)
                 self._load_rows(variable, self._count, rows[variable.label])
         return rows
 
@@ -213,9 +222,10 @@ class ChainWriter:
         """Lay out where `record()` puts its values and when chunks are full."""
         count = self._count
         self._counter = self._journal.counter
-        rows = {**self._journal.rows, **self._text}
+        rows = {**self._journal.rows, **self._memory}
         self._chunks = OpenChunks(self._block, rows, count)
         self._plan = RecordingPlan(self._layout, self.chains, self._journal, self._chunks)
+        self._seals = self._journal.seals(count)
         self._boundary = min(self._chunks.next_end(count), self._total)
 
     # Recording ----------------------------------------------------------------------------
@@ -337,18 +347,22 @@ class ChainWriter:
 
         def fill(journal: Journal) -> None:
             for variable in self._layout.variables:
-                if not variable.is_text:
+                if has_rows(self._layout, variable):
                     load(variable, journal.rows_of(variable))
+            journal.seal_rows(draws)
             if checkpoint is not None:
                 journal.keep_checkpoint(checkpoint)
             journal.count = draws
 
         self._journal = self._journal.replaced(self._layout, fill)
         for variable in self._layout.variables:
-            if variable.is_text:
-                load(variable, self._text[variable.label])
-        self._flusher.publish(draws)
+            if not has_rows(self._layout, variable):
+                load(variable, self._memory[variable.label])
         self._lay_out()
+        if self._keeps_rows:
+            self._leave_whole_chunks(count)
+        else:
+            self._flusher.publish(draws)
 
     def record(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
@@ -417,11 +431,15 @@ class ChainWriter:
         # 1. What these draws complete is written.
         if count == self._boundary:
             self._flusher.write(self._chunks.full(count))
-        if self._text and self._journal.survives:
+        if self._has_text and self._journal.survives:
             self._flusher.write(self._chunks.partial(count, text_only=True))
-        # 2. One assignment publishes them.
+        # 2. Their rows prove themselves, for readers who cannot believe the count.
+        for draw in range(self._counter[0], count):
+            for seal in self._seals:
+                seal.put(draw)
+        # 3. One assignment publishes them.
         self._counter[0] = count
-        # 3. Only now may draws go into the rows of the chunks that are full.
+        # 4. Only now may draws go into the rows of the chunks that are full.
         if count == self._boundary:
             self._begin_chunks(count)
 
@@ -447,23 +465,67 @@ class ChainWriter:
     # Writing ------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what is buffered to the store, so that any Zarr reader finds it.
+        """Write what is buffered to the store, so that readers on other machines find it.
 
-        Not needed for safety in a local directory: there each draw is safe already.
+        Not needed in a local directory: there each draw is safe already, and is read from the
+        journal until its chunk is full.
         """
         self._require_open()
         self._require_claim()
-        # Full chunks were written when they became full, and may have left the buffer since.
-        self._flusher.write(self._chunks.partial(self._count))
-        if self._layout.durable:
-            self._journal.make_durable()
-        self._flusher.publish(self._count)
+        if self._keeps_rows:
+            if self._layout.durable:
+                self._journal.make_durable()
+            self._flusher.publish(self._chunks.whole_draws(self._count))
+        else:
+            self._store_rows()
         self._flusher.write_times()
         checkpoint = self._journal.read_checkpoint()
         if checkpoint is not None:
             # The journal is not there for ever.
             self._write_checkpoint(checkpoint)
         self._next_flush = time.monotonic() + self._layout.flush_every
+
+    def _store_rows(self) -> None:
+        """Write the chunks that are not full, so that every draw is in a chunk."""
+        # Full chunks were written when they became full, and may have left the buffer since.
+        self._flusher.write(self._chunks.partial(self._count))
+        if self._layout.durable:
+            self._journal.make_durable()
+        self._flusher.publish(self._count)
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether rows stay in the journal until their chunk is full.
+
+        In a copy of a trace a chunk that is there must be a full one. A journal that lies elsewhere
+        than the trace is not copied with it.
+        """
+        in_store = self._layout.sealed and self._layout.journal == IN_STORE
+        return in_store and self._journal.survives
+
+    def _leave_whole_chunks(self, stop: int) -> None:
+        """Remove the chunks that hold draws from the count on, up to draw `stop`.
+
+        The one that is being filled may have been written before a split, and others before the
+        chain went back. Their draws are in the journal now, or will be drawn again.
+        """
+        count = self._count
+        self._flusher.publish(self._chunks.whole_draws(count))
+        self._flusher.write(self._chunks.partial(count, text_only=True))
+        stale = [key for key in self._keys_from(count, stop) if self._location.exists(key)]
+        if stale:
+            self._location.make_durable([f"{JOURNAL}/c.{self._block.number}.0"])
+            self._location.delete_many(stale)
+
+    def _keys_from(self, count: int, stop: int) -> Iterator[str]:
+        """The keys of all chunks but those of text with draws from the count to `stop`."""
+        for variable in self._layout.variables:
+            for span in [] if variable.is_text else written_spans(self._layout, variable):
+                draw = span.stop if span.gone else max(span.start, count)
+                while draw < min(span.stop, stop + 1):
+                    place = span.place(draw, variable.draws_per_chunk)
+                    yield place.key(variable, self._block.number)
+                    draw = place.draws.stop
 
     def close(self) -> None:
         """Flush and end the writer; closing it again does nothing."""

@@ -6,6 +6,8 @@ says who holds it, and decides where there is no lock, and between machines.
 
 from __future__ import annotations
 
+import functools
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 
 from ..errors import ChainBusyError, DamagedTraceError, InvalidInputError
 from ..layout.layout import Layout
+from ..layout.spans import ChunkPlace, written_spans
+from ..layout.variables import Variable
 from ..messages import chain_label
+from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim
@@ -25,6 +30,7 @@ from .journal import (
     journal_file,
     read_count,
 )
+from .proof import NOT_RECORDED
 from .state_text import decode_state, read_checkpoint
 
 
@@ -73,7 +79,8 @@ class ChainBlock:
 
     def decode(self, name: str, data: memoryview | None) -> Any:
         """What the bytes of its chunk say; None when there is no chunk."""
-        if data is None:
+        if not data:
+            # Power loss may leave a new file without its bytes.
             return None
         try:
             return decode_value(name, data, self.layout.chains_per_chunk)
@@ -107,13 +114,68 @@ class ChainBlock:
     def read_journal(self) -> Journal | None:
         """Its journal as it is now, mapped for reading; None when it has none."""
         path = self.journal_file
-        return None if path is None else Journal.for_reading(self.layout, path)
+        return None if path is None else Journal.for_reading(self.layout, path, self)
 
     @property
     def journal_count(self) -> int | None:
         """The draws that its journal says are recorded; None when it has no journal."""
         path = self.journal_file
-        return None if path is None else read_count(path)
+        # Every draw is in the chunks before a split or a finish moves them.
+        if path is None or self.layout.closed or self.layout.splitting:
+            return None
+        return read_count(self.layout, path, self)
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the trace, by which a journal knows where it is."""
+        return self.location.path
+
+    def stored_draws(self, variable: Variable, count: int) -> int:
+        """How many of the first `count` draws of a variable the chunks hold, from the first on.
+
+        Only text may have a chunk that is not full, which says how many draws it holds.
+        """
+        known = _draws_in_full_chunks(self)
+        done = max(self.layout.dropped, known.get(variable.label, 0))
+        for span in written_spans(self.layout, variable):
+            draw = span.stop if span.gone else max(span.start, done)
+            while draw < min(span.stop, count):
+                place = span.place(draw, variable.draws_per_chunk)
+                stop = place.draws.start + self._draws_in(variable, place)
+                if stop < place.draws.stop:
+                    return min(stop, count)
+                known[variable.label] = draw = place.draws.stop
+        return count
+
+    def _draws_in(self, variable: Variable, place: ChunkPlace) -> int:
+        """How many draws of a chunk are there."""
+        if not self._has_chunk(variable, place):
+            return 0
+        return self._texts_in(variable, place) if variable.is_text else len(place.draws)
+
+    def _has_chunk(self, variable: Variable, place: ChunkPlace) -> bool:
+        key = place.key(variable, self.number)
+        if self.location.path is None:
+            there = self.location.exists(key)
+        else:
+            try:
+                # A file that power loss has emptied is not there.
+                there = os.stat(self.location.path / key).st_size > 0
+            except (FileNotFoundError, NotADirectoryError):
+                there = False
+        return there or self.layout.is_lost(variable, self.number, place.draws)
+
+    def _texts_in(self, variable: Variable, place: ChunkPlace) -> int:
+        """How many draws the chunk of a text has; all of them if it cannot be read."""
+        data = self.location.read(place.key(variable, self.number))
+        shape = self.layout.chunk_shape(variable)
+        codec = ChunkCodec(variable.dtype, self.layout.encoding(variable.dtype))
+        try:
+            texts = codec.decode(data or b"", shape)
+        except ValueError:
+            return len(place.draws)
+        first_chain = texts.reshape(*shape[:2], -1)[0, :, 0].tolist()
+        return first_chain.index(NOT_RECORDED) if NOT_RECORDED in first_chain else len(place.draws)
 
     @property
     def is_flushed(self) -> bool:
@@ -121,7 +183,7 @@ class ChainBlock:
         path = self.journal_file
         if path is None or not path.exists():
             return True
-        return not is_locked(path) and read_count(path) in (None, int(self.read("draw_idx") or 0))
+        return not is_locked(path) and self.journal_count in (None, int(self.read("draw_idx") or 0))
 
     # Who records it ---------------------------------------------------------------------------
 
@@ -176,7 +238,17 @@ class ChainBlock:
         """
         journal = self.read_journal()
         kept = None if journal is None else journal.read_checkpoint()
-        return kept or self.read("state")
+        return kept or self._checkpoint_apart(journal)
+
+    def _checkpoint_apart(self, journal: Journal | None) -> str | None:
+        """The text of a checkpoint that is a file of its own, if the draw it belongs to is there.
+
+        In a copy it may be later than the rows.
+        """
+        text: str | None = self.read("state")
+        if journal is None or not journal.is_elsewhere or _draws_of(text) <= journal.count:
+            return text
+        return None
 
     def last_checkpoint(self, like: Any = None) -> tuple[int, Any] | None:
         """The draws its last checkpoint belongs to, and the state; None where there is none.
@@ -203,6 +275,11 @@ class ChainBlock:
                 chain=self.chains[0],
             ) from error
 
+    def drop_checkpoint_after(self, count: int) -> None:
+        """Drop a checkpoint that is a file of its own, if it belongs to a later draw."""
+        if _draws_of(self.read("state")) > count:
+            self.delete("state")
+
     def drop_checkpoint(self) -> None:
         """Drop its last checkpoint, when no writer has it open."""
         self.delete("state")
@@ -211,6 +288,20 @@ class ChainBlock:
             with open(path, "r+b", buffering=0) as file:
                 file.seek(CHECKPOINT_WORD * 8)
                 file.write(bytes(8))
+
+
+def _draws_of(checkpoint: str | None) -> int:
+    """The draws a checkpoint belongs to; 0 for one that cannot be read, which its reader says."""
+    try:
+        return read_checkpoint(checkpoint)[0]
+    except ValueError:
+        return 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _draws_in_full_chunks(block: ChainBlock) -> dict[str, int]:
+    """How many draws of each variable were found in full chunks, from the first on."""
+    return {}
 
 
 def chain_blocks(location: Location, layout: Layout) -> list[ChainBlock]:

@@ -1,4 +1,8 @@
-"""What is where in a journal's file: the header, the tables of rows, the slots of checkpoints."""
+"""What is where in a journal's file: the header, the tables of rows, the slots of checkpoints.
+
+FORMAT.md has the whole of it. Journals of traces before version 3 are laid out otherwise, and their
+rows have no seals: `sealed` of the layout says which ones.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..layout.layout import STATE, Layout
 from ..layout.variables import Variable
 from ..store.zarr_json import PLAIN, array_document, encode_document
 
 JOURNAL = f"{STATE}/journal"
-HEADER = 64
 SLOT_BYTES = 8192  # of a checkpoint; the generators of NumPy take half of it
+SEAL_BYTES = 16  # at the end of a row: the number of its draw, a checksum, four zeros
 _ALIGNMENT = 64
 
 
@@ -31,11 +37,37 @@ class Buffered(Protocol):
     def durable(self) -> bool:
         """Whether draws shall survive power loss."""
 
+    @property
+    def sealed(self) -> bool:
+        """Whether each row proves itself."""
+
     def __hash__(self) -> int:
         """Different for each layout."""
 
     def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
         """The shape of its rows: (chains_per_chunk, draws_per_chunk, *shape)."""
+
+    def array_starts(self, variable: Variable) -> tuple[int, ...]:
+        """The draws that its arrays begin with, ascending."""
+
+
+def has_rows(layout: Buffered, variable: Variable) -> bool:
+    """Whether a variable has rows in the journal.
+
+    Text has no fixed size, and a chunk of one draw is written before that draw counts.
+    """
+    return not variable.is_text and not (layout.sealed and variable.draws_per_chunk == 1)
+
+
+def is_packed(layout: Buffered, variable: Variable) -> bool:
+    """Whether a variable lies side by side with the like of its group, written by one call."""
+    is_number = variable.declared.kind in "iuf" and not variable.shape
+    return is_number and layout.chains_per_chunk == 1
+
+
+def header_size(layout: Buffered) -> int:
+    """Bytes before the tables of rows."""
+    return 128 if layout.sealed else 64
 
 
 def journal_size(layout: Buffered) -> int:
@@ -65,46 +97,91 @@ def slots(layout: Buffered) -> tuple[int, int]:
 # Equal only to itself: it is a key of what is laid out for it.
 @dataclass(frozen=True, eq=False)
 class RowLayout:
-    """Where in the journal the rows of a variable are, or of numbers that share their rows.
+    """Where in the journal the rows of a variable are, or of variables that share their rows.
 
     Attributes
     ----------
     columns : dict of str to int
         Where each variable, by `group/variable`, begins in the file.
     stride : int
-        Bytes from one draw of a chain to the next.
+        Bytes from one draw to the next: of the whole row, or of one chain without seals.
+    first, size : int
+        Where the first row begins in the file, and the bytes of its values.
+    length : int
+        How many rows there are: the draws of a chunk.
+    starts : tuple of int
+        The draws that the arrays begin with, ascending.
     """
 
     columns: dict[str, int]
     stride: int
+    first: int
+    size: int
+    length: int
+    starts: tuple[int, ...]
 
     @property
     def shared(self) -> bool:
-        """Whether several variables have their numbers in one row."""
+        """Whether several variables have their values in one row."""
         return len(self.columns) > 1
+
+    def start_of(self, draw: int) -> int:
+        """The draw that the array begins with that a draw lies in."""
+        return max(start for start in self.starts if start <= draw)
+
+    def chunk_of(self, draw: int) -> int:
+        """The first draw of the chunk that a draw lies in."""
+        start = self.start_of(draw)
+        return draw - (draw - start) % self.length
+
+    def offset(self, draw: int) -> int:
+        """Where the row of a draw begins in the file."""
+        return self.first + (draw - self.start_of(draw)) % self.length * self.stride
+
+
+def tables(layout: Buffered) -> list[RowLayout]:
+    """The tables of rows, in their order."""
+    return list(dict.fromkeys(row_layouts(layout)[0].values()))
 
 
 @functools.lru_cache(maxsize=16)
 def row_layouts(layout: Buffered) -> tuple[dict[str, RowLayout], int]:
     """Where the rows of each variable are, by `group/variable`, and where the last ones end."""
-    together: dict[Any, list[Variable]] = {}
-    for variable in layout.variables:
-        if not variable.is_text:
-            # Numbers, one a draw: many of them are written by one call, rather than one by one.
-            number = variable.declared.kind in "iuf" and not variable.shape
-            shares = number and layout.chains_per_chunk == 1
-            key = (variable.group, variable.draws_per_chunk) if shares else variable.label
-            together.setdefault(key, []).append(variable)
     found: dict[str, RowLayout] = {}
-    end = HEADER
-    for variables in together.values():
-        variables.sort(key=lambda variable: -variable.dtype.itemsize)
-        columns, offset = {}, 0
-        for variable in variables:
-            columns[variable.label] = end + offset
-            offset += variable.bytes_per_draw
-        stride = offset if len(variables) == 1 else -(-offset // 8) * 8
-        found |= dict.fromkeys(columns, RowLayout(columns, stride))
-        size = layout.chains_per_chunk * variables[0].draws_per_chunk * stride
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    end = header_size(layout)
+    for parts in _tables_of_parts(layout).values():
+        columns, size = {}, 0
+        for variables in parts.values():
+            # The larger first, so that each one is aligned.
+            for variable in sorted(variables, key=lambda variable: -variable.dtype.itemsize):
+                columns[variable.label] = end + size
+                chains = layout.chains_per_chunk if layout.sealed else 1
+                size += chains * variable.bytes_per_draw
+            if layout.sealed or len(variables) > 1:
+                size = -(-size // 8) * 8
+        length, starts = variable.draws_per_chunk, layout.array_starts(variable)
+        stride = size + SEAL_BYTES if layout.sealed else size
+        row_layout = RowLayout(columns, stride, end, size, length, starts)
+        found |= dict.fromkeys(columns, row_layout)
+        rows = length if layout.sealed else length * layout.chains_per_chunk
+        end += -(-rows * stride // _ALIGNMENT) * _ALIGNMENT
     return found, end
+
+
+def _tables_of_parts(layout: Buffered) -> dict[Any, dict[Any, list[Variable]]]:
+    """Which variables share a table of rows, and which of them lie side by side in each row."""
+    found: dict[Any, dict[Any, list[Variable]]] = {}
+    for variable in layout.variables:
+        if has_rows(layout, variable):
+            packed = is_packed(layout, variable)
+            part = (variable.group, variable.draws_per_chunk) if packed else variable.label
+            shared = variable.draws_per_chunk, layout.array_starts(variable)
+            table = shared if layout.sealed else part
+            found.setdefault(table, {}).setdefault(part, []).append(variable)
+    return found
+
+
+def seal_numbers(row_layout: RowLayout, buffer: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The numbers of the draws in the seals of a table, as a view of the buffer."""
+    first = row_layout.first + row_layout.size
+    return np.ndarray((row_layout.length,), "<i8", buffer, first, (row_layout.stride,))

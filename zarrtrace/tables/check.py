@@ -153,7 +153,7 @@ def _repair_table_document(location: Location, table_file: TableFile) -> Iterato
 def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
     """How many rows there are, and what says so."""
     file = layout.journal_file(location)
-    count = None if file is None else read_count(file)
+    count = None if file is None else read_count(layout, file)
     if count is not None:
         return count, "its journal"
     documents = [read_document(location, layout.path(column)) for column in layout.variables]

@@ -45,7 +45,7 @@ def read_table(
         return None
     layout, lost = found
     journal = layout.journal_file(location)
-    kept = None if journal is None else read_count(journal)
+    kept = None if journal is None else read_count(layout, journal)
     rows = _read_count(location) if kept is None else kept
     return layout, rows, _read_claim(location), lost
 

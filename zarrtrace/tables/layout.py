@@ -69,6 +69,7 @@ class TableLayout:
     # What a journal asks a trace: a table has one writer, and rows survive the process.
     chains_per_chunk = 1
     durable = False
+    sealed = False
 
     @property
     def variables(self) -> list[Variable]:
@@ -78,6 +79,10 @@ class TableLayout:
     def chunk_shape(self, column: Variable) -> tuple[int, ...]:
         """The shape of a column's rows in the journal; that of its chunks without the 1."""
         return (1, column.draws_per_chunk, *column.shape)
+
+    def array_starts(self, column: Variable) -> tuple[int, ...]:
+        """The rows that its arrays begin with: a column has one array."""
+        return (0,)
 
     def encoding(self, column: Variable) -> dict[str, Any]:
         """How the values of a column are stored."""

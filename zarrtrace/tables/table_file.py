@@ -98,7 +98,7 @@ class TableFile:
         journal = stored.layout.journal_file(self._location)
         if journal is None:
             return stored.rows
-        count = read_count(journal)
+        count = read_count(stored.layout, journal)
         # Who removes the journal has written the number of rows before.
         return self.current().rows if count is None else count
 

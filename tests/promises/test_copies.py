@@ -1,0 +1,211 @@
+"""Away from its writer a trace has fewer draws, and never false ones.
+
+`harness_copy.py` does the same with many more traces: `--trials 2000` takes an hour or two.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Place
+
+import zarrtrace as zt
+
+JOURNAL = "_sampling_state/journal/c.0.0"
+
+
+HARNESS = Path(__file__).with_name("harness_copy.py")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", [0, 4])
+def test_files_and_pages_of_different_moments_never_give_a_wrong_draw(first: int) -> None:
+    command = [sys.executable, str(HARNESS), "--trials", "4", "--seed", str(first)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("4 trials, no wrong draw")
+
+
+PROGRAM = """
+import sys
+import numpy as np
+import zarrtrace as zt
+writer = zt.open(sys.argv[1], "a").writer(0)
+for i in range(3000):
+    writer.record({"mu": i + 0.5, "x": np.full(500, i + 0.5), "word": f"draw {i}"}, {"lp": -i})
+    if i % 7 == 0:
+        writer.flush()
+    if i % 11 == 0:
+        writer.checkpoint({"draw": i + 1})
+"""
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A trace that another process records, with chunks of the lengths that are asked for."""
+    path = tmp_path / "run.zarr"
+    first, second, third = request.param
+    zt.create(
+        path,
+        chains=1,
+        draws=3000,
+        posterior={
+            "mu": zt.Var(draws_per_chunk=first),
+            "x": zt.Var(shape=500, draws_per_chunk=second),
+            "word": zt.Var(dtype=str, draws_per_chunk=third),
+        },
+        sample_stats={"lp": zt.Var(draws_per_chunk=first)},
+    )
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)])
+    try:
+        while zt.open(path).recorded[0] < 20:
+            assert process.poll() is None
+        yield path
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("recorded", [(50, 50, 20), (7, 1, 40), (1000, 13, 5)], indirect=True)
+def test_every_copy_of_a_trace_that_is_recorded_is_right_or_shorter(
+    recorded: Path, tmp_path: Path
+) -> None:
+    for number in range(6):
+        copy = tmp_path / f"copy-{number}.zarr"
+        before = int(zt.open(recorded).recorded[0])
+        # Files disappear while it copies.
+        subprocess.run(["cp", "-r", recorded, copy], stderr=subprocess.DEVNULL)
+        trace = zt.open(copy)
+        count = int(trace.recorded[0])
+        numbers = np.arange(count)
+        assert np.array_equal(trace.get("mu")[0], numbers + 0.5)
+        assert np.array_equal(trace.get("x")[0], np.repeat(numbers + 0.5, 500).reshape(-1, 500))
+        assert trace.get("word")[0].tolist() == [f"draw {i}" for i in numbers]
+        assert np.array_equal(trace.get("lp")[0], -numbers)
+        checkpoint = trace._block(0).last_checkpoint()
+        assert checkpoint is None or checkpoint[0] == checkpoint[1]["draw"] <= count
+        # A file that was being written may be copied as it was.
+        assert [one for one in trace.check() if not one.path.endswith(".partial")] == []
+        # What was in full chunks before it was copied is in full chunks of the copy.
+        assert count >= before - 1000
+        shutil.rmtree(copy)
+
+
+def filled(directory: Place, count: int, **options: object) -> zt.Trace:
+    trace = directory.create(
+        chains=1, draws=100, posterior={"mu": zt.Var(draws_per_chunk=10)}, **options
+    )
+    writer = trace.writer(0)
+    for i in range(count):
+        writer.record({"mu": i + 0.5})
+    writer._release()
+    return trace
+
+
+def test_a_copy_that_stands_still_has_every_draw_and_goes_on(
+    directory: Place, tmp_path: Path
+) -> None:
+    filled(directory, 37)
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy)
+    trace = zt.open(copy, "a")
+    assert trace.recorded.tolist() == [37]
+    with trace.writer(0) as writer:
+        assert writer.resume() == (37, None)
+        writer.record({"mu": 37.5})
+    assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(38)]
+    assert directory.open().recorded.tolist() == [37]
+
+
+def test_a_trace_that_is_moved_is_the_same_trace(directory: Place, tmp_path: Path) -> None:
+    filled(directory, 37)
+    moved = tmp_path / "moved.zarr"
+    os.rename(directory.path, moved)
+    journal = zt.open(moved)._block(0).read_journal()
+    assert journal is not None
+    assert (journal.count, journal.is_elsewhere) == (37, False)
+
+
+def test_a_copy_made_of_hard_links_does_not_follow_the_writer(
+    directory: Place, tmp_path: Path
+) -> None:
+    trace = filled(directory, 37)
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy, copy_function=os.link)
+    assert zt.open(copy).recorded.tolist() == [37]
+    with trace.writer(0) as writer:
+        writer.resume()
+        for i in range(37, 58):
+            writer.record({"mu": i + 0.5})
+    # The journal is one file in both, and the copy has no chunk with draws 30 to 39.
+    assert zt.open(copy).recorded.tolist() == [30]
+    assert zt.open(copy).get("mu")[0].tolist() == [i + 0.5 for i in range(30)]
+
+
+@pytest.mark.parametrize("byte", [0, 7, 8, 11, 15, 16, 19])
+def test_a_row_with_a_wrong_bit_does_not_prove_its_draw(
+    directory: Place, tmp_path: Path, byte: int
+) -> None:
+    filled(directory, 37)
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy)
+    with open(copy / JOURNAL, "r+b") as file:
+        file.seek(128 + 5 * 24 + byte)
+        [old] = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([old ^ 1]))
+    assert zt.open(copy).recorded.tolist() == [35]
+    assert zt.open(copy).get("mu")[0].tolist() == [i + 0.5 for i in range(35)]
+
+
+def test_a_chunk_that_is_missing_or_empty_ends_what_is_proven(
+    directory: Place, tmp_path: Path
+) -> None:
+    filled(directory, 37)
+    for name, damage in (("gone", Path.unlink), ("empty", lambda file: file.write_bytes(b""))):
+        copy = tmp_path / name
+        shutil.copytree(directory.path, copy)
+        damage(copy / "posterior/mu/c.0.1")
+        assert zt.open(copy).recorded.tolist() == [10]
+
+
+def test_rows_that_were_given_up_prove_nothing_later(directory: Place, tmp_path: Path) -> None:
+    """A copy has fewer draws than its rows; who goes on there does not get the others back."""
+    filled(directory, 37)
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy)
+    (copy / "posterior/mu/c.0.2").unlink()
+    trace = zt.open(copy, "a")
+    with trace.writer(0) as writer:
+        assert writer.resume() == (20, None)
+        for i in range(20, 32):
+            writer.record({"mu": -1.0 - i})
+    again = tmp_path / "again.zarr"
+    shutil.copytree(copy, again)
+    expected = [i + 0.5 for i in range(20)] + [-1.0 - i for i in range(20, 32)]
+    assert zt.open(again).get("mu")[0].tolist() == expected
+
+
+def test_a_flush_leaves_no_chunk_that_is_not_full(directory: Place, tmp_path: Path) -> None:
+    trace = filled(directory, 14)
+    with trace.writer(0) as writer:
+        writer.resume()
+        writer.flush()
+        assert not (directory.path / "posterior/mu/c.0.1").exists()
+        assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(14)]
+    assert not (directory.path / "posterior/mu/c.0.1").exists()
+    trace.extend(draws=10)
+    assert (directory.path / "posterior/mu/c.0.1").exists(), "as long as nobody writes"
+    with trace.writer(0) as writer:
+        assert not (directory.path / "posterior/mu/c.0.1").exists()
+        writer.resume()
+        writer.record({"mu": 14.5})
+    assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(15)]

@@ -1,0 +1,109 @@
+"""A row proves itself: its seal says which draw it is, with a checksum of number and values.
+
+A reader believes the count in a journal's header where it was written, and nowhere else: in a copy,
+on another machine and after power loss the header is of one moment and the rows are of another.
+There the count is what the rows and the chunks prove.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Protocol
+
+import google_crc32c
+
+from ..layout.variables import Variable
+from .journal_format import Buffered, RowLayout, has_rows, seal_numbers, tables
+
+# What stands in a chunk of text after the last draw that it has, until it is full.
+NOT_RECORDED = "\0not recorded yet"
+
+_SEAL = struct.Struct("<qI")  # the number of the draw, and the checksum
+_NO_DRAW = -1
+_WORD = 0xFFFFFFFF
+
+
+class Chunks(Protocol):
+    """The chunks that a journal belongs to."""
+
+    def stored_draws(self, variable: Variable, count: int) -> int:
+        """How many of the first `count` draws of a variable the chunks hold, from the first on."""
+
+
+class Seal:
+    """Seals the rows of one table for the draws up to the next array."""
+
+    __slots__ = ("_buffer", "_first", "_length", "_size", "_start", "_stride")
+
+    def __init__(self, row_layout: RowLayout, buffer: Any, draw: int) -> None:
+        self._buffer = buffer
+        self._first = row_layout.first
+        self._length = row_layout.length
+        self._size = row_layout.size
+        self._stride = row_layout.stride
+        self._start = row_layout.start_of(draw)
+
+    def put(self, draw: int) -> None:
+        """Seal the row of a draw, whose values are in it."""
+        first = self._first + (draw - self._start) % self._length * self._stride
+        stop = first + self._size
+        # The checksum begins with the number: a row of another draw never has the same one.
+        checksum = google_crc32c.extend(draw & _WORD, self._buffer[first:stop])
+        _SEAL.pack_into(self._buffer, stop, draw, checksum)
+
+
+def seal_rows(layout: Buffered, buffer: Any, count: int) -> None:
+    """Seal the rows of all draws below the count that are in the chunks that are being filled."""
+    for row_layout in tables(layout):
+        first = row_layout.chunk_of(count)
+        seal = Seal(row_layout, buffer, count)
+        for draw in range(first, count):
+            seal.put(draw)
+
+
+def break_seals(layout: Buffered, buffer: Any, count: int) -> None:
+    """Have no row prove a draw from the count on: a writer was stopped before it published it."""
+    for row_layout in tables(layout):
+        numbers = seal_numbers(row_layout, buffer)
+        numbers[numbers >= count] = _NO_DRAW
+
+
+def is_proven(row_layout: RowLayout, buffer: Any, draw: int) -> bool:
+    """Whether the row of a draw holds its values, whole."""
+    first = row_layout.offset(draw)
+    stop = first + row_layout.size
+    number, checksum = _SEAL.unpack_from(buffer, stop)
+    values = bytes(buffer[first:stop])
+    return number == draw and bool(checksum == google_crc32c.extend(draw & _WORD, values))
+
+
+def proven_count(layout: Buffered, buffer: Any, count: int, chunks: Chunks) -> int:
+    """The most draws, at most the count, that the rows in a buffer and the chunks prove.
+
+    A draw is there when every variable has it: in a row, or in a chunk that is full.
+    """
+    labels = {variable.label: variable for variable in layout.variables}
+    shared = tables(layout)
+    alone = [variable for variable in layout.variables if not has_rows(layout, variable)]
+    found = -1
+    while found != count:
+        found = count
+        for variable in alone:
+            count = min(count, chunks.stored_draws(variable, count))
+        for row_layout in shared:
+            full = row_layout.chunk_of(count)
+            for label in row_layout.columns:
+                # Of a chunk that is missing, and of those after it, no draw is there.
+                full = min(full, chunks.stored_draws(labels[label], full))
+            if full < row_layout.chunk_of(count):
+                count = full
+            else:
+                count = _first_unproven(row_layout, buffer, full, count)
+    return count
+
+
+def _first_unproven(row_layout: RowLayout, buffer: Any, start: int, stop: int) -> int:
+    for draw in range(start, stop):
+        if not is_proven(row_layout, buffer, draw):
+            return draw
+    return stop
