@@ -84,6 +84,8 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
             _fill(blocks, batch)
         except DamagedTraceError:
             if hierarchy.layout is layout and all(block.is_current() for block in blocks):
+                # Not damage, if the chain went back: its last chunks are written again.
+                _require_recorded(blocks, batch)
                 raise
             continue
         if all(block.is_current() for block in blocks):
