@@ -1,6 +1,25 @@
-"""The words that error messages and descriptions share."""
+"""The words that error messages and descriptions share, and warnings to whoever calls zarrtrace."""
 
 from __future__ import annotations
+
+import sys
+import warnings
+from types import FrameType
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def warn_caller(message: str) -> None:
+    """Warn, and name the line that called into this package."""
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and _is_between(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+def _is_between(module: str) -> bool:
+    return module.partition(".")[0] in (_PACKAGE, "contextlib")
 
 
 def counted(count: int, what: str) -> str:

@@ -49,6 +49,7 @@ def run(
     executor: Executor | None = None,
     progress: bool = True,
     fork: bool = False,
+    patience: float = 90.0,
 ) -> None:
     """Run the chains that are not complete yet, side by side.
 
@@ -73,6 +74,10 @@ def run(
         begin at once, instead of fresh interpreters. They are where the trace is in a local
         directory and the system can fork. Not safe where this process runs threads of its own, as
         JAX does.
+    patience : float, default 90
+        Seconds that `trace.writer(chain)` waits, if it is not told otherwise, for the place of a
+        writer elsewhere that may be dead: a job that was stopped and starts again on another host
+        continues.
 
     Raises
     ------
@@ -88,6 +93,7 @@ def run(
     missing = [block for block in trace.blocks if counts[_first(block)] < total]
     if not missing:
         return
+    trace = trace._with_patience(patience)
     with _bars(trace, missing, progress) as refresh:
         if executor is not None:
             failures = _run_on_executor(chain_function, trace, missing, executor, refresh)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from .errors import ChainError, TraceNotFoundError
+from .errors import ChainError, InvalidInputError, TraceNotFoundError
 from .layout.hierarchy import Hierarchy
 from .layout.layout import TABLES, Layout
 from .layout.names import check_name, is_of_segments
@@ -20,6 +20,7 @@ from .life import change
 from .messages import chain_label
 from .reading.groups import GroupReader, Snapshot
 from .reading.moment import Moment
+from .recording.opening import open_writer
 from .recording.writer import ChainWriter
 from .sampling_state.block import ChainBlock
 from .store.location import Location
@@ -58,6 +59,7 @@ class Trace(GroupReader):
         self._tables: dict[str, Table] = {}
         # Those that are closed and forgotten by everybody else need no closing.
         self._writers: weakref.WeakSet[ChainWriter] = weakref.WeakSet()
+        self._patience = 0.0  # of writers whose caller does not say
 
     # What it is ---------------------------------------------------------------------------
 
@@ -126,17 +128,30 @@ class Trace(GroupReader):
 
     # Writing ------------------------------------------------------------------------------
 
-    def writer(self, chains: int | range | Sequence[int], *, force: bool = False) -> ChainWriter:
+    def writer(
+        self,
+        chains: int | range | Sequence[int],
+        *,
+        force: bool = False,
+        patience: float | None = None,
+    ) -> ChainWriter:
         """The writer of one chain, or of a block of chains that are drawn together.
 
         Parameters
         ----------
         chains : int, range or sequence of int
             A chain; or, with `chains_per_chunk`, one of `trace.blocks`, such as `range(0, 32)`.
-
         force : bool, default False
-            Whether to take the place of a writer on another host that still seems to live. On the
-            same host a living writer keeps its place, and a dead one's is taken without asking.
+            Whether to take the place of a writer that this process cannot see, on another host or
+            in another container, without knowing whether it lives.
+        patience : float, optional
+            Seconds to wait for the place of such a writer, which is free when the writer closes,
+            or shows no sign of life for 60 s. By default 0, and 90 in a chain of `zarrtrace.run`.
+
+        Returns
+        -------
+        ChainWriter
+            Ready to record; a chain with draws from before wants `resume()` first.
 
         Raises
         ------
@@ -144,13 +159,31 @@ class Trace(GroupReader):
             There is no such chain, or these chains are no block.
         ChainBusyError
             Another writer records them; the message says which process on which host.
+        InvalidInputError
+            `patience` is not a number of seconds.
         NotWritableError, FinishedError
             The trace is read-only or finished.
+
+        Notes
+        -----
+        The place of a dead writer is taken without asking. So is, with a warning, that of an
+        earlier writer in this process: it takes no more draws, and those that it has are kept.
         """
-        block = self._block_of(chains)
-        writer = ChainWriter(self._hierarchy, block, force=force)
+        seconds = self._patience if patience is None else patience
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not seconds >= 0:
+            raise InvalidInputError(f"patience is a number of seconds, got {patience!r}")
+        writer = open_writer(self._hierarchy, self._block_of(chains), force=force, patience=seconds)
         self._writers.add(writer)
         return writer
+
+    def _with_patience(self, seconds: float) -> Trace:
+        """The same trace, whose writers wait so long if their callers do not say."""
+        patient = Trace(self._hierarchy)
+        # What is opened through it is closed with this one.
+        patient._tables, patient._writers = self._tables, self._writers
+        patient._patience = seconds
+        return patient
 
     def _block_of(self, chains: int | range | Sequence[int]) -> int:
         layout = self._layout
@@ -512,7 +545,7 @@ class Trace(GroupReader):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._hierarchy.location,)
+        return _reopen, (self._hierarchy.location, self._patience)
 
     def _beside(self) -> Beside:
         """What there is beside the groups, as descriptions of the trace show it."""
@@ -537,5 +570,5 @@ class Trace(GroupReader):
         return summary.as_html(self._now())
 
 
-def _reopen(location: Location) -> Trace:
-    return Trace(Hierarchy(location))
+def _reopen(location: Location, patience: float = 0.0) -> Trace:
+    return Trace(Hierarchy(location))._with_patience(patience)

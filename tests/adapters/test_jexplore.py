@@ -332,8 +332,8 @@ def test_others_read_while_epochs_come(tmp_path: Path, script: Script) -> None:
         assert reader.epochs == number + 1
         same(reader.get(), made(number))
     assert script.run(code, tmp_path).split() == ["3", "30", "2"]
-    with pytest.raises(ChainBusyError), zt.open(backend.path, "a").writer(range(4)):
-        pass
+    with pytest.raises(ChainBusyError):
+        zt.open(backend.path, "a").finish()
 
 
 KILLED = """
@@ -508,10 +508,19 @@ def test_reset_begins_anew(tmp_path: Path) -> None:
     assert backend.get(0)["samples"]["p"].shape[2] == 5
 
 
-def test_a_run_that_another_process_writes_is_not_reset(tmp_path: Path) -> None:
+def test_a_run_that_another_process_writes_is_not_reset(tmp_path: Path, script: Script) -> None:
     writing = Backend(outdir=tmp_path).ingest(made(0))
-    with pytest.raises(ChainBusyError):
-        Backend(outdir=tmp_path).reset()
+    code = """
+    import sys
+    from zarrtrace.adapters.jexplore import Backend
+    from zarrtrace.errors import ChainBusyError
+
+    try:
+        Backend(outdir=sys.argv[1]).reset()
+    except ChainBusyError:
+        print("refused")
+    """
+    assert script.run(code, tmp_path) == "refused\n"
     same(writing.get(), made(0))
 
 

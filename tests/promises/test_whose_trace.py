@@ -46,11 +46,14 @@ def test_what_is_held_of_a_trace_shows_no_other_one(
         made.finish()
     opened = zt.open(path)
     view, tree, snapshot = opened.posterior, opened.to_datatree(), opened.at_once()
+    data = opened.observed_data
     other = make_again(path, how, -7.0)
     if finished:
         other.finish()
     held = [
         lambda: view.mu.values,
+        lambda: data.y.values,
+        lambda: tree["observed_data"].y.sum().values,
         lambda: tree["posterior"].mu.mean().values,
         lambda: snapshot.get("mu"),
         lambda: opened.get("mu"),

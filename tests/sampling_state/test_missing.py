@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Script
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError, NotWritableError, TraceError
@@ -61,7 +62,7 @@ def check(trace: zt.Trace) -> None:
 
 @pytest.mark.parametrize("number", NO_LOCKS)
 def test_without_locks_it_records_and_says_once_what_that_costs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Script, number: int
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", failing(number))
     trace = zt.create(tmp_path / "run.zarr", **GOOD)
@@ -71,8 +72,26 @@ def test_without_locks_it_records_and_says_once_what_that_costs(
     assert len(caught) == 1
     assert descriptors() == before
     check(trace)
-    with trace.writer(0), pytest.raises(ChainBusyError):
-        trace.writer(0)
+    with trace.writer(0):
+        said = script.run(
+            """
+            import fcntl, sys, warnings
+            import zarrtrace as zt
+
+            def missing(*_):
+                raise OSError(int(sys.argv[2]), "missing")
+
+            fcntl.flock = missing
+            warnings.simplefilter("ignore")
+            try:
+                zt.open(sys.argv[1], "a").writer(0)
+            except zt.errors.ChainBusyError as error:
+                print(error)
+            """,
+            trace.path,
+            number,
+        )
+    assert f"by process {os.getpid()} on" in said
     trace.finish()
     check(trace)
     with zt.create(tmp_path / "run.zarr", **GOOD, overwrite=True).writer(0) as writer:
@@ -94,7 +113,7 @@ def test_without_mappings_draws_wait_in_memory(
     with trace.writer(0) as writer:
         assert writer.resume()[0] == 8
         with pytest.raises(ChainBusyError):
-            trace.writer(0)
+            trace.finish()
     trace.finish()
     check(trace)
     assert not list((tmp_path / "run.zarr").rglob("*.partial"))

@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,14 +72,26 @@ def test_a_definition_that_is_refused_overwrites_nothing(directory: Any) -> None
     assert files_of(directory.path) == before
 
 
-def test_a_trace_that_is_being_recorded_is_not_overwritten(place: Any) -> None:
-    trace = place.create(**GOOD)
-    with trace.writer(1) as writer:
-        writer.record({"x": 1.0})
-        with pytest.raises(ChainBusyError, match="chain 1") as caught:
-            place.create(**GOOD, overwrite=True)
-        assert caught.value.chain == 1
-        writer.record({"x": 2.0})
+def test_a_trace_that_another_process_records_is_not_overwritten(
+    directory: Any, script: Any
+) -> None:
+    trace = directory.create(**GOOD)
+    code = """
+        import sys
+        import zarrtrace as zt
+        with zt.open(sys.argv[1], "a").writer(1) as writer:
+            writer.record({"x": 1.0})
+            print("ready", flush=True)
+            sys.stdin.read()
+            writer.record({"x": 2.0})
+    """
+    process = script.start(code, directory.path, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    with pytest.raises(ChainBusyError, match="chain 1") as caught:
+        directory.create(**GOOD, overwrite=True)
+    assert caught.value.chain == 1
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     assert trace.get("x", chains=1).tolist() == [[1.0, 2.0]]
 
 

@@ -61,7 +61,7 @@ def record_in_blocks(
     """
     total = trace.tune + trace.draws
     run_block = _compile_block(step, thinning, draws_per_block)
-    with trace.writer(trace.blocks[0]) as writer, _bar(trace, progress) as show:
+    with trace.writer(trace.blocks[0], patience=90) as writer, _bar(trace, progress) as show:
         recorded, kept = writer.resume()
         if kept is None and recorded == total:
             return

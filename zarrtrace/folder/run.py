@@ -246,4 +246,8 @@ def _status(trace: Trace) -> str:
         return status
     layout = trace._layout
     claims = (block.claim for block in chain_blocks(trace._hierarchy.location, layout))
-    return "sampling" if any(claim is not None and claim.alive for claim in claims) else "stopped"
+    return (
+        "sampling"
+        if any(claim is not None and claim.seems_alive for claim in claims)
+        else "stopped"
+    )

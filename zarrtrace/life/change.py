@@ -13,7 +13,7 @@ from ..errors import ChainBusyError, InvalidInputError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..recording.writer import ChainWriter
-from ..sampling_state.block import chain_blocks
+from ..sampling_state.block import chain_blocks, watch_unseen_writers
 from . import burn_in, create, place, split
 from .add_group import add_data_group
 from .consolidate import consolidate
@@ -118,7 +118,9 @@ def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Data
 def repair_trace(hierarchy: Hierarchy) -> list[str]:
     """Fix what `check` finds, while no chain is recorded; returns what was done."""
     with alone(hierarchy):
-        for block in chain_blocks(hierarchy.location, hierarchy.layout):
+        blocks = chain_blocks(hierarchy.location, hierarchy.layout)
+        watch_unseen_writers(blocks)
+        for block in blocks:
             block.require_free()
         return list(repair(hierarchy))
 
@@ -139,9 +141,14 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
     complete(hierarchy)
     layout = hierarchy.layout
     blocks = chain_blocks(hierarchy.location, layout)
+    watch_unseen_writers(blocks)
     # One at a time: a process may have too few descriptors to hold the journals of all.
     for block in blocks:
         path = block.journal_file
+        claim = block.claim
+        if claim is not None and claim.is_held:
+            # A writer of this process would give way to another one.
+            raise block.busy(claim)
         if path is not None and path.exists():
             writer = ChainWriter(hierarchy, block.number)
             try:

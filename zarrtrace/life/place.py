@@ -23,8 +23,11 @@ from ..errors import ChainBusyError, NotWritableError, TraceError, TraceExistsEr
 from ..layout.file import LAYOUT_ATTRIBUTE, MAKER_ATTRIBUTE
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE, Layout
-from ..sampling_state.block import chain_blocks
-from ..sampling_state.claim import STALE_AFTER, Claim
+from ..messages import warn_caller
+from ..recording.exit import writer_with
+from ..recording.writer import ChainWriter
+from ..sampling_state.block import ChainBlock, chain_blocks, watch_unseen_writers
+from ..sampling_state.claim import STALE_AFTER, Claim, watch
 from ..store.beside import (
     bring_back,
     building_beside,
@@ -42,9 +45,8 @@ _DOCUMENT = f"{STATE}/zarr.json"
 _REPLACEMENT = f"{STATE}/replacement"
 _PATIENCE = 60.0  # seconds, for another process that makes or overwrites a trace
 
-# When this process began, and what it is making: others' traces are told from its own by that.
+# When this process began: what others have made before is not of the same job.
 _began = time.time()
-_making: set[str] = set()
 
 
 def _begin_again() -> None:
@@ -69,7 +71,7 @@ def look(location: Location) -> Content:
     if LAYOUT_ATTRIBUTE in state:
         return "trace"
     if maker is not None:
-        return "being made" if _is_at_it(maker) else "unfinished"
+        return "being made" if maker.alive else "unfinished"
     names = {name for name in location.children("") if not name.endswith(".partial")}
     # What was exported from a trace has the attributes of one, but no sampling state.
     ours = _attributes(location, "zarr.json").get("creation_library") == "zarrtrace"
@@ -106,14 +108,6 @@ def maker_of(attributes: dict[str, Any]) -> Claim | None:
     return Claim.from_text(text) if isinstance(text, str) else None
 
 
-def _is_at_it(maker: Claim) -> bool:
-    """Whether the maker of a trace that is not there yet still makes it."""
-    own = Claim.new()
-    if (maker.host, maker.pid, maker.process_start) == (own.host, own.pid, own.process_start):
-        return maker.token in _making
-    return maker.alive
-
-
 # A new trace ------------------------------------------------------------------------------------
 
 Write = Callable[[Location], object]
@@ -139,6 +133,7 @@ def settle(location: Location, if_exists: str, write: Write) -> bool:
     """
     location.require_writable()
     before = identity(location)
+    _wait_for_unseen_maker(location)
     deadline = time.monotonic() + _PATIENCE
     while True:
         content = look(location)
@@ -154,6 +149,16 @@ def settle(location: Location, if_exists: str, write: Write) -> bool:
             return True
         else:
             raise _exists(location, content)
+
+
+def _wait_for_unseen_maker(location: Location) -> None:
+    """Return when a process that this one cannot see has made its trace, or has had time to."""
+
+    def maker() -> Claim | None:
+        state = _attributes(location, _DOCUMENT)
+        return None if LAYOUT_ATTRIBUTE in state else maker_of(state)
+
+    watch(maker)
 
 
 def _exists(location: Location, content: Content) -> TraceExistsError:
@@ -204,11 +209,11 @@ def _write_in_place(location: Location, write: Write) -> None:
 def making() -> Iterator[str]:
     """The mark of this process for what it makes while the block runs."""
     claim = Claim.new()
-    _making.add(claim.token)
+    claim.hold()
     try:
         yield json.dumps({**json.loads(claim.to_text()), "parent": os.getppid()})
     finally:
-        _making.discard(claim.token)
+        claim.let_go()
 
 
 # In the place of another ------------------------------------------------------------------------
@@ -244,7 +249,9 @@ def building(location: Location, if_exists: str) -> Iterator[Location]:
         As `settle`, before the block and after it.
     """
     location.require_writable()
-    before, content = identity(location), look(location)
+    before = identity(location)
+    _wait_for_unseen_maker(location)
+    content = look(location)
     if content in ("being made", "something else") or (
         content == "trace" and if_exists != "overwrite"
     ):
@@ -333,10 +340,19 @@ def _require_nobody(location: Location, before: str | None) -> Layout | None:
         layout = Hierarchy(location).layout
     except TraceError:
         return None
-    for block in chain_blocks(location, layout):
-        # A writer would go on into the new trace.
+    blocks = [
+        block for block in chain_blocks(location, layout) if _writer_of_this_process(block) is None
+    ]
+    watch_unseen_writers(blocks)
+    for block in blocks:
         block.require_free()
     return layout
+
+
+def _writer_of_this_process(block: ChainBlock) -> ChainWriter | None:
+    claim = block.claim
+    writer = None if claim is None else writer_with(claim.token)
+    return writer if isinstance(writer, ChainWriter) else None
 
 
 def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
@@ -345,7 +361,7 @@ def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
     It lives, or has the same parent; and it has made the trace just now, since this one began.
     """
     maker = maker_of(attributes)
-    if maker is None or maker.pid == os.getpid():
+    if maker is None or maker.is_of_this_process:
         return False
     parent = json.loads(attributes[MAKER_ATTRIBUTE]).get("parent")
     just_now = maker.since > max(_began, time.time() - STALE_AFTER)
@@ -370,6 +386,14 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
         try:
             # A writer that opened meanwhile has seen that and gone, or is seen here.
             _require_nobody(location, before)
+            for block in chain_blocks(location, layout):
+                writer = _writer_of_this_process(block)
+                if writer is not None:
+                    warn_caller(
+                        f"{block} is still open in this process and is overwritten: its writer "
+                        f"takes no more draws",
+                    )
+                    writer._withdraw()
             yield
         finally:
             with suppress(TraceError):
@@ -410,7 +434,7 @@ def _complete_replacement(location: Location) -> None:
     new = location.below(_REPLACEMENT)
     state = _attributes(location, _DOCUMENT)
     maker = maker_of(state)
-    if LAYOUT_ATTRIBUTE in state or maker is None or _is_at_it(maker) or identity(new) is None:
+    if LAYOUT_ATTRIBUTE in state or maker is None or maker.alive or identity(new) is None:
         return
     _copy_over(new, location)
 

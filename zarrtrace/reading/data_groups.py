@@ -11,8 +11,8 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from ..errors import DamagedTraceError, TraceError
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
-from ..store.location import Location
 from ..store.small_arrays import require_credible
 from ..store.zarr_json import read_document
 
@@ -22,7 +22,7 @@ _ALWAYS_FITS = 2**26  # bytes
 
 
 class _Group(NamedTuple):
-    location: Location
+    hierarchy: Hierarchy
     layout: Layout
     name: str
 
@@ -31,7 +31,8 @@ class _Array(BackendArray):
     """An array that plain xarray reads, when it is needed."""
 
     def __init__(self, group: _Group, name: str, variable: xr.Variable) -> None:
-        self._where = f"{group.location}: {group.name}/{name}"
+        self._where = f"{group.hierarchy}: {group.name}/{name}"
+        self._hierarchy = group.hierarchy
         self._group = group.name
         self._name = name
         self._variable = variable
@@ -45,10 +46,12 @@ class _Array(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         try:
             values: np.ndarray[Any, Any] = self._variable[key].values
+            _require_same_trace(self._hierarchy)
             return values
         except TraceError:
             raise
         except Exception as error:
+            _require_same_trace(self._hierarchy)
             # So little always has room: it is the bytes that ask for more.
             if isinstance(error, MemoryError) and self._variable.nbytes > _ALWAYS_FITS:
                 raise
@@ -57,6 +60,11 @@ class _Array(BackendArray):
                 group=self._group,
                 variable=self._name,
             ) from error
+
+
+def _require_same_trace(hierarchy: Hierarchy) -> None:
+    """Refuse what was read, good or bad, if it is that of another trace."""
+    _ = hierarchy.layout
 
 
 class _GroupEntrypoint(BackendEntrypoint):
@@ -70,9 +78,9 @@ class _GroupEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """The Dataset of a `_Group`."""
         group: _Group = filename_or_obj
-        location, layout, name = group
+        hierarchy, layout, name = group
         plain: xr.Dataset = xr.open_dataset(
-            location.plain_store,  # type: ignore[arg-type]
+            hierarchy.location.plain_store,  # type: ignore[arg-type]
             engine="zarr",
             group=name,
             consolidated=False,
@@ -105,7 +113,7 @@ class _GroupEntrypoint(BackendEntrypoint):
 
 
 def open_data_group(
-    location: Location, layout: Layout, name: str, chunks: Any = None
+    hierarchy: Hierarchy, layout: Layout, name: str, chunks: Any = None
 ) -> xr.Dataset:
     """A group that was given whole.
 
@@ -114,6 +122,7 @@ def open_data_group(
     DamagedTraceError
         A document of it is missing or damaged.
     """
+    location = hierarchy.location
     if read_document(location, name) is None:
         raise DamagedTraceError(
             f"the group {name} is missing",
@@ -126,7 +135,7 @@ def open_data_group(
     for variable in dict.fromkeys((*variables, *others)):
         if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
             require_credible(location, f"{name}/{variable}")
-    group = _Group(location, layout, name)
+    group = _Group(hierarchy, layout, name)
     try:
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]
     except (TraceError, MemoryError):

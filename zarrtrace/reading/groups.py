@@ -305,7 +305,7 @@ def _dataset(
     if group in now.layout.data_groups:
         from .data_groups import open_data_group
 
-        return open_data_group(now.location, now.layout, group, chunks)
+        return open_data_group(now.hierarchy, now.layout, group, chunks)
     if group not in now.groups:
         raise GroupNotFoundError(
             f"{now} has no group {group!r}",

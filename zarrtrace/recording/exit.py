@@ -2,18 +2,23 @@
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
 closed; in a forked child they are let go, since they belong to the parent. While there are open
-writers, one thread keeps their claims fresh.
+writers, one thread keeps their claims fresh. Nothing here holds a writer: one that nobody else
+holds closes itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
 import signal
 import threading
+import weakref
 from types import FrameType
 from typing import Protocol
+
+from ..errors import TraceNotFoundError, TraceReplacedError
 
 
 class OpenWriter(Protocol):
@@ -22,6 +27,10 @@ class OpenWriter(Protocol):
     def close(self) -> None:
         """Flush and end."""
 
+    @property
+    def _token(self) -> str:
+        """What its claim is known by."""
+
     def _release(self) -> None:
         """End without flushing."""
 
@@ -29,8 +38,7 @@ class OpenWriter(Protocol):
         """Refresh the claim."""
 
 
-# Strong references: a writer that is dropped without close() still has draws to flush.
-_writers: set[OpenWriter] = set()
+_writers: weakref.WeakSet[OpenWriter] = weakref.WeakSet()
 _lock = threading.RLock()
 _process = 0
 _stop = threading.Event()
@@ -67,18 +75,45 @@ def forget(writer: OpenWriter) -> None:
         thread.join(timeout=5)
 
 
+def close_forgotten(writer: OpenWriter) -> None:
+    """Close a writer that nobody holds any more."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _close_quietly(writer)
+    else:
+        # The store may need this thread, which has found the writer among the garbage.
+        threading.Thread(target=_close_quietly, args=(writer,)).start()
+
+
+def _close_quietly(writer: OpenWriter) -> None:
+    # There is nobody to be told that the trace is gone.
+    with contextlib.suppress(TraceNotFoundError, TraceReplacedError):
+        writer.close()
+
+
 def open_writers() -> list[OpenWriter]:
     """The writers of this process that are open."""
     with _lock:
         return list(_writers)
 
 
+def writer_with(token: str) -> OpenWriter | None:
+    """The open writer of this process that has a claim, known by its token; None if none has."""
+    return next((writer for writer in open_writers() if writer._token == token), None)
+
+
 def _beat(stop: threading.Event, every: float) -> None:
     while not stop.wait(every):
-        for writer in open_writers():
-            # A store that does not answer now is the recording thread's to report.
-            with contextlib.suppress(Exception):
-                writer._beat()
+        _beat_once()
+
+
+def _beat_once() -> None:
+    # A function of its own: while the thread waits, no variable of it holds a writer.
+    for writer in open_writers():
+        # A store that does not answer now is the recording thread's to report.
+        with contextlib.suppress(Exception):
+            writer._beat()
 
 
 def _close_all() -> None:

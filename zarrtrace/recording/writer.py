@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,7 +33,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import IN_STORE, array_path
 from ..layout.spans import span_of, written_spans
 from ..layout.variables import Variable
-from ..messages import counted
+from ..messages import counted, warn_caller
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import BEAT_EVERY, Claim
@@ -41,6 +41,7 @@ from ..sampling_state.journal import Journal, NoMappingError
 from ..sampling_state.journal_format import JOURNAL, has_rows
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
+from .calls import OneCallAtATime
 from .flusher import Flusher
 from .open_chunks import OpenChunks
 from .row_plan import RecordingPlan, Values
@@ -56,15 +57,17 @@ class _State(enum.Enum):
 
 
 _RECORDING = _State.RECORDING  # every draw asks for it, and an enum takes its time
+_PATIENCE = 10.0  # seconds, for another thread that opens or closes a writer of the same chains
 
 
-class ChainWriter:
+class ChainWriter(OneCallAtATime):
     """Records the draws of one chain, or of one block of chains that are drawn together.
 
     Made by `Trace.writer`. A context manager: leaving it closes the writer, after an exception
     and Ctrl-C too. In a local directory a draw is safe from `kill -9` once `record()` has
     returned; elsewhere it is once it has been flushed: when its chunk is full and every 10
-    seconds. A writer belongs to the process, and at any moment to one thread of it.
+    seconds. A writer belongs to the process, and at any moment to one thread of it: a call while
+    another one is under way is refused. One that nobody holds any more closes itself.
 
     Attributes
     ----------
@@ -73,11 +76,13 @@ class ChainWriter:
     """
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
+        self._state = _State.CLOSED  # until it is open
         location, layout = hierarchy.location, hierarchy.layout
         location.require_writable()
         # Its layout as it was: of what changes while chains write, nothing concerns a writer.
         self._block = block = ChainBlock(location, layout, number)
         self.chains = block.chains
+        super().__init__(str(block), self.chains[0])
         if layout.closed:
             raise FinishedError(
                 f"{location} is finished and takes no more draws; "
@@ -91,9 +96,15 @@ class ChainWriter:
         self._claim = Claim.new()
         self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
         self._lost_to: Claim | None = None
+        self._gave_way = False  # its place was taken in this process, and it has nothing to end
         self._require_standing()
-        self._journal = self._open_journal(force)
+        predecessor = self._find_predecessor()
+        if predecessor is None:
+            self._journal = self._open_journal(force)
+        else:
+            self._journal = predecessor._give_way(self._claim)
         try:
+            self._claim.hold()
             block.write_claim(self._claim)
             # Nobody moves an array while a chain is claimed: from here on they stand still.
             if hierarchy.layout.paused:
@@ -125,10 +136,7 @@ class ChainWriter:
             ending.register(self, BEAT_EVERY)
         except BaseException:
             self._state = _State.CLOSED
-            try:
-                self._give_up_claim()
-            finally:
-                self._journal.close()
+            self._let_go()
             raise
 
     # Opening ------------------------------------------------------------------------------
@@ -144,14 +152,24 @@ class ChainWriter:
                 chain=self.chains[0],
             )
 
+    def _find_predecessor(self) -> ChainWriter | None:
+        """The writer that has these chains open in this process, if there is one."""
+        deadline = time.monotonic() + _PATIENCE
+        while (claim := self._block.claim) is not None and claim.is_held:
+            writer = ending.writer_with(claim.token)
+            if isinstance(writer, ChainWriter) and not writer.closed:
+                return writer
+            # Another thread opens it, or closes it.
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        return None
+
     def _open_journal(self, force: bool) -> Journal:
         location, layout, block = self._location, self._layout, self._block
         path = block.journal_file
         if path is None:
-            block.require_free(force=force)
-            journal = Journal.in_memory(layout)
-            self._fill(journal)
-            return journal
+            return self._open_memory(force)
         try:
             journal = Journal.for_writing(layout, path, self._fill, block)
         except BlockingIOError:
@@ -164,16 +182,10 @@ class ChainWriter:
                     f"flush or finish it there",
                     chain=self.chains[0],
                 ) from None
-            block.require_free(force=force)
-            journal = Journal.in_memory(layout)
-            self._fill(journal)
-            return journal
+            return self._open_memory(force)
         try:
-            claim = block.claim
-            # With the lock nobody on this host has it; locks may not reach other hosts.
-            if claim is not None and not (journal.locked and claim.host == self._claim.host):
-                block.require_free(force=force)
-            if claim is not None:
+            block.require_unclaimed(has_lock=journal.locked, force=force)
+            if block.claim is not None:
                 # Of a writer that was killed: what it was writing at that moment is of no use.
                 for variable in layout.variables:
                     array = array_path(variable.group, variable)
@@ -181,6 +193,13 @@ class ChainWriter:
         except BaseException:
             journal.close()
             raise
+        return journal
+
+    def _open_memory(self, force: bool) -> Journal:
+        """Rows in memory, where they cannot be mapped."""
+        self._block.require_unclaimed(has_lock=False, force=force)
+        journal = Journal.in_memory(self._layout)
+        self._fill(journal)
         return journal
 
     def _fill(self, journal: Journal) -> None:
@@ -269,14 +288,17 @@ class ChainWriter:
         DamagedTraceError
             The checkpoint cannot be read, or belongs to a draw that is not there.
         """
-        self._require_open()
-        draws, state = self._read_checkpoint(like)
-        if draws < self._count:
-            self._go_back(draws)
-        with self._claiming:
-            if self._state is _State.NOT_RESUMED:
-                self._state = _State.RECORDING
-        return self._count, state
+        with self._only_call():
+            self._require_open()
+            if self._state is _State.DISPLACED:
+                self._require_claim()
+            draws, state = self._read_checkpoint(like)
+            if draws < self._count:
+                self._go_back(draws)
+            with self._claiming:
+                if self._state is _State.NOT_RESUMED:
+                    self._state = _State.RECORDING
+            return self._count, state
 
     def checkpoint(self, state: Any) -> None:
         """Keep the sampler's state together with the draws recorded so far, atomically.
@@ -295,16 +317,17 @@ class ChainWriter:
         InvalidInputError
             Something in it cannot be stored; the checkpoint before stays.
         """
-        self._require_recording()
-        text = write_checkpoint(self._count, state)
-        if self._journal.keep_checkpoint(text):
-            return
-        if not self._journal.survives:
-            self.flush()
-        elif self._layout.durable:
-            self._journal.make_durable()
-        self._write_checkpoint(text)
-        self._journal.drop_checkpoint()
+        with self._only_call():
+            self._require_recording()
+            text = write_checkpoint(self._count, state)
+            if self._journal.keep_checkpoint(text):
+                return
+            if not self._journal.survives:
+                self._flush()
+            elif self._layout.durable:
+                self._journal.make_durable()
+            self._write_checkpoint(text)
+            self._journal.drop_checkpoint()
 
     def _write_checkpoint(self, text: str) -> None:
         self._flusher.require_own_trace()
@@ -382,15 +405,24 @@ class ChainWriter:
             something in its dtype. Nothing of the draw is kept and the writer goes on.
         ChainFullError
             The chain has its tune + draws draws.
+        ChainBusyError
+            Another writer has taken the chain, or another call of this one is under way: of
+            another thread, or the one that a signal handler interrupted.
         """
         if self._state is not _RECORDING:
             self._require_recording()
-        count = self._counter[0]
-        if count >= self._boundary:
-            self._require_room(1)
-            self._begin_chunks(count)
-        self._plan.put(_given(posterior, sample_stats, groups), count)
-        self._advance(count + 1)
+        while self._in_call:
+            self._overlap()
+        try:
+            self._in_call = True
+            count = self._counter[0]
+            if count >= self._boundary:
+                self._require_room(1)
+                self._begin_chunks(count)
+            self._plan.put(_given(posterior, sample_stats, groups), count)
+            self._advance(count + 1)
+        finally:
+            self._in_call = False
 
     def record_block(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
@@ -408,28 +440,32 @@ class ChainWriter:
         DrawError, ChainFullError
             As `record()`; nothing of the block is kept.
         """
-        self._require_recording()
-        given = _given(posterior, sample_stats, groups)
-        count = self._count
-        block = self._plan.check_block(given, count)
-        self._require_room(block.draws)
-        done = 0
-        while done < block.draws:
-            if count >= self._boundary:
-                self._begin_chunks(count)
-            step = min(block.draws - done, self._boundary - count)
-            self._plan.put_block(block, done, step, count)
-            done += step
-            count += step
-            self._advance(count)
+        with self._only_call():
+            self._require_recording()
+            given = _given(posterior, sample_stats, groups)
+            count = self._count
+            block = self._plan.check_block(given, count)
+            self._require_room(block.draws)
+            done = 0
+            while done < block.draws:
+                if count >= self._boundary:
+                    self._begin_chunks(count)
+                step = min(block.draws - done, self._boundary - count)
+                self._plan.put_block(block, done, step, count)
+                done += step
+                count += step
+                self._advance(count)
 
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`. Whatever stops this early stops it between two steps."""
         if not self._journal.survives and time.monotonic() > self._next_flush:
             # The draws before this one: should that fail, this one was not accepted.
-            self.flush()
+            self._flush()
         # 1. What these draws complete is written.
         if count == self._boundary:
+            if not self._journal.locked:
+                self._require_recording()
+                self._require_claim()
             self._flusher.write(self._chunks.full(count))
         if self._has_text and self._journal.survives:
             self._flusher.write(self._chunks.partial(count, text_only=True))
@@ -437,7 +473,9 @@ class ChainWriter:
         for draw in range(self._counter[0], count):
             for seal in self._seals:
                 seal.put(draw)
-        # 3. One assignment publishes them.
+        # 3. One assignment publishes them, if the writer was not closed or displaced meanwhile.
+        if self._state is not _RECORDING:
+            self._require_recording()
         self._counter[0] = count
         # 4. Only now may draws go into the rows of the chunks that are full.
         if count == self._boundary:
@@ -470,8 +508,15 @@ class ChainWriter:
         Not needed in a local directory: there each draw is safe already, and is read from the
         journal until its chunk is full.
         """
-        self._require_open()
+        with self._only_call():
+            self._require_open()
+            self._flush()
+
+    def _flush(self) -> None:
         self._require_claim()
+        self._write_out()
+
+    def _write_out(self) -> None:
         if self._keeps_rows:
             if self._layout.durable:
                 self._journal.make_durable()
@@ -532,18 +577,28 @@ class ChainWriter:
         if self.closed:
             return
         try:
-            self.flush()
+            # First, so that no other call begins.
+            self._state = _State.CLOSED
+            self._wait_for_other_threads()
+            if not self._gave_way:
+                self._flush()
         finally:
-            self._release()
+            self._let_go()
 
     def _release(self) -> None:
         """End the writer without flushing; what the journal holds stays there."""
-        if self.closed:
+        if not self.closed:
+            self._state = _State.CLOSED
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let others record these chains, if they do not do so already."""
+        if self._gave_way:
             return
-        self._state = _State.CLOSED
         try:
             self._give_up_claim()
         finally:
+            self._claim.let_go()
             self._journal.close()
             ending.forget(self)
 
@@ -552,10 +607,63 @@ class ChainWriter:
         if os.getpid() != self._process:
             return
         with self._claiming:
-            # Again: the heartbeat may have found another claim just now.
-            self._state = _State.CLOSED
             if self._holder() == self._claim.token:
                 self._block.write_claim(None)
+
+    def __del__(self) -> None:
+        if not self.closed:
+            ending.close_forgotten(self)
+
+    # Giving way ---------------------------------------------------------------------------
+
+    def _give_way(self, successor: Claim) -> Journal:
+        """Let another writer of this process record from here on; returns the locked journal.
+
+        Raises
+        ------
+        ChainBusyError
+            A call of this writer is under way, and does not end.
+        """
+        warn_caller(
+            f"{self._block} was open in this process: a new writer takes the place of that one, "
+            f"which takes no more draws; what it has recorded is kept, "
+            f"{counted(self._count, 'draw')} so far"
+        )
+        with self._stepping_aside(successor):
+            if not self._journal.survives:
+                self._write_out()
+        self._gave_way = True
+        self._claim.let_go()
+        ending.forget(self)
+        return self._journal
+
+    def _withdraw(self) -> None:
+        """End, because this process puts another trace in the place of the one it belongs to.
+
+        Raises
+        ------
+        ChainBusyError
+            As `_give_way`.
+        """
+        with self._stepping_aside(self._claim):
+            self._let_go()
+        self._gave_way = True
+
+    @contextmanager
+    def _stepping_aside(self, successor: Claim) -> Iterator[None]:
+        """Take no more draws, unless the block fails."""
+        before = self._state
+        # A heartbeat would put the old claim over the new one.
+        with self._claiming:
+            self._lost_to, self._state = successor, _State.DISPLACED
+        try:
+            self._require_no_call()
+            yield
+        except BaseException:
+            self._lost_to, self._state = None, before
+            raise
+
+    # The claim ----------------------------------------------------------------------------
 
     def _beat(self) -> None:
         """Show other hosts that this writer lives."""
@@ -563,7 +671,7 @@ class ChainWriter:
         with self._claiming, suppress(TraceNotFoundError, TraceReplacedError):
             self._flusher.require_own_trace()
             claim = self._block.claim
-            if self.closed:
+            if self._state in (_State.DISPLACED, _State.CLOSED):
                 return
             if claim is not None and claim.token != self._claim.token:
                 self._lose_to(claim)
@@ -573,7 +681,12 @@ class ChainWriter:
 
     def _lose_to(self, other: Claim) -> None:
         self._lost_to = other
-        self._state = _State.DISPLACED
+        if not self.closed:
+            self._state = _State.DISPLACED
+
+    @property
+    def _token(self) -> str:
+        return self._claim.token
 
     def _holder(self) -> str | None:
         claim = self._block.claim
@@ -603,11 +716,14 @@ class ChainWriter:
         claim = self._block.claim
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
-        if self._lost_to is not None:
+        # Without a lock it may have been taken, and given up again.
+        if self._lost_to is not None or (claim is None and not self._journal.locked):
             raise ChainBusyError(
-                f"its place was taken by {self._lost_to}",
+                f"its place was taken by {self._lost_to or 'another writer, which has ended'}",
                 where=str(self._block),
-                remedy="what this writer has flushed is kept, the rest belongs to the other",
+                remedy="all its draws are kept"
+                if self._gave_way
+                else "what this writer has flushed is kept, the rest belongs to the other",
                 chain=self.chains[0],
             )
 
@@ -657,6 +773,18 @@ class ChainWriter:
             "a writer stays in the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
+
+
+ChainWriter._calls = frozenset(
+    call.__code__
+    for call in (
+        ChainWriter.record,
+        ChainWriter.record_block,
+        ChainWriter.checkpoint,
+        ChainWriter.resume,
+        ChainWriter.flush,
+    )
+)
 
 
 def _given(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from ..errors import ChainBusyError, DamagedTraceError, InvalidInputError
 from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, written_spans
 from ..layout.variables import Variable
-from ..messages import chain_label
+from ..messages import chain_label, warn_caller
 from ..store.chunk_codec import ChunkCodec
+from ..store.local import locks_work
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
-from .claim import STALE_AFTER, Claim
+from .claim import STALE_AFTER, Claim, watch
 from .journal import (
     CHECKPOINT_WORD,
     Journal,
@@ -199,8 +199,16 @@ class ChainBlock:
         """Put a claim on it, or take it back."""
         self.write("writer", "" if claim is None else claim.to_text())
 
-    def require_free(self, *, force: bool = False) -> None:
-        """Refuse it when a living writer has claimed it; with `force` only one on this host.
+    def require_unclaimed(self, *, has_lock: bool, force: bool = False) -> None:
+        """Refuse it when a living writer has claimed it.
+
+        Parameters
+        ----------
+        has_lock : bool
+            Whether the caller holds the lock on its journal, which no other process on this
+            machine holds then.
+        force : bool, default False
+            Whether to refuse only a writer that this process can see.
 
         Raises
         ------
@@ -208,23 +216,61 @@ class ChainBlock:
             With the host, the process and the age of that writer.
         """
         claim = self.claim
-        if claim is None or not claim.alive or (force and claim.host != platform.node()):
+        if claim is None or (force and not claim.is_visible):
             return
-        raise self.busy(claim)
+        if not (has_lock and claim.is_of_this_machine) and self._may_live(claim):
+            raise self.busy(claim)
+
+    def require_free(self) -> None:
+        """Refuse it when a writer holds the lock on its journal, or a living one has claimed it.
+
+        Raises
+        ------
+        ChainBusyError
+            With the host, the process and the age of that writer.
+        """
+        locked = self._is_locked
+        if locked:
+            raise self.busy(self.claim)
+        self.require_unclaimed(has_lock=locked is False)
+
+    @property
+    def unseen_writer(self) -> Claim | None:
+        """The claim of a writer that must be watched to find out whether it lives."""
+        claim = self.claim
+        if claim is None or claim.is_visible or not self._may_live(claim):
+            return None
+        return None if claim.is_of_this_machine and self._is_locked is not None else claim
+
+    def _may_live(self, claim: Claim) -> bool:
+        return claim.alive and not claim.is_of_the_past(self.location.age(self.key("writer")))
+
+    @property
+    def _is_locked(self) -> bool | None:
+        """Whether a process on this machine holds the lock; None where there is none to hold."""
+        path = self.journal_file
+        try:
+            if path is not None and path.exists() and locks_work(path.parent):
+                return is_locked(path)
+        except PermissionError:
+            pass
+        return None
 
     def busy(self, claim: Claim | None) -> ChainBusyError:
         """The error that says it has a writer already."""
         who = "another writer" if claim is None else str(claim)
-        remedy = "close() that writer or end its process"
-        if claim is not None and claim.host != platform.node():
-            remedy += (
-                f"; if it is gone, wait until it is silent for {STALE_AFTER:.0f} s, "
-                f"or take its place with trace.writer({self.chains[0]}, force=True)"
+        chain = self.chains[0]
+        if claim is None or claim.is_visible:
+            remedy = "close() that writer or end its process"
+            if claim is not None and claim.pid == os.getpid():
+                remedy = f"trace.close() closes it, and trace.writer({chain}) takes its place"
+        else:
+            remedy = (
+                f"close() that writer or end its process; if it is gone, trace.writer({chain}, "
+                f"patience=90) waits until it has been silent for {STALE_AFTER:.0f} s, and "
+                f"force=True takes its place at once"
             )
-        return ChainBusyError(
-            f"{self} is being recorded by {who}; {remedy}",
-            chain=self.chains[0],
-        )
+        return ChainBusyError(f"{self} is being recorded by {who}; {remedy}", chain=chain)
 
     # The last checkpoint ----------------------------------------------------------------------
 
@@ -307,6 +353,35 @@ def _draws_in_full_chunks(block: ChainBlock) -> dict[str, int]:
 def chain_blocks(location: Location, layout: Layout) -> list[ChainBlock]:
     """The blocks of a trace, one for each of its writers."""
     return [ChainBlock(location, layout, number) for number in range(layout.blocks)]
+
+
+def watch_unseen_writers(blocks: list[ChainBlock]) -> None:
+    """Watch the writers that this process cannot see, until it is clear that none of them lives.
+
+    Raises
+    ------
+    ChainBusyError
+        One of them lives.
+    """
+    if not blocks:
+        return
+    texts = blocks[0].location.read_many([block.key("writer") for block in blocks])
+    # All at once: each of them is looked at for the first time here.
+    unseen = [
+        (block, claim)
+        for block, text in zip(blocks, texts, strict=True)
+        if text is not None and (claim := block.unseen_writer) is not None
+    ]
+    if unseen:
+        block, claim = unseen[0]
+        warn_caller(
+            f"watching for {STALE_AFTER:.0f} s whether a writer lives: {block} was recorded by "
+            f"{claim}",
+        )
+    for block, _ in unseen:
+        living = watch(lambda block=block: block.claim)  # type: ignore[misc]
+        if living is not None:
+            raise block.busy(living)
 
 
 def remove_journals(location: Location, layout: Layout) -> None:

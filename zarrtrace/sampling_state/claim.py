@@ -1,27 +1,60 @@
 """Who records a chain: one claim per writer, in `_sampling_state/writer`.
 
 On one machine the lock on the journal decides, and death frees it. The claim says who holds it,
-and decides where there is no lock, and between machines: by the process on the same host, by the
-heartbeat from another.
+and decides where there is no lock, and between machines. A process that this one can see is asked
+for; every other one is watched: it lives as long as its heartbeat changes. Clocks of two machines
+are never compared.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
 import platform
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 BEAT_EVERY = 15.0  # seconds
 STALE_AFTER = 60.0  # seconds: four beats that did not come
+LOOK_EVERY = 0.5  # seconds, while a writer is watched
+_LONG_AGO = 600.0  # seconds: more than the clocks of machines that share a store differ
+
+_NO_PROCESS, _UNKNOWN = -1, 0  # in place of the start of a process
+
+# The claims that something in this process stands for, by token. A claim of this process that is
+# not among them belongs to a writer which is gone.
+_held: set[str] = set()
+# The last beat seen of each writer that is watched, and when this process saw it first.
+_seen: dict[str, tuple[float, float]] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_held.clear)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One writer's claim on a block of chains; times in seconds since the epoch."""
+    """One writer's claim on a block of chains.
+
+    Attributes
+    ----------
+    host : str
+        The name of its machine, for people.
+    pid, process_start : int
+        Its process, and when that began, in clock ticks since boot; 0 where it is not known.
+    since, beat : float
+        When it was made and refreshed, in seconds since the epoch on the clock of its machine.
+    token : str
+        Belongs to this claim alone.
+    boot : str
+        The boot id of its machine; "" where there is none, and in claims of earlier versions.
+    pid_namespace : str
+        Where its process number holds: containers on one machine have different ones.
+    """
 
     host: str
     pid: int
@@ -29,13 +62,24 @@ class Claim:
     since: float
     beat: float
     token: str
+    boot: str = ""
+    pid_namespace: str = ""
 
     @classmethod
     def new(cls) -> Claim:
         """The claim of this process, now."""
         now = time.time()
         pid = os.getpid()
-        return cls(platform.node(), pid, _process_start(pid), now, now, uuid.uuid4().hex)
+        return cls(
+            host=platform.node(),
+            pid=pid,
+            process_start=_process_start(pid),
+            since=now,
+            beat=now,
+            token=uuid.uuid4().hex,
+            boot=_boot_id(),
+            pid_namespace=_pid_namespace(),
+        )
 
     @classmethod
     def from_text(cls, text: str) -> Claim | None:
@@ -43,17 +87,20 @@ class Claim:
         try:
             content = json.loads(text)
             pid = int(content["pid"])
-            if not 0 < pid < 2**31:
+            since, beat = float(content["since"]), float(content["beat"])
+            if not 0 < pid < 2**31 or not math.isfinite(since) or not math.isfinite(beat):
                 return None
             return cls(
                 host=str(content["host"]),
                 pid=pid,
                 process_start=int(content["process_start"]),
-                since=float(content["since"]),
-                beat=float(content["beat"]),
+                since=since,
+                beat=beat,
                 token=str(content["token"]),
+                boot=str(content.get("boot", "")),
+                pid_namespace=str(content.get("pid_namespace", "")),
             )
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
     def to_text(self) -> str:
@@ -64,12 +111,98 @@ class Claim:
         """The same with a fresh heartbeat."""
         return replace(self, beat=time.time())
 
+    # Whose it is --------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Stand for this claim, until `let_go`."""
+        _held.add(self.token)
+
+    def let_go(self) -> None:
+        """Stand for this claim no more: if it is still there, it is void."""
+        _held.discard(self.token)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something in this process stands for it."""
+        return self.token in _held
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether its writer is on this machine, and locks on files are between the two."""
+        if self.boot and _boot_id():
+            return self.boot == _boot_id()
+        return self.host == platform.node()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether this process can see that of its writer, by its number."""
+        return self._runs is not None
+
     @property
     def alive(self) -> bool:
-        """Whether its writer is: by its process on this host, by its heartbeat elsewhere."""
-        if self.host == platform.node():
-            return _process_start(self.pid) == self.process_start
-        return time.time() - self.beat < STALE_AFTER
+        """Whether its writer is, as far as this process knows.
+
+        A writer that this process cannot see is watched: it counts as alive until this process has
+        seen the same heartbeat for `STALE_AFTER` seconds.
+        """
+        runs = self._runs
+        return self._silence < STALE_AFTER if runs is None else runs
+
+    @property
+    def _runs(self) -> bool | None:
+        """Whether its process does; None where this process cannot tell."""
+        if not self._is_near:
+            return None
+        start = _process_start(self.pid)
+        if start == _NO_PROCESS:
+            return False
+        if self.is_of_this_process:
+            return self.is_held
+        if _UNKNOWN in (start, self.process_start):
+            return None
+        return start == self.process_start
+
+    @property
+    def _is_near(self) -> bool:
+        """Whether its process number means the same to this process."""
+        if self.boot or _boot_id():
+            return (self.boot, self.pid_namespace) == (_boot_id(), _pid_namespace())
+        return self.host == platform.node()
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process has made it."""
+        near = self._is_near and self.pid == os.getpid()
+        return near and self.process_start == _process_start(self.pid)
+
+    @property
+    def seems_alive(self) -> bool:
+        """A guess at once, by the clocks of both machines: to be shown, not to be relied on."""
+        return self.alive and (self.is_visible or time.time() - self.beat < STALE_AFTER)
+
+    def is_of_the_past(self, age: float | None) -> bool:
+        """Whether its writer is dead because it has not refreshed the claim for long.
+
+        Parameters
+        ----------
+        age : float or None
+            Seconds since it was written, on the clock of the store; None where that has none.
+        """
+        if age is None or self.is_visible:
+            return False
+        # From before this machine was started, if it is this one.
+        by_name = max(STALE_AFTER, _uptime()) if self.host == platform.node() else _LONG_AGO
+        return age > min(by_name, _LONG_AGO)
+
+    @property
+    def _silence(self) -> float:
+        """For how many seconds this process has seen this heartbeat and no other."""
+        now = time.monotonic()
+        beat, first = _seen.get(self.token, (None, now))
+        if beat != self.beat:
+            first = now
+            _seen[self.token] = self.beat, now
+        return now - first
 
     def __str__(self) -> str:
         now = time.time()
@@ -79,22 +212,72 @@ class Claim:
         )
 
 
+def watch(read_claim: Callable[[], Claim | None]) -> Claim | None:
+    """Watch a writer that this process cannot see, until it is clear whether it lives.
+
+    Parameters
+    ----------
+    read_claim : callable
+        Reads its claim.
+
+    Returns
+    -------
+    Claim or None
+        The claim of a living writer: one that can be seen, or whose heartbeat has changed. None
+        when there is no claim, or its writer is dead.
+    """
+    first = read_claim()
+    claim = first
+    while claim is not None and claim.alive:
+        changed = first is None or (claim.token, claim.beat) != (first.token, first.beat)
+        if claim.is_visible or changed:
+            return claim
+        time.sleep(LOOK_EVERY)
+        claim = read_claim()
+    return None
+
+
+@functools.cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _uptime() -> float:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return math.inf if clock is None else time.clock_gettime(clock)
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def _process_start(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when unknown, -1 when there is none."""
+    """When a process began, in clock ticks since boot."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return -1
+        return _NO_PROCESS
     except OSError:
         pass
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return _UNKNOWN  # /proc shows the processes of another namespace
         # The name, in parentheses, may hold anything.
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # One that is dead and not yet waited for has no thread that could write.
+        return _NO_PROCESS if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError, ValueError):
-        return 0
+        return _UNKNOWN
 
 
 def _ago(seconds: float) -> str:
+    seconds = max(seconds, 0.0)  # clocks differ
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,6 +12,7 @@ import errno
 import os
 import shutil
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -386,6 +387,24 @@ class Location:
             return self.read(key) is not None
         with self._errors_of_ours(f"{key} cannot be read"):
             return sync(asyncio.wait_for(self.store.exists(self._prefix + key), _patience()))
+
+    def age(self, key: str) -> float | None:
+        """Seconds since a key was written, on the clock that stamps the files of the store.
+
+        None where the store has no such clock, or nothing under the key.
+        """
+        if self.path is None:
+            return None
+        path = f"{self._root}/{key}"
+        probe = f"{path}.{uuid.uuid4().hex}.partial"
+        try:
+            written = os.stat(path).st_mtime
+            write_file_into(probe, b"")
+            now = os.stat(probe).st_mtime
+            os.unlink(probe)
+        except OSError:
+            return None
+        return now - written
 
     def is_empty(self) -> bool:
         """Whether the store holds nothing at all."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import ChainBusyError
-from ..sampling_state.claim import STALE_AFTER, Claim
+from ..sampling_state.claim import STALE_AFTER, Claim, watch
 from ..store.location import Location
 
 _PATIENCE = 10.0  # seconds that another process may take to make, open or close the same table
@@ -27,16 +26,37 @@ def alone(location: Location) -> Iterator[None]:
         yield
 
 
-def require_free(location: Location, claim: Claim | None) -> None:
-    """Refuse a table that a living process appends to."""
-    if claim is not None and claim.alive:
-        raise busy(location, claim)
+def require_free(
+    location: Location, read_claim: Callable[[], Claim | None], key: str = "zarr.json"
+) -> None:
+    """Refuse a table that a living process appends to.
+
+    A process that this one cannot see is watched until it is clear whether it lives.
+
+    Parameters
+    ----------
+    read_claim : callable
+        Reads the claim.
+    key : str, default "zarr.json"
+        What it is written under.
+
+    Raises
+    ------
+    ChainBusyError
+        With the host, the process and the age of that writer.
+    """
+    claim = read_claim()
+    if claim is None or claim.is_of_the_past(location.age(key)):
+        return
+    living = watch(read_claim)
+    if living is not None:
+        raise busy(location, living)
 
 
 def busy(location: Location, claim: Claim | None) -> ChainBusyError:
     """The error for a table that has a writer already."""
     who = "another process" if claim is None else str(claim)
     remedy = "close() the table there, or end that process"
-    if claim is not None and claim.host != platform.node():
+    if claim is not None and not claim.is_visible:
         remedy += f"; if it is gone, wait until it is silent for {STALE_AFTER:.0f} s"
     return ChainBusyError(f"{location} has a writer already: {who}; {remedy}")

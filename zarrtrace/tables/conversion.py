@@ -14,6 +14,7 @@ from ..sampling_state.journal import Journal
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from .appender import busy, require_free
+from .earlier import CLAIM_KEY, read_claim
 from .layout import JOURNAL
 from .rows import encode_rows
 from .table_file import Stored, TableFile
@@ -27,7 +28,7 @@ def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored
     ChainBusyError
         A process with an earlier version appends to it.
     """
-    require_free(location, stored.claim)
+    require_free(location, lambda: read_claim(location), CLAIM_KEY)
     rows = _rows_in_chunks(location, stored)
     layout = replace(stored.layout, journal=JOURNAL if stored.layout.journal else "")
     converted = Stored(layout, rows, lost=stored.lost)

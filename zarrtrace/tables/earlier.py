@@ -26,6 +26,7 @@ from .layout import ROWS, LostRows, TableLayout, parse_layout, parse_lost
 _COUNT = ChunkCodec(np.dtype("int64"), PLAIN["int64"])
 _TEXT = ChunkCodec(STRING, PLAIN["str"])
 _COUNT_KEY = f"{STATE}/draw_idx/c.0"
+CLAIM_KEY = f"{STATE}/writer/c.0"
 
 
 def read_table(
@@ -47,7 +48,7 @@ def read_table(
     journal = layout.journal_file(location)
     kept = None if journal is None else read_count(layout, journal)
     rows = _read_count(location) if kept is None else kept
-    return layout, rows, _read_claim(location), lost
+    return layout, rows, read_claim(location), lost
 
 
 def read_layout(location: Location) -> tuple[TableLayout, tuple[LostRows, ...]] | None:
@@ -102,8 +103,9 @@ def _read_count(location: Location) -> int:
         raise ValueError(f"{_COUNT_KEY} does not say how many rows there are") from None
 
 
-def _read_claim(location: Location) -> Claim | None:
-    data = location.read(f"{STATE}/writer/c.0")
+def read_claim(location: Location) -> Claim | None:
+    """The claim of whoever appends with an earlier version; None for nobody."""
+    data = location.read(CLAIM_KEY)
     try:
         return None if data is None else Claim.from_text(str(_TEXT.decode_strings(data, 1)[0]))
     except (ValueError, RuntimeError, TypeError, IndexError):

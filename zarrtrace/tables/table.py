@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from ..life.check import Damage
+    from ..sampling_state.claim import Claim
 
 
 def open(
@@ -288,12 +289,14 @@ class Table:
 
         self.close()
         with alone(self._location):
-            try:
-                claim = self._file.current().claim
-            except DamagedTraceError:
-                claim = None
-            require_free(self._location, claim)
+            require_free(self._location, self._claim)
             return list(repair(self._location, self._file))
+
+    def _claim(self) -> Claim | None:
+        try:
+            return self._file.current().claim
+        except DamagedTraceError:
+            return None
 
     # Reading ------------------------------------------------------------------------------
 

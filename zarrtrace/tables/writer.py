@@ -18,7 +18,9 @@ import numpy as np
 
 from ..errors import ChainBusyError, DrawError, NotWritableError, TraceNotFoundError
 from ..layout.variables import Variable
+from ..messages import counted, warn_caller
 from ..recording import exit as ending
+from ..recording.calls import OneCallAtATime
 from ..recording.row_plan import Target, share_rows
 from ..sampling_state.claim import BEAT_EVERY, Claim
 from ..sampling_state.journal import Journal
@@ -37,7 +39,7 @@ _ONE = range(1)  # the chains of a table, as a value's target counts them
 Values = Mapping[str, Any]
 
 
-class RowWriter:
+class RowWriter(OneCallAtATime):
     """Appends rows to one table, from the one process that may.
 
     Attributes
@@ -48,26 +50,37 @@ class RowWriter:
         Whether it takes no more rows.
     """
 
+    # A table is one of a process, and not of one thread of it.
+    _waits_for_threads = True
+
     def __init__(self, location: Location, table_file: TableFile) -> None:
+        self.closed = True  # until it is open
+        super().__init__(str(location), None)
         self._location = location
         self._table_file = table_file
         self._process = os.getpid()
         self._claim = Claim.new()
         self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
         self._lost_to: Claim | None = None
-        self.closed = False
+        self._gave_way = False  # to another writer of this process, which has its journal now
         with alone(location):
             stored = table_file.current()
             if stored.as_trace:
                 stored = convert(location, table_file, stored)
+            predecessor = _writer_of_this_process(stored)
+            if predecessor is not None:
+                journal = predecessor._give_way(self._claim)
+                # That one may have written what waited.
+                stored = table_file.current()
             self._layout = stored.layout
             self._codecs = {
                 column.name: ChunkCodec(column.dtype, self._layout.encoding(column))
                 for column in self._layout.variables
             }
             self._lost = stored.lost  # nobody repairs a table while it has a writer
-            self._journal = self._open_journal(stored)
+            self._journal = self._open_journal(stored) if predecessor is None else journal
             try:
+                self._claim.hold()
                 if stored.claim is not None:
                     # Of a writer that was killed: what it was writing at that moment is of no use.
                     location.remove_partial_files()
@@ -75,11 +88,11 @@ class RowWriter:
                 self.rows = self._journal.count
                 self._lay_out(stored)
             except BaseException:
-                self._give_up_claim()
-                self._journal.close()
+                self._let_go()
                 raise
         self._shown = -1
         self._flushed = time.monotonic()
+        self.closed = False
         ending.register(self, BEAT_EVERY)
 
     # Opening ------------------------------------------------------------------------------
@@ -94,7 +107,7 @@ class RowWriter:
             journal.count = stored.rows
 
         if file is None:
-            require_free(self._location, stored.claim)
+            require_free(self._location, self._read_claim)
             journal = Journal.in_memory(self._layout)
             fill(journal)
             return journal
@@ -105,14 +118,18 @@ class RowWriter:
             journal = Journal.for_writing(self._layout, file, fill)
         except BlockingIOError:
             raise busy(self._location, stored.claim) from None
-        # The lock is ours, so nobody on this host has it; locks may not reach other hosts.
-        if stored.claim is not None and stored.claim.host != self._claim.host:
+        # With the lock nobody on this machine has it; locks may not reach other machines.
+        claim = stored.claim
+        if claim is not None and not (journal.locked and claim.is_of_this_machine):
             try:
-                require_free(self._location, stored.claim)
-            except ChainBusyError:
+                require_free(self._location, self._read_claim)
+            except BaseException:
                 journal.close()
                 raise
         return journal
+
+    def _read_claim(self) -> Claim | None:
+        return self._table_file.current().claim
 
     def _journal_document(self) -> bytes:
         shape = (1, journal_size(self._layout))
@@ -168,7 +185,18 @@ class RowWriter:
         """
         if self.closed or self._lost_to is not None:
             self._require_writable()
-        count = self.rows
+        while self._in_call:
+            self._overlap()
+        try:
+            self._in_call = True
+            count = self.rows
+            self._put(values, count)
+            self._advance(count + 1)
+        finally:
+            self._in_call = False
+
+    def _put(self, values: Values, count: int) -> None:
+        """Put the values of row `count` into the buffer."""
         try:
             if len(values) != len(self._targets):
                 raise self._misnamed(values)
@@ -180,40 +208,44 @@ class RowWriter:
             if values.keys() == self._layout.columns.keys():
                 raise
             raise self._misnamed(values) from None
-        self._advance(count + 1)
 
     def append_rows(self, columns: Values) -> None:
         """Append several rows: for every column an array with a value for each of them."""
-        if self.closed or self._lost_to is not None:
-            self._require_writable()
-        if columns.keys() != self._layout.columns.keys():
-            raise self._misnamed(columns)
-        number: int | None = None
-        checked = []
-        try:
-            for target in self._targets:
-                values, number = target.check_block(columns[target.name], number, _ONE, self.rows)
-                checked.append((target, values))
-        except DrawError as error:
-            raise self._refused(error) from None
-        done = 0
-        while number is not None and done < number:
-            step = min(number - done, self._boundary - self.rows)
-            for target, values in checked:
-                first = self.rows % target.length
-                target.rows[first : first + step] = values[done : done + step]
-            done += step
-            self._advance(self.rows + step)
+        with self._only_call():
+            if self.closed or self._lost_to is not None:
+                self._require_writable()
+            if columns.keys() != self._layout.columns.keys():
+                raise self._misnamed(columns)
+            number: int | None = None
+            checked = []
+            try:
+                for target in self._targets:
+                    values, number = target.check_block(
+                        columns[target.name], number, _ONE, self.rows
+                    )
+                    checked.append((target, values))
+            except DrawError as error:
+                raise self._refused(error) from None
+            done = 0
+            while number is not None and done < number:
+                step = min(number - done, self._boundary - self.rows)
+                for target, values in checked:
+                    first = self.rows % target.length
+                    target.rows[first : first + step] = values[done : done + step]
+                done += step
+                self._advance(self.rows + step)
 
     def _advance(self, count: int) -> None:
         """Publish the rows below `count`, once the chunks they complete are written."""
         survives = self._journal.survives
         if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
             # The rows before this one: should that fail, this one was not accepted.
-            self.write_waiting()
+            self._write_waiting()
         whole = count == self._boundary and self._write_full(count)
         if self._text and survives:
             self._write_partial(count, self._text)
+        if self.closed or self._lost_to is not None:
+            self._require_writable()
         self.rows = self._journal.count = count
         if count == self._boundary:
             self._set_boundary()
@@ -227,32 +259,37 @@ class RowWriter:
         """Whether rows wait in memory, and are lost with the process."""
         return not self._journal.survives
 
-    def write_waiting(self) -> None:
+    def flush(self) -> None:
+        """Write what is buffered, so that any Zarr reader finds all rows."""
+        with self._only_call():
+            self._require_writable()
+            self._write_waiting()
+            self._show_rows()
+
+    def _write_waiting(self) -> None:
         """Write what is buffered, and the number of rows."""
-        self._require_open()
-        self._require_claim()
         # Full chunks were written when they became full, and may have left the buffer since.
         self._write_partial(self.rows, self._layout.variables)
         self._publish()
         self._flushed = time.monotonic()
-
-    def flush(self) -> None:
-        """Write what is buffered, so that any Zarr reader finds all rows."""
-        self.write_waiting()
-        self._show_rows()
 
     def close(self) -> None:
         """Flush, and let others append; closing it again does nothing."""
         if self.closed:
             return
         try:
+            # First, so that no other call begins.
+            self.closed = True
+            self._wait_for_other_threads()
+            if self._gave_way:
+                return
             self._require_claim()
             self._write_partial(self.rows, self._layout.variables)
             self._show_rows()
             self._publish()
             self._remove_journal()
         finally:
-            self._release()
+            self._let_go()
 
     def _remove_journal(self) -> None:
         """Remove the journal, when all of its rows are in the chunks."""
@@ -265,19 +302,61 @@ class RowWriter:
 
     def _release(self) -> None:
         """End without flushing; what the journal holds stays there."""
-        if self.closed:
+        if not self.closed:
+            self.closed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let others append, if they do not do so already."""
+        if self._gave_way:
             return
-        self.closed = True
         try:
             self._give_up_claim()
         finally:
+            self._claim.let_go()
             self._journal.close()
             ending.forget(self)
+
+    def __del__(self) -> None:
+        if not self.closed:
+            ending.close_forgotten(self)
+
+    def _give_way(self, successor: Claim) -> Journal:
+        """Have another writer of this process append from here on; returns the locked journal.
+
+        Raises
+        ------
+        ChainBusyError
+            A call of this writer is under way, and does not end.
+        """
+        warn_caller(
+            f"{self._location} was open in this process: a new writer takes the place of that "
+            f"one, which takes no more rows; what it has appended is kept, "
+            f"{counted(self.rows, 'row')} so far"
+        )
+        # The heartbeat would put the old claim over the new one.
+        with self._claiming:
+            self._lost_to = successor
+        try:
+            self._require_no_call()
+            if not self._journal.survives:
+                self._write_waiting()
+        except BaseException:
+            self._lost_to = None
+            raise
+        self._gave_way = True
+        self._claim.let_go()
+        ending.forget(self)
+        return self._journal
+
+    @property
+    def _token(self) -> str:
+        return self._claim.token
 
     def _beat(self) -> None:
         """Show other hosts that this writer lives."""
         with self._claiming:
-            if self.closed:
+            if self.closed or self._lost_to is not None:
                 return
             stored = self._table_file.current()
             if stored.claim is not None and stored.claim.token != self._claim.token:
@@ -354,9 +433,13 @@ class RowWriter:
         if claim is not None and claim.token != self._claim.token:
             self._lost_to = claim
         if self._lost_to is not None:
+            kept = (
+                "all its rows are kept"
+                if self._gave_way
+                else "what it has flushed is kept, the other rows are not"
+            )
             raise ChainBusyError(
-                f"{self._location}: the place of this writer was taken by {self._lost_to}; what it "
-                f"has flushed is kept, the other rows are not"
+                f"{self._location}: the place of this writer was taken by {self._lost_to}; {kept}"
             )
 
     def _require_writable(self) -> None:
@@ -391,3 +474,14 @@ class RowWriter:
             variable=column,
             draw=self.rows,
         )
+
+
+RowWriter._calls = frozenset(
+    call.__code__ for call in (RowWriter.append, RowWriter.append_rows, RowWriter.flush)
+)
+
+
+def _writer_of_this_process(stored: Stored) -> RowWriter | None:
+    """The writer that has a table open in this process, if there is one."""
+    writer = None if stored.claim is None else ending.writer_with(stored.claim.token)
+    return writer if isinstance(writer, RowWriter) and not writer.closed else None

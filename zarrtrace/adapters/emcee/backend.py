@@ -33,7 +33,7 @@ class _OpenRun:
     def __init__(self, path: str) -> None:
         trace = zt.open(path, mode="a")
         self.ensemble = Ensemble.of(trace)
-        self.writer = trace.writer(self.ensemble.walkers)
+        self.writer = trace.writer(self.ensemble.walkers, patience=90)
         self.iteration, self.random_state = self.writer.resume()
         self.ends_at: int | None = None
         self.process = os.getpid()

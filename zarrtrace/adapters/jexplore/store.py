@@ -183,7 +183,7 @@ class StoredEpochs:
     def _open_writer(self) -> zt.ChainWriter:
         if self._writer is None:
             trace = self._writable()
-            writer = trace.writer(trace.blocks[0])
+            writer = trace.writer(trace.blocks[0], patience=90)
             writer.resume()
             self._ranges = self.ranges
             self._writer = writer

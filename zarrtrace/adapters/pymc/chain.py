@@ -112,7 +112,7 @@ class ZarrChain(ChainBase):
     def _record(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
         writer = self._writer
         if writer is None:
-            writer = self._writer = self._trace.writer(self.chain)
+            writer = self._writer = self._trace.writer(self.chain, patience=90)
         constrained, unconstrained = self._names
         values = self._values(draw)
         groups = {"posterior": dict(zip(constrained, values, strict=False))}

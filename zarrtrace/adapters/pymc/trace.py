@@ -171,7 +171,7 @@ class ZarrTrace(TraceBase):
             return
         state = {"point": None, "steps": state_of(step)}
         for chain in self.trace.blocks:
-            with self.trace.writer(chain) as writer:
+            with self.trace.writer(chain, patience=90) as writer:
                 writer.checkpoint(state)
 
     def split_warmup_groups(self) -> None:

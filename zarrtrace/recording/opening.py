@@ -1,0 +1,49 @@
+"""Opening a writer, with patience for one elsewhere that may be dead."""
+
+from __future__ import annotations
+
+import time
+
+from ..errors import ChainBusyError
+from ..layout.hierarchy import Hierarchy
+from ..messages import warn_caller
+from ..sampling_state.block import ChainBlock
+from ..sampling_state.claim import LOOK_EVERY, STALE_AFTER
+from .writer import ChainWriter
+
+
+def open_writer(
+    hierarchy: Hierarchy, number: int, *, force: bool = False, patience: float = 0.0
+) -> ChainWriter:
+    """Open the writer of a block of chains.
+
+    Parameters
+    ----------
+    number : int
+        The block, counted from 0.
+    patience : float, default 0
+        Seconds to try again while the chains are claimed by a writer that this process cannot see.
+
+    Raises
+    ------
+    ChainBusyError
+        The chains are recorded by another writer.
+    """
+    block = ChainBlock(hierarchy.location, hierarchy.layout, number)
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            return ChainWriter(hierarchy, number, force=force)
+        except ChainBusyError:
+            left = deadline - time.monotonic()
+            claim = block.claim
+            if left <= 0 or (claim is not None and claim.is_visible and claim.alive):
+                raise
+        if not told:
+            told = True
+            warn_caller(
+                f"{block} is not free: it was recorded by {claim or 'another writer'}; waiting up "
+                f"to {patience:.0f} s for it to be closed, or to be silent for {STALE_AFTER:.0f} s"
+            )
+        time.sleep(min(LOOK_EVERY, left))
