@@ -17,7 +17,7 @@ from ..sampling_state.block import chain_blocks
 from . import burn_in, create, place, split
 from .add_group import add_data_group
 from .consolidate import consolidate
-from .finish import complete, require_draws
+from .finish import complete, require_draws, take_back
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -164,4 +164,6 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
     except BaseException:
         hierarchy.change(layout)
         raise
+    if layout.finished and not following.finished:
+        take_back(hierarchy)
     hierarchy.change(following)

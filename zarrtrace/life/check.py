@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError
-from ..layout.layout import STATE, TABLES, Layout, array_path, same_but_for_draws
+from ..layout.layout import STATE, TABLES, Layout, array_path, changed_keys
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..reading.rows import RowReader
@@ -124,12 +124,10 @@ def _check_document(
     if document is None:
         yield Damage(f"{path}/zarr.json", "missing")
         return
-    for key, value in (expected or {"node_type": "group", "zarr_format": 3}).items():
-        found = document.get(key)
-        # The draws change with the trace's life; nothing else does.
-        grown = key == "shape" and same_but_for_draws(found, expected or {})
-        if key != "attributes" and found != value and not grown:
-            yield Damage(f"{path}/zarr.json", f"{key} is {found!r}, not {value!r}")
+    wanted = expected or {"node_type": "group", "zarr_format": 3}
+    for key in changed_keys(document, wanted):
+        why = f"{key} is {document.get(key)!r}, not {wanted.get(key)!r}"
+        yield Damage(f"{path}/zarr.json", why)
 
 
 def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:

@@ -17,10 +17,10 @@ from ..layout.layout import (
     Layout,
     Lost,
     array_path,
+    changed_keys,
     coordinates_attr,
     group_attrs,
     root_attrs,
-    same_but_for_draws,
 )
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock, chain_blocks
@@ -78,15 +78,8 @@ def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
             found = read_document(location, path)
         except DamagedTraceError:
             found = None
-        if found is not None:
-            same = all(
-                found.get(key) == value
-                for key, value in document.items()
-                if key not in ("attributes", "shape")
-            )
-            plain = "shape" not in document
-            if same and (plain or same_but_for_draws(found.get("shape"), document)):
-                continue
+        if found is not None and not changed_keys(found, document):
+            continue
         location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
         yield f"{path}/zarr.json: written anew from the layout"
 
