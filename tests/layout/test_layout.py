@@ -194,7 +194,7 @@ def test_the_groups_are_arviz_s_and_one_for_the_sampling(built: Built) -> None:
     journal = set() if "finished" in built.stage.__name__ else {"journal"}
     state = root["_sampling_state"]
     assert set(state.array_keys()) == STATE | journal
-    kept = {"convergence"} if "finished" in built.stage.__name__ else set()
+    kept = {"convergence", "as_finished"} if "finished" in built.stage.__name__ else set()
     assert set(state.group_keys()) == kept
 
 

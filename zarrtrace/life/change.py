@@ -16,6 +16,7 @@ from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks
 from . import burn_in, create, place, split
 from .add_group import add_data_group
+from .carry import require_ours
 from .consolidate import consolidate
 from .finish import complete, require_draws, take_back
 from .repair import repair
@@ -161,6 +162,8 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
             if not block.is_flushed:
                 raise block.busy(block.claim)
         following = change(layout)
+        if layout.finished and not following.finished:
+            require_ours(hierarchy.location, layout, extended=following.total > layout.total)
     except BaseException:
         hierarchy.change(layout)
         raise

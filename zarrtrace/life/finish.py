@@ -19,8 +19,10 @@ from ..layout.layout import (
     group_attrs,
 )
 from ..reading import convergence
+from ..reading.as_finished import forget_as_finished, restore_as_finished
 from ..reading.cut import alignment_attrs, sampling_attrs
 from ..reading.moment import Moment
+from ..reading.others import find_others
 from ..sampling_state.block import remove_journals
 from ..sampling_state.counts import recorded
 from ..sampling_state.journal_format import JOURNAL
@@ -28,7 +30,7 @@ from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from ..store.zarr_json import chunk_key, encode_document, group_document, read_document
 from .consolidate import consolidate
-from .split import resume_split
+from .split import resume_split, write_array
 
 
 def require_draws(location: Location, layout: Layout) -> None:
@@ -111,6 +113,8 @@ def take_back(hierarchy: Hierarchy) -> None:
     Killed anywhere in it, the trace is one whose finish was interrupted.
     """
     location, layout = hierarchy.location, replace(hierarchy.layout, finished=False)
+    restore_as_finished(location)
+    _restore_coordinates(location, hierarchy.layout)
     hierarchy.change(layout)
     for group in layout.groups.values():
         arrays = [array_path(path, v) for path in group.paths for v in group.variables.values()]
@@ -123,6 +127,20 @@ def take_back(hierarchy: Hierarchy) -> None:
         # They would be read instead of the documents of the arrays.
         if document.pop("consolidated_metadata", None) is not None:
             location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
+    forget_as_finished(location)
+
+
+def _restore_coordinates(location: Location, layout: Layout) -> None:
+    """Store coordinates that another tool has written as zarrtrace stores them."""
+    from ..reading.data_groups import read_labels
+
+    for group in layout.groups.values():
+        for path in group.paths:
+            for name in find_others(location, layout, path).rewritten.difference(group.variables):
+                array = read_labels(location, layout, path, name)
+                before = location.keys(f"{path}/{name}")
+                written = write_array(location, layout, f"{path}/{name}", array)
+                location.delete_many(key for key in before if key not in written)
 
 
 def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:
