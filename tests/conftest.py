@@ -14,6 +14,7 @@ import textwrap
 import time
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,25 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the S3 server did not answer")
+
+
+# Other readers -------------------------------------------------------------------------------
+
+
+def open_plainly(store: Any, **options: Any) -> xr.DataTree | None:
+    """What xarray alone makes of a trace; None where it refuses one that is not finished."""
+    import xarray as xr
+    from zarr.errors import MetadataValidationError
+
+    with warnings.catch_warnings():
+        # There is no consolidated metadata before the end.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            return xr.open_datatree(store, engine="zarr", chunks=None, **options)
+        except MetadataValidationError as error:
+            if "zarrtrace_unfinished" not in str(error):
+                raise
+            return None
 
 
 # Draws that say which draw they are ---------------------------------------------------------

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Encoded, Place
+from conftest import Encoded, Place, open_plainly
 
 import zarrtrace as zt
 from zarrtrace.cli import main
@@ -45,7 +45,7 @@ def test_info_follows_the_life_of_a_trace(
 def test_a_path_that_is_no_trace_is_said_on_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in ("info", "check", "repair"):
+    for command in ("info", "check", "repair", "finish"):
         assert main([command, str(tmp_path / "nowhere.zarr")]) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
@@ -71,3 +71,25 @@ def test_the_command_is_run_as_a_module_too(tmp_path: Path) -> None:
         )
         assert done.returncode == code
         assert says in done.stdout + done.stderr
+
+
+def test_finish_says_which_draws_other_readers_find(
+    directory: Place, encoded: Encoded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = encoded.create(directory, chains=3, tune=4, draws=7)
+    path = str(directory.path)
+    encoded.fill(trace, 11, 4, 11)
+    assert main(["finish", path]) == 1
+    assert "chain 1 of" in capsys.readouterr().err
+    encoded.fill(trace, 11, 6, 11)
+    assert open_plainly(path) is None
+    assert main(["finish", path]) == 0
+    said = capsys.readouterr().out
+    assert f"{path} is finished: 3 chains of 2 draws after 4 of warmup" in said
+    assert "unequal length (7, 2, 7)" in said
+    assert "see the first 2 draws of each" in said
+    plain = open_plainly(path)
+    assert plain is not None
+    encoded.check_split(plain, 4, 6)
+    assert main(["finish", path]) == 0
+    assert "was already finished" in capsys.readouterr().out

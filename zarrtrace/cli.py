@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "repair", help="mend a damaged trace, keep what can be kept, say what was lost"
     )
     repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
+    finish = commands.add_parser(
+        "finish", help="finish a trace with the draws that it has, so that any Zarr reader opens it"
+    )
+    finish.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
     adopt = commands.add_parser("adopt", help="make a trace of what another library sampled")
     adopt.add_argument(
         "path",
@@ -66,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return show_check(open(options.path))
         elif options.command == "repair":
             show_repair(options.path)
+        elif options.command == "finish":
+            show_finish(options.path)
         elif options.command == "adopt":
             paths = options.path
             show_info(from_datatree(paths[0] if len(paths) == 1 else paths, options.out))
@@ -189,6 +195,29 @@ def show_repair(path: str) -> None:
     done = open(path, "a").repair()
     for line in done or ["nothing to mend"]:
         print(printable(line))
+
+
+# finish ---------------------------------------------------------------------------------------
+
+
+def show_finish(path: str) -> None:
+    """Finish a trace, and print which draws other readers find in it."""
+    trace = open(path, "a")
+    was_finished = trace.finished
+    trace.finish()
+    now = trace._now()
+    after = now.counts - trace.burn_in
+    print(
+        f"{printable(trace.path)} {'was already' if was_finished else 'is'} finished: "
+        f"{counted(trace.chains, 'chain')} of {counted(int(after.min()), 'draw')} after "
+        f"{trace.burn_in - trace.dropped} of warmup"
+    )
+    if after.min() < after.max():
+        each = ", ".join(map(str, after.tolist()))
+        print(
+            f"the chains are of unequal length ({each}): other readers see the first "
+            f"{after.min()} draws of each, zarrtrace sees all"
+        )
 
 
 # demo -----------------------------------------------------------------------------------------

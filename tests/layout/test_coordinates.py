@@ -148,6 +148,9 @@ def test_labels_and_attributes_of_data_join_the_trace(fast_place: Any) -> None:
     )
     posterior = {"x": zt.Var(shape=2, dims="s")}
     trace = fast_place.create(chains=1, draws=2, posterior=posterior, observed_data=data)
+    with trace.writer(0) as writer:
+        writer.record_block({"x": np.zeros((2, 2))})
+    trace.finish()
     plain = [open_plainly(fast_place.store, g) for g in ("posterior", "observed_data")]
     for dataset in (trace.posterior, trace.observed_data, *plain):
         assert "size" in dataset.coords

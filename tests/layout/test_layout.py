@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from zarr.errors import MetadataValidationError
 
 import zarrtrace as zt
 
@@ -156,11 +157,17 @@ def test_every_file_is_part_of_a_group_or_array(built: Built) -> None:
             assert found.name in keys
 
 
-def test_plain_zarr_reads_every_array_and_group(built: Built) -> None:
+def test_plain_zarr_reads_every_array_and_group_but_draws_before_the_end(built: Built) -> None:
     for path, document in documents(built.path):
         assert document["zarr_format"] == 3
         if document["node_type"] == "group":
             zarr.open_group(str(built.path), path=path.strip("."), mode="r")
+        elif "zarrtrace_unfinished" in document:
+            assert not built.trace.finished
+            group, variable = path.split("/")
+            assert variable in SAMPLED[group.removeprefix("warmup_")]
+            with pytest.raises(MetadataValidationError, match="zarrtrace_unfinished"):
+                zarr.open_array(str(built.path), path=path, mode="r")
         else:
             array = zarr.open_array(str(built.path), path=path, mode="r")
             assert np.asarray(array[...]).shape == array.shape
@@ -187,7 +194,7 @@ def test_the_groups_are_arviz_s_and_one_for_the_sampling(built: Built) -> None:
     journal = set() if "finished" in built.stage.__name__ else {"journal"}
     state = root["_sampling_state"]
     assert set(state.array_keys()) == STATE | journal
-    kept = {"convergence"} if "finished" in built.stage.__name__ else set()
+    kept = {"convergence", "as_finished"} if "finished" in built.stage.__name__ else set()
     assert set(state.group_keys()) == kept
 
 
@@ -199,10 +206,11 @@ def test_arrays_have_a_chain_axis_a_draw_axis_and_whole_values_in_a_chunk(built:
         if built.trace.finished or built.stage is split:
             lengths = {group: DRAWS, f"warmup_{group}": TUNE}
         for (name, length), variable in product(lengths.items(), variables):
-            array = zarr.open_array(str(built.path), path=f"{name}/{variable}", mode="r")
+            document = dict(documents(built.path))[f"{name}/{variable}"]
             rest = trace[group][variable].shape[2:]
-            assert array.shape == (CHAINS, length, *rest)
-            assert array.chunks == (together, 2, *rest)
+            assert document["shape"] == [CHAINS, length, *rest]
+            grid = document["chunk_grid"]["configuration"]
+            assert grid["chunk_shape"] == [together, 2, *rest]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +236,11 @@ def test_where_nothing_was_recorded_stands_the_fill_value(
     with trace.writer(0) as writer:
         writer.record({"i": 0}, {"x": zero, "v": [zero, zero]})
     for name in ("x", "v"):
+        # But for what keeps other readers out, they are arrays of Zarr as any other.
+        file = path / "sample_stats" / name / "zarr.json"
+        document = json.loads(file.read_text())
+        del document["zarrtrace_unfinished"]
+        file.write_text(json.dumps(document))
         array = zarr.open_array(str(path), path=f"sample_stats/{name}", mode="r")
         assert repr(array.fill_value) == repr(fill)
         values = np.asarray(array[...])
@@ -314,19 +327,22 @@ def test_the_plainly_opened_trace_goes_into_netcdf_too(path: Path) -> None:
 
 
 def test_chain_and_draw_are_coordinates_of_each_sampled_group(built: Built) -> None:
-    with xr.open_datatree(built.path, engine="zarr", consolidated=False) as tree:
-        assert not tree.coords
-        for name, node in tree.children.items():
-            if name.removeprefix("warmup_") not in SAMPLED:
-                assert "draw" not in node.coords
-                continue
-            assert node.chain.values.tolist() == list(range(CHAINS))
-            assert node.draw.values.tolist() == list(range(node.sizes["draw"]))
-            if "school" in node.dims:
-                assert node.school.values.tolist() == ["A", "B", "C"]
-            # Dimensions without labels are numbered.
-            if name.endswith("posterior"):
-                assert node["L_dim_0"].values.tolist() == [0, 1, 2]
+    root = zarr.open_group(str(built.path), mode="r", use_consolidated=False)
+    for path, document in documents(built.path):
+        name, _, array = path.partition("/")
+        sampled = name.removeprefix("warmup_") in SAMPLED
+        if document["node_type"] != "array" or name == "_sampling_state":
+            continue
+        assert "/" not in array, "the root has no arrays, and groups have no groups"
+        assert array not in ("chain", "draw") or sampled
+        if sampled and array in SAMPLED[name.removeprefix("warmup_")]:
+            sizes = dict(zip(document["dimension_names"], document["shape"], strict=True))
+            for dim in sizes:
+                labels = root[f"{name}/{dim}"]
+                assert labels.shape == (sizes[dim],)  # type: ignore[union-attr]
+                # Dimensions without labels are numbered.
+                given = {"school": ["A", "B", "C"]}.get(dim, list(range(sizes[dim])))
+                assert np.asarray(labels).tolist() == given
 
 
 def test_groups_and_variables_keep_their_order(built: Built) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import arviz as az
@@ -10,7 +14,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import Encoded, Place
+from conftest import Encoded, Place, open_plainly
+from killed_at_a_step import Killed, killed_at
+from zarr.errors import MetadataValidationError
 
 import zarrtrace as zt
 
@@ -269,3 +275,133 @@ def test_without_warmup_there_is_nothing_to_split(memory: Place) -> None:
         writer.record_block({"mu": [1.0, 2.0]})
     trace.finish()
     assert trace.split_groups == ()
+
+
+# Before the end -----------------------------------------------------------------------------
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "open_datatree": lambda store: xr.open_datatree(store, engine="zarr"),
+    "open_datatree, not consolidated": lambda store: xr.open_datatree(
+        store, engine="zarr", consolidated=False
+    ),
+    "open_dataset": lambda store: xr.open_dataset(
+        store, engine="zarr", group="posterior", consolidated=False
+    ),
+    "open_zarr": lambda store: xr.open_zarr(
+        store, group="warmup_posterior", consolidated=False, chunks=None
+    ),
+    "zarr": lambda store: zarr.open_group(store, mode="r")["posterior/mu"],
+    "zarr, all arrays": lambda store: dict(zarr.open_group(store, mode="r")["posterior"].arrays()),
+}
+
+
+def started(trace: zt.Trace, encoded: Encoded) -> None:
+    encoded.fill(trace, 11, 6)
+
+
+def warmup_moved(trace: zt.Trace, encoded: Encoded) -> None:
+    encoded.fill(trace)
+    trace.split_warmup()
+
+
+def extended(trace: zt.Trace, encoded: Encoded) -> None:
+    encoded.fill(trace)
+    trace.finish()
+    trace.extend(5)
+
+
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated metadata")
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("life", [started, warmup_moved, extended])
+def test_other_readers_refuse_what_is_not_finished(
+    fast_place: Place, encoded: Encoded, life: Callable[..., None], reader: Callable[[Any], Any]
+) -> None:
+    trace = encoded.create(fast_place, chains=2, tune=4, draws=7, observed_data={"y": [1.0]})
+    life(trace, encoded)
+    if life is started and reader is READERS["open_zarr"]:
+        reader = READERS["open_dataset"]  # there are no arrays of warmup yet
+    with pytest.raises(MetadataValidationError, match="zarrtrace_unfinished"):
+        reader(fast_place.store)
+    assert trace.check() == []
+    # What is given whole is right from the beginning.
+    data = xr.open_dataset(
+        fast_place.store, engine="zarr", group="observed_data", consolidated=False
+    )
+    assert data.y.values.tolist() == [1.0]
+    encoded.fill(trace)
+    trace.finish()
+    for name in ("zarr", "open_datatree, not consolidated", "open_zarr"):
+        READERS[name](fast_place.store)
+    stop = trace.tune + trace.draws
+    encoded.check_split(xr.open_datatree(fast_place.store, engine="zarr"), 4, stop)
+
+
+def test_arviz_refuses_what_is_not_finished(directory: Place, encoded: Encoded) -> None:
+    started(encoded.create(directory, chains=2, tune=4, draws=7), encoded)
+    with pytest.raises(
+        (MetadataValidationError, ImportError), match=r"zarrtrace_unfinished|zarr>=3"
+    ):
+        az.from_zarr(directory.path)
+
+
+def test_a_group_consolidated_by_another_tool_is_refused_after_an_extension(
+    directory: Place, encoded: Encoded
+) -> None:
+    trace = encoded.fill(encoded.create(directory, chains=2, tune=4, draws=7))
+    trace.finish()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(directory.path), path="posterior")
+    assert xr.open_zarr(directory.path / "posterior", consolidated=True).sizes["draw"] == 7
+    trace.extend(2)
+    with pytest.raises(ValueError, match="onsolidated metadata"):
+        xr.open_zarr(directory.path / "posterior", consolidated=True)
+    with pytest.raises(MetadataValidationError, match="zarrtrace_unfinished"):
+        xr.open_zarr(directory.path / "posterior", consolidated=False)
+
+
+@pytest.mark.parametrize("step", range(0, 60, 3))
+def test_an_extension_killed_anywhere_is_refused_or_right(
+    memory: Place, encoded: Encoded, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = encoded.fill(encoded.create(memory, chains=2, tune=4, draws=7))
+    trace.finish()
+    with suppress(Killed), killed_at(step, monkeypatch):
+        trace.extend(5)
+    reader = memory.open()
+    for consolidated in (None, False):
+        plain = open_plainly(memory.store, consolidated=consolidated)
+        # It may still be as it was, or finished but for the last step.
+        assert plain is not None or not reader.finished
+        if plain is not None:
+            encoded.check_split(plain, 4, 11)
+    encoded.check_split(reader, 4, 11)
+    again = memory.open("a")
+    if again.draws == 7:
+        assert again.finished
+        assert open_plainly(memory.store) is not None
+        again.extend(5)
+    encoded.fill(again)
+    again.finish()
+    encoded.check_split(xr.open_datatree(memory.store, engine="zarr"), 4, 16)
+    assert again.check() == []
+
+
+def test_a_document_that_still_refuses_readers_of_a_finished_trace_is_damage(
+    directory: Place, encoded: Encoded
+) -> None:
+    trace = encoded.fill(encoded.create(directory, chains=2, tune=4, draws=7))
+    file = directory.path / "posterior" / "mu" / "zarr.json"
+    before = json.loads(file.read_text())
+    trace.finish()
+    document = json.loads(file.read_text())
+    file.write_text(
+        json.dumps({**document, "zarrtrace_unfinished": before["zarrtrace_unfinished"]})
+    )
+    assert [str(damage) for damage in trace.check()] == [
+        "posterior/mu/zarr.json: zarrtrace_unfinished is {'must_understand': True}, not None"
+    ]
+    trace.repair()
+    assert trace.check() == []
+    encoded.check_split(xr.open_datatree(directory.path, engine="zarr", consolidated=False), 4, 11)

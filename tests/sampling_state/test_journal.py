@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Place
+from conftest import Place, open_plainly
 
 import zarrtrace as zt
 from zarrtrace.sampling_state import journal
@@ -76,6 +76,7 @@ def test_the_journal_is_a_zarr_array_that_holds_what_its_specification_says(
     with trace.writer(1) as writer:
         for i in range(4):
             writer.record({"mu": 10.0 + i, "nu": [i, i, i]})
+        assert open_plainly(directory.path) is None
         plain = zarr.open_array(str(directory.path), path="_sampling_state/journal", mode="r")
         row = np.asarray(plain[1])
     assert bytes(row[:8]) == b"zarrtrc3"

@@ -36,14 +36,22 @@ def check_variable_attrs(
 ) -> dict[str, Any]:
     """Attributes of an array: none that tells xarray to read other values than are stored."""
     checked = check_attrs(attrs, what)
-    encoded = {"units", "calendar"} if dtype.kind in "mM" else set()
     for key, value in checked.items():
-        if key in _DECODED or key in encoded or (key == "units" and " since " in str(value)):
+        if changes_values({key: value}, dtype):
             raise SchemaError(
                 f"{what}: xarray would decode the values by the attribute {key!r}; name it "
                 f"differently, and declare times as datetime64 or timedelta64"
             )
     return checked
+
+
+def changes_values(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether an array with these attributes is read by xarray as other values than are stored."""
+    encoded = {"units", "calendar"} if dtype.kind in "mM" else set()
+    return any(
+        key in _DECODED or key in encoded or (key == "units" and " since " in str(value))
+        for key, value in attrs.items()
+    )
 
 
 # What xarray's CF decoding and encoding act upon.

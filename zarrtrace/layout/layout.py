@@ -24,6 +24,10 @@ STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
 IN_STORE = "store"
 TABLES = "tables"
+# A key in the zarr.json of an array. A reader of Zarr that does not know it must refuse the array,
+# and names the key when it does: whoever looks for that name finds what to do.
+UNFINISHED = "zarrtrace_unfinished"
+REFUSED = {UNFINISHED: {"must_understand": True}}
 MOST_CHAINS = 10**6
 
 
@@ -180,14 +184,18 @@ class Layout:
         return (self.chains_per_chunk, variable.draws_per_chunk, *variable.shape)
 
     def document(self, variable: Variable, draws: int) -> dict[str, Any]:
-        """The zarr.json of a variable's array with this many draws."""
-        return array_document(
+        """The zarr.json of a variable's array with this many draws.
+
+        Until the trace is finished, no other reader of Zarr opens it.
+        """
+        document = array_document(
             self.encoding(variable.dtype),
             (self.chains, draws, *variable.shape),
             self.chunk_shape(variable),
             (*SAMPLE_DIMS, *variable.dims),
             self.variable_attrs(variable),
         )
+        return document if self.finished else {**document, **REFUSED}
 
     def variable_attrs(self, variable: Variable) -> dict[str, Any]:
         """The attributes of a variable: its own, and which draws of it were lost."""
@@ -237,6 +245,21 @@ def same_but_for_draws(shape: Any, document: Mapping[str, Any]) -> bool:
         and len(shape) == len(expected)
         and shape[:1] + shape[2:] == expected[:1] + expected[2:]
     )
+
+
+def changed_keys(found: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """The keys of a zarr.json that are not as they should be, attributes and draws aside.
+
+    An array of an older trace may lack what keeps other readers from it while it is unfinished.
+    """
+    changed = [
+        key
+        for key, value in document.items()
+        if key not in ("attributes", UNFINISHED) and found.get(key) != value
+        # The draws change with the trace's life; nothing else does.
+        if not (key == "shape" and same_but_for_draws(found.get(key), document))
+    ]
+    return [*changed, *({UNFINISHED} & (found.keys() - document.keys()))]
 
 
 # Attributes -----------------------------------------------------------------------------------

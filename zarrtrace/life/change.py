@@ -16,8 +16,9 @@ from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, watch_unseen_writers
 from . import burn_in, create, place, split
 from .add_group import add_data_group
+from .carry import require_ours
 from .consolidate import consolidate
-from .finish import complete, require_draws
+from .finish import complete, require_draws, take_back
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -168,7 +169,11 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
             if not block.is_flushed:
                 raise block.busy(block.claim)
         following = change(layout)
+        if layout.finished and not following.finished:
+            require_ours(hierarchy.location, layout, extended=following.total > layout.total)
     except BaseException:
         hierarchy.change(layout)
         raise
+    if layout.finished and not following.finished:
+        take_back(hierarchy)
     hierarchy.change(following)

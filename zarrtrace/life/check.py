@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError
-from ..layout.layout import STATE, TABLES, Layout, array_path, same_but_for_draws
+from ..layout.layout import STATE, TABLES, Layout, array_path, changed_keys
+from ..layout.spans import Span
 from ..layout.variables import Variable
 from ..messages import range_label
+from ..reading.as_finished import read_whole
+from ..reading.other_groups import find_other_groups, is_rewritten
+from ..reading.others import find_others
 from ..reading.rows import RowReader
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
 from ..store.location import Location
-from ..store.small_arrays import read_array
 from ..store.zarr_json import read_document
 
 
@@ -73,15 +76,26 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     except DamagedTraceError:
         # Reported with the bookkeeping; without counts there are no draws to look for.
         return
+    rewritten = {
+        f"{path}/{name}"
+        for group in layout.groups.values()
+        for path in group.paths
+        for name in find_others(location, layout, path).rewritten
+    }
     for variable in layout.variables:
         for block in chain_blocks(location, layout):
+            reader = RowReader(block, variable)
+            # What another tool has written otherwise is read with the other arrays.
+            spans = [span for span in reader.spans if span.path not in rewritten]
             count = int(counts[block.chains[0]])
-            yield from _check_rows(RowReader(block, variable), variable, count)
+            yield from _check_rows(reader, spans, variable, count)
 
 
-def _check_rows(reader: RowReader, variable: Variable, count: int) -> Iterator[Damage]:
+def _check_rows(
+    reader: RowReader, spans: list[Span], variable: Variable, count: int
+) -> Iterator[Damage]:
     block = reader.block
-    for span in reader.spans:
+    for span in spans:
         draw = max(span.start, block.layout.dropped)
         while draw < min(span.stop, count):
             place = span.place(draw, variable.draws_per_chunk)
@@ -106,7 +120,10 @@ def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
             continue
         for path in group.paths:
             yield from _check_document(location, path, None)
+            rewritten = find_others(location, layout, path).rewritten
             for variable in group.variables.values():
+                if variable.name in rewritten:
+                    continue
                 expected = layout.document(variable, layout.total)
                 yield from _check_document(location, array_path(path, variable), expected)
     for name in ("", *layout.data_groups):
@@ -124,17 +141,15 @@ def _check_document(
     if document is None:
         yield Damage(f"{path}/zarr.json", "missing")
         return
-    for key, value in (expected or {"node_type": "group", "zarr_format": 3}).items():
-        found = document.get(key)
-        # The draws change with the trace's life; nothing else does.
-        grown = key == "shape" and same_but_for_draws(found, expected or {})
-        if key != "attributes" and found != value and not grown:
-            yield Damage(f"{path}/zarr.json", f"{key} is {found!r}, not {value!r}")
+    wanted = expected or {"node_type": "group", "zarr_format": 3}
+    for key in changed_keys(document, wanted):
+        why = f"{key} is {document.get(key)!r}, not {wanted.get(key)!r}"
+        yield Damage(f"{path}/zarr.json", why)
 
 
 def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
-    """The coordinates of every group, and the groups that were given whole."""
-    for name in (*layout.groups, *layout.data_groups):
+    """The groups given whole, those of other tools, and what is in a group beside variables."""
+    for name in (*layout.groups, *layout.data_groups, *find_other_groups(location, layout)):
         group = layout.groups.get(name)
         for path in [name] if group is None else group.paths:
             known = (*layout.coords, *layout.data_groups.get(name, ()))
@@ -142,15 +157,42 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
             parts = [key.removeprefix(f"{path}/").split("/") for key in location.keys(path)]
             nodes = {part[0] for part in parts if len(part) > 1}
             nodes = {node for node in nodes if node in known or not node.startswith(".")}
+            of_others = []
             for node in sorted(nodes):
+                if is_rewritten(location, f"{path}/{node}"):
+                    of_others.append(node)
+                    continue
                 if group is not None and node in group.variables:
                     continue
                 if group is None and _is_group(location, f"{path}/{node}"):
                     continue
                 try:
-                    read_array(location, f"{path}/{node}", complete=True)
+                    read_whole(location, layout, f"{path}/{node}", complete=True)
                 except DamagedTraceError as error:
                     yield Damage(f"{path}/{node}", error.why)
+            if of_others and (group is None or layout.finished):
+                yield from _check_of_others(location, path, of_others)
+
+
+def _check_of_others(location: Location, path: str, names: list[str]) -> Iterator[Damage]:
+    """Read what other tools have written, a chain, or whatever comes first, at a time."""
+    from ..reading.data_groups import open_group_plainly
+
+    try:
+        plain = open_group_plainly(location, path)
+    except Exception as error:
+        yield Damage(path, f"another tool has written to it, and xarray cannot read it ({error})")
+        return
+    for name in names:
+        variable = plain.variables.get(name)
+        try:
+            if variable is not None and variable.ndim:
+                for index in range(variable.shape[0]):
+                    variable[index].values  # noqa: B018
+            elif variable is not None:
+                variable.values  # noqa: B018
+        except DamagedTraceError as error:
+            yield Damage(f"{path}/{name}", error.why)
 
 
 def _is_group(location: Location, path: str) -> bool:

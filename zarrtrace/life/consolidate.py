@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..layout.layout import STATE, TABLES, Layout, root_attrs
+from ..reading.as_finished import keep_as_finished
+from ..reading.other_groups import is_rewritten
 from ..store.location import Location
 from ..store.zarr_json import consolidated_metadata, encode_document, group_document, read_document
 
@@ -15,9 +17,11 @@ def consolidate(
 ) -> None:
     """Write consolidated metadata: one read opens the trace, and its groups keep their order.
 
+    Before that is kept what other tools may change from then on.
+
     `_sampling_state` is left out, so that plain readers see what ArviZ knows, and tables are, which
-    may grow after the end. Groups that something else put there come along if they have
-    consolidated metadata of their own. Documents that are `changed` are taken from there.
+    may grow after the end. Groups that other tools put there come along, with consolidated metadata
+    of their own or without. Documents that are `changed` are taken from there.
     """
     names = layout.group_names
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
@@ -30,6 +34,9 @@ def consolidate(
     others = {*location.children("")} - {*names, STATE, TABLES, "zarr.json"}
     for name in (*layout.data_groups, *sorted(others)):
         metadata |= _consolidated_group(location, name)
+        if name in others and name not in metadata and is_rewritten(location, name):
+            metadata |= _nodes(location, name)
+    keep_as_finished(location, layout, metadata)
     root = read_document(location, "") or group_document(root_attrs(layout))
     root["consolidated_metadata"] = consolidated_metadata(metadata)
     location.write("zarr.json", encode_document(root))
@@ -51,3 +58,10 @@ def _consolidated_group(location: Location, name: str) -> dict[str, Any]:
         return {}
     nodes = {f"{name}/{path}": node for path, node in inside["metadata"].items()}
     return {name: document, **nodes}
+
+
+def _nodes(location: Location, name: str) -> dict[str, Any]:
+    """The nodes of a group that another tool has put there, itself included."""
+    keys = sorted(key for key in location.keys(name) if key.endswith("/zarr.json"))
+    paths = [key.removesuffix("/zarr.json") for key in keys]
+    return {path: document for path in paths if (document := read_document(location, path))}

@@ -9,10 +9,20 @@ import numpy as np
 
 from ..errors import DamagedTraceError, IncompleteTraceError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import TABLES, Ended, Layout, array_path, group_attrs
+from ..layout.layout import (
+    REFUSED,
+    TABLES,
+    UNFINISHED,
+    Ended,
+    Layout,
+    array_path,
+    group_attrs,
+)
 from ..reading import convergence
+from ..reading.as_finished import forget_as_finished, restore_as_finished
 from ..reading.cut import alignment_attrs, sampling_attrs
 from ..reading.moment import Moment
+from ..reading.others import find_others
 from ..sampling_state.block import remove_journals
 from ..sampling_state.counts import recorded
 from ..sampling_state.journal_format import JOURNAL
@@ -20,7 +30,7 @@ from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from ..store.zarr_json import chunk_key, encode_document, group_document, read_document
 from .consolidate import consolidate
-from .split import resume_split
+from .split import resume_split, write_array
 
 
 def require_draws(location: Location, layout: Layout) -> None:
@@ -58,6 +68,7 @@ def _trim(moment: Moment) -> None:
     """
     location, layout, counts = moment.location, moment.layout, moment.counts
     documents: dict[str, dict[str, Any]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
     for group in layout.groups.values():
         length = int(counts.min()) - group.stored_warmup
         warmup = group.stored_warmup - group.stored_first
@@ -74,7 +85,8 @@ def _trim(moment: Moment) -> None:
                         variable=variable.name,
                     )
                 document["shape"][1] = length if path == group.name else warmup
-                documents[array] = document
+                document.pop(UNFINISHED, None)
+                arrays[array] = document
             document = read_document(location, path) or group_document()
             attrs = {**document["attributes"], **group_attrs(layout, path)}
             attrs |= sampling_attrs(moment)
@@ -84,13 +96,51 @@ def _trim(moment: Moment) -> None:
             documents[path] = group_document(attrs)
         documents[f"{group.name}/draw"] = _draw_coordinate(location, layout, group.name, length)
     # With the consolidated metadata all arrays change their length at once.
-    consolidate(location, layout, documents)
-    location.write_many(
-        (f"{path}/zarr.json", encode_document(document)) for path, document in documents.items()
-    )
+    consolidate(location, layout, {**documents, **arrays})
+    # Last what other readers may open from then on: all that it needs is right.
+    for changed in (documents, arrays):
+        location.write_many(
+            (f"{path}/zarr.json", encode_document(document)) for path, document in changed.items()
+        )
     remove_journals(location, layout)
     location.delete_tree(JOURNAL)
     location.remove_partial_files(outside=(TABLES,))
+
+
+def take_back(hierarchy: Hierarchy) -> None:
+    """Keep other readers from a finished trace whose arrays are about to change.
+
+    Killed anywhere in it, the trace is one whose finish was interrupted.
+    """
+    location, layout = hierarchy.location, replace(hierarchy.layout, finished=False)
+    restore_as_finished(location)
+    _restore_coordinates(location, hierarchy.layout)
+    hierarchy.change(layout)
+    for group in layout.groups.values():
+        arrays = [array_path(path, v) for path in group.paths for v in group.variables.values()]
+        for array in arrays:
+            document = read_document(location, array)
+            if document is not None:
+                location.write(f"{array}/zarr.json", encode_document({**document, **REFUSED}))
+    for path in ("", *(path for group in layout.groups.values() for path in group.paths)):
+        document = read_document(location, path) or {}
+        # They would be read instead of the documents of the arrays.
+        if document.pop("consolidated_metadata", None) is not None:
+            location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
+    forget_as_finished(location)
+
+
+def _restore_coordinates(location: Location, layout: Layout) -> None:
+    """Store coordinates that another tool has written as zarrtrace stores them."""
+    from ..reading.data_groups import read_labels
+
+    for group in layout.groups.values():
+        for path in group.paths:
+            for name in find_others(location, layout, path).rewritten.difference(group.variables):
+                array = read_labels(location, layout, path, name)
+                before = location.keys(f"{path}/{name}")
+                written = write_array(location, layout, f"{path}/{name}", array)
+                location.delete_many(key for key in before if key not in written)
 
 
 def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:

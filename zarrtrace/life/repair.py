@@ -17,11 +17,13 @@ from ..layout.layout import (
     Layout,
     Lost,
     array_path,
+    changed_keys,
     coordinates_attr,
     group_attrs,
     root_attrs,
-    same_but_for_draws,
 )
+from ..reading.as_finished import read_whole
+from ..reading.other_groups import is_rewritten
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
@@ -29,7 +31,7 @@ from ..sampling_state.proof import NOT_RECORDED
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
 from ..store.location import Location
-from ..store.small_arrays import DataArray, read_array
+from ..store.small_arrays import DataArray
 from ..store.zarr_json import encode_document, group_document, read_document
 from .burn_in import delete_dropped
 from .check import Damage, check
@@ -78,15 +80,10 @@ def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
             found = read_document(location, path)
         except DamagedTraceError:
             found = None
-        if found is not None:
-            same = all(
-                found.get(key) == value
-                for key, value in document.items()
-                if key not in ("attributes", "shape")
-            )
-            plain = "shape" not in document
-            if same and (plain or same_but_for_draws(found.get("shape"), document)):
-                continue
+        if found is not None and not changed_keys(found, document):
+            continue
+        if found is not None and layout.finished and is_rewritten(location, path):
+            continue
         location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
         yield f"{path}/zarr.json: written anew from the layout"
 
@@ -178,7 +175,8 @@ def count_draws(block: ChainBlock) -> int:
             draw = max(span.start, layout.dropped)
             while draw < span.stop:
                 place = span.place(draw, variable.draws_per_chunk)
-                if location.read(place.key(variable, block.number)) is None:
+                key = place.key(variable, block.number)
+                if location.read(key) is None and not reader.is_blank(place):
                     break
                 first, end = place.draws.start, place.draws.stop
                 try:
@@ -218,8 +216,10 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
         end = int(recorded(location, layout).min()) if layout.finished else layout.total
         draws = end - group.stored_warmup
     for name, size in (("chain", layout.chains), ("draw", draws)):
+        if is_rewritten(location, f"{path}/{name}"):
+            continue
         try:
-            read_array(location, f"{path}/{name}", complete=True)
+            read_whole(location, layout, f"{path}/{name}", complete=True)
         except DamagedTraceError:
             write_array(location, layout, f"{path}/{name}", DataArray((name,), np.arange(size)))
             yield f"{path}/{name}: numbered anew"

@@ -32,6 +32,7 @@ from ..store.dtypes import dtype_name
 from ..store.location import Location
 from ..store.small_arrays import DataArray, Numbers, array_items, read_array
 from ..store.zarr_json import compose_encoding, encode_document, group_document, read_document
+from .carry import carry_added
 
 _CHUNK_NAME = re.compile(r"c(\.\d+)+")
 
@@ -140,6 +141,7 @@ def _fill_staging(hierarchy: Hierarchy, name: str) -> None:
             document = group_document({**attrs, "tuning_steps": target})
             location.write(f"{staged(path)}/zarr.json", encode_document(document))
             _copy_coordinates(location, layout, group, path, draws)
+    carry_added(location, layout, group)
     for variable in group.variables.values():
         old = spans(layout, variable)
         if variable.name not in group.moved:
@@ -294,9 +296,12 @@ def _copy_coordinates(
     write_array(location, layout, f"{staged(path)}/draw", draw)
 
 
-def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> None:
-    """Write a small array whole."""
+def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> set[str]:
+    """Write a small array whole, its document last; returns its keys."""
     encoding = layout.encodings.get(dtype_name(array.values.dtype))
     if encoding is None:
         encoding = compose_encoding(array.values.dtype, "auto")
-    location.write_many(array_items(path, array, encoding))
+    items = list(array_items(path, array, encoding))
+    # What another tool has written is read as it was until then.
+    location.write_many(items[::-1])
+    return {key for key, _ in items}

@@ -13,8 +13,12 @@ from xarray.core import indexing
 from ..errors import DamagedTraceError, TraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
-from ..store.small_arrays import require_credible
+from ..store.dtypes import as_dtype, dtype_of_values
+from ..store.location import Location
+from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
+from .as_finished import read_whole, times_given
+from .other_groups import is_rewritten
 
 # How an array was encoded, in terms that only the third format of Zarr has.
 _OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
@@ -30,10 +34,17 @@ class _Group(NamedTuple):
 class _Array(BackendArray):
     """An array that plain xarray reads, when it is needed."""
 
-    def __init__(self, group: _Group, name: str, variable: xr.Variable) -> None:
-        self._where = f"{group.hierarchy}: {group.name}/{name}"
-        self._hierarchy = group.hierarchy
-        self._group = group.name
+    def __init__(
+        self,
+        location: Location,
+        hierarchy: Hierarchy | None,
+        group: str,
+        name: str,
+        variable: xr.Variable,
+    ) -> None:
+        self._where = f"{location}: {group}/{name}"
+        self._hierarchy = hierarchy
+        self._group = group
         self._name = name
         self._variable = variable
         self.shape = variable.shape
@@ -62,9 +73,67 @@ class _Array(BackendArray):
             ) from error
 
 
-def _require_same_trace(hierarchy: Hierarchy) -> None:
+def _require_same_trace(hierarchy: Hierarchy | None) -> None:
     """Refuse what was read, good or bad, if it is that of another trace."""
-    _ = hierarchy.layout
+    if hierarchy is not None:
+        _ = hierarchy.layout
+
+
+def open_group_plainly(
+    location: Location,
+    group: str,
+    hierarchy: Hierarchy | None = None,
+    drop_variables: str | Iterable[str] | None = None,
+) -> xr.Dataset:
+    """A group as xarray reads it: arrays are read when they are needed, with errors of ours.
+
+    With a hierarchy they are refused once another trace has taken its place.
+    """
+    plain: xr.Dataset = xr.open_dataset(
+        location.plain_store,  # type: ignore[arg-type]
+        engine="zarr",
+        group=group,
+        consolidated=False,
+        zarr_format=3,
+        chunks=None,
+        cache=False,
+        drop_variables=drop_variables,
+    )
+    for variable in plain.variables.values():
+        for key in _OF_ZARR_3:
+            variable.encoding.pop(key, None)
+    lazy = {
+        key: xr.Variable(
+            variable.dims,
+            indexing.LazilyIndexedArray(_Array(location, hierarchy, group, str(key), variable)),
+            variable.attrs,
+            variable.encoding,
+        )
+        for key, variable in plain.variables.items()
+        if key not in plain.indexes
+    }
+    plain = plain.assign({key: lazy[key] for key in plain.data_vars})
+    return plain.assign_coords({key: lazy[key] for key in plain.coords if key in lazy})
+
+
+def read_labels(location: Location, layout: Layout, group: str, name: str) -> DataArray:
+    """A coordinate of a sampled group, whoever has written it."""
+    if not (layout.finished and is_rewritten(location, f"{group}/{name}")):
+        return read_whole(location, layout, f"{group}/{name}")
+    try:
+        variable = open_group_plainly(location, group).variables[name]
+        values = variable.values
+        values = values.astype(as_dtype(dtype_of_values(values), name), copy=False)
+        return DataArray(tuple(map(str, variable.dims)), values, dict(variable.attrs))
+    except (TraceError, MemoryError):
+        raise
+    except Exception as error:
+        raise DamagedTraceError(
+            f"the coordinate {group}/{name} cannot be read ({error})",
+            where=str(location),
+            remedy="`zarrtrace check` names what is damaged",
+            group=group,
+        ) from error
 
 
 class _GroupEntrypoint(BackendEntrypoint):
@@ -79,33 +148,16 @@ class _GroupEntrypoint(BackendEntrypoint):
         """The Dataset of a `_Group`."""
         group: _Group = filename_or_obj
         hierarchy, layout, name = group
-        plain: xr.Dataset = xr.open_dataset(
-            hierarchy.location.plain_store,  # type: ignore[arg-type]
-            engine="zarr",
-            group=name,
-            consolidated=False,
-            zarr_format=3,
-            chunks=None,
-            cache=False,
-            drop_variables=drop_variables,
-        )
+        location = hierarchy.location
+        plain = open_group_plainly(location, name, hierarchy, drop_variables)
         # Stores list their keys in no order.
-        dataset = plain[[*layout.data_groups[name], *plain.coords]]
-        for variable in dataset.variables.values():
-            for key in _OF_ZARR_3:
-                variable.encoding.pop(key, None)
-        lazy = {
-            key: xr.Variable(
-                variable.dims,
-                indexing.LazilyIndexedArray(_Array(group, str(key), variable)),
-                variable.attrs,
-                variable.encoding,
-            )
-            for key, variable in dataset.variables.items()
-            if key not in dataset.indexes
-        }
-        dataset = dataset.assign({key: lazy[key] for key in dataset.data_vars})
-        dataset = dataset.assign_coords({key: lazy[key] for key in dataset.coords if key in lazy})
+        given = layout.data_groups.get(name, ())
+        added = sorted(str(key) for key in plain.data_vars if key not in given)
+        dataset = plain[[*given, *added, *plain.coords]]
+        for key in times_given(location, layout, name):
+            if key in dataset.variables and not is_rewritten(location, f"{name}/{key}"):
+                array = read_whole(location, layout, f"{name}/{key}")
+                dataset[key] = (array.dims, array.values, array.attrs)
         # How a data set in this group keeps its own.
         attrs = {k: v for k, v in dataset.attrs.items() if not str(k).startswith("zarrtrace_")}
         dataset.attrs = attrs
@@ -130,7 +182,7 @@ def open_data_group(
             remedy="restore it from a copy",
             group=name,
         )
-    variables = layout.data_groups[name]
+    variables = layout.data_groups.get(name, ())
     others = [] if location.waits else location.children(name)
     for variable in dict.fromkeys((*variables, *others)):
         if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):

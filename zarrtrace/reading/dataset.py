@@ -14,13 +14,14 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from ..errors import DamagedTraceError
+from ..errors import DamagedTraceError, TraceError
 from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..messages import counted
-from ..store.small_arrays import read_array
 from .cut import Cut, alignment_attrs, sampling_attrs
+from .data_groups import open_group_plainly, read_labels
+from .others import Others, find_others, require_selected, select_of_others
 from .values import Drawn, Selection, padded_dtype, read_selections
 
 
@@ -62,9 +63,14 @@ class CutEntrypoint(BackendEntrypoint):
         """The Dataset of a `Cut`."""
         cut: Cut = filename_or_obj
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
+        others = find_others(cut.moment.location, cut.layout, cut.name)
+        plain = _written_by_others(cut, others)
         variables = {}
         for name, variable in cut.group.variables.items():
             if name in dropped:
+                continue
+            if name in others.rewritten:
+                variables[name] = require_selected(cut, name, plain.variables[name])
                 continue
             data = indexing.LazilyIndexedArray(CutArray(cut, variable))
             chunks = {
@@ -75,14 +81,39 @@ class CutEntrypoint(BackendEntrypoint):
             variables[name] = xr.Variable(
                 (*SAMPLE_DIMS, *variable.dims),
                 data,
-                cut.layout.variable_attrs(variable),
+                others.attrs.get(name, cut.layout.variable_attrs(variable)),
                 {"preferred_chunks": chunks},
             )
         coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})
+        for name in others.added:
+            added = select_of_others(cut, plain.variables[name]) if name in plain else None
+            if added is not None and name not in dropped:
+                (coords if name in plain.coords else variables)[name] = added
         attrs = group_attrs(cut.layout, cut.name) | sampling_attrs(cut.moment)
         if len(set(cut.counts)) > 1:
             attrs |= alignment_attrs(np.array(cut.counts), cut.length)
         return xr.Dataset(variables, coords, attrs)
+
+
+def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
+    """The group as xarray reads it, where another tool has written arrays of it."""
+    if not (others.rewritten or others.added):
+        return xr.Dataset()
+    location, hierarchy = cut.moment.location, cut.moment.hierarchy
+    try:
+        return open_group_plainly(location, cut.name, hierarchy)
+    except (TraceError, MemoryError):
+        raise
+    except Exception as error:
+        if not others.rewritten:
+            # What was added keeps xarray from the group, and nobody from the draws.
+            return xr.Dataset()
+        raise DamagedTraceError(
+            f"another tool has written to the group {cut.name}, which xarray cannot read ({error})",
+            where=str(location),
+            remedy="`zarrtrace check` names what is damaged",
+            group=cut.name,
+        ) from error
 
 
 def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
@@ -95,12 +126,14 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
         for variable in cut.group.variables.values()
         for dim, size in zip(variable.dims, variable.shape, strict=True)
     }
+    # The group of the warmup has its own when it is there, and it always is at the end.
+    path = cut.name if cut.layout.finished else cut.group.name
     for name, dim in cut.layout.coords.items():
         if dim in dims:
-            array = read_array(cut.moment.location, f"{cut.group.name}/{name}")
+            array = read_labels(cut.moment.location, cut.layout, path, name)
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
-                    f"the coordinate {cut.group.name}/{name} has shape {array.values.shape}, "
+                    f"the coordinate {path}/{name} has shape {array.values.shape}, "
                     f"dimension {dim!r} has {counted(sizes[dim], 'element')}",
                     where=str(cut.moment.location),
                     group=cut.group.name,

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GroupNotFoundError
+from ..errors import GroupNotFoundError, VariableNotFoundError
+from ..layout.variables import Variable
 from .cut import Align, Cut, find_groups, make_cut
 from .moment import Moment
 
 if TYPE_CHECKING:
     import arviz
     import xarray as xr
+
+    from .others import Others
 
 Array = NDArray[Any]
 
@@ -209,13 +212,18 @@ class GroupReader(ABC):
         now = self._now()
         names = [name] if isinstance(name, str) else list(name)
         cuts: dict[str, Cut] = {}
-        wanted = []
-        for one, found in zip(names, find_groups(now.layout, names, group, str(now)), strict=True):
+        wanted: dict[str, tuple[Cut, Variable]] = {}
+        of_others: dict[str, Array] = {}
+        for one, found in zip(names, _find_groups(now, names, group), strict=True):
             if found not in cuts:
                 cuts[found] = make_cut(now, found, "cut", chains)
-            wanted.append((cuts[found], cuts[found].group.variables[one]))
-        read = read_values(wanted, draws, flatten)
-        return read[0] if isinstance(name, str) else dict(zip(names, read, strict=True))
+            if _is_of_others(now, found, one):
+                of_others[one] = _read_of_others(cuts[found], one, draws, flatten)
+            else:
+                wanted[one] = cuts[found], cuts[found].group.variables[one]
+        read = dict(zip(wanted, read_values(wanted.values(), draws, flatten), strict=True))
+        read |= of_others
+        return read[name] if isinstance(name, str) else {one: read[one] for one in names}
 
     def __getitem__(self, group: str) -> xr.Dataset:
         return self.dataset(group)
@@ -294,6 +302,47 @@ def _as_mapping(groups: GroupReader) -> Mapping[str, xr.Dataset]:
     return cast("Mapping[str, xr.Dataset]", groups)
 
 
+def _find_groups(now: Moment, names: list[str], group: str | None) -> list[str]:
+    """The group each variable is in, also one that another tool has put into a finished trace."""
+    try:
+        return find_groups(now.layout, names, group, str(now))
+    except VariableNotFoundError:
+        if not now.layout.finished:
+            raise
+    return [_find_group(now, name, group) for name in names]
+
+
+def _find_group(now: Moment, name: str, group: str | None) -> str:
+    for candidate in now.groups if group is None else (group,):
+        is_sampled = candidate.removeprefix("warmup_") in now.layout.groups
+        if is_sampled and name in _others(now, candidate, name).added:
+            return candidate
+    return find_groups(now.layout, [name], group, str(now))[0]
+
+
+def _is_of_others(now: Moment, group: str, name: str) -> bool:
+    """Whether another tool has written the array of a variable."""
+    if not now.layout.finished:
+        return False
+    found = _others(now, group, name)
+    return name in found.rewritten or name in found.added
+
+
+def _others(now: Moment, group: str, name: str) -> Others:
+    from .others import find_others
+
+    return find_others(now.location, now.layout, group, [name])
+
+
+def _read_of_others(cut: Cut, name: str, draws: slice, flatten: bool) -> Array:
+    from .dataset import open_cut
+
+    array = open_cut(cut)[name]
+    values: Array = (array.isel(draw=draws) if "draw" in array.dims else array).values
+    is_sampled = array.dims[:2] == ("chain", "draw")
+    return values.reshape(-1, *values.shape[2:]) if flatten and is_sampled else values
+
+
 def _dataset(
     now: Moment,
     group: str,
@@ -302,7 +351,7 @@ def _dataset(
     chunks: Any = None,
 ) -> xr.Dataset:
     """One group of a moment."""
-    if group in now.layout.data_groups:
+    if group in now.layout.data_groups or group in now.other_groups:
         from .data_groups import open_data_group
 
         return open_data_group(now.hierarchy, now.layout, group, chunks)

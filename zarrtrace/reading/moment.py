@@ -13,6 +13,7 @@ from ..layout.layout import Layout
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
 from ..store.location import Location
+from .other_groups import find_other_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,15 @@ class Moment:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups in ArviZ's order, the warmup groups last."""
+        """The groups in ArviZ's order, then those of other tools, the warmup groups last."""
         layout = self.layout
         warmups = [g.warmup_name for g in layout.groups.values() if g.warmup > layout.dropped]
-        return (*layout.group_names, *warmups)
+        return (*layout.group_names, *self.other_groups, *warmups)
+
+    @cached_property
+    def other_groups(self) -> tuple[str, ...]:
+        """The groups that another tool has put into a finished trace."""
+        return find_other_groups(self.location, self.layout)
 
     def __str__(self) -> str:
         return str(self.hierarchy)

@@ -27,10 +27,19 @@ from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
 from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
+from .as_finished import is_as_finished, is_blank
 
 _AT_ONCE = 16  # chunks that are waited for
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
 _REMEDY = "restore it from a copy"
+_MISSING = (
+    "is missing: it was lost, or another tool has overwritten it with fill values, for which Zarr "
+    "keeps no chunk"
+)
+_OVERWRITTEN = (
+    "was overwritten by another tool: with numbers for times, or with fill values after the end of "
+    "the shortest chain"
+)
 
 # Reads some rows of one chunk into the array for them.
 Piece: TypeAlias = Callable[[], None]
@@ -304,6 +313,10 @@ class RowReader:
 
     def fill(self, place: ChunkPlace, rows: slice, into: np.ndarray[Any, Any]) -> None:
         """Read some rows of one chunk."""
+        if self._layout.finished:
+            key = place.key(self._variable, self.block.number)
+            if not is_as_finished(self._location, self._layout, key, rows.stop):
+                raise self._damaged(place, _OVERWRITTEN, _REMEDY)
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
             self.chunk(place, into)
@@ -348,14 +361,21 @@ class RowReader:
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
         """What is read for a chunk that is not there: missing values for one that was lost."""
-        if not self._layout.is_lost(self._variable, self.block.number, place.draws):
-            raise self._damaged(place, "is missing", _REMEDY)
-        if self._variable.dtype.kind not in "fcmM":
+        is_blank = self.is_blank(place)
+        if not is_blank and not self._layout.is_lost(
+            self._variable, self.block.number, place.draws
+        ):
+            raise self._damaged(place, _MISSING if self._layout.finished else "is missing", _REMEDY)
+        if not is_blank and self._variable.dtype.kind not in "fcmM":
             raise self._damaged(place, "was lost, as repair has said")
         if into is None:
             into = np.empty(self._layout.chunk_shape(self._variable), self._variable.dtype)
         into[...] = self._codec.fill
         return into
+
+    def is_blank(self, place: ChunkPlace) -> bool:
+        """Whether a chunk of a finished trace held the fill value alone: Zarr may delete it."""
+        return is_blank(self._location, self._layout, place.key(self._variable, self.block.number))
 
     def _damaged(self, place: ChunkPlace, why: str, remedy: str = "") -> DamagedTraceError:
         draws = range_label("draw", place.draws)

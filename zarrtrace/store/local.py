@@ -71,6 +71,24 @@ def locks_work(directory: Path) -> bool:
         os.close(descriptor)
 
 
+def file_holds(path: str, data: bytes) -> bool:
+    """Whether a file holds just these bytes; of one that does not, little is read."""
+    try:
+        descriptor, size = open_regular(path)
+    except OSError:
+        return False
+    with open(descriptor, "rb", buffering=0) as file:
+        if size != len(data):
+            return False
+        done = 0
+        while done < size:
+            part = file.read(min(_AT_ONCE, max(4096, done)))
+            if not part or part != data[done : done + len(part)]:
+                return False
+            done += len(part)
+    return True
+
+
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tuple[int, int]:
     """Open a file; gives its descriptor and its size.
 

@@ -38,6 +38,7 @@ from ..errors import (
 )
 from .local import (
     can_lock,
+    file_holds,
     files_below,
     lock,
     open_regular,
@@ -347,6 +348,32 @@ class Location:
         async def gather() -> list[memoryview | None]:
             buffers = await asyncio.gather(*(self._get(self._prefix + key) for key in keys))
             return [None if b is None else memoryview(b.as_numpy_array()) for b in buffers]
+
+        with self._errors_of_ours("it cannot be read"):
+            return sync(gather())
+
+    def hold(self, keys: Iterable[str], data: bytes) -> list[bool]:
+        """Whether there are just these bytes under each key; reads as little as that takes."""
+        keys = list(keys)
+        if self._root:
+            return [file_holds(f"{self._root}/{key}", data) for key in keys]
+        if not self._direct:
+            sizes = dict(zip(keys, self._sizes(keys), strict=True))
+            asked = [key for key in keys if sizes[key] == len(data)]
+        else:
+            asked = keys
+        found = dict(zip(asked, self.read_many(asked), strict=True))
+        return [bytes(found.get(key) or b"") == data for key in keys]
+
+    def _sizes(self, keys: list[str]) -> list[int | None]:
+        async def size(key: str) -> int | None:
+            try:
+                return await asyncio.wait_for(self.store.getsize(key), _patience())
+            except FileNotFoundError:
+                return None
+
+        async def gather() -> list[int | None]:
+            return await asyncio.gather(*(size(self._prefix + key) for key in keys))
 
         with self._errors_of_ours("it cannot be read"):
             return sync(gather())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -91,10 +91,18 @@ def array_items(
         yield chunk_key(path, index), codec.encode(part)
 
 
-def read_array(location: Location, path: str, *, complete: bool = False) -> DataArray:
+def read_array(
+    location: Location,
+    path: str,
+    *,
+    complete: bool = False,
+    blank: Container[str] = (),
+    given: Mapping[str, bytes] | None = None,
+) -> DataArray:
     """A small array of ours (a coordinate, a counter), read whole without zarr-python.
 
-    A missing chunk holds the fill value; with `complete` it is damage.
+    A missing chunk holds the fill value; with `complete` it is damage, unless its name is in
+    `blank`. Chunks whose names are in `given` are taken from there.
     """
     document = read_document(location, path)
     if document is None:
@@ -106,7 +114,7 @@ def read_array(location: Location, path: str, *, complete: bool = False) -> Data
         dims = tuple(map(str, document["dimension_names"]))
         attrs = dict(document["attributes"])
         codec = ChunkCodec(dtype, document)
-        values = _read_values(location, path, codec, shape, chunks, complete)
+        values = _read_values(location, path, codec, shape, chunks, complete, blank, given or {})
     except (
         KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError,
     ) as error:  # fmt: skip
@@ -159,6 +167,8 @@ def _read_values(
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     complete: bool,
+    blank: Container[str],
+    given: Mapping[str, bytes],
 ) -> np.ndarray[Any, Any]:
     """The values of an array, which takes no more memory than the chunks that are there justify."""
     if min(chunks, default=1) < 1 or min(shape, default=0) < 0:
@@ -169,9 +179,16 @@ def _read_values(
         _require_chunks(location, path, shape, math.prod(counts), chunk_bytes)
     indices = list(product(*map(range, counts)))
     keys = [chunk_key(path, index) for index in indices]
-    found = location.read_many(keys, codec.most_encoded(chunks))
+    names = [key.rpartition("/")[2] for key in keys]
+    found: list[memoryview | bytes | None] = [
+        given.get(name, data)
+        for name, data in zip(
+            names, location.read_many(keys, codec.most_encoded(chunks)), strict=True
+        )
+    ]
     missing = [key for key, data in zip(keys, found, strict=True) if data is None]
-    if missing and (complete or len(missing) * chunk_bytes > _MOST_BLANK):
+    unexpected = complete and any(key.rpartition("/")[2] not in blank for key in missing)
+    if unexpected or len(missing) * chunk_bytes > _MOST_BLANK:
         raise ValueError(f"the chunk {missing[0]} is missing")
     values: np.ndarray[Any, Any] | None = None
     for index, data in zip(indices, found, strict=True):

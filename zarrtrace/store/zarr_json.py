@@ -19,6 +19,8 @@ from .location import Location
 
 LONGEST_DOCUMENT = 2**28  # bytes
 
+CHUNK_KEYS = {"name": "default", "configuration": {"separator": "."}}
+
 # Bookkeeping arrays are tiny: no compression, a checksum always.
 _CHECKSUM = {"name": "crc32c"}
 PLAIN: dict[str, dict[str, Any]] = {
@@ -97,7 +99,7 @@ def array_document(
         "shape": list(shape),
         "data_type": encoding["data_type"],
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "chunk_key_encoding": CHUNK_KEYS,
         "fill_value": encoding["fill_value"],
         "codecs": encoding["codecs"],
         "attributes": dict(attrs or {}),

@@ -1,0 +1,294 @@
+"""What a finished trace keeps of itself, to tell what other tools have done to its arrays since.
+
+Zarr deletes a chunk of fill values when it writes an array: the names of such chunks are kept, so
+that one of them that is missing reads as the fill value, which it held, and any other is damage.
+xarray writes numbers of days into an array of times that exists: the bytes of labels that are times
+are kept, and read in place of these. Of draws that are times, and of draws after the end of the
+shortest chain, which Zarr overwrites with fill values, checksums are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import product
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from ..layout.layout import STATE, Layout
+from ..sampling_state.counts import recorded
+from ..store.chunk_codec import ChunkCodec
+from ..store.dtypes import dtype_of_document
+from ..store.location import Location
+from ..store.small_arrays import DataArray, read_array
+from ..store.zarr_json import CHUNK_KEYS, chunk_key, encode_document, group_document, read_document
+
+_KEPT = f"{STATE}/as_finished"
+_ATTRIBUTE = "as_finished"
+
+
+class AsFinished(NamedTuple):
+    """What was kept of the arrays of a trace when it was finished.
+
+    Attributes
+    ----------
+    blank : dict
+        Path → names of the chunks that hold the fill value alone.
+    times : dict
+        Path → name → bytes of the chunks of an array of times that is given whole.
+    sums : dict
+        Path → name → the first row of a chunk of draws for which its bytes must be what they were,
+        and their crc32c.
+    """
+
+    blank: dict[str, frozenset[str]]
+    times: dict[str, dict[str, bytes]]
+    sums: dict[str, dict[str, tuple[int, int]]]
+
+
+_NOTHING = AsFinished({}, {}, {})
+
+
+def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any]) -> None:
+    """Keep what tells later what other tools did to the arrays.
+
+    Parameters
+    ----------
+    nodes : mapping of str to dict
+        Path → zarr.json, of groups too.
+    """
+    before = _read(location)
+    blank: dict[str, list[str]] = {}
+    times: dict[str, dict[str, str]] = {}
+    sums: dict[str, dict[str, tuple[int, int]]] = {}
+    counts = recorded(location, layout)
+    for path, document in nodes.items():
+        # Arrays of others, in groups of their own, are none of ours.
+        if path.count("/") != 1 or not _has_our_keys(document):
+            continue
+        names = [key.rpartition("/")[2] for key in _chunk_keys(path, document)]
+        held = location.hold([f"{path}/{name}" for name in names], _blank_chunk(document))
+        blank_text = _blank_text(location, layout, path, document, counts)
+        # What was deleted since the trace was finished is as blank as it was.
+        known = before.blank.get(path, frozenset())
+        found = [
+            name
+            for name, is_held in zip(names, held, strict=True)
+            if is_held
+            or name in blank_text
+            or (name in known and not location.exists(f"{path}/{name}"))
+        ]
+        if found:
+            blank[path] = found
+        group, _, variable = path.partition("/")
+        sampled = layout.groups.get(group.removeprefix("warmup_"))
+        is_time = dtype_of_document(document).kind in "mM"
+        if sampled is not None and variable in sampled.variables:
+            rows = dict.fromkeys(names, 0) if is_time else {}
+            if group == sampled.name and not is_time:
+                rows = _rows_in_shape(layout, document, counts - sampled.stored_warmup)
+            if rows:
+                sums[path] = before.sums.get(path) or {
+                    name: (rows[name], google_crc32c.value(data))
+                    for name, data in _chunks(location, path, list(rows)).items()
+                }
+        elif is_time:
+            chunks = before.times.get(path) or _chunks(location, path, names)
+            times[path] = {name: base64.b64encode(data).decode() for name, data in chunks.items()}
+    text = json.dumps({"blank": blank, "times": times, "sums": sums})
+    attrs = {_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": google_crc32c.value(text.encode())}
+    location.write(f"{_KEPT}/zarr.json", encode_document(group_document(attrs)))
+
+
+def _blank_text(
+    location: Location,
+    layout: Layout,
+    path: str,
+    document: Mapping[str, Any],
+    counts: np.ndarray[Any, Any],
+) -> list[str]:
+    """The chunks of text that are blank up to the end of the shape, where their chains end too.
+
+    What stands there after the last draw is not the fill value.
+    """
+    group, _, variable = path.partition("/")
+    sampled = layout.groups.get(group)
+    if document["data_type"] != "string" or sampled is None or variable not in sampled.variables:
+        return []
+    codec = ChunkCodec(dtype_of_document(document), dict(document))
+    shape = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
+    chunk, rows = divmod(document["shape"][1], shape[1])
+    names = [
+        f"c.{block}.{chunk}{'.0' * (len(shape) - 2)}"
+        for block in range(layout.blocks if rows else 0)
+        if counts[layout.chains_of(block)[0]] - sampled.stored_warmup == document["shape"][1]
+    ]
+    found = []
+    for name, data in _chunks(location, path, names).items():
+        with suppress(ValueError):
+            if (codec.decode(data, shape)[:, :rows] == "").all():
+                found.append(name)
+    return found
+
+
+def _rows_in_shape(
+    layout: Layout, document: Mapping[str, Any], counts: np.ndarray[Any, Any]
+) -> dict[str, int]:
+    """Of the chunks in which the shape ends and longer chains go on: how many rows it has."""
+    length = document["shape"][1]
+    chunk, rows = divmod(length, document["chunk_grid"]["configuration"]["chunk_shape"][1])
+    if not rows:
+        return {}
+    tail = ".0" * (len(document["shape"]) - 2)
+    return {
+        f"c.{block}.{chunk}{tail}": rows
+        for block in range(layout.blocks)
+        if counts[layout.chains_of(block)[0]] > length
+    }
+
+
+def _chunks(location: Location, path: str, names: list[str]) -> dict[str, bytes]:
+    found = location.read_many(f"{path}/{name}" for name in names)
+    return {name: bytes(data) for name, data in zip(names, found, strict=True) if data is not None}
+
+
+def blank_names(location: Location, layout: Layout, path: str) -> frozenset[str]:
+    """The names of the chunks of an array that are blank, also where they are missing."""
+    return _as_finished(location, layout).blank.get(path, frozenset())
+
+
+def is_blank(location: Location, layout: Layout, key: str) -> bool:
+    """Whether a chunk held the fill value alone when the trace was finished."""
+    path, _, name = key.rpartition("/")
+    return name in blank_names(location, layout, path)
+
+
+def read_whole(
+    location: Location, layout: Layout, path: str, *, complete: bool = False
+) -> DataArray:
+    """An array of ours that was given whole, as `read_array`; times as they were given."""
+    kept = _as_finished(location, layout)
+    return read_array(
+        location,
+        path,
+        complete=complete,
+        blank=kept.blank.get(path, ()),
+        given=kept.times.get(path, {}),
+    )
+
+
+def is_as_finished(location: Location, layout: Layout, key: str, stop: int) -> bool:
+    """Whether the rows of a chunk before `stop` can be what they were when the trace was finished.
+
+    Rows that other tools may change, in a way that is read right, always can. So can those of a
+    chunk that is missing.
+    """
+    path, _, name = key.rpartition("/")
+    known = _as_finished(location, layout).sums.get(path, {}).get(name)
+    if known is None or stop <= known[0]:
+        return True
+    data = location.read(key)
+    return data is None or google_crc32c.value(bytes(data)) == known[1]
+
+
+def overwritten_chunks(location: Location, layout: Layout) -> list[str]:
+    """The keys of chunks whose draws are not what they were."""
+    return [
+        f"{path}/{name}"
+        for path, names in _as_finished(location, layout).sums.items()
+        for name, (rows, _) in names.items()
+        if not is_as_finished(location, layout, f"{path}/{name}", rows + 1)
+    ]
+
+
+def times_given(location: Location, layout: Layout, group: str) -> list[str]:
+    """The arrays of a group that are times, given whole, and kept."""
+    paths = _as_finished(location, layout).times
+    return [path.partition("/")[2] for path in paths if path.startswith(f"{group}/")]
+
+
+def restore_as_finished(location: Location) -> None:
+    """Write the chunks that other tools have deleted, and the times they wrote otherwise."""
+    kept = _read(location)
+    for path in {*kept.blank, *kept.times}:
+        document = read_document(location, path)
+        if document is None or not _has_our_keys(document):
+            continue
+        names = kept.blank.get(path, frozenset())
+        missing = [f"{path}/{name}" for name in names if not location.exists(f"{path}/{name}")]
+        if missing:
+            blank = _blank_chunk(document)
+            location.write_many((key, blank) for key in missing)
+        if dtype_of_document(document).kind in "mM":
+            for name, data in kept.times.get(path, {}).items():
+                location.write(f"{path}/{name}", data)
+
+
+def forget_as_finished(location: Location) -> None:
+    """Remove what was kept, before chunks change."""
+    location.delete_tree(_KEPT)
+
+
+def _has_our_keys(document: Mapping[str, Any]) -> bool:
+    return document.get("chunk_key_encoding") == CHUNK_KEYS
+
+
+def _chunk_keys(path: str, document: Mapping[str, Any]) -> Iterator[str]:
+    chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
+    numbers = [-(-size // chunk) for size, chunk in zip(document["shape"], chunks, strict=True)]
+    for index in product(*map(range, numbers)):
+        yield chunk_key(path, index)
+
+
+def _blank_chunk(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a chunk of fill values: an encoder gives the same ones each time."""
+    encoding = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
+    shape = document["chunk_grid"]["configuration"]["chunk_shape"]
+    return _encode_blank(json.dumps(encoding), tuple(shape))
+
+
+@functools.lru_cache(maxsize=8)
+def _encode_blank(encoding: str, shape: tuple[int, ...]) -> bytes:
+    """The arrays of a trace have few different ones."""
+    document = json.loads(encoding)
+    codec = ChunkCodec(dtype_of_document(document), document)
+    return codec.encode(np.full(shape, codec.fill, codec.dtype))
+
+
+def _as_finished(location: Location, layout: Layout) -> AsFinished:
+    return _read_once(location, layout) if layout.finished else _NOTHING
+
+
+@functools.lru_cache(maxsize=16)
+def _read_once(location: Location, layout: Layout) -> AsFinished:
+    """What was kept, read once for each layout: they change together."""
+    return _read(location)
+
+
+def _read(location: Location) -> AsFinished:
+    """What was kept; nothing where it cannot be read."""
+    data = location.read(f"{_KEPT}/zarr.json")
+    try:
+        attrs = json.loads(bytes(data or b""))["attributes"]
+        text = attrs[_ATTRIBUTE]
+        if google_crc32c.value(text.encode()) != attrs[f"{_ATTRIBUTE}_crc32c"]:
+            return _NOTHING
+        content = json.loads(text)
+        return AsFinished(
+            {path: frozenset(names) for path, names in content["blank"].items()},
+            {
+                path: {name: base64.b64decode(chunk) for name, chunk in chunks.items()}
+                for path, chunks in content["times"].items()
+            },
+            {
+                path: {name: (int(row), int(crc)) for name, (row, crc) in chunks.items()}
+                for path, chunks in content["sums"].items()
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _NOTHING

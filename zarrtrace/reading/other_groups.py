@@ -1,0 +1,56 @@
+"""Documents that another tool has written into a trace, and the groups that it has put there."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ..errors import DamagedTraceError
+from ..layout.layout import STATE, TABLES, Layout
+from ..store.location import Location
+from ..store.zarr_json import LONGEST_DOCUMENT, encode_document, parse_document
+
+_OURS = b'{"zarr_format": 3, "node_type": '
+
+
+def find_other_groups(location: Location, layout: Layout) -> tuple[str, ...]:
+    """The groups beside those of a finished trace that another tool has written."""
+    if not layout.finished:
+        return ()
+    # Asking a remote store takes long: once for each trace that is opened.
+    return (_look_once if location.waits else _look)(location, layout)
+
+
+def _look(location: Location, layout: Layout) -> tuple[str, ...]:
+    warmups = [group.warmup_name for group in layout.groups.values()]
+    known = {*layout.group_names, *warmups, STATE, TABLES, "zarr.json"}
+    names = sorted(name for name in location.children("") if name not in known)
+    found = location.read_many([f"{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
+    groups = []
+    for name, data in zip(names, found, strict=True):
+        document = None if data is None else parse_other_document(data)
+        if document is not None and document.get("node_type") == "group":
+            groups.append(name)
+    return tuple(groups)
+
+
+_look_once = functools.lru_cache(maxsize=16)(_look)
+
+
+def is_rewritten(location: Location, path: str) -> bool:
+    """Whether another tool has written the document of an array."""
+    data = location.read(f"{path}/zarr.json", LONGEST_DOCUMENT)
+    return data is not None and parse_other_document(data) is not None
+
+
+def parse_other_document(data: memoryview) -> dict[str, Any] | None:
+    """A document that another tool has written: it is JSON, but not as zarrtrace writes it."""
+    text = bytes(data)
+    # Without taking it apart, which a group of hundreds of arrays would feel.
+    if text.startswith(_OURS) and b"\n" not in text:
+        return None
+    try:
+        document = parse_document(data, "")
+    except DamagedTraceError:
+        return None
+    return None if encode_document(document) == text else document

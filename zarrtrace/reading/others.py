@@ -1,0 +1,147 @@
+"""What other tools have made of the sampled groups of a finished trace.
+
+They may write arrays of the trace in another way, and put others beside them. What finish wrote is
+known by its documents, which have a form of their own, so that damage is not taken for the work of
+a tool. Whatever has another form is read as xarray reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import DamagedTraceError
+from ..layout.attributes import changes_values
+from ..layout.coordinates import SAMPLE_DIMS
+from ..layout.layout import Layout, changed_keys
+from ..messages import counted
+from ..store.location import Location
+from ..store.zarr_json import LONGEST_DOCUMENT
+from .cut import Cut
+from .other_groups import parse_other_document
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+class Others(NamedTuple):
+    """What other tools have changed in a sampled group, or in the group of its warmup.
+
+    Attributes
+    ----------
+    rewritten : frozenset of str
+        The variables and coordinates that are not stored as finish stored them.
+    added : tuple of str
+        The arrays that the trace does not know.
+    attrs : dict
+        Variable → its attributes, where only these are others.
+    """
+
+    rewritten: frozenset[str] = frozenset()
+    added: tuple[str, ...] = ()
+    attrs: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+
+
+def find_others(
+    location: Location, layout: Layout, path: str, names: Iterable[str] | None = None
+) -> Others:
+    """What other tools have changed in a group; nothing while the trace is not finished.
+
+    Parameters
+    ----------
+    names : iterable of str, optional
+        Look at these arrays only.
+    """
+    if not layout.finished:
+        return Others()
+    # Asking a remote store takes long: once for each trace that is opened.
+    look = _look_once if location.waits else _look
+    return look(location, layout, path, None if names is None else tuple(names))
+
+
+def _look(location: Location, layout: Layout, path: str, names: tuple[str, ...] | None) -> Others:
+    group = layout.groups[path.removeprefix("warmup_")]
+    coordinates = _coordinates(layout, path)
+    names = tuple(sorted(location.children(path))) if names is None else names
+    found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
+    rewritten: set[str] = set()
+    added: list[str] = []
+    attrs: dict[str, dict[str, Any]] = {}
+    for name, data in zip(names, found, strict=True):
+        document = None if data is None else parse_other_document(data)
+        if document is None or document.get("node_type") != "array":
+            continue
+        variable = group.variables.get(name)
+        if variable is None:
+            (rewritten.add if name in coordinates else added.append)(name)
+            continue
+        expected = layout.document(variable, 0)
+        attributes = document.get("attributes") or {}
+        if changed_keys(document, expected) or changes_values(attributes, variable.dtype):
+            rewritten.add(name)
+        elif attributes != expected["attributes"]:
+            attrs[name] = attributes
+    return Others(frozenset(rewritten), tuple(added), attrs)
+
+
+_look_once = functools.lru_cache(maxsize=256)(_look)
+
+
+def added_nodes(location: Location, layout: Layout, path: str) -> dict[str, tuple[str, ...] | None]:
+    """The nodes in a sampled group that the trace does not know, whether it is finished or not.
+
+    Returns
+    -------
+    dict
+        Name → dimensions of an array; None for a group.
+    """
+    known = {*layout.groups[path.removeprefix("warmup_")].variables, *_coordinates(layout, path)}
+    names = [name for name in sorted(location.children(path)) if name not in known]
+    found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
+    nodes: dict[str, tuple[str, ...] | None] = {}
+    for name, data in zip(names, found, strict=True):
+        document = None if data is None else parse_other_document(data)
+        if document is not None:
+            is_array = document.get("node_type") == "array"
+            nodes[name] = tuple(document.get("dimension_names") or ()) if is_array else None
+    return nodes
+
+
+def _coordinates(layout: Layout, path: str) -> set[str]:
+    """The names of the coordinates that a sampled group may have."""
+    variables = layout.groups[path.removeprefix("warmup_")].variables.values()
+    return {*SAMPLE_DIMS, *layout.coords, *(dim for v in variables for dim in v.dims)}
+
+
+def select_of_others(cut: Cut, variable: xr.Variable) -> xr.Variable | None:
+    """The chains and draws of a cut, of an array that another tool has written; lazy.
+
+    None where it has not all of them.
+    """
+    sizes = dict(zip(variable.dims, variable.shape, strict=True))
+    if sizes.get("chain", cut.layout.chains) != cut.layout.chains:
+        return None
+    if sizes.get("draw", cut.length) < cut.length:
+        return None
+    wanted: dict[str, Any] = {"chain": list(cut.chains), "draw": slice(cut.length)}
+    selected = variable.isel({dim: key for dim, key in wanted.items() if dim in sizes})
+    # Its chunks are not those of the other variables.
+    selected.encoding = {}
+    return selected
+
+
+def require_selected(cut: Cut, name: str, variable: xr.Variable) -> xr.Variable:
+    """As `select_of_others`, for a variable of the trace, which every view of its group shows."""
+    selected = select_of_others(cut, variable)
+    if selected is not None:
+        return selected
+    shape = dict(zip(variable.dims, variable.shape, strict=True))
+    raise DamagedTraceError(
+        f"another tool has written it with the sizes {shape}, and "
+        f"{counted(cut.length, 'draw')} of {counted(len(cut.chains), 'chain')} are asked for",
+        where=f"{cut.moment.location}: {cut.name}/{name}",
+        remedy="ask for all chains, align='cut', or read it with xarray",
+        group=cut.name,
+        variable=name,
+    )
