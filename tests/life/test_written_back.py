@@ -291,6 +291,8 @@ def test_groups_that_were_added_are_shown(fast_place: Place) -> None:
     assert trace["mine"].z.values.tolist() == trace.mine.z.values.tolist() == [1.0, 0.0]
     assert trace.observed_data.more.values.tolist() == [1.0, 2.0]
     assert "mine" in trace.to_datatree()
+    assert "mine" in repr(trace)
+    assert "mine" in trace._repr_html_()
     assert trace.check() == []
     trace.split_warmup(2)
     assert trace["mine"].z.values.tolist() == [1.0, 0.0]
@@ -413,3 +415,15 @@ def test_a_whole_tree_is_written_back(directory: Place, encoded: Encoded) -> Non
     trace.split_warmup(6)
     encoded.check_split(trace, 6, 11)
     encoded.check_split(open_plainly(directory.path), 6, 11)
+
+
+def test_text_that_is_blank_up_to_where_the_chains_stopped(directory: Place) -> None:
+    finished(directory, TOTAL - 1, TOTAL - 1)
+    write_back(directory, "sample_stats")
+    assert not directory.open()._location.exists("sample_stats/word/c.0.2")
+    check(directory.open(), stop=TOTAL - 1)
+    assert directory.open().check() == []
+    trace = directory.open("a")
+    trace.split_warmup(2)
+    check(trace, 2, TOTAL - 1)
+    assert trace.check() == []

@@ -103,7 +103,9 @@ def group_lines(now: Moment, beside: Beside) -> list[tuple[str, str]]:
     for name in now.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
         if group is None:
-            lines.append((name, ", ".join(layout.data_groups[name])))
+            given = layout.data_groups.get(name)
+            names = given or [key for key, _, _ in _data_variables(now, name)]
+            lines.append((name, ", ".join(names)))
         elif name == group.name:
             lines.append((name, ", ".join(map(describe_variable, group.variables.values()))))
         else:

@@ -29,7 +29,11 @@ def _look(location: Location, layout: Layout) -> tuple[str, ...]:
     groups = []
     for name, data in zip(names, found, strict=True):
         document = None if data is None else parse_other_document(data)
-        if document is not None and document.get("node_type") == "group":
+        if document is None or document.get("node_type") != "group":
+            continue
+        # Data sets of version 0.1 are groups beside those of the trace, and none of its own.
+        attributes = document.get("attributes") or {}
+        if not any(str(key).startswith("zarrtrace_") for key in attributes):
             groups.append(name)
     return tuple(groups)
 
