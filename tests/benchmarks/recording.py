@@ -27,6 +27,7 @@ def rows(run: Run) -> Iterator[Row]:
     yield from blocks_of_draws(run)
     yield from large_draws(run)
     yield longest_record(run)
+    yield from many_scalars(run)
     yield from blocks_of_chains(run)
     yield four_processes(run)
 
@@ -248,6 +249,50 @@ def longest_record(run: Run) -> Row:
         f"of {count:,} draws; over all rounds {max(seconds['ours']) * 1e3:.1f} ms; the 100 files "
         f"alone {median(seconds['files']) * 1e3:.1f} ms",
     )  # fmt: skip
+
+
+def many_scalars(run: Run) -> Iterator[Row]:
+    """A model with a number for each of its many parts, and how many files that makes."""
+    variables, chains = run.scaled(5000, 50), 4
+    tune = draws = run.scaled(1000, 20) // 2
+    names = [f"x{i}" for i in range(variables)]
+    rng = np.random.default_rng(1)
+    values = [dict(zip(names, rng.normal(size=variables).tolist(), strict=True)) for _ in range(10)]
+    files: list[float] = []
+
+    def ours() -> float:
+        path = run.fresh()
+        posterior = {name: zt.Var() for name in names}
+        trace = zt.create(path, chains=chains, tune=tune, draws=draws, posterior=posterior)
+        seconds = 0.0
+        for chain in range(chains):
+            writer = trace.writer(chain)
+            start = time.perf_counter()
+            for i in range(tune + draws):
+                writer.record(values[i % 10])
+            seconds += time.perf_counter() - start
+            writer.close()
+        written = sum(file.name.startswith("c.") for file in (path / "posterior").rglob("c.*"))
+        files.append(written / variables / chains)
+        return seconds / chains
+
+    def floor() -> float:
+        arrays = {name: np.zeros(tune + draws) for name in names}
+        start = time.perf_counter()
+        for i in range(tune + draws):
+            draw = values[i % 10]
+            for name, array in arrays.items():
+                array[i] = draw[name]
+        return time.perf_counter() - start
+
+    seconds = by_turns(run, ours=ours, floor=floor)
+    what = f"{variables:,} scalars × {chains} × {tune + draws:,}"
+    each = {name: median(times) / (tune + draws) * 1e6 for name, times in seconds.items()}
+    yield at_most(
+        2.5, f"record: {what}", ratio(seconds, "ours", "floor"), "× the bare loop into RAM",
+        f"{each['ours']:,.0f} µs a draw, the loop {each['floor']:,.0f} µs",
+    )  # fmt: skip
+    yield at_most(2.3, f"files: {what}", max(files), " for each variable and chain", "")
 
 
 def blocks_of_chains(run: Run) -> Iterator[Row]:

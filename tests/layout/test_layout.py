@@ -245,7 +245,9 @@ def test_where_nothing_was_recorded_stands_the_fill_value(
         assert repr(array.fill_value) == repr(fill)
         values = np.asarray(array[...])
         nothing = [*values[0, 1:].ravel(), *values[1].ravel()]
-        assert {repr(value) for value in nothing} == {repr(fill)}
+        # The chunk of a text says after which draw there is nothing yet.
+        ends = {repr("\0not recorded yet")} if dtype is str else set()
+        assert {repr(value) for value in nothing} == {repr(fill)} | ends
 
 
 # Attributes -----------------------------------------------------------------------------------
@@ -389,10 +391,9 @@ def test_plain_zarr_reads_what_is_in_the_journal(path: Path, together: int) -> N
             writer.record_block({k: [a] * together if many else a for k, a in values.items()})
             # The layout of the bytes is that of the journal's module; it has no strings.
             found = array[number * together : (number + 1) * together].tobytes()
-            assert found[:8] == b"zarrtrc1"
+            assert found[:8] == b"zarrtrc3"
             assert int.from_bytes(found[8:16], "little") == 7
-            rows = np.frombuffer(found, "<f8", together * 10, 64).reshape(together, 10)
-            assert (rows[:, :7] == x).all()
-            start = 64 + -(-rows.nbytes // 64) * 64
-            vectors = np.frombuffer(found, "<i4", together * 20, start).reshape(together, 10, 2)
-            assert (vectors[:, :7] == v).all()
+            kinds = [("x", "<f8", together), ("v", "<i4", (together, 2)), ("seal", "V16")]
+            rows = np.frombuffer(found, kinds, 7, 128)
+            assert (x == rows["x"].T).all()
+            assert (np.moveaxis(rows["v"], 0, 1) == v).all()

@@ -125,6 +125,46 @@ def test_a_copy_that_stands_still_has_every_draw_and_goes_on(
     assert directory.open().recorded.tolist() == [37]
 
 
+def test_a_copy_says_that_it_is_one_until_it_is_recorded_or_finished(
+    directory: Place, tmp_path: Path
+) -> None:
+    filled(directory, 37)
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy)
+    assert "recorded_elsewhere" not in directory.open().posterior.attrs
+    assert "draws survive kill -9" in repr(directory.open())
+    trace = zt.open(copy, "a")
+    assert "away from where it is recorded: as many draws as are proven" in repr(trace)
+    assert "as many draws as are proven" in trace.posterior.attrs["recorded_elsewhere"]
+    trace.writer(0).close()
+    assert "draws survive kill -9" in repr(trace)
+    assert "recorded_elsewhere" not in trace.posterior.attrs
+    trace.finish()
+    assert zt.open(copy).recorded.tolist() == [37]
+
+
+@pytest.mark.parametrize("text", ["short", "x" * 9000])
+def test_a_copy_has_no_checkpoint_of_a_draw_that_it_lacks(
+    directory: Place, tmp_path: Path, text: str
+) -> None:
+    trace = directory.create(chains=1, draws=100, posterior={"mu": zt.Var(draws_per_chunk=10)})
+    writer = trace.writer(0)
+    for i in range(37):
+        writer.record({"mu": i + 0.5})
+        if i in (7, 34):
+            writer.checkpoint({"after": i + 1, "text": text})
+    writer._release()
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(directory.path, copy)
+    assert zt.open(copy)._block(0).last_checkpoint() == (35, {"after": 35, "text": text})
+    (copy / "posterior/mu/c.0.2").unlink()
+    # Both slots are in the journal; of a file of its own there is only the last.
+    earlier = (8, {"after": 8, "text": text}) if text == "short" else None
+    assert zt.open(copy)._block(0).last_checkpoint() == earlier
+    with zt.open(copy, "a").writer(0) as writer:
+        assert writer.resume() == (earlier or (20, None))
+
+
 def test_a_trace_that_is_moved_is_the_same_trace(directory: Place, tmp_path: Path) -> None:
     filled(directory, 37)
     moved = tmp_path / "moved.zarr"

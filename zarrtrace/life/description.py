@@ -14,6 +14,7 @@ from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
 from ..messages import counted, printable, range_label
+from ..reading.cut import READ_ELSEWHERE
 from ..reading.groups import Snapshot
 from ..reading.moment import Moment
 from ..store.dtypes import dtype_name
@@ -79,6 +80,8 @@ def safety(now: Moment) -> str:
         return "in memory: all draws are lost with this process"
     if not layout.journal:
         return f"a killed process loses up to {layout.flush_every:g} s of draws"
+    if now.is_elsewhere:
+        return READ_ELSEWHERE
     power = ", and power loss up to the last checkpoint" if layout.durable else ""
     return f"draws survive kill -9{power}"
 

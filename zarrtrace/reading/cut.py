@@ -15,6 +15,10 @@ from .moment import Moment
 
 Align = Literal["cut", "pad"]
 
+READ_ELSEWHERE = (
+    "read away from where it is recorded: as many draws as are proven, there may be more"
+)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -131,12 +135,14 @@ def sampling_attrs(moment: Moment) -> dict[str, Any]:
     """`sampling_time` in seconds, of the chain that took longest; the user's own holds.
 
     There is none before all draws are recorded or the trace is finished: it would grow, and asking
-    takes a request for each writer.
+    takes a request for each writer. And `recorded_elsewhere`, where there may be more draws than
+    are proven.
     """
+    attrs = {"recorded_elsewhere": READ_ELSEWHERE} if moment.is_elsewhere else {}
     complete = moment.layout.closed or bool((moment.counts == moment.layout.total).all())
     if not complete or "sampling_time" in moment.layout.attrs or not moment.sampling_time:
-        return {}
-    return {"sampling_time": moment.sampling_time}
+        return attrs
+    return {**attrs, "sampling_time": moment.sampling_time}
 
 
 def alignment_attrs(counts: np.ndarray[Any, Any], length: int) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Moment:
         times = [b.decode("sampling_time", data) for b, data in zip(blocks, found, strict=True)]
         return max((float(time) for time in times if time), default=0.0)
 
+    @cached_property
+    def is_elsewhere(self) -> bool:
+        """Whether it is read away from where it is recorded: in a copy, or on another machine."""
+        return any(block.is_elsewhere for block in chain_blocks(self.location, self.layout))
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups in ArviZ's order, then those of other tools, the warmup groups last."""

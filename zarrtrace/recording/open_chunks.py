@@ -31,7 +31,7 @@ class OpenChunk:
     Parameters
     ----------
     end
-        What stands after the last draw in a chunk that is not full.
+        What stands after the last draw in a chunk that will have more.
     """
 
     __slots__ = ("_block", "_codec", "_end", "_span", "rows", "variable")
@@ -63,7 +63,8 @@ class OpenChunk:
         if draws < self.variable.draws_per_chunk:
             rows = rows.copy()
             rows[:, draws:] = self._codec.fill
-            rows[:, draws] = self._end
+            if draws < len(self._span.chunk(number, self.variable.draws_per_chunk).draws):
+                rows[:, draws] = self._end
         return self.key(number), self._codec.encode(rows)
 
     def key(self, number: int) -> str:

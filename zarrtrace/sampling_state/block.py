@@ -25,6 +25,7 @@ from .claim import STALE_AFTER, Claim, watch
 from .journal import (
     CHECKPOINT_WORD,
     Journal,
+    is_elsewhere,
     is_locked,
     journal_directory,
     journal_file,
@@ -124,6 +125,14 @@ class ChainBlock:
         if path is None or self.layout.closed or self.layout.splitting:
             return None
         return read_count(self.layout, path, self)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its journal was written elsewhere, so that draws count that are proven."""
+        path = self.journal_file
+        if path is None or self.layout.closed or self.layout.splitting:
+            return False
+        return is_elsewhere(self.layout, path, self)
 
     @property
     def directory(self) -> Path | None:

@@ -502,11 +502,31 @@ class Journal:
 
 def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | None:
     """The count in a writer's journal, elsewhere as it is proven; None when there is none."""
+    found = _read_header(layout, path)
+    if found is None:
+        return None
+    header, status = found
+    if not layout.sealed:
+        return _count_in(header)
+    known = header[:8] == _MAGIC[True] and _is_written_here(header, status, home)
+    if known and _KEEPS_ORDER:
+        return int.from_bytes(header[_COUNT * 8 : _COUNT * 8 + 8], "little", signed=True)
+    journal = Journal.for_reading(layout, path, home)
+    return None if journal is None else journal.count
+
+
+def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool:
+    """Whether there is a journal, and it was written elsewhere."""
+    found = _read_header(layout, path) if layout.sealed else None
+    return found is not None and not _is_written_here(*found, home)
+
+
+def _read_header(layout: Buffered, path: Path) -> tuple[bytes, os.stat_result] | None:
+    """The header and the status of a journal's file; None when there is none."""
     try:
         descriptor, _ = open_regular(path)
         try:
-            header = os.read(descriptor, header_size(layout))
-            status = os.fstat(descriptor)
+            return os.read(descriptor, header_size(layout)), os.fstat(descriptor)
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
@@ -515,13 +535,6 @@ def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | 
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not layout.sealed:
-        return _count_in(header)
-    known = header[:8] == _MAGIC[True] and _is_written_here(header, status, home)
-    if known and _KEEPS_ORDER:
-        return int.from_bytes(header[_COUNT * 8 : _COUNT * 8 + 8], "little", signed=True)
-    journal = Journal.for_reading(layout, path, home)
-    return None if journal is None else journal.count
 
 
 def _unreadable(path: Path, error: OSError) -> DamagedTraceError:
