@@ -32,6 +32,7 @@ KINDS = {
     "FinishedError": "finished",
     "ChainFullError": "chain-full",
     "NotResumedError": "not-resumed",
+    "PartlyRecordedError": "partly-recorded",
     "ChainBusyError": "chain-busy",
     "IncompleteTraceError": "incomplete",
     "StaleViewError": "stale-view",

@@ -18,7 +18,8 @@
     ├── NotWritableError             "not-writable"        open with mode="a", or leave it as it is
     │   ├── FinishedError            "finished"            call extend() first
     │   ├── ChainFullError           "chain-full"          stop, or call extend() first
-    │   └── NotResumedError          "not-resumed"         call writer.resume() first
+    │   ├── NotResumedError          "not-resumed"         call writer.resume() first
+    │   └── PartlyRecordedError      "partly-recorded"     record the rest of the block
     ├── ChainBusyError               "chain-busy"          wait for the other writer, or stop it
     ├── IncompleteTraceError         "incomplete"          record what is missing first
     ├── StaleViewError               "stale-view"          ask the trace for the view again
@@ -36,7 +37,7 @@ was.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TraceError(Exception):
@@ -174,6 +175,22 @@ class NotResumedError(NotWritableError):
     """The chain has draws from before, and `writer.resume()` has not been called."""
 
     kind = "not-resumed"
+
+
+class PartlyRecordedError(NotWritableError):
+    """Recording a block failed after some of its draws; record the rest.
+
+    Attributes
+    ----------
+    kept : int
+        How many draws of the block are recorded.
+    """
+
+    kind = "partly-recorded"
+
+    def __init__(self, why: str, *, kept: int = 0, **place: Any) -> None:
+        super().__init__(why, **place)
+        self.kept = kept
 
 
 class ChainBusyError(TraceError):

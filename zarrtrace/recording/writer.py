@@ -26,6 +26,8 @@ from ..errors import (
     FinishedError,
     NotResumedError,
     NotWritableError,
+    PartlyRecordedError,
+    TraceError,
     TraceNotFoundError,
     TraceReplacedError,
 )
@@ -44,7 +46,7 @@ from . import exit as ending
 from .calls import OneCallAtATime
 from .flusher import Flusher
 from .open_chunks import OpenChunks
-from .row_plan import RecordingPlan, Values
+from .row_plan import Block, RecordingPlan, Values
 
 
 class _State(enum.Enum):
@@ -408,6 +410,8 @@ class ChainWriter(OneCallAtATime):
         ChainBusyError
             Another writer has taken the chain, or another call of this one is under way: of
             another thread, or the one that a signal handler interrupted.
+        NotWritableError
+            The store could not be written. Nothing of the draw is kept: give it again.
         """
         if self._state is not _RECORDING:
             self._require_recording()
@@ -437,24 +441,48 @@ class ChainWriter(OneCallAtATime):
 
         Raises
         ------
-        DrawError, ChainFullError
+        DrawError, ChainFullError, ChainBusyError
             As `record()`; nothing of the block is kept.
+        PartlyRecordedError
+            The store could not be written after some draws of the block were recorded. Its `kept`
+            says how many: record the rest.
+        NotWritableError
+            The store could not be written, and nothing of the block is kept.
         """
         with self._only_call():
             self._require_recording()
             given = _given(posterior, sample_stats, groups)
-            count = self._count
-            block = self._plan.check_block(given, count)
+            block = self._plan.check_block(given, self._count)
             self._require_room(block.draws)
-            done = 0
-            while done < block.draws:
-                if count >= self._boundary:
-                    self._begin_chunks(count)
-                step = min(block.draws - done, self._boundary - count)
-                self._plan.put_block(block, done, step, count)
-                done += step
-                count += step
-                self._advance(count)
+            begin = self._count
+            try:
+                self._record_parts(block, begin)
+            except (NotWritableError, DamagedTraceError, OSError) as error:
+                kept = self._count - begin
+                if not kept or isinstance(error, TraceNotFoundError):
+                    raise
+                raise PartlyRecordedError(
+                    f"the first {kept} of the {block.draws} draws of a block are recorded, then "
+                    f"recording failed ({error})",
+                    where=str(self._block),
+                    remedy=f"remove the cause and record the rest of the block, from its draw "
+                    f"{kept} on",
+                    chain=self.chains[0],
+                    draw=begin + kept,
+                    kept=kept,
+                ) from error
+
+    def _record_parts(self, block: Block, count: int) -> None:
+        """Record a block up to each end of a chunk in turn."""
+        done = 0
+        while done < block.draws:
+            if count >= self._boundary:
+                self._begin_chunks(count)
+            step = min(block.draws - done, self._boundary - count)
+            self._plan.put_block(block, done, step, count)
+            done += step
+            count += step
+            self._advance(count)
 
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`. Whatever stops this early stops it between two steps."""
@@ -477,9 +505,11 @@ class ChainWriter(OneCallAtATime):
         if self._state is not _RECORDING:
             self._require_recording()
         self._counter[0] = count
-        # 4. Only now may draws go into the rows of the chunks that are full.
+        # 4. Only now may draws go into the rows of the chunks that are full. These are recorded, so
+        # a failure is not theirs: the next call meets it again before it records anything.
         if count == self._boundary:
-            self._begin_chunks(count)
+            with suppress(TraceError, OSError):
+                self._begin_chunks(count)
 
     def _begin_chunks(self, count: int) -> None:
         """Turn to the chunks that draw `count` goes into, where some were full before it.
@@ -714,6 +744,9 @@ class ChainWriter(OneCallAtATime):
         """Refuse to write when another writer has taken this chain, or another trace its place."""
         self._flusher.require_own_trace()
         claim = self._block.claim
+        if claim is None and not self._journal.locked:
+            # Nobody's, unless it could not be read: then that is the error.
+            claim = Claim.from_text(self._block.read("writer") or "")
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
         # Without a lock it may have been taken, and given up again.

@@ -568,12 +568,18 @@ class Location:
         if self.path is None:
             return
         paths = [self.path / key for key in keys]
-        for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        try:
+            for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            reason = _REMEDIES.get(error.errno or 0, f"{type(error).__name__}: {error}")
+            raise NotWritableError(
+                f"{self}: what was written is not on the disk, {reason}"
+            ) from error
 
     def delete(self, key: str) -> None:
         """Remove a key, if it is there; what a link points to stays."""

@@ -1,0 +1,157 @@
+"""A call of the system that fails leaves a draw that is recorded or one that is not."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+import zarrtrace as zt
+from zarrtrace.errors import PartlyRecordedError
+
+BEFORE, TOTAL = 3, 12
+
+POSTERIOR = {
+    "mu": zt.Var(draws_per_chunk=4),
+    "theta": zt.Var(shape=2, draws_per_chunk=2),
+    "whole": zt.Var(shape=3, draws_per_chunk=1),
+    "word": zt.Var(dtype=str, draws_per_chunk=4),
+}
+CALLS = ("open", "write", "replace", "fsync")
+
+
+def draws(start: int, stop: int) -> dict[str, Any]:
+    numbers = np.arange(start, stop, dtype=float)
+    return {
+        "mu": numbers,
+        "theta": np.repeat(numbers[:, None], 2, axis=1),
+        "whole": np.repeat(numbers[:, None], 3, axis=1),
+        "word": np.array([str(i) for i in range(start, stop)]),
+    }
+
+
+def draw(number: int) -> dict[str, Any]:
+    return {name: values[0] for name, values in draws(number, number + 1).items()}
+
+
+@contextmanager
+def failing(at: int | None) -> Iterator[list[str]]:
+    """Have the call of this number fail as on a full disk; gives the calls that were made."""
+    made: list[str] = []
+
+    def failing_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            made.append(name)
+            if len(made) - 1 == at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*arguments, **options)
+
+        return call
+
+    with patch.multiple(os, **{name: failing_call(name, getattr(os, name)) for name in CALLS}):
+        yield made
+
+
+@pytest.fixture(params=["process", "disk", "no journal"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"journal": False} if request.param == "no journal" else {"durability": request.param}
+
+
+def started(path: Path, options: dict[str, Any]) -> zt.ChainWriter:
+    trace = zt.create(path, chains=1, draws=TOTAL, posterior=POSTERIOR, **options)
+    writer = trace.writer(0)
+    writer.record_block(draws(0, BEFORE))
+    return writer
+
+
+def assert_complete(writer: zt.ChainWriter, path: Path) -> None:
+    """The same writer records the rest, and the chain has every draw once."""
+    while writer.recorded < TOTAL:
+        writer.record(draw(writer.recorded))
+    writer.close()
+    trace = zt.open(path)
+    assert not trace.check()
+    for name, expected in draws(0, TOTAL).items():
+        assert trace.get(name)[0].tolist() == expected.tolist(), name
+
+
+def number_of_calls(action: Callable[[], object]) -> int:
+    with failing(None) as made:
+        action()
+    return len(made)
+
+
+@pytest.mark.parametrize("number", [BEFORE, TOTAL - 1], ids=["end of a chunk", "last draw"])
+def test_a_draw_is_recorded_or_refused(
+    number: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    writer = started(tmp_path / "whole.zarr", options)
+    writer.record_block(draws(BEFORE, number))
+    count = number_of_calls(lambda: writer.record(draw(number)))
+    assert_complete(writer, tmp_path / "whole.zarr")
+    refused = 0
+    for at in range(count):
+        path = tmp_path / f"{at}.zarr"
+        writer = started(path, options)
+        writer.record_block(draws(BEFORE, number))
+        with failing(at):
+            try:
+                writer.record(draw(number))
+            except zt.TraceError:
+                refused += 1
+                assert writer.recorded == number
+            else:
+                assert writer.recorded == number + 1
+        assert_complete(writer, path)
+    assert refused
+
+
+def test_a_block_says_how_much_of_it_is_recorded(options: dict[str, Any], tmp_path: Path) -> None:
+    writer = started(tmp_path / "whole.zarr", options)
+    count = number_of_calls(lambda: writer.record_block(draws(BEFORE, TOTAL - 1)))
+    kept = set()
+    for at in range(count):
+        path = tmp_path / f"{at}.zarr"
+        writer = started(path, options)
+        outcome = TOTAL - 1
+        with failing(at):
+            try:
+                writer.record_block(draws(BEFORE, TOTAL - 1))
+            except PartlyRecordedError as error:
+                outcome = BEFORE + error.kept
+                kept.add((error.kept, error.draw))
+            except zt.TraceError:
+                outcome = BEFORE
+        assert writer.recorded == outcome
+        assert_complete(writer, path)
+    assert len(kept) > 3
+    assert all(first == BEFORE + count for count, first in kept)
+
+
+@pytest.mark.parametrize("what", ["flush", "checkpoint", "close"])
+def test_what_fails_can_be_done_again(what: str, options: dict[str, Any], tmp_path: Path) -> None:
+    def action(writer: zt.ChainWriter) -> None:
+        writer.checkpoint({"at": 2}) if what == "checkpoint" else getattr(writer, what)()
+
+    writer = started(tmp_path / "whole.zarr", options)
+    writer.checkpoint({"at": 1})
+    count = number_of_calls(lambda: action(writer))
+    writer.close()
+    for at in range(count):
+        path = tmp_path / f"{at}.zarr"
+        writer = started(path, options)
+        writer.checkpoint({"at": 1})
+        with failing(at), suppress(zt.TraceError):
+            action(writer)
+        writer.close()
+        with zt.open(path, "a").writer(0) as writer:
+            number, state = writer.resume()
+            assert (number, state["at"]) in [(BEFORE, 1), (BEFORE, 2)]
+            assert_complete(writer, path)
