@@ -187,8 +187,6 @@ class Staging:
             ours = {*self._coordinate_names(group), "draw", *group.variables}
             added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
             copied += ((key, key.removeprefix(staged(""))) for key in added)
-            old = [key for key in self._keys if _node(key, group.paths) not in ours]
-            gone += (key for key in old if staged(key) not in staged_keys)
             for variable in group.variables.values():
                 for span in future_spans(self._layout, variable):
                     for chunk in staged_chunks.get(staged(span.path), ()):
@@ -217,7 +215,7 @@ class Staging:
 
     def _documents(self, group: SampledGroup) -> Iterator[tuple[str, bytes]]:
         """The keys and bytes of all that says how many draws the new groups have."""
-        location, variables = self._location, group.variables.values()
+        location, layout, variables = self._location, self._layout, group.variables.values()
         # Before the first finish nobody but us writes there; then attributes may have been added.
         names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
         paths = [group.name, f"{group.name}/draw", *names]
@@ -232,7 +230,7 @@ class Staging:
                     document["attributes"] = old["attributes"]
                 yield f"{path}/{variable.name}/zarr.json", encode_document(document)
             # Copied with the other coordinates, or in its place: as long as it is long enough.
-            is_there = path == group.name or path not in group.paths
+            is_there = not layout.closed and (path == group.name or path not in group.paths)
             if numbers and draws <= numbers["shape"][0] and is_there and not location.renames:
                 yield f"{path}/draw/zarr.json", encode_document({**numbers, "shape": [draws]})
             else:
