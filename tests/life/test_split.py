@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,8 @@ def act(trace: zt.Trace, life: str, at: int) -> None:
         ("directory", "split of a finished trace", 6),
         ("memory", "finish", 5),
         ("memory", "split again", 12),
+        ("objects", "finish", 12),
+        ("objects", "split again", 5),
     ],
 )
 def test_killed_anywhere_nothing_is_lost(
@@ -196,6 +199,83 @@ def test_killed_anywhere_nothing_is_lost(
         encoded.check_split(again, at, TUNE + DRAWS)
         assert again.check() == []
         assert not again._location.keys("_sampling_state/split")
+
+
+# Power loss ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+@pytest.mark.parametrize("at", [12, 5])
+def test_the_new_is_on_the_disk_before_the_old_goes(
+    directory: Place, encoded: Encoded, durability: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks with their names, the layout that says where they are, and what journals held."""
+    trace = filled(directory, encoded, durability=durability)
+    path, on_disk, gone = directory.path, set(), []
+    fsync, replace, link, unlink = os.fsync, os.replace, os.link, os.unlink
+
+    def forget(target: Any, *files: Any) -> None:
+        for file in (Path(target).parent, *files):
+            on_disk.discard(os.stat(file).st_ino)
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+
+    def replaced(source: Any, target: Any) -> None:
+        if Path(source) in (path / "posterior", path / "sample_stats"):
+            gone.append(Path(source).name)
+            require_on_disk(path / "_sampling_state", path / "_sampling_state/zarr.json")
+            staged = path / "_sampling_state/split"
+            require_on_disk(*(f for f in staged.rglob("*") if "_old" not in f.parts))
+        forget(target, *([source] if str(source).endswith(".partial") else []))
+        replace(source, target)
+
+    def linked(source: Any, target: Any) -> None:
+        forget(target)
+        link(source, target)
+
+    def unlinked(file: Any, **options: Any) -> None:
+        if "/journal/c." in str(file):
+            gone.append("journal")
+            counts = [path / f"_sampling_state/draw_idx/c.{chain}" for chain in range(2)]
+            groups = [path / "posterior", path / "sample_stats"]
+            require_on_disk(path, *counts, *groups, *(f for g in groups for f in g.rglob("*")))
+        unlink(file, **options)
+
+    def require_on_disk(*files: Path) -> None:
+        assert [file for file in files if os.stat(file).st_ino not in on_disk] == []
+
+    for name, watched in (
+        ("fsync", synced), ("replace", replaced), ("link", linked), ("unlink", unlinked),
+    ):  # fmt: skip
+        monkeypatch.setattr(os, name, watched)
+    trace.split_warmup(at)
+    assert {"posterior", "sample_stats", "journal"} <= set(gone)
+
+
+def test_a_finish_that_moves_nothing_puts_the_draws_on_the_disk(
+    directory: Place, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = filled(directory, encoded, tune=0)
+    on_disk, unlink, fsync = set(), Path.unlink, os.fsync
+    last = [*directory.path.glob("posterior/*/c.?.5*"), *directory.path.glob("*/draw_idx/c.*")]
+    missing = []
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        on_disk.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def unlinked(file: Path, **options: Any) -> None:
+        if file.parent.name == "journal":
+            missing.append({str(file) for file in last} - on_disk)
+        unlink(file, **options)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    trace.finish()
+    assert len(last) == 4
+    assert missing == [set(), set()]
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

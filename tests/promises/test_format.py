@@ -48,7 +48,7 @@ class Reader:
         split = variable["name"] in group["moved"]
         now, goal = self.arrays(group, moved=split), self.arrays(group, moved=True)
         key, stop = self.key(now, group, variable, block, draw)
-        if variable["dtype"] != "str":
+        if variable["dtype"] != "str" and group["moving_to"] is None:
             row = self.journal_row(group, variable, block, draw, stop)
             if row is not None:
                 return row

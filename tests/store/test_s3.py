@@ -6,11 +6,13 @@ The other tests use an object store in memory, which takes the same way through 
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import Encoded
 
 import zarrtrace as zt
 from zarrtrace import folder as runs
@@ -18,7 +20,7 @@ from zarrtrace import folder as runs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Encoded, Place
+    from conftest import Place
 
 TUNE, DRAWS = 4, 5
 
@@ -74,6 +76,48 @@ def test_draws_are_read(bucket: Place, recorded: zt.Trace, encoded: Encoded) -> 
 def test_warmup_is_split(bucket: Place, recorded: zt.Trace, encoded: Encoded) -> None:
     recorded.split_warmup(6)
     encoded.check_split(bucket.open(), 6, TUNE + DRAWS)
+
+
+def test_a_split_takes_few_requests(bucket: Place) -> None:
+    """Of 30 draws of two chains and six variables: 40, one for each copy, two for each new cut."""
+    encoded = Encoded()
+    trace = encoded.fill(bucket.create(**encoded.groups, chains=2, tune=12, draws=18))
+    requests: list[tuple[str, str, bool]] = []
+    chunk = "/(mu|theta|word|lp|late|when)/c[./]"
+
+    def sent(request: Any, **_: Any) -> None:
+        requests.append((request.method, request.url, "x-amz-copy-source" in request.headers))
+
+    events = trace._location.store.fs._s3.meta.events
+    events.register("before-send.s3", sent)
+    try:
+        trace.split_warmup()
+    finally:
+        events.unregister("before-send.s3", sent)
+    assert {method for method, _, _ in requests} == {"GET", "PUT", "POST"}
+    copies = [url for _, url, is_copy in requests if is_copy]
+    others = [url for _, url, is_copy in requests if not is_copy]
+    moved = [url for url in others if re.search(chunk, url)]
+    assert len(others) - len(moved) <= 40
+    chunks = re.findall(chunk, " ".join(trace._location.keys("")))
+    coordinates = 2 * 3 + 3
+    # Beside the old ones, and in their place.
+    assert len(copies) <= 2 * len(chunks) + coordinates
+    assert len(moved) <= len(chunks)
+    encoded.check_split(bucket.open(), 12, 30)
+
+
+def test_a_name_with_brackets_is_no_pattern(bucket: Place) -> None:
+    """To s3fs it is one, which removes another key or none."""
+    posterior = {"x[0]": zt.Var(draws_per_chunk=2), "x0": zt.Var(draws_per_chunk=2)}
+    trace = bucket.create(chains=1, tune=4, draws=4, posterior=posterior)
+    with trace.writer(0) as writer:
+        writer.record_block({name: np.arange(8.0) for name in posterior})
+    trace.split_warmup()
+    for name in posterior:
+        assert bucket.open().get(name).tolist() == [[4.0, 5.0, 6.0, 7.0]]
+        assert len(trace._location.keys(f"posterior/{name}")) == 3
+    assert trace._location.keys("_sampling_state/split") == []
 
 
 def test_a_finished_trace_opens_in_xarray(

@@ -68,8 +68,12 @@ class Hierarchy:
         return layout
 
     def change(self, layout: Layout) -> None:
-        """Put a new layout in place of the old one, at once for every reader."""
+        """Put a new layout in place of the old one, at once for every reader.
+
+        It survives power loss: what it makes superfluous may go afterwards.
+        """
         self.location.write(f"{STATE}/zarr.json", encode_layout(layout))
+        self.location.make_durable([f"{STATE}/zarr.json"])
 
     def __str__(self) -> str:
         return str(self.location)

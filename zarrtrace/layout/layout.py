@@ -6,7 +6,8 @@ A `Layout` is a value: it is written whole and read whole, by `Hierarchy`.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ TABLES = "tables"
 UNFINISHED = "zarrtrace_unfinished"
 REFUSED = {UNFINISHED: {"must_understand": True}}
 MOST_CHAINS = 10**6
+_CHUNK_KEY = re.compile(r"(?P<array>.+?)/c\.(?P<block>\d+)\.(?P<number>\d+)(\.\d+)*")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class SampledGroup:
     moving_to: int | None = None
     moved: tuple[str, ...] = ()
     swapping: bool = False
+
+    @property
+    def next_warmup(self) -> int:
+        """The draw its own arrays will begin with after a split that is under way."""
+        return self.stored_warmup if self.moving_to is None else self.moving_to
 
     @property
     def warmup_name(self) -> str:
@@ -226,10 +233,23 @@ def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
     return f"{path}/c.{block}.{chunk}{'.0' * len(variable.shape)}"
 
 
-def chunk_of_key(key: str) -> tuple[int, int]:
-    """The block and the chunk in the key of a chunk of a variable."""
-    block, chunk = key.rpartition("/")[2].split(".")[1:3]
-    return int(block), int(chunk)
+class ChunkKey(NamedTuple):
+    """The key of a chunk of a variable, and which chunk it is."""
+
+    key: str
+    block: int
+    number: int
+
+
+def chunks_among(keys: Iterable[str]) -> dict[str, list[ChunkKey]]:
+    """The chunks of variables among some keys, by the path of their array."""
+    found: dict[str, list[ChunkKey]] = {}
+    for key in keys:
+        match = _CHUNK_KEY.fullmatch(key)
+        if match is not None:
+            chunk = ChunkKey(key, int(match["block"]), int(match["number"]))
+            found.setdefault(match["array"], []).append(chunk)
+    return found
 
 
 def array_path(group: str, variable: Variable) -> str:

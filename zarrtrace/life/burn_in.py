@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from ..errors import IncompleteTraceError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import STATE, Layout, chunk_of_key
+from ..layout.layout import Layout
 from ..layout.spans import spans
 from ..sampling_state.counts import recorded
 from ..store.location import Location
-from .split import check_draws, check_warmup, chunk_keys, require_no_links
+from .split import check_draws, check_warmup, require_no_links
+from .staging import chunk_keys
 
 
 def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
@@ -53,17 +54,13 @@ def delete_dropped(hierarchy: Hierarchy) -> list[str]:
     location, layout = hierarchy.location, hierarchy.layout
     if not layout.dropped:
         return []
-    if layout.durable:
-        # Before a chunk is gone, that it is must survive power loss.
-        location.make_durable([f"{STATE}/zarr.json"])
+    chunks = chunk_keys(location, (path for g in layout.groups.values() for path in g.paths))
     gone = [
-        key
+        chunk.key
         for variable in layout.variables
         for span in spans(layout, variable)
-        if span.start <= layout.dropped
-        for key in chunk_keys(location, span.path)
-        for place in [span.chunk(chunk_of_key(key)[1], variable.draws_per_chunk)]
-        if place.draws.stop <= layout.dropped
+        for chunk in chunks.get(span.path, ())
+        if span.chunk(chunk.number, variable.draws_per_chunk).draws.stop <= layout.dropped
     ]
     location.delete_many(gone)
     return gone

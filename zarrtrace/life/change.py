@@ -11,14 +11,16 @@ import numpy as np
 
 from ..errors import ChainBusyError, InvalidInputError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import Layout
+from ..layout.layout import STAGING, Layout
+from ..reading.moment import Moment
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, watch_unseen_writers
+from ..sampling_state.counts import recorded
 from . import burn_in, create, place, split
 from .add_group import add_data_group
 from .carry import require_ours
 from .consolidate import consolidate
-from .finish import complete, require_draws, take_back
+from .finish import carry_out, complete, require_draws, take_back
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -49,19 +51,17 @@ def split_warmup(
     hierarchy: Hierarchy, n: int | None = None, groups: Iterable[str] | None = None
 ) -> None:
     """Move the first draws of each chain to the `warmup_` groups."""
-    location = hierarchy.location
     with alone(hierarchy):
-        _split(hierarchy, lambda layout: split.plan_split(location, layout, n, groups))
+        _split(hierarchy, lambda now: split.plan_split(now, n, groups))
 
 
 def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
     """Take the first draws of each chain for warmup, and in a finished trace move them."""
     location = hierarchy.location
     with alone(hierarchy):
-        complete(hierarchy)
-        layout = hierarchy.layout
+        layout = complete(hierarchy)
         if layout.finished:
-            _split(hierarchy, lambda layout: split.plan_split(location, layout, draws))
+            _split(hierarchy, lambda now: split.plan_split(now, draws))
         else:
             hierarchy.change(burn_in.with_burn_in(location, layout, draws))
 
@@ -70,10 +70,9 @@ def drop_before(hierarchy: Hierarchy, draw: int) -> None:
     """Give up the draws before this one, and remove the chunks that hold no other draws."""
     location = hierarchy.location
     with alone(hierarchy):
-        complete(hierarchy)
-        layout = burn_in.without_draws(location, hierarchy.layout, draw)
+        layout = burn_in.without_draws(location, complete(hierarchy), draw)
         if layout.finished:
-            _split(hierarchy, lambda _: split.plan_split(location, layout))
+            _split(hierarchy, lambda now: split.plan_split(replace(now, layout=layout)))
         else:
             hierarchy.change(layout)
         burn_in.delete_dropped(hierarchy)
@@ -84,7 +83,8 @@ def extend(hierarchy: Hierarchy, draws: int) -> None:
     if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
         raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
 
-    def longer(layout: Layout) -> Layout:
+    def longer(now: Moment) -> Layout:
+        layout = now.layout
         extended = replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
         # Before the layout lets writers in: they have no other place for their rows.
         create.make_journals(hierarchy.location, extended)
@@ -97,15 +97,13 @@ def extend(hierarchy: Hierarchy, draws: int) -> None:
 def finish(hierarchy: Hierarchy) -> None:
     """Split, trim and close a trace; one that is finished stays as it is."""
 
-    def close(layout: Layout) -> Layout:
-        require_draws(hierarchy.location, layout)
-        planned = split.plan_split(hierarchy.location, layout)
-        return replace(planned, closed=True, finished=False)
+    def close(now: Moment) -> Layout:
+        require_draws(now)
+        return replace(split.plan_split(now), closed=True, finished=False)
 
     with alone(hierarchy):
         if not hierarchy.layout.finished:
-            _change_while_nobody_writes(hierarchy, close)
-            complete(hierarchy)
+            carry_out(_change_while_nobody_writes(hierarchy, close))
 
 
 def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Dataset) -> None:
@@ -126,21 +124,19 @@ def repair_trace(hierarchy: Hierarchy) -> list[str]:
         return list(repair(hierarchy))
 
 
-def _split(hierarchy: Hierarchy, plan: Callable[[Layout], Layout]) -> None:
+def _split(hierarchy: Hierarchy, plan: Callable[[Moment], Layout]) -> None:
     """Move draws as planned; a finished trace is finished again afterwards."""
 
-    def begin(layout: Layout) -> Layout:
-        planned = plan(layout)
-        return replace(planned, finished=layout.finished and not planned.splitting)
+    def begin(now: Moment) -> Layout:
+        planned = plan(now)
+        return replace(planned, finished=now.layout.finished and not planned.splitting)
 
-    _change_while_nobody_writes(hierarchy, begin)
-    complete(hierarchy)
+    carry_out(_change_while_nobody_writes(hierarchy, begin))
 
 
-def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout], Layout]) -> None:
+def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Moment], Layout]) -> Moment:
     """Put another layout in place while no chain can write and every draw is in its chunk."""
-    complete(hierarchy)
-    layout = hierarchy.layout
+    layout = complete(hierarchy)
     blocks = chain_blocks(hierarchy.location, layout)
     watch_unseen_writers(blocks)
     # One at a time: a process may have too few descriptors to hold the journals of all.
@@ -168,12 +164,17 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Layout],
             block.require_free()
             if not block.is_flushed:
                 raise block.busy(block.claim)
-        following = change(layout)
+        now = Moment(hierarchy, layout, recorded(hierarchy.location, layout))
+        following = change(now)
         if layout.finished and not following.finished:
             require_ours(hierarchy.location, layout, extended=following.total > layout.total)
+        if following.splitting and hierarchy.location.renames:
+            # What an earlier version may have left there when it was killed.
+            hierarchy.location.delete_tree(STAGING)
     except BaseException:
         hierarchy.change(layout)
         raise
     if layout.finished and not following.finished:
         take_back(hierarchy)
     hierarchy.change(following)
+    return replace(now, layout=following)

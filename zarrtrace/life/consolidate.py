@@ -9,7 +9,13 @@ from ..layout.layout import STATE, TABLES, Layout, root_attrs
 from ..reading.as_finished import keep_as_finished
 from ..reading.other_groups import is_rewritten
 from ..store.location import Location
-from ..store.zarr_json import consolidated_metadata, encode_document, group_document, read_document
+from ..store.zarr_json import (
+    consolidated_metadata,
+    encode_document,
+    group_document,
+    read_document,
+    read_documents,
+)
 
 
 def consolidate(
@@ -26,10 +32,15 @@ def consolidate(
     names = layout.group_names
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
     metadata: dict[str, Any] = {}
-    for name in names:
-        for path in (name, *_arrays(location, layout, name)):
-            document = (changed or {}).get(path) or read_document(location, path)
-            if document is not None and (path == name or document["node_type"] == "array"):
+    nodes = [(name, path) for name in names for path in (name, *_arrays(location, layout, name))]
+    documents = dict(changed or {})
+    unknown = [path for _, path in nodes if path not in documents]
+    found = zip(unknown, read_documents(location, unknown), strict=True)
+    documents |= {path: document for path, document in found if document is not None}
+    for name, path in nodes:
+        if path in documents:
+            document = documents[path]
+            if path == name or document["node_type"] == "array":
                 metadata[path] = document
     others = {*location.children("")} - {*names, STATE, TABLES, "zarr.json"}
     for name in (*layout.data_groups, *sorted(others)):

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import DamagedTraceError, IncompleteTraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
+    IN_STORE,
     REFUSED,
     TABLES,
     UNFINISHED,
@@ -23,24 +24,29 @@ from ..reading.as_finished import forget_as_finished, restore_as_finished
 from ..reading.cut import alignment_attrs, sampling_attrs
 from ..reading.moment import Moment
 from ..reading.others import find_others
-from ..sampling_state.block import remove_journals
 from ..sampling_state.counts import recorded
 from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
-from ..store.zarr_json import chunk_key, encode_document, group_document, read_document
+from ..store.zarr_json import (
+    chunk_key,
+    encode_document,
+    group_document,
+    read_document,
+    read_documents,
+)
 from .consolidate import consolidate
-from .split import resume_split, write_array
+from .split import end_journals, move, write_array
 
 
-def require_draws(location: Location, layout: Layout) -> None:
+def require_draws(moment: Moment) -> None:
     """Refuse to finish a trace in which a chain has nothing after its warmup."""
-    counts = recorded(location, layout)
+    layout, counts = moment.layout, moment.counts
     warmup = max(group.warmup for group in layout.groups.values())
     if layout.draws and counts.min() <= warmup:
         empty = np.flatnonzero(counts <= warmup)
         raise IncompleteTraceError(
-            f"chain {', '.join(map(str, empty))} of {location} has no draw after {warmup} of "
+            f"chain {', '.join(map(str, empty))} of {moment} has no draw after {warmup} of "
             f"warmup ({counts[empty[0]]} recorded): finishing would cut every chain to nothing. "
             f"Record the rest, choose an earlier split_warmup(n), or export the other chains with "
             f"to_datatree(chains=...)",
@@ -48,17 +54,26 @@ def require_draws(location: Location, layout: Layout) -> None:
         )
 
 
-def complete(hierarchy: Hierarchy) -> None:
-    """Do what is left of a split or of `finish`, after it was killed too."""
-    resume_split(hierarchy)
+def complete(hierarchy: Hierarchy) -> Layout:
+    """Do what is left of a split or of `finish` that was killed; gives the layout afterwards."""
     layout = hierarchy.layout
+    if layout.splitting or (layout.closed and not layout.finished):
+        return carry_out(Moment(hierarchy, layout, recorded(hierarchy.location, layout)))
+    return layout
+
+
+def carry_out(moment: Moment) -> Layout:
+    """Do what the layout says is to be done: move chunks, and end; gives the layout afterwards."""
+    layout = move(moment) if moment.layout.splitting else moment.layout
     if layout.closed and not layout.finished:
-        moment = Moment.of(hierarchy)
+        moment = replace(moment, layout=layout)
         _trim(moment)
         recorded_by_block = tuple(moment.counts[:: layout.chains_per_chunk].tolist())
         ended = Ended(recorded_by_block, moment.sampling_time)
-        hierarchy.change(replace(layout, finished=True, ended=ended))
-        convergence.keep(hierarchy)
+        layout = replace(layout, finished=True, ended=ended)
+        moment.hierarchy.change(layout)
+        convergence.keep(moment.hierarchy)
+    return layout
 
 
 def _trim(moment: Moment) -> None:
@@ -67,6 +82,14 @@ def _trim(moment: Moment) -> None:
     Draws of longer chains stay in their chunks, beyond the shape that plain readers see.
     """
     location, layout, counts = moment.location, moment.layout, moment.counts
+    paths = [path for group in layout.groups.values() for path in group.paths]
+    paths += [
+        array_path(path, variable)
+        for group in layout.groups.values()
+        for path in group.paths
+        for variable in group.variables.values()
+    ]
+    read = dict(zip(paths, read_documents(location, paths), strict=True))
     documents: dict[str, dict[str, Any]] = {}
     arrays: dict[str, dict[str, Any]] = {}
     for group in layout.groups.values():
@@ -75,7 +98,7 @@ def _trim(moment: Moment) -> None:
         for path in group.paths:
             for variable in group.variables.values():
                 array = array_path(path, variable)
-                document = read_document(location, array)
+                document = read[array]
                 if document is None:
                     raise DamagedTraceError(
                         f"the array {array} is missing",
@@ -87,7 +110,7 @@ def _trim(moment: Moment) -> None:
                 document["shape"][1] = length if path == group.name else warmup
                 document.pop(UNFINISHED, None)
                 arrays[array] = document
-            document = read_document(location, path) or group_document()
+            document = read[path] or group_document()
             attrs = {**document["attributes"], **group_attrs(layout, path)}
             attrs |= sampling_attrs(moment)
             after = counts - group.stored_warmup
@@ -102,8 +125,12 @@ def _trim(moment: Moment) -> None:
         location.write_many(
             (f"{path}/zarr.json", encode_document(document)) for path, document in changed.items()
         )
-    remove_journals(location, layout)
-    location.delete_tree(JOURNAL)
+    if layout.durable:
+        written = (f"{path}/zarr.json" for path in (*documents, *arrays))
+        location.make_durable(["zarr.json", *written])
+    end_journals(moment)
+    if layout.journal == IN_STORE:
+        location.delete_tree(JOURNAL)
     location.remove_partial_files(outside=(TABLES,))
 
 

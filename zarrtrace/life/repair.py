@@ -31,13 +31,13 @@ from ..sampling_state.proof import NOT_RECORDED
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
 from ..store.location import Location
-from ..store.small_arrays import DataArray
+from ..store.small_arrays import DataArray, array_items
 from ..store.zarr_json import encode_document, group_document, read_document
 from .burn_in import delete_dropped
 from .check import Damage, check
 from .consolidate import consolidate
 from .finish import complete
-from .split import require_no_links, write_array
+from .split import require_no_links
 
 
 def repair(hierarchy: Hierarchy) -> Iterator[str]:
@@ -221,7 +221,9 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
         try:
             read_whole(location, layout, f"{path}/{name}", complete=True)
         except DamagedTraceError:
-            write_array(location, layout, f"{path}/{name}", DataArray((name,), np.arange(size)))
+            array = DataArray((name,), np.arange(size))
+            encoding = layout.encodings["int64"]
+            location.write_many(array_items(f"{path}/{name}", array, encoding))
             yield f"{path}/{name}: numbered anew"
 
 

@@ -1,18 +1,12 @@
 """The split: the first draws of each chain go to the warmup groups.
 
-An array with the same chunks as before gets them as hard links, never decoded (copied as bytes in
-stores that have no files); where a boundary cuts through chunks, they stream through memory one by
-one.
-
-Both groups are built beside the old one, under `_sampling_state/split`, and take its place when
-they are whole. Each chunk is at any moment either where it was or where it will be, and the layout
-says of which variables all are there: readers find every draw throughout, and a split that was
-killed anywhere is finished by the same steps done again.
+The layout says first what becomes warmup, and that chunks are about to move; then that the new ones
+are there and take the places of the old ones; then that it is done. Readers find every draw
+throughout, and a split that was killed anywhere is finished by the same steps done again.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -20,26 +14,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import GroupNotFoundError, IncompleteTraceError, InvalidInputError
-from ..layout.hierarchy import Hierarchy
-from ..layout.layout import STAGING, Layout, SampledGroup, chunk_of_key
-from ..layout.spans import ChunkPlace, Span, future_spans, spans, staged
-from ..layout.variables import Variable
-from ..reading.rows import RowReader
+from ..layout.layout import Layout
+from ..layout.spans import span_of, spans
+from ..reading.moment import Moment
 from ..sampling_state.block import chain_blocks, remove_journals
-from ..sampling_state.counts import recorded
-from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import dtype_name
 from ..store.location import Location
-from ..store.small_arrays import DataArray, Numbers, array_items, read_array
-from ..store.zarr_json import compose_encoding, encode_document, group_document, read_document
-from .carry import carry_added
-
-_CHUNK_NAME = re.compile(r"c(\.\d+)+")
+from ..store.small_arrays import DataArray, array_items
+from ..store.zarr_json import compose_encoding
+from .staging import Staging
 
 
 def plan_split(
-    location: Location,
-    layout: Layout,
+    moment: Moment,
     at: int | None = None,
     groups: Iterable[str] | None = None,
 ) -> Layout:
@@ -52,9 +39,9 @@ def plan_split(
     groups : iterable of str, optional
         The sampled groups to split; all by default.
     """
+    location, layout, counts = moment.location, moment.layout, moment.counts
     names = list(layout.groups) if groups is None else list(groups)
     require_no_links(location, layout)
-    counts = recorded(location, layout)
     for name in names:
         if name not in layout.groups:
             raise GroupNotFoundError(
@@ -109,191 +96,39 @@ def check_warmup(location: Location, layout: Layout, draws: Any) -> int:
     return number
 
 
-def resume_split(hierarchy: Hierarchy) -> None:
-    """Finish a split that was begun, or do nothing.
+def move(moment: Moment) -> Layout:
+    """Do what is left of a split that was begun; gives the layout afterwards.
 
     Every draw must be in the chunks: while they move, no journal is read or written.
     """
-    location, layout = hierarchy.location, hierarchy.layout
-    if layout.splitting:
-        remove_journals(location, layout)
-    for name, group in layout.groups.items():
-        if group.moving_to is not None and not group.swapping:
-            _fill_staging(hierarchy, name)
-    for name, group in hierarchy.layout.groups.items():
-        if group.swapping:
-            _swap(hierarchy, name)
-    if layout.splitting or location.exists(f"{STAGING}/zarr.json"):
-        location.delete_tree(STAGING)
+    location, layout = moment.location, moment.layout
+    staging = Staging(location, layout, moment.counts)
+    if not all(group.swapping for group in layout.groups.values() if group.moving_to is not None):
+        staging.fill()
+        moment.hierarchy.change(staging.swapping)
+    staging.swap()
+    # Their rows are laid out for the old arrays.
+    end_journals(replace(moment, layout=staging.done))
+    moment.hierarchy.change(staging.done)
+    return staging.done
 
 
-def _fill_staging(hierarchy: Hierarchy, name: str) -> None:
-    """Build both groups, with all their chunks, in the staging place."""
-    location, layout = hierarchy.location, hierarchy.layout
-    group = layout.groups[name]
-    target = group.moving_to
-    assert target is not None
-    lengths = {group.name: layout.total - target, group.warmup_name: target - layout.dropped}
-    location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
-    for path, draws in lengths.items():
-        if draws:
-            attrs = (read_document(location, group.name) or group_document())["attributes"]
-            document = group_document({**attrs, "tuning_steps": target})
-            location.write(f"{staged(path)}/zarr.json", encode_document(document))
-            _copy_coordinates(location, layout, group, path, draws)
-    carry_added(location, layout, group)
-    for variable in group.variables.values():
-        old = spans(layout, variable)
-        if variable.name not in group.moved:
-            new = [span._replace(path=staged(span.path)) for span in future_spans(layout, variable)]
-            _write_documents(location, layout, variable, old, new)
-            shared = [s for s in new if _has_same_chunks(s, old, variable.draws_per_chunk)]
-            cut_anew = [s for s in new if s not in shared]
-            # First what is read from the old chunks: where there are no links, sharing moves them.
-            if cut_anew:
-                _stream_chunks(location, layout, variable, cut_anew)
-            _share_chunks(location, variable, old, shared)
-            if not cut_anew:
-                continue
-            group = replace(group, moved=(*group.moved, variable.name))
-            layout = layout.with_group(group)
-            hierarchy.change(layout)
-        # Nothing is read there any more; the documents stay, so that the group goes on opening.
-        for span in old:
-            for key in chunk_keys(location, span.path):
-                location.delete(key)
-    hierarchy.change(layout.with_group(replace(group, swapping=True)))
-
-
-def _swap(hierarchy: Hierarchy, name: str) -> None:
-    """Put the staged groups in the place of the old ones."""
-    location, layout = hierarchy.location, hierarchy.layout
-    group = layout.groups[name]
-    target = group.moving_to
-    assert target is not None
-    for path in (group.name, group.warmup_name):
-        if location.exists(f"{staged(path)}/zarr.json"):
-            if location.renames and location.exists(f"{path}/zarr.json"):
-                # Two renames: for a plain reader the group is away for a moment, not for long.
-                old = staged(f"_old/{path}")
-                location.write(f"{staged('_old')}/zarr.json", encode_document(group_document()))
-                location.delete_tree(old)
-                location.move_tree(path, old)
-            else:
-                location.delete_tree(path)
-            location.move_tree(staged(path), path)
-    done = replace(
-        group,
-        warmup=target,
-        stored_warmup=target,
-        stored_first=layout.dropped,
-        moving_to=None,
-        moved=(),
-        swapping=False,
-    )
-    if group.warmup_name not in done.paths:
-        location.delete_tree(group.warmup_name)
-    # A writer that was killed as it opened meanwhile has left one, with rows for the old arrays.
-    remove_journals(location, layout)
-    hierarchy.change(layout.with_group(done))
-
-
-def _write_documents(
-    location: Location,
-    layout: Layout,
-    variable: Variable,
-    old: list[Span],
-    new: list[Span],
-) -> None:
-    """The documents of the new arrays: those of the old ones, with another number of draws."""
-    found = read_document(location, old[-1].path)
-    for span in new:
-        draws = span.stop - span.start
-        document = layout.document(variable, draws)
-        if found is not None:
-            document["attributes"] = found["attributes"]
-        location.write(f"{span.path}/zarr.json", encode_document(document))
-
-
-def chunk_keys(location: Location, path: str) -> list[str]:
-    """The keys of the chunks of an array, without what a killed process left behind."""
-    return [key for key in location.keys(path) if _CHUNK_NAME.fullmatch(key.rpartition("/")[2])]
-
-
-def _has_same_chunks(new: Span, old: list[Span], length: int) -> bool:
-    """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
-    return all(
-        (new.start - span.start) % length == 0
-        and (new.stop == span.stop or (min(new.stop, span.stop) - new.start) % length == 0)
-        for span in old
-        if new.start < span.stop and span.start < new.stop
-    )
-
-
-def _share_chunks(location: Location, variable: Variable, old: list[Span], new: list[Span]) -> None:
-    """Give each chunk its new key beside the old one, whole."""
-    length = variable.draws_per_chunk
-    for span in old:
-        for key in chunk_keys(location, span.path):
-            block, number = chunk_of_key(key)
-            draw = span.chunk(number, length).draws.start
-            for target in new:
-                if target.start <= draw < target.stop:
-                    location.share(key, target.place(draw, length).key(variable, block))
-
-
-def _stream_chunks(
-    location: Location,
-    layout: Layout,
-    variable: Variable,
-    new: list[Span],
-) -> None:
-    """Cut the chunks anew, holding two of them at a time."""
-    codec = ChunkCodec(variable.dtype, layout.encoding(variable.dtype))
-    counts = recorded(location, layout)
+def end_journals(moment: Moment) -> None:
+    """Remove the journals of every writer, when the chunks with their draws are on the disk."""
+    location, layout = moment.location, moment.layout
+    keys = []
     for block in chain_blocks(location, layout):
-        chains = block.chains
-        count = int(counts[chains[0]])
-        reader = _StreamReader(block, variable)
-        for span in new:
-            first = span.start
-            while first < min(span.stop, count):
-                place = span.place(first, variable.draws_per_chunk)
-                rows = range(place.draws.start, min(place.draws.stop, count))
-                whole: np.ndarray[Any, Any] = np.full(
-                    layout.chunk_shape(variable), codec.fill, dtype=variable.dtype
-                )
-                whole[: len(chains), : len(rows)] = reader.read(rows)
-                location.write(place.key(variable, block.number), codec.encode(whole))
-                first = place.draws.stop
-
-
-class _StreamReader(RowReader):
-    """Keeps the last chunk, which two new ones share."""
-
-    _last: tuple[ChunkPlace, np.ndarray[Any, Any]] | None = None
-
-    def chunk(
-        self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None
-    ) -> np.ndarray[Any, Any]:
-        if self._last is None or self._last[0] != place:
-            self._last = place, super().chunk(place)
-        if into is not None:
-            into[...] = self._last[1]
-        return self._last[1]
-
-
-def _copy_coordinates(
-    location: Location, layout: Layout, group: SampledGroup, path: str, draws: int
-) -> None:
-    """The coordinate arrays of a staged group: `draw` anew, the others as the group has them."""
-    dims = ["chain", *(dim for v in group.variables.values() for dim in v.dims)]
-    names = [name for name, dim in layout.coords.items() if dim in dims]
-    for name in dict.fromkeys([*dims, *names]):
-        array = read_array(location, f"{group.name}/{name}")
-        write_array(location, layout, f"{staged(path)}/{name}", array)
-    draw = DataArray(("draw",), Numbers(draws))
-    write_array(location, layout, f"{staged(path)}/draw", draw)
+        path, count = block.journal_file, int(moment.counts[block.chains[0]])
+        if path is None or not path.exists() or not count:
+            continue
+        keys.append(block.key("draw_idx"))
+        for variable in layout.variables:
+            place = span_of(spans(layout, variable), count - 1).place(
+                count - 1, variable.draws_per_chunk
+            )
+            keys.append(place.key(variable, block.number))
+    location.make_durable(key for key in keys if location.exists(key))
+    remove_journals(location, layout)
 
 
 def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> set[str]:

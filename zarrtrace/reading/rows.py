@@ -396,7 +396,8 @@ class RowReader:
             if new.start <= place.draws.start < new.stop:
                 target = new.place(place.draws.start, self._variable.draws_per_chunk)
                 moved = target.key(self._variable, self.block.number)
-                keys = [staged(moved)]
+                # A chunk that is cut again begins with another draw.
+                keys = [staged(moved)] if target.draws.start == place.draws.start else []
         # One path is the old array's until the groups are swapped, and the new one's from then.
         if self._group.swapping:
             keys.append(moved)

@@ -6,7 +6,8 @@ import ctypes
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -24,6 +25,9 @@ _OPENING = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_SYNCED_AT_ONCE = 16
+_MANY_TO_SYNC = 8
 _HERE = -100  # the working directory, for the functions of the C library that end in "at"
 _NO_REPLACE = 1  # of renameat2(2)
 
@@ -193,6 +197,43 @@ def write_file_into(path: str, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def sync_tree(directory: Path) -> None:
+    """Return when everything in a directory, itself and its name survive power loss."""
+    files, directories = [], [directory.parent]
+    for root, _, names in os.walk(directory):
+        directories.append(Path(root))
+        files += [Path(root) / name for name in names]
+    sync_paths(files)
+    sync_paths(directories)
+
+
+def sync_paths(paths: Iterable[Path]) -> None:
+    """Return when files, or the names in directories, survive power loss.
+
+    Side by side if there are many: the disk then commits many at once.
+    """
+    paths = list(paths)
+    if len(paths) < _MANY_TO_SYNC:
+        for path in paths:
+            _sync_path(path)
+        return
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+        # As a list: an error of one is raised, when all have ended.
+        list(pool.map(_sync_path, paths))
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems sync files, but no directories.
+        if error.errno not in _NO_SYNC or not S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def files_below(directory: Path) -> Iterator[Path]:

@@ -36,6 +36,7 @@ from ..errors import (
     TraceError,
     TraceNotFoundError,
 )
+from . import remote
 from .local import (
     can_lock,
     file_holds,
@@ -43,6 +44,8 @@ from .local import (
     lock,
     open_regular,
     read_file,
+    sync_paths,
+    sync_tree,
     write_file,
     write_file_into,
 )
@@ -54,6 +57,7 @@ LARGEST = 2**31
 
 _PATIENCE = 60.0  # seconds for the answer to one request
 _SLOWEST = 100_000  # bytes in a second that a request may be slow to send
+_SECONDS_A_KEY = 0.1  # for each key that one request removes
 
 _NO_ROOM = "there is no room left; nothing is lost: make room and go on"
 _NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
@@ -230,6 +234,7 @@ class Location:
         self._process = os.getpid()
         # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
         self._direct = _is_synchronous(store)
+        self._whole = remote.whole(store)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -381,7 +386,7 @@ class Location:
     async def _get(self, key: str) -> Any:
         prototype = zarr.buffer.cpu.buffer_prototype
         try:
-            return await asyncio.wait_for(self.store.get(key, prototype), _patience())
+            return await asyncio.wait_for(self.store.get(key, prototype, self._whole), _patience())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -536,6 +541,11 @@ class Location:
             with self._errors_of_ours("it cannot be written", NotWritableError):
                 sync(put(batch))
 
+    def sync_tree(self, prefix: str) -> None:
+        """Return when all that is below a prefix on a local disk survives power loss."""
+        if self.path is not None:
+            sync_tree(self.path / prefix)
+
     async def _set(self, key: str, data: bytes) -> None:
         buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
         patience = _patience() + len(data) / _SLOWEST
@@ -569,12 +579,8 @@ class Location:
             return
         paths = [self.path / key for key in keys]
         try:
-            for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+            sync_paths(paths)
+            sync_paths(dict.fromkeys(path.parent for path in paths))
         except OSError as error:
             reason = _REMEDIES.get(error.errno or 0, f"{type(error).__name__}: {error}")
             raise NotWritableError(
@@ -598,19 +604,16 @@ class Location:
                 sync(asyncio.wait_for(self.store.delete(self._prefix + key), _patience()))
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Remove each key that is there, side by side where the store is remote."""
+        """Remove each key that is there, many in one request where the store is remote."""
         if self._direct:
             for key in keys:
                 self.delete(key)
             return
-
-        async def delete(batch: list[str]) -> None:
-            await asyncio.gather(*(self.store.delete(self._prefix + key) for key in batch))
-
         remaining = iter(keys)
-        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+        while batch := [self._prefix + key for key in islice(remaining, remote.MOST_REMOVED)]:
+            patience = _patience() + len(batch) * _SECONDS_A_KEY
             with self._errors_of_ours("keys cannot be removed", NotWritableError):
-                sync(asyncio.wait_for(delete(batch), _patience()))
+                sync(asyncio.wait_for(remote.remove(self.store, batch), patience))
 
     def delete_tree(self, prefix: str) -> None:
         """Remove everything below a prefix, if there is anything; what a link points to stays."""
@@ -619,8 +622,10 @@ class Location:
             if os.path.islink(self.path / prefix):
                 os.unlink(self.path / prefix)
             shutil.rmtree(self.path / prefix, ignore_errors=True)
-        else:
+        elif self._direct:
             sync(self.store.delete_dir(self._prefix + prefix))
+        else:
+            self.delete_many(self.keys(prefix))
 
     def remove_partial_files(
         self, directory: str = "", prefix: str = "", outside: Container[str] = ()
@@ -668,37 +673,58 @@ class Location:
 
     @property
     def renames(self) -> bool:
-        """Whether keys can be renamed; elsewhere `share` and `move_tree` copy bytes."""
+        """Whether a tree of keys can be renamed; elsewhere each key is copied."""
         return self.path is not None
 
     def share(self, source: str, target: str) -> None:
-        """Put the bytes of a key under another one too, without decoding or, on a disk, copying."""
-        if self.path is not None:
-            self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
-            try:
-                os.link(self.path / source, self.path / target)
-            except FileExistsError:
-                pass  # done before a kill
-            except OSError:
-                # A file system without hard links.
-                os.replace(self.path / source, self.path / target)
+        """Have the bytes of a key under another one too: as a link, where there are links.
+
+        A local target that is there already stays as it is.
+        """
+        if self.path is None:
+            data = self.read(source)
+            if data is not None:
+                self.write(target, bytes(data))
             return
-        data = self.read(source)
-        if data is not None:
-            self.write(target, bytes(data))
+        self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
+        (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.path / source, self.path / target)
+        except FileExistsError:
+            pass  # done before a kill
+        except FileNotFoundError:
+            raise
+        except OSError:
+            # A file system without hard links.
+            if not os.path.lexists(self.path / target):
+                self.write(target, (self.path / source).read_bytes())
+
+    def share_many(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Have the bytes of each first key under the second one too: a remote store copies them."""
+        if self._direct:
+            for source, target in pairs:
+                self.share(source, target)
+            return
+
+        async def copy(batch: list[tuple[str, str]]) -> None:
+            await asyncio.gather(
+                *(
+                    asyncio.wait_for(
+                        remote.copy(self.store, self._prefix + source, self._prefix + target),
+                        2 * _patience(),
+                    )
+                    for source, target in batch
+                )
+            )
+
+        remaining = iter(pairs)
+        while batch := list(islice(remaining, _SIDE_BY_SIDE)):
+            with self._errors_of_ours("keys cannot be copied", NotWritableError):
+                sync(copy(batch))
 
     def move_tree(self, source: str, target: str) -> None:
-        """Move everything below a prefix; elsewhere than on disk its zarr.json comes last."""
-        if self.path is not None:
-            self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
-            (self.path / target).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.path / source, self.path / target)
-            return
-        document = f"{source}/zarr.json"
-        for key in self.keys(source):
-            if key != document:
-                self.share(key, target + key.removeprefix(source))
-        self.share(document, f"{target}/zarr.json")
-        # First: as long as it is there, the source counts as whole.
-        self.delete(document)
-        self.delete_tree(source)
+        """Rename a directory of a local store, with everything below it."""
+        assert self.path is not None
+        self.require_no_link(source.rpartition("/")[0], target.rpartition("/")[0])
+        (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.path / source, self.path / target)

@@ -8,7 +8,7 @@ creating hundreds of arrays cheap.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,16 @@ def read_document(location: Location, path: str) -> dict[str, Any] | None:
     """The zarr.json of a node, or None when there is none."""
     data = location.read(f"{path}/zarr.json".lstrip("/"), LONGEST_DOCUMENT)
     return None if data is None else parse_document(data, f"{location}: {path}/zarr.json")
+
+
+def read_documents(location: Location, paths: Iterable[str]) -> list[dict[str, Any] | None]:
+    """The zarr.json of each node, or None where there is none."""
+    paths = list(paths)
+    found = location.read_many((f"{path}/zarr.json" for path in paths), LONGEST_DOCUMENT)
+    return [
+        None if data is None else parse_document(data, f"{location}: {path}/zarr.json")
+        for path, data in zip(paths, found, strict=True)
+    ]
 
 
 def parse_document(data: memoryview, where: str) -> dict[str, Any]:

@@ -1,0 +1,306 @@
+"""What a split moves: all chunks of the new groups, beside the old ones and then in their place.
+
+An array with the same chunks as before gets them as hard links, never decoded (copied by the store
+itself where it has no files); where a boundary cuts through chunks, they are cut again, a few at a
+time. On a local disk whole groups are built under `_sampling_state/split`, and renamed; elsewhere
+the chunks are copied from there, and only those documents are written that change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ..layout.layout import STAGING, STATE, ChunkKey, Layout, SampledGroup, chunks_among
+from ..layout.spans import Span, future_spans, spans, staged
+from ..layout.variables import Variable
+from ..reading.rows import Piece, RowReader, fill_pieces
+from ..sampling_state.block import ChainBlock, chain_blocks
+from ..store.chunk_codec import ChunkCodec
+from ..store.location import Location
+from ..store.small_arrays import DataArray, Numbers, array_items
+from ..store.zarr_json import encode_document, group_document, read_documents
+from .carry import carry_added
+
+_CUT_AT_ONCE = 8  # pieces, where chunks are waited for
+_CUT_BYTES = 2**20  # of draws in such a piece, or two chunks
+
+Counts: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+def chunk_keys(location: Location, groups: Iterable[str]) -> dict[str, list[ChunkKey]]:
+    """The chunks of every array of some groups, without what a killed process left behind."""
+    return chunks_among(key for group in groups for key in location.keys(group))
+
+
+class Staging:
+    """A split under way: what it moves, and where that goes.
+
+    No chain may be recorded meanwhile.
+    """
+
+    def __init__(self, location: Location, layout: Layout, counts: Counts) -> None:
+        self._location = location
+        self._layout = layout
+        self._counts = counts
+        self._groups = [group for group in layout.groups.values() if group.moving_to is not None]
+        paths = [path for group in self._groups for path in group.paths]
+        self._keys = [key for path in paths for key in location.keys(path)]
+        self._chunks = chunks_among(self._keys)
+
+    @property
+    def swapping(self) -> Layout:
+        """The layout while the new groups take the place of the old ones."""
+        layout = self._layout
+        for group in self._groups:
+            moved = tuple(v.name for v in group.variables.values() if self._is_cut(group, v))
+            layout = layout.with_group(replace(group, moved=moved, swapping=True))
+        return layout
+
+    @property
+    def done(self) -> Layout:
+        """The layout when they have taken it."""
+        layout = self._layout
+        for group in self._groups:
+            done = replace(
+                group,
+                warmup=group.next_warmup,
+                stored_warmup=group.next_warmup,
+                stored_first=layout.dropped,
+                moving_to=None,
+                moved=(),
+                swapping=False,
+            )
+            layout = layout.with_group(done)
+        return layout
+
+    # Beside the old chunks ------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Put all chunks of the new groups there; on a local disk, the groups as a whole."""
+        shared: list[tuple[str, str]] = []
+        cut: list[tuple[Variable, Span]] = []
+        if self._location.renames:
+            self._location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
+        for group in self._groups:
+            # An earlier version put the groups in their place one by one.
+            if group.swapping:
+                continue
+            if self._location.renames:
+                self._location.write_many((staged(k), data) for k, data in self._documents(group))
+                copied = self._coordinate_keys(group, self._new_paths(group))
+                shared += ((key, staged(copy)) for key, copy in copied)
+            carry_added(self._location, self._layout, group)
+            # And it removed the old chunks of each variable that it had cut.
+            there = [v for v in group.variables.values() if v.name not in group.moved]
+            for variable in there:
+                for span in future_spans(self._layout, variable):
+                    if _has_same_chunks(span, spans(self._layout, variable), variable):
+                        shared += self._shared_keys(variable, span)
+                    else:
+                        cut.append((variable, span))
+        pieces = self._cut_pieces(cut)
+        while batch := list(islice(pieces, _CUT_AT_ONCE if self._location.waits else 1)):
+            fill_pieces([part for piece in batch for part in piece.parts()], self._location.waits)
+            self._location.write_many(item for piece in batch for item in piece.items(self._layout))
+        self._location.share_many(shared)
+        if self._location.renames:
+            # Before the first old file goes.
+            self._location.sync_tree(STAGING)
+
+    def _is_cut(self, group: SampledGroup, variable: Variable) -> bool:
+        """Whether a variable is cut again, so that its new chunks are not old ones."""
+        old = spans(self._layout, variable)
+        new = future_spans(self._layout, variable)
+        return variable.name in group.moved or not all(
+            _has_same_chunks(span, old, variable) for span in new
+        )
+
+    def _shared_keys(self, variable: Variable, new: Span) -> Iterator[tuple[str, str]]:
+        """The keys of the old chunks of a new array, and where they are staged.
+
+        Without those that a chain left behind when it went back to a checkpoint.
+        """
+        length = variable.draws_per_chunk
+        for span in spans(self._layout, variable):
+            for chunk in self._chunks.get(span.path, ()):
+                draw = span.chunk(chunk.number, length).draws.start
+                if new.start <= draw < min(new.stop, self._count(chunk.block)):
+                    key = new.place(draw, length).key(variable, chunk.block)
+                    yield chunk.key, staged(key)
+
+    def _cut_pieces(self, cut: list[tuple[Variable, Span]]) -> Iterator[_Piece]:
+        for variable, span in cut:
+            fill = ChunkCodec(variable.dtype, self._layout.encoding(variable.dtype)).fill
+            together, length, *shape = self._layout.chunk_shape(variable)
+            # At least two chunks: the old one that both share is read once.
+            chunk_bytes = length * together * variable.bytes_per_draw
+            step = max(2, _CUT_BYTES // chunk_bytes) * length
+            for block in chain_blocks(self._location, self._layout):
+                stop = min(span.stop, self._count(block.number))
+                for first in range(span.start, stop, step):
+                    draws = range(first, min(first + step, stop))
+                    rows = -(-len(draws) // length) * length
+                    values = np.full((together, rows, *shape), fill, dtype=variable.dtype)
+                    yield _Piece(block, variable, span, draws, values)
+
+    # In the place of the old chunks ---------------------------------------------------------
+
+    def swap(self) -> None:
+        """Put what is staged in the place of the old chunks, and remove those."""
+        if self._location.renames:
+            self._rename_groups()
+        else:
+            self._copy_chunks()
+
+    def _rename_groups(self) -> None:
+        location, old_place = self._location, staged("_old")
+        location.write(f"{old_place}/zarr.json", encode_document(group_document()))
+        for group in self._groups:
+            new = self._new_paths(group)
+            for path in {**new, **dict.fromkeys(group.paths)}:
+                is_staged = location.exists(f"{staged(path)}/zarr.json")
+                if location.children(path) and (is_staged or path not in new):
+                    # Two renames: for a plain reader the group is away for a moment, not for long.
+                    location.move_tree(path, f"{old_place}/{path}")
+                if is_staged:
+                    location.move_tree(staged(path), path)
+        location.make_durable([STATE, STAGING, old_place])
+        location.delete_tree(STAGING)
+
+    def _copy_chunks(self) -> None:
+        """Copy each chunk, and write what else is new: a store without files renames nothing."""
+        staged_keys = self._location.keys(STAGING)
+        staged_chunks = chunks_among(staged_keys)
+        copied: list[tuple[str, str]] = []
+        gone: list[str] = []
+        for group in self._groups:
+            new = self._new_paths(group)
+            copied += self._coordinate_keys(group, set(new) - set(group.paths))
+            left = set(group.paths) - set(new)
+            gone += (key for key in self._keys if key.partition("/")[0] in left)
+            # What other tools have added is staged as a whole.
+            ours = {*self._coordinate_names(group), "draw", *group.variables}
+            added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
+            copied += ((key, key.removeprefix(staged(""))) for key in added)
+            for variable in group.variables.values():
+                for span in future_spans(self._layout, variable):
+                    for chunk in staged_chunks.get(staged(span.path), ()):
+                        if self._has_draws(variable, span, chunk):
+                            copied.append((chunk.key, chunk.key.removeprefix(staged(""))))
+                    for chunk in self._chunks.get(span.path, ()):
+                        if not self._has_draws(variable, span, chunk):
+                            gone.append(chunk.key)
+        self._location.share_many(copied)
+        documents = (item for group in self._groups for item in self._documents(group))
+        self._location.write_many(documents)
+        self._location.delete_many([*gone, *staged_keys])
+
+    def _has_draws(self, variable: Variable, span: Span, chunk: ChunkKey) -> bool:
+        """Whether a chunk of an array has a draw that is recorded."""
+        first = span.chunk(chunk.number, variable.draws_per_chunk).draws.start
+        return first < min(span.stop, self._count(chunk.block))
+
+    # The new groups -------------------------------------------------------------------------
+
+    def _new_paths(self, group: SampledGroup) -> dict[str, int]:
+        """The groups that will have arrays of one, and the draws in each."""
+        after = {group.name: self._layout.total - group.next_warmup}
+        before = {group.warmup_name: group.next_warmup - self._layout.dropped}
+        return after | before if before[group.warmup_name] else after
+
+    def _documents(self, group: SampledGroup) -> Iterator[tuple[str, bytes]]:
+        """The keys and bytes of all that says how many draws the new groups have."""
+        location, layout, variables = self._location, self._layout, group.variables.values()
+        # Before the first finish nobody but us writes there; then attributes may have been added.
+        names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
+        paths = [group.name, f"{group.name}/draw", *names]
+        whole, numbers, *found = read_documents(location, paths)
+        attrs = {**(whole or group_document())["attributes"], "tuning_steps": group.next_warmup}
+        for path, draws in self._new_paths(group).items():
+            yield f"{path}/zarr.json", encode_document(group_document(attrs))
+            for number, variable in enumerate(variables):
+                document = self._layout.document(variable, draws)
+                old = found[number] if found else None
+                if old is not None:
+                    document["attributes"] = old["attributes"]
+                yield f"{path}/{variable.name}/zarr.json", encode_document(document)
+            # Copied with the other coordinates, or in its place: as long as it is long enough.
+            is_there = not layout.closed and (path == group.name or path not in group.paths)
+            if numbers and draws <= numbers["shape"][0] and is_there and not location.renames:
+                yield f"{path}/draw/zarr.json", encode_document({**numbers, "shape": [draws]})
+            else:
+                draw = DataArray(("draw",), Numbers(draws))
+                yield from array_items(f"{path}/draw", draw, self._layout.encodings["int64"])
+
+    def _coordinate_keys(
+        self, group: SampledGroup, paths: Iterable[str]
+    ) -> Iterator[tuple[str, str]]:
+        """The keys of the coordinates of a group, and those that they get in other groups."""
+        names = self._coordinate_names(group)
+        if not self._location.renames:
+            names.add("draw")
+        # Documents first: a plain reader takes a directory without one for a stray file.
+        for key in sorted(self._keys, key=lambda key: not key.endswith("/zarr.json")):
+            name, _, rest = key.partition("/")
+            if name == group.name and rest.partition("/")[0] in names:
+                for path in paths:
+                    yield key, f"{path}/{rest}"
+
+    def _coordinate_names(self, group: SampledGroup) -> set[str]:
+        """The coordinates of a group that have no draws."""
+        dims = {"chain", *(dim for v in group.variables.values() for dim in v.dims)}
+        return {*dims, *(name for name, dim in self._layout.coords.items() if dim in dims)}
+
+    def _count(self, block: int) -> int:
+        """The draws that a block of chains has recorded; none if there is no such block."""
+        if block >= self._layout.blocks:
+            return 0
+        return int(self._counts[self._layout.chains_of(block)[0]])
+
+
+class _Piece(NamedTuple):
+    """Some new chunks of one array that follow each other, and the array for their draws."""
+
+    block: ChainBlock
+    variable: Variable
+    span: Span
+    draws: range
+    values: np.ndarray[Any, Any]
+
+    def parts(self) -> Iterator[Piece]:
+        """What the old chunks give to it."""
+        reader = RowReader(self.block, self.variable)
+        values = self.values[: len(self.block.chains), : len(self.draws)]
+        yield from reader.pieces(reader.chunks(self.draws), values)
+
+    def items(self, layout: Layout) -> Iterator[tuple[str, bytes]]:
+        """The new chunks, with the keys under which they are staged."""
+        codec = ChunkCodec(self.variable.dtype, layout.encoding(self.variable.dtype))
+        length = self.variable.draws_per_chunk
+        for row in range(0, self.values.shape[1], length):
+            place = self.span.place(self.draws.start + row, length)
+            key = place.key(self.variable, self.block.number)
+            yield staged(key), codec.encode(self.values[:, row : row + length])
+
+
+def _node(key: str, groups: Iterable[str]) -> str:
+    """The name of the array or group that a key belongs to, in one of some groups."""
+    group, _, rest = key.partition("/")
+    name, _, inside = rest.partition("/")
+    return name if group in groups and inside else "draw"
+
+
+def _has_same_chunks(new: Span, old: list[Span], variable: Variable) -> bool:
+    """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
+    length = variable.draws_per_chunk
+    return all(
+        (new.start - span.start) % length == 0
+        and (new.stop == span.stop or (min(new.stop, span.stop) - new.start) % length == 0)
+        for span in old
+        if new.start < span.stop and span.start < new.stop
+    )
