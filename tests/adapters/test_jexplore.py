@@ -512,11 +512,11 @@ def test_a_run_that_another_process_writes_is_not_reset(tmp_path: Path, script: 
     writing = Backend(outdir=tmp_path).ingest(made(0))
     code = """
     import sys
-    from zarrtrace.adapters.jexplore import Backend
+    from zarrtrace.adapters.jexplore import DefaultBackend
     from zarrtrace.errors import ChainBusyError
 
     try:
-        Backend(outdir=sys.argv[1]).reset()
+        DefaultBackend(outdir=sys.argv[1]).reset()
     except ChainBusyError:
         print("refused")
     """

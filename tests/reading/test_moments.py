@@ -310,9 +310,11 @@ def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: 
     record(20)
     assert once(tree) == 1 + 2 * 3, "a count and a time of each writer"
     trace.finish()
-    assert once(lambda: repr(trace)) == 2, "the layout tells the counts and the time"
-    assert once(tree) == 1
-    assert count(lambda: objects.open().posterior) == 2
+    assert once(lambda: repr(trace)) == 3, "the layout, the tables, and groups of other tools"
+    arrays = 2 * (2 + 20) + 2 * (2 + 1)
+    assert once(tree) == 1 + 4 + arrays, "what other tools have written: a list and the documents"
+    assert once(tree) == 1, "the layout tells the counts and the time"
+    assert once(lambda: trace.posterior) == 1
     trace.extend(20)
     assert trace.recorded.tolist() == [50] * 3
     record(10)

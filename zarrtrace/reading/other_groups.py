@@ -24,7 +24,7 @@ def find_other_groups(location: Location, layout: Layout) -> tuple[str, ...]:
 def _look(location: Location, layout: Layout) -> tuple[str, ...]:
     warmups = [group.warmup_name for group in layout.groups.values()]
     known = {*layout.group_names, *warmups, STATE, TABLES, "zarr.json"}
-    names = sorted(name for name in location.children("") if name not in known)
+    names = [name for name in node_names(location, "") if name not in known]
     found = location.read_many([f"{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     groups = []
     for name, data in zip(names, found, strict=True):
@@ -39,6 +39,16 @@ def _look(location: Location, layout: Layout) -> tuple[str, ...]:
 
 
 _look_once = functools.lru_cache(maxsize=16)(_look)
+
+
+def node_names(location: Location, path: str) -> list[str]:
+    """The names of what may be arrays and groups below a path.
+
+    File systems and desktops leave files whose names begin with a dot, and some stores refuse to
+    look for a key below a file.
+    """
+    names = (name for name in location.children(path) if not name.startswith("."))
+    return sorted(name for name in names if name != "zarr.json")
 
 
 def is_rewritten(location: Location, path: str) -> bool:

@@ -19,7 +19,7 @@ from ..messages import counted
 from ..store.location import Location
 from ..store.zarr_json import LONGEST_DOCUMENT
 from .cut import Cut
-from .other_groups import parse_other_document
+from .other_groups import node_names, parse_other_document
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,7 +63,7 @@ def find_others(
 def _look(location: Location, layout: Layout, path: str, names: tuple[str, ...] | None) -> Others:
     group = layout.groups[path.removeprefix("warmup_")]
     coordinates = _coordinates(layout, path)
-    names = tuple(sorted(location.children(path))) if names is None else names
+    names = tuple(node_names(location, path)) if names is None else names
     found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     rewritten: set[str] = set()
     added: list[str] = []
@@ -97,7 +97,7 @@ def added_nodes(location: Location, layout: Layout, path: str) -> dict[str, tupl
         Name → dimensions of an array; None for a group.
     """
     known = {*layout.groups[path.removeprefix("warmup_")].variables, *_coordinates(layout, path)}
-    names = [name for name in sorted(location.children(path)) if name not in known]
+    names = [name for name in node_names(location, path) if name not in known]
     found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     nodes: dict[str, tuple[str, ...] | None] = {}
     for name, data in zip(names, found, strict=True):

@@ -27,6 +27,7 @@ from ..errors import (
     NotResumedError,
     NotWritableError,
     PartlyRecordedError,
+    StaleViewError,
     TraceError,
     TraceNotFoundError,
     TraceReplacedError,
@@ -742,11 +743,21 @@ class ChainWriter(OneCallAtATime):
 
     def _require_claim(self) -> None:
         """Refuse to write when another writer has taken this chain, or another trace its place."""
-        self._flusher.require_own_trace()
-        claim = self._block.claim
-        if claim is None and not self._journal.locked:
-            # Nobody's, unless it could not be read: then that is the error.
-            claim = Claim.from_text(self._block.read("writer") or "")
+        try:
+            self._flusher.require_own_trace()
+            claim = self._block.claim
+            if claim is None and not self._journal.locked:
+                # Nobody's, unless it could not be read: then that is the error.
+                claim = Claim.from_text(self._block.read("writer") or "")
+        except (StaleViewError, TraceNotFoundError, DamagedTraceError):
+            raise
+        except TraceError as error:
+            raise NotWritableError(
+                f"the store does not say whether this writer may still write ({error})",
+                where=str(self._block),
+                remedy="nothing is lost: try again when the store answers",
+                chain=self.chains[0],
+            ) from error
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
         # Without a lock it may have been taken, and given up again.
