@@ -203,7 +203,7 @@ def test_the_same_on_an_object_store(objects: Place, encoded: Encoded) -> None:
     trace.set_burn_in(17)
     trace.drop_before(9)
     check(objects.open(), encoded, 9, 17, 20)
-    assert len([key for key in trace._location.keys("posterior/mu") if "c." in key]) == 3
+    assert len([key for key in trace._location.keys("posterior/mu") if "/mu/c" in key]) == 3
     trace.finish()
     check(objects.open(), encoded, 9, 17, 20)
 
@@ -410,7 +410,7 @@ def test_killed_anywhere_there_is_before_or_after(
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             act(trace)
         for chain in range(trace.chains):
-            trace._location.delete(state_key("writer", chain))
+            trace._location.delete(state_key(trace._layout, "writer", chain))
         reader = fast_place.open()
         found = reader.dropped, reader.burn_in
         assert found in ((3, TUNE), expected)
@@ -622,7 +622,7 @@ def test_damage_in_what_was_dropped_is_none(directory: Place, encoded: Encoded) 
 def test_a_lost_count_is_found_above_what_was_dropped(directory: Place, encoded: Encoded) -> None:
     trace = encoded.fill(new(directory, encoded, journal=False), 23)
     trace.drop_before(19)
-    (directory.path / state_key("draw_idx", 1)).write_bytes(b"nothing")
+    (directory.path / state_key(trace._layout, "draw_idx", 1)).write_bytes(b"nothing")
     with pytest.raises(DamagedTraceError):
         _ = trace.recorded
     assert any("chain 1 has 23 draws, says its chunks" in line for line in trace.repair())

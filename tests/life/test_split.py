@@ -181,7 +181,7 @@ def test_killed_anywhere_nothing_is_lost(
             act(trace, life, at)
         for chain in range(trace.chains):
             # A process that was killed does not live; this one does.
-            trace._location.delete(state_key("writer", chain))
+            trace._location.delete(state_key(trace._layout, "writer", chain))
         reader = fast_place.open()
         boundary = reader.posterior.attrs["tuning_steps"]
         assert boundary in (before, at)

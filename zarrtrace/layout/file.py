@@ -37,6 +37,7 @@ def to_text(layout: Layout) -> str:
                 "encodings", "attrs", "name", "created_at", "library_version", "journal",
                 "flush_every",
                 "durable",
+                "separator",
                 "identity",
                 "lost",
                 "dropped",
@@ -111,6 +112,7 @@ def from_text(text: str, where: str) -> Layout:
             journal=_journal(content["journal"]),
             flush_every=float(content["flush_every"]),
             durable=bool(content["durable"]),
+            separator=parse_separator(content.get("separator", ".")),  # older layouts do not say
             # Older layouts have none; two of them at one place were not made at the same moment.
             identity=str(content.get("identity", content["created_at"])),
             lost=tuple(_lost(item) for item in content["lost"]),
@@ -195,6 +197,13 @@ def _journal(content: Any) -> str:
     if not isinstance(content, str) or not _JOURNAL_DIRECTORY.fullmatch(content):
         raise ValueError(f"no place for journals: {content!r}")
     return content
+
+
+def parse_separator(content: Any) -> str:
+    """What stands between the numbers in the keys of chunks; ValueError for anything else."""
+    if content not in (".", "/"):
+        raise ValueError(f"no separator: {content!r}")
+    return str(content)
 
 
 def _lost(content: Any) -> Lost:

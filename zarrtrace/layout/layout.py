@@ -15,7 +15,7 @@ import numpy as np
 
 from ..messages import chain_label, range_label
 from ..store.dtypes import dtype_name
-from ..store.zarr_json import array_document
+from ..store.zarr_json import array_document, chunk_key
 from .coordinates import SAMPLE_DIMS
 from .variables import Variable, ordered
 
@@ -30,7 +30,9 @@ TABLES = "tables"
 UNFINISHED = "zarrtrace_unfinished"
 REFUSED = {UNFINISHED: {"must_understand": True}}
 MOST_CHAINS = 10**6
-_CHUNK_KEY = re.compile(r"(?P<array>.+?)/c\.(?P<block>\d+)\.(?P<number>\d+)(\.\d+)*")
+_CHUNK_KEY = re.compile(
+    r"(?P<array>.+?)/c(?P<sep>[./])(?P<block>\d+)(?P=sep)(?P<number>\d+)((?P=sep)\d+)*"
+)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Layout:
     journal: str  # "store", a directory on another disk, or "" for none
     flush_every: float  # seconds, where there is no journal
     durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    separator: str = "."  # in the keys of chunks
     identity: str = ""  # of this trace alone: another one at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
@@ -201,6 +204,7 @@ class Layout:
             self.chunk_shape(variable),
             (*SAMPLE_DIMS, *variable.dims),
             self.variable_attrs(variable),
+            self.separator,
         )
         return document if self.finished else {**document, **REFUSED}
 
@@ -228,9 +232,9 @@ class Layout:
         return replace(self, groups={**self.groups, group.name: group})
 
 
-def variable_key(path: str, variable: Variable, block: int, chunk: int) -> str:
+def variable_key(path: str, variable: Variable, block: int, chunk: int, separator: str) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
-    return f"{path}/c.{block}.{chunk}{'.0' * len(variable.shape)}"
+    return chunk_key(path, (block, chunk, *(0 for _ in variable.shape)), separator)
 
 
 class ChunkKey(NamedTuple):

@@ -14,6 +14,7 @@ class Span(NamedTuple):
     path: str
     start: int
     stop: int
+    separator: str  # in the keys of its chunks
 
     @property
     def gone(self) -> bool:
@@ -39,7 +40,7 @@ class ChunkPlace(NamedTuple):
 
     def key(self, variable: Variable, block: int) -> str:
         """The key of the chunk for one block of chains."""
-        return variable_key(self.span.path, variable, block, self.number)
+        return variable_key(self.span.path, variable, block, self.number, self.span.separator)
 
 
 def spans(layout: Layout, variable: Variable) -> list[Span]:
@@ -57,8 +58,9 @@ def future_spans(layout: Layout, variable: Variable) -> list[Span]:
 
 def _arrays(layout: Layout, variable: Variable, first: int, boundary: int) -> list[Span]:
     group = layout.groups[variable.group]
-    warmup = Span(array_path(group.warmup_name, variable), first, boundary)
-    after = Span(array_path(group.name, variable), boundary, max(layout.total, boundary))
+    warmup = Span(array_path(group.warmup_name, variable), first, boundary, layout.separator)
+    stop = max(layout.total, boundary)
+    after = Span(array_path(group.name, variable), boundary, stop, layout.separator)
     return [warmup, after] if first < boundary else [after]
 
 
@@ -67,7 +69,7 @@ def written_spans(layout: Layout, variable: Variable) -> list[Span]:
 
     A chain may go back to a checkpoint there, and draw what nobody reads again.
     """
-    gone = Span("", 0, layout.groups[variable.group].stored_first)
+    gone = Span("", 0, layout.groups[variable.group].stored_first, layout.separator)
     return [*([gone] if gone.stop else []), *spans(layout, variable)]
 
 

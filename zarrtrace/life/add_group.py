@@ -42,7 +42,9 @@ def add_data_group(hierarchy: Hierarchy, name: str, data: Definition | xr.Datase
     encodings = compose_encodings([], {group: arrays}, dimensions, "auto") | layout.encodings
     attrs = group_attrs(layout, group) | ({"sample_dims": list(samples)} if samples else {})
     location.delete_tree(group)
-    location.write_many(group_items(group, attrs, {**samples, **coords}, arrays, encodings))
+    location.write_many(
+        group_items(group, attrs, {**samples, **coords}, arrays, encodings, layout.separator)
+    )
     data_groups = {**layout.data_groups, group: tuple(arrays)}
     hierarchy.change(replace(layout, data_groups=data_groups))
 

@@ -14,7 +14,7 @@ from ..reading.as_finished import overwritten_chunks
 from ..reading.others import added_nodes, find_others
 from ..sampling_state.counts import recorded
 from ..store.location import Location
-from ..store.zarr_json import encode_document, group_document
+from ..store.zarr_json import documents_first, encode_document, group_document
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -162,14 +162,14 @@ def _write(location: Location, path: str, name: str, variable: xr.Variable | Non
     store = MemoryStore()
     xr.Dataset({name: variable}).to_zarr(store, zarr_format=3, consolidated=False)
     written = Location(store, read_only=True)
-    for key in written.keys(name):
+    for key in documents_first(written.keys(name)):
         data = written.read(key)
         assert data is not None
         location.write(f"{path}/{key.removeprefix(f'{name}/')}", bytes(data))
 
 
 def _copy_tree(location: Location, source: str, target: str) -> None:
-    for key in location.keys(source):
+    for key in documents_first(location.keys(source)):
         data = location.read(key)
         if data is not None:
             location.write(f"{target}{key.removeprefix(source)}", bytes(data))

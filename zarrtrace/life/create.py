@@ -145,6 +145,7 @@ def plan(
         journal=journal_place(location, journal),
         flush_every=float(flush_every),
         durable=durability == "disk",
+        separator=location.separator,
         identity=uuid.uuid4().hex,
     )
     return Plan(layout, coordinates, data)
@@ -231,14 +232,14 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
     for group in layout.groups.values():
         coords = {**samples, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
-        yield from group_items(group.name, attrs, coords, {}, layout.encodings)
+        yield from group_items(group.name, attrs, coords, {}, layout.encodings, layout.separator)
         for variable in group.variables.values():
             document = layout.document(variable, layout.total)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
         attrs = group_attrs(layout, name)
         coords = {**sample_coordinates(name, arrays, {}), **plan.coordinates[name]}
-        yield from group_items(name, attrs, coords, arrays, layout.encodings)
+        yield from group_items(name, attrs, coords, arrays, layout.encodings, layout.separator)
     yield from state_items(layout)
 
 
@@ -248,11 +249,12 @@ def group_items(
     coords: Mapping[str, DataArray],
     arrays: Mapping[str, DataArray],
     encodings: Mapping[str, dict[str, Any]],
+    separator: str,
 ) -> Iterable[tuple[str, bytes]]:
     """The keys and bytes of a group that is given whole."""
     for name, array in {**coords, **arrays}.items():
         encoding = encodings[dtype_name(array.values.dtype)]
-        yield from array_items(f"{group}/{name}", array, encoding)
+        yield from array_items(f"{group}/{name}", array, encoding, separator)
     attrs = {**attrs, **coordinates_attr({name: array.dims[0] for name, array in coords.items()})}
     yield f"{group}/zarr.json", encode_document(group_document(attrs))
 

@@ -29,9 +29,9 @@ from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from ..store.zarr_json import (
-    chunk_key,
     encode_document,
     group_document,
+    key_of_chunk,
     read_document,
     read_documents,
 )
@@ -140,7 +140,7 @@ def take_back(hierarchy: Hierarchy) -> None:
     Killed anywhere in it, the trace is one whose finish was interrupted.
     """
     location, layout = hierarchy.location, replace(hierarchy.layout, finished=False)
-    restore_as_finished(location)
+    restore_as_finished(location, hierarchy.layout)
     _restore_coordinates(location, hierarchy.layout)
     hierarchy.change(layout)
     for group in layout.groups.values():
@@ -184,5 +184,5 @@ def _draw_coordinate(location: Location, layout: Layout, group: str, length: int
     codec = ChunkCodec(np.dtype("int64"), document)
     for chunk in range(-(-length // size)):
         numbers = np.arange(chunk * size, (chunk + 1) * size)
-        location.write(chunk_key(path, (chunk,)), codec.encode(numbers))
+        location.write(key_of_chunk(path, (chunk,), document), codec.encode(numbers))
     return {**document, "shape": [length]}

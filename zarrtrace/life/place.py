@@ -79,7 +79,9 @@ def look(location: Location) -> Content:
         # An earlier version was killed when it made this; or the document is damaged.
         arrays = ("draw_idx", "journal", "writer")
         names = {name for array in arrays for name in location.children(f"{STATE}/{array}")}
-        return "trace" if any(name.startswith("c.") for name in names) else "unfinished"
+        return (
+            "trace" if any(name == "c" or name.startswith("c.") for name in names) else "unfinished"
+        )
     if ours and names == {"zarr.json"}:
         return "unfinished"
     return "something else" if names else "nothing"

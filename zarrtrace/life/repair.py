@@ -223,7 +223,7 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
         except DamagedTraceError:
             array = DataArray((name,), np.arange(size))
             encoding = layout.encodings["int64"]
-            location.write_many(array_items(f"{path}/{name}", array, encoding))
+            location.write_many(array_items(f"{path}/{name}", array, encoding, layout.separator))
             yield f"{path}/{name}: numbered anew"
 
 

@@ -21,7 +21,7 @@ from ..sampling_state.block import chain_blocks, remove_journals
 from ..store.dtypes import dtype_name
 from ..store.location import Location
 from ..store.small_arrays import DataArray, array_items
-from ..store.zarr_json import compose_encoding
+from ..store.zarr_json import CHUNK_KEYS, compose_encoding, read_document
 from .staging import Staging
 
 
@@ -132,11 +132,22 @@ def end_journals(moment: Moment) -> None:
 
 
 def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> set[str]:
-    """Write a small array whole, its document last; returns its keys."""
+    """Write a small array whole in place of that of another tool; returns its keys.
+
+    What the other tool has written is read as it was until the new document is there.
+    """
     encoding = layout.encodings.get(dtype_name(array.values.dtype))
     if encoding is None:
         encoding = compose_encoding(array.values.dtype, "auto")
-    items = list(array_items(path, array, encoding))
-    # What another tool has written is read as it was until then.
-    location.write_many(items[::-1])
-    return {key for key, _ in items}
+    if not location.takes_any_key:
+        # Such a store has transactions.
+        items = list(array_items(path, array, encoding, layout.separator))
+        location.write_many(items)
+        return {key for key, _ in items}
+    replaced = read_document(location, path) or {}
+    # Not the keys of the chunks that are there.
+    separator = "/" if replaced.get("chunk_key_encoding") == CHUNK_KEYS["."] else "."
+    document, *chunks = array_items(path, array, encoding, separator)
+    location.write_many(chunks)
+    location.write(*document)
+    return {key for key, _ in (document, *chunks)}

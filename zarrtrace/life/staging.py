@@ -23,7 +23,7 @@ from ..sampling_state.block import ChainBlock, chain_blocks
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from ..store.small_arrays import DataArray, Numbers, array_items
-from ..store.zarr_json import encode_document, group_document, read_documents
+from ..store.zarr_json import documents_first, encode_document, group_document, read_documents
 from .carry import carry_added
 
 _CUT_AT_ONCE = 8  # pieces, where chunks are waited for
@@ -84,14 +84,17 @@ class Staging:
         """Put all chunks of the new groups there; on a local disk, the groups as a whole."""
         shared: list[tuple[str, str]] = []
         cut: list[tuple[Variable, Span]] = []
-        if self._location.renames:
+        # On a disk they are renamed as a whole, and some stores take no chunk without its array.
+        with_documents = self._location.renames or not self._location.takes_any_key
+        if with_documents:
             self._location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
         for group in self._groups:
             # An earlier version put the groups in their place one by one.
             if group.swapping:
                 continue
-            if self._location.renames:
+            if with_documents:
                 self._location.write_many((staged(k), data) for k, data in self._documents(group))
+            if self._location.renames:
                 copied = self._coordinate_keys(group, self._new_paths(group))
                 shared += ((key, staged(copy)) for key, copy in copied)
             carry_added(self._location, self._layout, group)
@@ -177,16 +180,17 @@ class Staging:
         staged_keys = self._location.keys(STAGING)
         staged_chunks = chunks_among(staged_keys)
         copied: list[tuple[str, str]] = []
+        coordinates: list[tuple[str, str]] = []
         gone: list[str] = []
         for group in self._groups:
             new = self._new_paths(group)
-            copied += self._coordinate_keys(group, set(new) - set(group.paths))
+            coordinates += self._coordinate_keys(group, set(new) - set(group.paths))
             left = set(group.paths) - set(new)
             gone += (key for key in self._keys if key.partition("/")[0] in left)
             # What other tools have added is staged as a whole.
             ours = {*self._coordinate_names(group), "draw", *group.variables}
             added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
-            copied += ((key, key.removeprefix(staged(""))) for key in added)
+            copied += ((key, key.removeprefix(staged(""))) for key in documents_first(added))
             for variable in group.variables.values():
                 for span in future_spans(self._layout, variable):
                     for chunk in staged_chunks.get(staged(span.path), ()):
@@ -195,9 +199,10 @@ class Staging:
                     for chunk in self._chunks.get(span.path, ()):
                         if not self._has_draws(variable, span, chunk):
                             gone.append(chunk.key)
-        self._location.share_many(copied)
+        self._location.share_many(coordinates)
         documents = (item for group in self._groups for item in self._documents(group))
         self._location.write_many(documents)
+        self._location.share_many(copied)
         self._location.delete_many([*gone, *staged_keys])
 
     def _has_draws(self, variable: Variable, span: Span, chunk: ChunkKey) -> bool:
@@ -235,7 +240,9 @@ class Staging:
                 yield f"{path}/draw/zarr.json", encode_document({**numbers, "shape": [draws]})
             else:
                 draw = DataArray(("draw",), Numbers(draws))
-                yield from array_items(f"{path}/draw", draw, self._layout.encodings["int64"])
+                encoding = self._layout.encodings["int64"]
+                separator = self._layout.separator
+                yield from array_items(f"{path}/draw", draw, encoding, separator)
 
     def _coordinate_keys(
         self, group: SampledGroup, paths: Iterable[str]
@@ -244,8 +251,8 @@ class Staging:
         names = self._coordinate_names(group)
         if not self._location.renames:
             names.add("draw")
-        # Documents first: a plain reader takes a directory without one for a stray file.
-        for key in sorted(self._keys, key=lambda key: not key.endswith("/zarr.json")):
+        # A plain reader takes a directory without a document for a stray file.
+        for key in documents_first(self._keys):
             name, _, rest = key.partition("/")
             if name == group.name and rest.partition("/")[0] in names:
                 for path in paths:

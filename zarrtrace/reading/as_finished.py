@@ -20,13 +20,21 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 
-from ..layout.layout import STATE, Layout
+from ..layout.layout import STATE, Layout, changed_keys
 from ..sampling_state.counts import recorded
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import dtype_of_document
 from ..store.location import Location
 from ..store.small_arrays import DataArray, read_array
-from ..store.zarr_json import CHUNK_KEYS, chunk_key, encode_document, group_document, read_document
+from ..store.zarr_json import (
+    CHUNK_KEYS,
+    LONGEST_DOCUMENT,
+    chunk_name,
+    encode_document,
+    group_document,
+    read_documents,
+)
+from .other_groups import parse_other_document
 
 _KEPT = f"{STATE}/as_finished"
 _ATTRIBUTE = "as_finished"
@@ -38,7 +46,8 @@ class AsFinished(NamedTuple):
     Attributes
     ----------
     blank : dict
-        Path → names of the chunks that hold the fill value alone.
+        Path → names of the chunks that hold the fill value alone. The name of a chunk is its key
+        below the path of its array.
     times : dict
         Path → name → bytes of the chunks of an array of times that is given whole.
     sums : dict
@@ -67,11 +76,17 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     times: dict[str, dict[str, str]] = {}
     sums: dict[str, dict[str, tuple[int, int]]] = {}
     counts = recorded(location, layout)
-    for path, document in nodes.items():
-        # Arrays of others, in groups of their own, are none of ours.
-        if path.count("/") != 1 or not _has_our_keys(document):
+    # Arrays of others, in groups of their own, are none of ours.
+    arrays = {
+        path: document
+        for path, document in nodes.items()
+        if path.count("/") == 1 and _has_our_keys(document)
+    }
+    rewritten = _rewritten(location, layout, arrays)
+    for path, document in arrays.items():
+        if path in rewritten:
             continue
-        names = [key.rpartition("/")[2] for key in _chunk_keys(path, document)]
+        names = list(_chunk_names(document))
         held = location.hold([f"{path}/{name}" for name in names], _blank_chunk(document))
         blank_text = _blank_text(location, layout, path, document, counts)
         # What was deleted since the trace was finished is as blank as it was.
@@ -124,7 +139,7 @@ def _blank_text(
     shape = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     chunk, rows = divmod(document["shape"][1], shape[1])
     names = [
-        f"c.{block}.{chunk}{'.0' * (len(shape) - 2)}"
+        chunk_name((block, chunk, *(0 for _ in shape[2:])), layout.separator)
         for block in range(layout.blocks if rows else 0)
         if counts[layout.chains_of(block)[0]] - sampled.stored_warmup == document["shape"][1]
     ]
@@ -144,9 +159,9 @@ def _rows_in_shape(
     chunk, rows = divmod(length, document["chunk_grid"]["configuration"]["chunk_shape"][1])
     if not rows:
         return {}
-    tail = ".0" * (len(document["shape"]) - 2)
+    tail = [0] * (len(document["shape"]) - 2)
     return {
-        f"c.{block}.{chunk}{tail}": rows
+        chunk_name((block, chunk, *tail), layout.separator): rows
         for block in range(layout.blocks)
         if counts[layout.chains_of(block)[0]] > length
     }
@@ -164,7 +179,7 @@ def blank_names(location: Location, layout: Layout, path: str) -> frozenset[str]
 
 def is_blank(location: Location, layout: Layout, key: str) -> bool:
     """Whether a chunk held the fill value alone when the trace was finished."""
-    path, _, name = key.rpartition("/")
+    path, name = _path_and_name(key)
     return name in blank_names(location, layout, path)
 
 
@@ -188,7 +203,7 @@ def is_as_finished(location: Location, layout: Layout, key: str, stop: int) -> b
     Rows that other tools may change, in a way that is read right, always can. So can those of a
     chunk that is missing.
     """
-    path, _, name = key.rpartition("/")
+    path, name = _path_and_name(key)
     known = _as_finished(location, layout).sums.get(path, {}).get(name)
     if known is None or stop <= known[0]:
         return True
@@ -212,12 +227,15 @@ def times_given(location: Location, layout: Layout, group: str) -> list[str]:
     return [path.partition("/")[2] for path in paths if path.startswith(f"{group}/")]
 
 
-def restore_as_finished(location: Location) -> None:
+def restore_as_finished(location: Location, layout: Layout) -> None:
     """Write the chunks that other tools have deleted, and the times they wrote otherwise."""
     kept = _read(location)
-    for path in {*kept.blank, *kept.times}:
-        document = read_document(location, path)
-        if document is None or not _has_our_keys(document):
+    paths = list({**kept.blank, **kept.times})
+    found = zip(paths, read_documents(location, paths), strict=True)
+    documents = {path: document for path, document in found if document is not None}
+    rewritten = _rewritten(location, layout, documents)
+    for path, document in documents.items():
+        if path in rewritten or not _has_our_keys(document):
             continue
         names = kept.blank.get(path, frozenset())
         missing = [f"{path}/{name}" for name in names if not location.exists(f"{path}/{name}")]
@@ -234,15 +252,47 @@ def forget_as_finished(location: Location) -> None:
     location.delete_tree(_KEPT)
 
 
+def _path_and_name(key: str) -> tuple[str, str]:
+    """The path of the array that a chunk belongs to, and the name of the chunk."""
+    group, _, rest = key.partition("/")
+    array, _, name = rest.partition("/")
+    return f"{group}/{array}", name
+
+
 def _has_our_keys(document: Mapping[str, Any]) -> bool:
-    return document.get("chunk_key_encoding") == CHUNK_KEYS
+    return document.get("chunk_key_encoding") in CHUNK_KEYS.values()
 
 
-def _chunk_keys(path: str, document: Mapping[str, Any]) -> Iterator[str]:
+def _rewritten(
+    location: Location, layout: Layout, documents: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Of the paths of some arrays those that another tool stores in a way of its own.
+
+    Their chunks may have the same names as ours.
+    """
+    rewritten = set()
+    whole = []
+    for path, document in documents.items():
+        group, _, name = path.partition("/")
+        sampled = layout.groups.get(group.removeprefix("warmup_"))
+        variable = None if sampled is None else sampled.variables.get(name)
+        if variable is None:
+            whole.append(path)
+        elif changed_keys(document, layout.document(variable, 0)):
+            rewritten.add(path)
+    found = location.read_many([f"{path}/zarr.json" for path in whole], LONGEST_DOCUMENT)
+    for path, data in zip(whole, found, strict=True):
+        if data is not None and parse_other_document(data) is not None:
+            rewritten.add(path)
+    return rewritten
+
+
+def _chunk_names(document: Mapping[str, Any]) -> Iterator[str]:
     chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
     numbers = [-(-size // chunk) for size, chunk in zip(document["shape"], chunks, strict=True)]
+    separator = document["chunk_key_encoding"]["configuration"]["separator"]
     for index in product(*map(range, numbers)):
-        yield chunk_key(path, index)
+        yield chunk_name(index, separator)
 
 
 def _blank_chunk(document: Mapping[str, Any]) -> bytes:

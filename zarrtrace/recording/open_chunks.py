@@ -69,7 +69,8 @@ class OpenChunk:
 
     def key(self, number: int) -> str:
         """The key of a chunk of the variable."""
-        return variable_key(self._span.path, self.variable, self._block, number)
+        span = self._span
+        return variable_key(span.path, self.variable, self._block, number, span.separator)
 
 
 @dataclass(frozen=True)

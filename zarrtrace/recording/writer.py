@@ -192,7 +192,10 @@ class ChainWriter(OneCallAtATime):
                 # Of a writer that was killed: what it was writing at that moment is of no use.
                 for variable in layout.variables:
                     array = array_path(variable.group, variable)
-                    location.remove_partial_files(array, prefix=f"c.{block.number}.")
+                    if layout.separator == "/":
+                        location.remove_partial_files(f"{array}/c/{block.number}")
+                    else:
+                        location.remove_partial_files(array, prefix=f"c.{block.number}.")
         except BaseException:
             journal.close()
             raise

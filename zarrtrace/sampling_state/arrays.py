@@ -13,7 +13,7 @@ import numpy as np
 from ..layout.layout import STATE, Layout
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING
-from ..store.zarr_json import PLAIN, array_document, encode_document
+from ..store.zarr_json import PLAIN, array_document, chunk_key, encode_document
 
 _INTEGER = ChunkCodec(np.dtype("int64"), PLAIN["int64"])
 _FLOAT = ChunkCodec(np.dtype("float64"), PLAIN["float64"])
@@ -27,9 +27,9 @@ _CODECS = {
 }
 
 
-def state_key(name: str, block: int) -> str:
+def state_key(layout: Layout, name: str, block: int) -> str:
     """The key of the chunk that a writer keeps in an array of `_sampling_state`."""
-    return f"{STATE}/{name}/c.{block}"
+    return chunk_key(f"{STATE}/{name}", (block,), layout.separator)
 
 
 def decode_value(name: str, data: memoryview, chains: int) -> Any:
@@ -67,5 +67,7 @@ def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:
         if name == "tuning_steps":
             # The same for every chain: the fill value says it without a chunk.
             encoding = {**encoding, "fill_value": layout.tune}
-        document = array_document(encoding, (layout.chains,), per_block, ("chain",))
+        document = array_document(
+            encoding, (layout.chains,), per_block, ("chain",), separator=layout.separator
+        )
         yield f"{STATE}/{name}/zarr.json", encode_document(document)

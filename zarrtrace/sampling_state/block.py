@@ -66,7 +66,7 @@ class ChainBlock:
 
     def key(self, name: str) -> str:
         """The key of its chunk in an array of `_sampling_state`."""
-        return state_key(name, self.number)
+        return state_key(self.layout, name, self.number)
 
     def read(self, name: str) -> Any:
         """What an array says for this block; None where it says nothing.

@@ -176,6 +176,20 @@ def _patience() -> float:
     return float(zarr.config.get("async.timeout", None) or _PATIENCE)
 
 
+def _write_into_array(path: str, data: bytes) -> None:
+    """Write a file whole, and of the directories that it misses make only those of its array."""
+    try:
+        write_file_into(path, data)
+    except FileNotFoundError:
+        directory = os.path.dirname(path)
+        if os.path.basename(directory) != "c":
+            raise
+        # A key with "/", in a trace that comes from another store.
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+        write_file_into(path, data)
+
+
 class RegularFiles(LocalStore):
     """A local store to read from, whose keys are files: a pipe or a device is refused."""
 
@@ -215,6 +229,8 @@ class Location:
         The store itself, read-only when `read_only` is.
     path : pathlib.Path or None
         The directory of a local store: its files can be renamed and mapped.
+    takes_any_key : bool
+        Whether the store keeps a chunk whose array has no document.
     """
 
     def __init__(
@@ -235,6 +251,7 @@ class Location:
         # LocalStore, MemoryStore and, in a newer zarr, a wrapper around one of them.
         self._direct = _is_synchronous(store)
         self._whole = remote.whole(store)
+        self.takes_any_key = remote.takes_any_key(store)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -283,6 +300,14 @@ class Location:
                 "this is a forked copy of a trace in memory: what is recorded here would be lost "
                 "with this process; create the trace with a path, or use threads"
             )
+
+    @property
+    def separator(self) -> str:
+        """What stands between the numbers in the keys of a new array's chunks.
+
+        "." keeps an array in one directory; "/" is what every store takes.
+        """
+        return "/" if self.path is None else "."
 
     @property
     def waits(self) -> bool:
@@ -457,6 +482,8 @@ class Location:
                 for name in names
             ]
 
+        if prefix and not self.takes_any_key and not self.exists(f"{prefix}/zarr.json"):
+            return []  # such a store lists what is in groups and arrays, and nothing else
         below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
 
         async def collect() -> list[str]:
@@ -490,7 +517,7 @@ class Location:
             The directory is gone.
         """
         try:
-            self._put(key, data, write_file_into)
+            self._put(key, data, _write_into_array)
         except FileNotFoundError:
             raise TraceNotFoundError(
                 f"{self}: the directory of {key} is gone; was the trace removed?"
@@ -527,7 +554,7 @@ class Location:
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; side by side where the store is remote."""
-        if self._direct:
+        if self._direct or not self.takes_any_key:
             for key, data in items:
                 self.write(key, data)
             return
@@ -701,7 +728,7 @@ class Location:
 
     def share_many(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Have the bytes of each first key under the second one too: a remote store copies them."""
-        if self._direct:
+        if self._direct or not self.takes_any_key:
             for source, target in pairs:
                 self.share(source, target)
             return

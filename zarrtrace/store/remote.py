@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import zarr.buffer.cpu
 from zarr.abc.store import ByteRequest, OffsetByteRequest, Store
-from zarr.storage import FsspecStore, ObjectStore
+from zarr.storage import (
+    FsspecStore,
+    LocalStore,
+    MemoryStore,
+    ObjectStore,
+    WrapperStore,
+    ZipStore,
+)
 
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
@@ -26,6 +33,13 @@ def whole(store: Store) -> ByteRequest | None:
     """
     is_s3 = isinstance(store, FsspecStore) and "s3" in store.fs.protocol
     return OffsetByteRequest(0) if is_s3 else None
+
+
+def takes_any_key(store: Store) -> bool:
+    """Whether a store keeps bytes under any key; Icechunk wants the document of an array first."""
+    if isinstance(store, WrapperStore):
+        return takes_any_key(store._store)
+    return isinstance(store, FsspecStore | ObjectStore | LocalStore | MemoryStore | ZipStore)
 
 
 async def copy(store: Store, source: str, target: str) -> None:

@@ -14,7 +14,7 @@ from ..errors import DamagedTraceError
 from .chunk_codec import ChunkCodec
 from .dtypes import dtype_of_document
 from .location import Location
-from .zarr_json import array_document, chunk_key, encode_document, read_document
+from .zarr_json import array_document, chunk_key, encode_document, key_of_chunk, read_document
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ _MANY_CHUNKS = 1024
 
 
 def array_items(
-    path: str, array: DataArray, encoding: Mapping[str, Any]
+    path: str, array: DataArray, encoding: Mapping[str, Any], separator: str
 ) -> Iterator[tuple[str, bytes]]:
     """The keys and bytes of an array that is given whole, chunk by chunk.
 
@@ -72,10 +72,10 @@ def array_items(
     if lead == 2:
         chunks[0] = 1
     chunks = [max(1, size) for size in chunks]
-    document = array_document(encoding, values.shape, chunks, array.dims, array.attrs)
+    document = array_document(encoding, values.shape, chunks, array.dims, array.attrs, separator)
     yield f"{path}/zarr.json", encode_document(document)
     if values.ndim == 0:
-        yield chunk_key(path, ()), codec.encode(np.asarray(values))
+        yield chunk_key(path, (), separator), codec.encode(np.asarray(values))
         return
     counts = [-(-size // chunk) for size, chunk in zip(values.shape, chunks, strict=True)]
     for index in product(*map(range, counts)):
@@ -88,7 +88,7 @@ def array_items(
             whole = np.full(chunks, codec.fill, dtype=dtype)
             whole[tuple(map(slice, part.shape))] = part
             part = whole
-        yield chunk_key(path, index), codec.encode(part)
+        yield chunk_key(path, index, separator), codec.encode(part)
 
 
 def read_array(
@@ -101,20 +101,18 @@ def read_array(
 ) -> DataArray:
     """A small array of ours (a coordinate, a counter), read whole without zarr-python.
 
-    A missing chunk holds the fill value; with `complete` it is damage, unless its name is in
-    `blank`. Chunks whose names are in `given` are taken from there.
+    A missing chunk holds the fill value; with `complete` it is damage, unless its name (its key
+    below the path) is in `blank`. Chunks whose names are in `given` are taken from there.
     """
     document = read_document(location, path)
     if document is None:
         raise DamagedTraceError(f"the array {path} is missing", where=str(location))
     try:
-        dtype = dtype_of_document(document)
         shape = tuple(int(size) for size in document["shape"])
         chunks = tuple(int(size) for size in document["chunk_grid"]["configuration"]["chunk_shape"])
         dims = tuple(map(str, document["dimension_names"]))
         attrs = dict(document["attributes"])
-        codec = ChunkCodec(dtype, document)
-        values = _read_values(location, path, codec, shape, chunks, complete, blank, given or {})
+        values = _read_values(location, path, document, shape, chunks, complete, blank, given or {})
     except (
         KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError,
     ) as error:  # fmt: skip
@@ -155,7 +153,7 @@ def require_credible(location: Location, path: str) -> None:
 def _require_chunks(
     location: Location, path: str, shape: tuple[int, ...], number: int, chunk_bytes: int
 ) -> None:
-    blank = number - len(location.children(path))
+    blank = number - len(location.keys(path))
     if blank * chunk_bytes > _MOST_BLANK or blank > _MANY_CHUNKS:
         raise ValueError(f"its shape is {shape}, and {blank:,} of its chunks are missing")
 
@@ -163,7 +161,7 @@ def _require_chunks(
 def _read_values(
     location: Location,
     path: str,
-    codec: ChunkCodec,
+    document: dict[str, Any],
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     complete: bool,
@@ -171,6 +169,7 @@ def _read_values(
     given: Mapping[str, bytes],
 ) -> np.ndarray[Any, Any]:
     """The values of an array, which takes no more memory than the chunks that are there justify."""
+    codec = ChunkCodec(dtype_of_document(document), document)
     if min(chunks, default=1) < 1 or min(shape, default=0) < 0:
         raise ValueError(f"the shape {shape} in chunks of {chunks} is impossible")
     counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
@@ -178,18 +177,18 @@ def _read_values(
     if math.prod(counts) > _MANY_CHUNKS:
         _require_chunks(location, path, shape, math.prod(counts), chunk_bytes)
     indices = list(product(*map(range, counts)))
-    keys = [chunk_key(path, index) for index in indices]
-    names = [key.rpartition("/")[2] for key in keys]
+    keys = [key_of_chunk(path, index, document) for index in indices]
+    names = [key.removeprefix(f"{path}/") for key in keys]
     found: list[memoryview | bytes | None] = [
         given.get(name, data)
         for name, data in zip(
             names, location.read_many(keys, codec.most_encoded(chunks)), strict=True
         )
     ]
-    missing = [key for key, data in zip(keys, found, strict=True) if data is None]
-    unexpected = complete and any(key.rpartition("/")[2] not in blank for key in missing)
+    missing = [name for name, data in zip(names, found, strict=True) if data is None]
+    unexpected = complete and any(name not in blank for name in missing)
     if unexpected or len(missing) * chunk_bytes > _MOST_BLANK:
-        raise ValueError(f"the chunk {missing[0]} is missing")
+        raise ValueError(f"the chunk {path}/{missing[0]} is missing")
     values: np.ndarray[Any, Any] | None = None
     for index, data in zip(indices, found, strict=True):
         if data is None:

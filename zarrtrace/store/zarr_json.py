@@ -19,7 +19,10 @@ from .location import Location
 
 LONGEST_DOCUMENT = 2**28  # bytes
 
-CHUNK_KEYS = {"name": "default", "configuration": {"separator": "."}}
+# How the keys of chunks in arrays of ours are made, by the separator.
+CHUNK_KEYS = {
+    separator: {"name": "default", "configuration": {"separator": separator}} for separator in "./"
+}
 
 # Bookkeeping arrays are tiny: no compression, a checksum always.
 _CHECKSUM = {"name": "crc32c"}
@@ -101,15 +104,19 @@ def array_document(
     chunks: Sequence[int],
     dims: Sequence[str],
     attrs: Mapping[str, Any] | None = None,
+    separator: str = ".",
 ) -> dict[str, Any]:
-    """The zarr.json of an array, its chunks keyed `c.0.1`: one directory for an array."""
+    """The zarr.json of an array, its chunks keyed `c.0.1`: one directory for an array.
+
+    With the separator "/" the keys are `c/0/1`, as Zarr has them if nothing is said.
+    """
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
         "data_type": encoding["data_type"],
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-        "chunk_key_encoding": CHUNK_KEYS,
+        "chunk_key_encoding": CHUNK_KEYS[separator],
         "fill_value": encoding["fill_value"],
         "codecs": encoding["codecs"],
         "attributes": dict(attrs or {}),
@@ -118,9 +125,28 @@ def array_document(
     }
 
 
-def chunk_key(path: str, index: Sequence[int]) -> str:
+def chunk_name(index: Iterable[int], separator: str) -> str:
+    """The key of a chunk below the path of its array, in an array of ours."""
+    return separator.join(["c", *map(str, index)])
+
+
+def chunk_key(path: str, index: Iterable[int], separator: str) -> str:
     """The key of a chunk in an array of ours."""
-    return f"{path}/{'.'.join(['c', *map(str, index)])}"
+    return f"{path}/{chunk_name(index, separator)}"
+
+
+def documents_first(keys: Iterable[str]) -> list[str]:
+    """Keys in the order in which every store takes them, and a plain reader needs them."""
+    return sorted(keys, key=lambda key: not key.endswith("/zarr.json"))
+
+
+def key_of_chunk(path: str, index: Sequence[int], document: Mapping[str, Any]) -> str:
+    """The key of a chunk in an array that anything has written, by its zarr.json."""
+    encoding = document["chunk_key_encoding"]
+    separator = encoding.get("configuration", {}).get("separator")
+    if encoding["name"] == "v2":
+        return f"{path}/{(separator or '.').join(map(str, index)) or '0'}"
+    return chunk_key(path, index, separator or "/")
 
 
 def compose_encoding(

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FormatVersionError, SchemaError, TraceError
 from ..layout.attributes import check_attrs
 from ..layout.coordinates import Dimensions
-from ..layout.file import parse_count, parse_variable, try_codecs
+from ..layout.file import parse_count, parse_separator, parse_variable, try_codecs
 from ..layout.layout import LIBRARY_VERSION
 from ..layout.names import check_name
 from ..layout.variables import Var, Variable, define_variable
 from ..sampling_state.journal import can_map, journal_file
 from ..store.dtypes import dtype_name
 from ..store.location import Location
-from ..store.zarr_json import array_document, compose_encoding
+from ..store.zarr_json import array_document, chunk_key, compose_encoding
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -65,6 +65,7 @@ class TableLayout:
     journal: str
     flush_every: float
     columns_in: str = ""
+    separator: str = "."  # in the keys of chunks
 
     # What a journal asks a trace: a table has one writer, and rows survive the process.
     chains_per_chunk = 1
@@ -94,7 +95,7 @@ class TableLayout:
 
     def chunk_key(self, column: Variable, chunk: int) -> str:
         """The key of a chunk of a column."""
-        return f"{self.path(column)}/c.{chunk}{'.0' * len(column.shape)}"
+        return chunk_key(self.path(column), (chunk, *(0 for _ in column.shape)), self.separator)
 
     def document(self, column: Variable, rows: int, lost: Iterable[str] = ()) -> dict[str, Any]:
         """The zarr.json of a column with this many rows."""
@@ -105,6 +106,7 @@ class TableLayout:
             (column.draws_per_chunk, *column.shape),
             (ROW, *column.dims),
             {**column.attrs, **({"lost_rows": lost} if lost else {})},
+            self.separator,
         )
 
     @property
@@ -145,6 +147,7 @@ def plan_table(
         library_version=LIBRARY_VERSION,
         journal=JOURNAL if mapped else "",
         flush_every=float(flush_every),
+        separator=location.separator,
     )
 
 
@@ -212,6 +215,7 @@ def to_text(layout: TableLayout) -> str:
         "journal": layout.journal,
         "flush_every": layout.flush_every,
         "columns_in": layout.columns_in,
+        "separator": layout.separator,
     }
     return json.dumps(content)
 
@@ -249,6 +253,7 @@ def parse_layout(
             journal=journal,
             flush_every=float(content["flush_every"]),
             columns_in=columns_in,
+            separator=parse_separator(content.get("separator", ".")),  # older ones do not say
         )
         for column in layout.variables:
             names = [ROW, *column.dims, *layout.columns]
