@@ -191,6 +191,10 @@ class Staging:
             ours = {*self._coordinate_names(group), "draw", *group.variables}
             added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
             copied += ((key, key.removeprefix(staged(""))) for key in documents_first(added))
+            # Zarr writes no chunk of fill values, so one may be there that the new array lacks.
+            put = {key.removeprefix(staged("")) for key in added}
+            replaced = {_array(key) for key in put}
+            gone += (key for key in self._keys if _array(key) in replaced and key not in put)
             for variable in group.variables.values():
                 for span in future_spans(self._layout, variable):
                     for chunk in staged_chunks.get(staged(span.path), ()):
@@ -300,6 +304,11 @@ def _node(key: str, groups: Iterable[str]) -> str:
     group, _, rest = key.partition("/")
     name, _, inside = rest.partition("/")
     return name if group in groups and inside else "draw"
+
+
+def _array(key: str) -> str:
+    """The path of the array or group that a key belongs to, in a group of the trace."""
+    return "/".join(key.split("/", 2)[:2])
 
 
 def _has_same_chunks(new: Span, old: list[Span], variable: Variable) -> bool:
