@@ -77,7 +77,12 @@ if sys.version_info >= (3, 12):
 
         repository = icechunk.Repository.create(icechunk.in_memory_storage())
         session = repository.writable_session("main")
-        trace = recorded(session.store, encoded, 11)
+        recorded(session.store, encoded, 1)
+        definition = {"chains": 2, "tune": TUNE, "draws": DRAWS, "overwrite": True}
+        trace = encoded.fill(encoded.create(session.store, **definition), 11)
+        trace.add_group("constant_data", {"k": [1, 2, 3]})
+        with trace.table("steps", {"step": int, "text": str}) as table:
+            table.append(step=1, text="one")
         encoded.fill(trace)
         trace.split_warmup(4)
         encoded.check_split(zt.open(session.store), 4, TUNE + DRAWS)
@@ -86,6 +91,19 @@ if sys.version_info >= (3, 12):
         assert trace.check() == []
         session.commit("finished")
         store = repository.readonly_session("main").store
-        encoded.check_split(zt.open(store), TUNE, TUNE + DRAWS)
+        found = zt.open(store)
+        encoded.check_split(found, TUNE, TUNE + DRAWS)
+        assert found.table("steps")["text"].tolist() == ["one"]
+        assert found.constant_data.k.values.tolist() == [1, 2, 3]
         with xr.open_datatree(store, engine="zarr") as plain:
             encoded.check_split(plain, TUNE, TUNE + DRAWS)
+        session = repository.writable_session("main")
+        twice = xr.Dataset({"twice": 2 * found.posterior.mu.load().variable})
+        twice.to_zarr(session.store, group="posterior", mode="a", consolidated=False)
+        trace = zt.open(session.store, "a")
+        trace.split_warmup(4)
+        posterior = trace.posterior
+        assert np.array_equal(posterior.twice[:, 2:], 2 * posterior.mu[:, 2:])
+        assert np.isnan(posterior.twice[:, :2]).all()
+        assert trace.check() == []
+        session.commit("split again")

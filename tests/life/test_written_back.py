@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from killed_at_a_step import Killed, killed_at, made_again
 
 import zarrtrace as zt
 from zarrtrace.errors import DamagedTraceError, SchemaError
+from zarrtrace.store.zarr_json import chunk_key
 
 TUNE, DRAWS = 4, 8
 TOTAL = TUNE + DRAWS
@@ -78,6 +80,11 @@ def write_back(place: Place, group: str, **added: Any) -> None:
     dataset.assign(added).to_zarr(place.store, group=group, mode="a")
 
 
+def chunk(place: Place, array: str, *index: int) -> str:
+    """The key of a chunk, which depends on the kind of store."""
+    return chunk_key(array, index, place.open()._layout.separator)
+
+
 def delete(place: Place, key: str) -> None:
     zt.open(place.store, "a")._location.delete(key)
 
@@ -92,8 +99,8 @@ def test_chunks_of_fill_values_that_zarr_deletes_are_no_damage(place: Place) -> 
             write_back(place, group)
     trace = place.open("a")
     location = trace._location
-    assert not location.exists("sample_stats/diverging/c.0.0")
-    assert not location.exists("warmup_posterior/n/c.1.1")
+    assert not location.exists(chunk(place, "sample_stats/diverging", 0, 0))
+    assert not location.exists(chunk(place, "warmup_posterior/n", 1, 1))
     check(trace)
     assert trace.get("diverging", chains=1).tolist() == [[False] * DRAWS]
     assert trace.check() == []
@@ -101,7 +108,7 @@ def test_chunks_of_fill_values_that_zarr_deletes_are_no_damage(place: Place) -> 
     assert trace.check() == [], "repair knows them too"
     check(trace)
     # What was there and is not any more is damage, as before.
-    delete(place, "posterior/x/c.0.1.0")
+    delete(place, chunk(place, "posterior/x", 0, 1, 0))
     with pytest.raises(DamagedTraceError, match="it was lost, or another tool"):
         place.open().posterior.x.load()
     assert [damage.draws for damage in place.open().check()] == [range(7, 10)]
@@ -205,6 +212,40 @@ def test_other_labels_that_another_tool_gave_are_shown(fast_place: Place) -> Non
     trace.split_warmup(2)
     assert (trace.posterior.day.values == later).all()
     assert dataset.sizes["draw"] == DRAWS
+
+
+def test_times_that_another_tool_stores_as_zarrtrace_does_are_kept(fast_place: Place) -> None:
+    finished(fast_place)
+    later = DAYS + np.timedelta64(365, "D")
+    group = zarr.open_group(fast_place.store, mode="a", path="posterior")
+    day = group.create_array(
+        "day", shape=(2,), dtype="M8[ns]", dimension_names=["day"], overwrite=True
+    )
+    day[:] = later
+    trace = fast_place.open("a")
+    assert (trace.posterior.day.values == later).all()
+    trace.split_warmup(2)
+    assert (trace.posterior.day.values == later).all()
+    assert trace.check() == []
+
+
+def test_killed_while_labels_are_stored_again_they_are_what_they_were(
+    memory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(memory)
+    later = DAYS + np.timedelta64(365, "D")
+    for name in memory.open()._location.keys("posterior/day"):
+        delete(memory, name)
+    xr.Dataset(coords={"day": later}).to_zarr(memory.store, group="posterior", mode="a")
+    make_again = made_again(memory)
+    with killed_at(10**9, monkeypatch) as done:
+        make_again().split_warmup(2)
+    for step in range(min(done[0], 30)):
+        trace = make_again()
+        with pytest.raises(Killed), killed_at(step, monkeypatch):
+            trace.split_warmup(2)
+        assert (memory.open().posterior.day.values == later).all()
+    assert done[0] > 30
 
 
 # Variables and groups ---------------------------------------------------------------------------
@@ -355,8 +396,9 @@ def test_attributes_that_another_tool_gave_are_shown(fast_place: Place) -> None:
     check(trace)
     assert trace.check() == []
     # It is still known which of its chunks were there.
-    delete(fast_place, "posterior/x/c.0.1.0")
-    with pytest.raises(DamagedTraceError, match=r"c\.0\.1\.0 is missing"):
+    key = chunk(fast_place, "posterior/x", 0, 1, 0)
+    delete(fast_place, key)
+    with pytest.raises(DamagedTraceError, match=rf"{re.escape(key)} is missing"):
         fast_place.open().posterior.x.load()
 
 
