@@ -17,7 +17,7 @@ import xarray as xr
 import zarrtrace as zt
 
 ARCHIVES = Path(__file__).parent.parent / "data" / "traces"
-DROPPED = {1: 0, 2: 2}
+DROPPED = {1: 0, 2: 2, 3: 2}
 TUNE, TOTAL = 4, 12
 
 # What the chains drew, of which some draws were dropped and of running chains the last are missing.
@@ -34,7 +34,7 @@ DIVERGING = [True, False, False, False] * 3
 FIRST_TIME = np.datetime64("1970-01-01T00:00:00", "s")
 
 
-@pytest.fixture(params=[1, 2], ids="format {}".format)
+@pytest.fixture(params=[1, 2, 3], ids="format {}".format)
 def version(request: pytest.FixtureRequest) -> int:
     found: int = request.param
     return found

@@ -2,8 +2,9 @@
 
     PYTHONPATH=<a checkout of the version> python tests/data/traces/make.py 1 2 --to <directory>
 
-Format version 2 is written where draws were dropped, version 1 elsewhere. The archives beside this
-script were written by version 0.1.0; never write them again, but add those of each new format.
+Format version 2 was written where draws were dropped, version 1 elsewhere: version 0.1.0 wrote the
+archives of these two. Those of version 3 have dropped draws. Never write them again, but add those
+of each new format.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def make(kind: str, version: int, path: Path) -> None:
     ends = (9, 7) if kind == "running" else (TUNE + DRAWS, TUNE + DRAWS)
     held = [record(trace, chain, 0, stop) for chain, stop in enumerate(ends)]
     held.append(add_rows(trace, 0, 3))
-    if version == 2:
+    if version >= 2:
         trace.drop_before(DROPPED)
     if kind == "running":
         os.kill(os.getpid(), signal.SIGKILL)
