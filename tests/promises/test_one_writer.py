@@ -174,28 +174,6 @@ def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:
         trace.writer(0).close()
 
 
-def test_a_forked_child_cannot_write_through_its_parents_writer(directory: Place) -> None:
-    trace = directory.create(**DEFINITION)
-    program = script(
-        directory.path,
-        "writer.record({'mu': 1})",
-        "child = os.fork()",
-        "if child == 0:",
-        "    try:",
-        "        writer.record({'mu': 666})",
-        "    except zt.errors.NotWritableError as error:",
-        "        os._exit(0 if 'parent process' in str(error) else 1)",
-        "    os._exit(2)",
-        "assert os.waitpid(child, 0)[1] == 0",
-        "writer.record({'mu': 2})",
-        "writer.close()",
-    )
-    # Forking with the heartbeat's thread running is what is tried here.
-    program[2] = "error:x:ImportWarning"
-    subprocess.run(program, check=True, timeout=300)
-    assert trace.get("mu", chains=0).tolist() == [[1.0, 2.0]]
-
-
 def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Place) -> None:
     trace = directory.create(**DEFINITION)
     program = script(

@@ -113,15 +113,6 @@ def test_a_trace_is_sent_as_its_address(directory: Place) -> None:
     assert is_complete(trace)
 
 
-def test_a_trace_in_memory_stays_where_it_is(memory: Place) -> None:
-    trace = create(memory)
-    for attempt in (lambda: pickle.dumps(trace), lambda: zt.run(chain, trace, progress=False)):
-        with pytest.raises(zt.errors.NotShareableError, match="with a path"):
-            attempt()
-    zt.run(chain, trace, executor=ThreadPoolExecutor(2), progress=False)
-    assert is_complete(trace)
-
-
 # zarrtrace.run --------------------------------------------------------------------------------
 
 on_both_kinds_of_processes = pytest.mark.parametrize("fork", [False, True], ids=["fresh", "forked"])

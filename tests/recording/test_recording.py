@@ -331,20 +331,6 @@ def test_a_block_of_chains_goes_on_too(fast_place: Any) -> None:
     assert_unequal(trace, 3)
 
 
-def test_draws_from_before_are_acknowledged_by_resume_before_more_are_recorded(
-    fast_place: Any,
-) -> None:
-    trace = fast_place.create(chains=1, draws=4, posterior={"x": zt.Var()})
-    with trace.writer(0) as writer:
-        writer.record({"x": 1.0})
-    with trace.writer(0) as writer:
-        with pytest.raises(zt.errors.NotResumedError, match=r"has 1 draw from before.*resume"):
-            writer.record({"x": 1.0})
-        assert writer.resume() == (1, None)
-        writer.record({"x": 2.0})
-    assert trace.get("x").tolist() == [[1.0, 2.0]]
-
-
 # What is refused ------------------------------------------------------------------------------
 
 

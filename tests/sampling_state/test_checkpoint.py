@@ -258,7 +258,7 @@ def test_draws_from_before_must_be_acknowledged(fast_place: Place) -> None:
         writer.record(*draw(0))
     with trace.writer(0) as writer:
         for attempt in (lambda: writer.record(*draw(1)), lambda: writer.checkpoint(None)):
-            with pytest.raises(zt.errors.NotWritableError, match=r"resume\(\)") as caught:
+            with pytest.raises(zt.errors.NotResumedError, match=r"resume\(\)") as caught:
                 attempt()
             assert caught.value.chain == 0
         assert writer.recorded == 1

@@ -259,25 +259,6 @@ def attempt(do):
 """
 
 
-def test_another_process_cannot_record_a_chain_that_has_a_writer(
-    directory: Any, script: Any
-) -> None:
-    trace = directory.create(**GOOD)
-    with trace.writer(0) as writer:
-        writer.record({"x": 1.0})
-        body = """
-trace = zt.open(sys.argv[1], "a")
-attempt(lambda: trace.writer(0))
-with trace.writer(1) as writer:
-    writer.record({"x": 5.0})
-"""
-        (line,) = script.run(_SCRIPT + body, directory.path).splitlines()
-        assert line.startswith("ChainBusyError 0 chain 0 ")
-        assert f"process {os.getpid()}" in line
-        writer.record({"x": 2.0})
-    assert trace.recorded.tolist() == [2, 1]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_cannot_write_what_is_its_parents(tmp_path: Path, script: Any) -> None:
     body = """
