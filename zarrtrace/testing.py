@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import cloudpickle
 import numpy as np
 
-from .errors import TraceNotFoundError
+from .errors import StaleViewError, TraceNotFoundError
 from .opening import open
 from .trace import Trace
 
@@ -210,8 +210,9 @@ def _stopped(
         begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
         while process.poll() is None:
             assert time.monotonic() < begin + _PATIENCE, "the run records nothing"
-            # It may be there, go, and come again, until the first draw.
-            with suppress(TraceNotFoundError):
+            # It may be there, go, and come again, until the first draw; and a run that continues
+            # goes back to its checkpoint.
+            with suppress(TraceNotFoundError, StaleViewError):
                 trace = open(path)
                 recorded = trace.recorded
                 if recorded.min() >= part * (trace.tune + adapter.draws):

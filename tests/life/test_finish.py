@@ -337,6 +337,7 @@ def test_other_readers_refuse_what_is_not_finished(
     encoded.check_split(xr.open_datatree(fast_place.store, engine="zarr"), 4, stop)
 
 
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated:RuntimeWarning")
 def test_arviz_refuses_what_is_not_finished(directory: Place, encoded: Encoded) -> None:
     started(encoded.create(directory, chains=2, tune=4, draws=7), encoded)
     with pytest.raises(
