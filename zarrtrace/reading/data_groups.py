@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,22 @@ def _require_same_trace(hierarchy: Hierarchy | None) -> None:
         _ = hierarchy.layout
 
 
+@contextmanager
+def _errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
+    """What xarray raises for a group that it cannot read, as an error of ours."""
+    try:
+        yield
+    except (TraceError, MemoryError):
+        raise
+    except Exception as error:
+        raise DamagedTraceError(
+            f"{what} cannot be read ({error})",
+            where=str(location),
+            remedy="`zarrtrace check` names what is damaged",
+            group=group,
+        ) from error
+
+
 def open_group_plainly(
     location: Location,
     group: str,
@@ -120,20 +137,11 @@ def read_labels(location: Location, layout: Layout, group: str, name: str) -> Da
     """A coordinate of a sampled group, whoever has written it."""
     if not (layout.finished and is_rewritten(location, f"{group}/{name}")):
         return read_whole(location, layout, f"{group}/{name}")
-    try:
+    with _errors_as_damage(f"the coordinate {group}/{name}", location, group):
         variable = open_group_plainly(location, group).variables[name]
         values = variable.values
         values = values.astype(as_dtype(dtype_of_values(values), name), copy=False)
         return DataArray(tuple(map(str, variable.dims)), values, dict(variable.attrs))
-    except (TraceError, MemoryError):
-        raise
-    except Exception as error:
-        raise DamagedTraceError(
-            f"the coordinate {group}/{name} cannot be read ({error})",
-            where=str(location),
-            remedy="`zarrtrace check` names what is damaged",
-            group=group,
-        ) from error
 
 
 class _GroupEntrypoint(BackendEntrypoint):
@@ -188,14 +196,5 @@ def open_data_group(
         if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
             require_credible(location, f"{name}/{variable}")
     group = _Group(hierarchy, layout, name)
-    try:
+    with _errors_as_damage(f"the group {name}", location, name):
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]
-    except (TraceError, MemoryError):
-        raise
-    except Exception as error:
-        raise DamagedTraceError(
-            f"the group {name} cannot be read ({error})",
-            where=str(location),
-            remedy="`zarrtrace check` names what is damaged",
-            group=name,
-        ) from error
