@@ -208,7 +208,7 @@ def open_plainly(store: Any, **options: Any) -> xr.DataTree | None:
     from zarr.errors import MetadataValidationError
 
     with warnings.catch_warnings():
-        # There is no consolidated metadata before the end.
+        # Only `finish` writes consolidated metadata.
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             return xr.open_datatree(store, engine="zarr", chunks=None, **options)

@@ -320,7 +320,7 @@ def test_other_readers_refuse_what_is_not_finished(
     trace = encoded.create(fast_place, chains=2, tune=4, draws=7, observed_data={"y": [1.0]})
     life(trace, encoded)
     if life is started and reader is READERS["open_zarr"]:
-        reader = READERS["open_dataset"]  # there are no arrays of warmup yet
+        reader = READERS["open_dataset"]  # the warmup has no arrays yet
     with pytest.raises(MetadataValidationError, match="zarrtrace_unfinished"):
         reader(fast_place.store)
     assert trace.check() == []

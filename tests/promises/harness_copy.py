@@ -121,7 +121,7 @@ def mixed(versions: list[bytes], chooser: random.Random) -> bytes:
     piece = chooser.choice([8, 512, 4096])
     if len({*versions}) == 1:
         return versions[0]
-    # Of each piece the older versions, the newer ones, or any.
+    # Each piece is taken from the older versions, from the newer ones, or from any.
     few = chooser.sample(versions, min(len(versions), chooser.choice([2, 2, 5])))
     length = len(versions[0])
     return b"".join(chooser.choice(few)[start : start + piece] for start in range(0, length, piece))

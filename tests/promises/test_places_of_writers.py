@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +298,20 @@ def test_a_call_during_another_one_is_refused(fast_place: Place, where: str, out
     assert_draws(trace, 40)
 
 
+def run_in_threads(loop: Callable[[int], None], numbers: Iterable[int]) -> None:
+    """Call a function in a thread for each number, and switch between them as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=loop, args=(number,)) for number in numbers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_two_threads_lose_no_draw_that_was_accepted(directory: Place) -> None:
     trace = directory.create(**DEFINITION | {"draws": 4000})
     writer = trace.writer(0)
@@ -311,16 +325,7 @@ def test_two_threads_lose_no_draw_that_was_accepted(directory: Place) -> None:
                 continue
             accepted[thread].append(thread * 1e6 + i)
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=loop, args=(number,)) for number in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    run_in_threads(loop, (0, 1))
     writer.close()
     values = trace.get("mu")[0]
     assert sorted(values.tolist()) == sorted(accepted[0] + accepted[1])
@@ -419,16 +424,7 @@ def test_threads_append_to_a_table_one_after_the_other(fast_place: Place) -> Non
             notes.append(n=1000 * thread + i, text=str(thread))
             read.append(len(notes["n"]))
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=loop, args=(number,)) for number in (1, 2, 3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    run_in_threads(loop, (1, 2, 3))
     assert len(read) == 150
     numbers = notes["n"]
     assert sorted(numbers[1:].tolist()) == [1000 * t + i for t in (1, 2, 3) for i in range(50)]
@@ -448,7 +444,7 @@ def test_threads_append_to_a_table_one_after_the_other(fast_place: Place) -> Non
 
 @functools.cache
 def container(*options: str) -> list[str]:
-    """A command for a process with process numbers of its own; [] where there is none."""
+    """The command that starts a process in its own pid namespace; [] where the machine has none."""
     for user in ([], ["--user", "--map-root-user"]):
         command = ["unshare", *user, *options, "--pid", "--fork", "--mount-proc"]
         try:
