@@ -171,7 +171,8 @@ def try_codecs(name: str, encoding: str) -> None:
         raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
 
 
-def _dtype(name: Any) -> np.dtype[Any]:
+@functools.lru_cache(maxsize=64)
+def _dtype(name: object) -> np.dtype[Any]:
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is no name of a dtype")
     return as_dtype(str if name == "str" else name, "layout")
