@@ -397,3 +397,15 @@ def test_plain_zarr_reads_what_is_in_the_journal(path: Path, together: int) -> N
             rows = np.frombuffer(found, kinds, 7, 128)
             assert (x == rows["x"].T).all()
             assert (np.moveaxis(rows["v"], 0, 1) == v).all()
+
+
+def test_a_large_draw_is_a_chunk_of_its_own() -> None:
+    posterior = {
+        "small": zt.Var(shape=2**15),
+        "large": zt.Var(shape=2**16),
+        "chosen": zt.Var(shape=2**16, draws_per_chunk=3),
+    }
+    # 256 KiB and 512 KiB a draw; and the length that a user chooses holds.
+    trace = zt.create(chains=1, draws=64, posterior=posterior)
+    lengths = {variable.name: variable.draws_per_chunk for variable in trace._layout.variables}
+    assert lengths == {"small": 16, "large": 1, "chosen": 3}

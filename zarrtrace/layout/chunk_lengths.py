@@ -11,6 +11,8 @@ from .variables import Variable
 
 # The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
 BUFFER_BYTES = 64 * 2**20
+# From here on a file for each draw costs less than passing its bytes through the journal.
+_LARGE_DRAW = 512 * 2**10
 _MOST_CHUNKS = 32
 _SHORTEST_CHUNK = 4096
 
@@ -26,14 +28,15 @@ def choose_chunk_lengths(
     Files are the bottleneck for scalars (0.2 to 0.6 ms each through zarr-python), memory for
     large vectors: chunks of about 4 MB at most, at most some 32 of them per chain for a small
     variable, a buffer of 64 MiB per writer, and, where it costs little, a length that divides
-    `tune`, so that the split moves whole chunks.
+    `tune`, so that the split moves whole chunks. A draw of 512 KiB or more is a chunk of its own.
     """
     chosen = []
     for variable in variables:
         length = variable.draws_per_chunk
         if not length:
             row = max(1, variable.bytes_per_draw * chains_per_chunk)
-            length = _chunk_length(max(1, CHUNK_BYTES // row), tune, total)
+            most = 1 if row >= _LARGE_DRAW else CHUNK_BYTES // row
+            length = _chunk_length(most, tune, total)
         chosen.append(replace(variable, draws_per_chunk=length))
     needed = sum(v.draws_per_chunk * v.bytes_per_draw * chains_per_chunk for v in chosen)
     if needed > BUFFER_BYTES:
