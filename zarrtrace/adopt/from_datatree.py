@@ -58,8 +58,8 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         chains whose last draws are NaN in every float of the posterior, because the sampler never
         got there: they end where they ended, and chains without any draw are left out, as the
         attribute `adopted_chains` says. What a group has that does not depend on the draw, and is
-        no coordinate along one dimension, is in a group `constant_...` of its own; arrays of size
-        0 are left out.
+        no coordinate along one dimension, is in a group `constant_...` of its own; arrays
+        without any draw are left out.
 
     Raises
     ------

@@ -133,10 +133,13 @@ def datasets(tree: Any) -> Datasets:
 
 
 def tidy(name: str, data: xr.Dataset) -> xr.Dataset:
-    """A group with chain and draw first, without empty arrays, its stats under ArviZ's names."""
+    """A group with chain and draw first, no array without draws, its stats under ArviZ's names."""
     if "draw" in data.dims and "chain" not in data.dims:
         data = data.map(lambda array: array.expand_dims("chain") if "draw" in array.dims else array)
-    data = data.drop_vars([key for key, array in data.variables.items() if 0 in array.shape])
+    without_draws = {dim for dim in ("chain", "draw") if not data.sizes.get(dim, 1)}
+    data = data.drop_vars(
+        [k for k, array in data.variables.items() if without_draws & {*array.dims}]
+    )
     if "sample_stats" in name:
         new = arviz_names([str(key) for key in data.data_vars])
         data = data.rename({old: key for old, key in new.items() if old != key})

@@ -74,8 +74,8 @@ class Dimensions:
                 f"dims {names} names {len(names)}"
             )
         for dim, size in zip(names, shape, strict=True):
-            if size < 1:
-                raise SchemaError(f"{what}: dimension {dim!r} has size {size}; leave {name!r} out")
+            if size < 0:
+                raise SchemaError(f"{what}: dimension {dim!r} has size {size}, which is negative")
             if dims is None and dim not in self.sizes:
                 continue  # nobody named it: another group may have it with another size
             if self.sizes.setdefault(dim, size) != size:
@@ -130,8 +130,6 @@ def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str,
         raise SchemaError(
             f"coordinate {dim!r}: labels have shape {values.shape}; they are one per element"
         )
-    if not len(values):
-        raise SchemaError(f"coordinate {dim!r} has no labels; leave it out")
     attrs = check_variable_attrs(attrs, f"coordinate {dim!r}", values.dtype)
     along = str(dims[0]) if dims[0] in coords else dim
     return {dim: DataArray((along,), values, attrs)}

@@ -248,7 +248,7 @@ def parse_variable(group: str, content: Mapping[str, Any]) -> Variable:
         name=check_name(content["name"], "variable"),
         declared=declared,
         dtype=stored_dtype(group, declared),
-        shape=tuple(parse_count(size, 1) for size in _list(content["shape"])),
+        shape=tuple(parse_count(size, 0) for size in _list(content["shape"])),
         dims=tuple(check_name(dim, "dimension") for dim in _list(content["dims"])),
         draws_per_chunk=parse_count(content["draws_per_chunk"], 1),
         attrs=dict(content["attrs"]),

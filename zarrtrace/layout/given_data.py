@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import SchemaError
 from ..store.dtypes import as_dtype, dtype_of_values
+from ..store.masked import MaskedValuesError, as_array
 from ..store.small_arrays import DataArray
 from .attributes import check_variable_attrs
 from .coordinates import SAMPLE_DIMS, Dimensions, _coordinate, _label_values
@@ -50,9 +51,12 @@ def define_data(
         elif isinstance(value, tuple) and len(value) == 2 and _are_names(value[0]):
             named, value = value
         # Arrays of dask stay lazy; everything else is in memory already.
-        lazy = hasattr(value, "astype") and hasattr(value, "__array_function__")
+        is_array = hasattr(value, "astype") and hasattr(value, "__array_function__")
+        lazy = is_array and not isinstance(value, np.ndarray)
         try:
-            values: Any = value if lazy else np.asarray(value)
+            values: Any = value if lazy else as_array(value)
+        except MaskedValuesError as error:
+            raise SchemaError(f"{what}: {error}") from None
         except ValueError as error:
             raise SchemaError(f"{what}: the value is no array ({error})") from None
         values = values.astype(as_dtype(dtype_of_values(values), what), copy=False)
@@ -81,7 +85,7 @@ def _adopt_coordinate(group: str, name: Hashable, coord: Any, dimensions: Dimens
     if len(coord.dims) != 1 or coord.dims[0] in SAMPLE_DIMS:
         return
     dim = coord.dims[0]
-    values = np.asarray(coord.values)
+    values = as_array(coord.values)
     if name == dim:
         arrays = _coordinate(str(dim), coord.to_index())
     else:

@@ -142,7 +142,9 @@ def define_group(
         if name in SAMPLE_DIMS:
             raise SchemaError(f"{what}: {name!r} is the name of a dimension; rename the variable")
         try:
-            var = value if isinstance(value, Var) else Var.like(value, dims.get(name))
+            var = value if isinstance(value, Var) else _var_like(value, dims.get(name), what)
+        except SchemaError:
+            raise
         except ValueError as error:
             raise SchemaError(f"{what}: the example is no array ({error})") from None
         if var.dims is None:
@@ -152,6 +154,20 @@ def define_group(
         variable = define_variable(group, name, var, dimensions, what)
         variables.append(replace(variable, dtype=stored_dtype(group, variable.declared)))
     return variables
+
+
+def _var_like(value: Any, dims: str | Sequence[str] | None, what: str) -> Var:
+    """A variable by what stands for one: a type of numbers, a dtype, or an example value."""
+    if value is Var:
+        raise SchemaError(f"{what}: zarrtrace.Var is a class; give zarrtrace.Var(), with brackets")
+    if isinstance(value, Mapping):
+        raise SchemaError(
+            f"{what}: a mapping is not a value; a trace has one level of groups: define "
+            f"{'.'.join((what.split('/')[-1], str(next(iter(value), 'name'))))!r} and its sisters"
+        )
+    if isinstance(value, type | np.dtype):
+        return Var(dtype=value, dims=dims)
+    return Var.like(value, dims)
 
 
 def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, what: str) -> Variable:

@@ -142,7 +142,7 @@ class Staging:
             together, length, *shape = self._layout.chunk_shape(variable)
             # At least two chunks: the old one that both share is read once.
             chunk_bytes = length * together * variable.bytes_per_draw
-            step = max(2, _CUT_BYTES // chunk_bytes) * length
+            step = max(2, _CUT_BYTES // max(1, chunk_bytes)) * length
             for block in chain_blocks(self._location, self._layout):
                 stop = min(span.stop, self._count(block.number))
                 for first in range(span.start, stop, step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..messages import chain_label
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import RowLayout
 from ..store.dtypes import dtype_name
+from ..store.masked import MaskedValuesError, as_array
 from .open_chunks import OpenChunk, OpenChunks, Schedule
 
 Values = Mapping[str, Any]
@@ -153,10 +155,12 @@ class Target:
     start, length : int
         The chunks have `length` draws each, counted from `start`.
     trusted : frozenset of type
-        Types whose every value fits as it is, or is refused when it is assigned.
+        Types whose every value up to `most` fits as it is, or is refused when it is assigned.
+    most : float
+        The largest number of a float of less than 64 bits, which NumPy would turn into infinity.
     """
 
-    __slots__ = ("dtype", "length", "name", "rows", "shape", "start", "trusted", "variable")
+    __slots__ = ("dtype", "length", "most", "name", "rows", "shape", "start", "trusted", "variable")
 
     def __init__(
         self, variable: Variable, rows: Array, shape: tuple[int, ...], start: int = 0
@@ -169,13 +173,16 @@ class Target:
         self.start = start
         self.length = variable.draws_per_chunk
         self.trusted = _trusted_types(self.dtype) if shape == () else frozenset()
+        narrow = self.dtype in (np.float16, np.float32, np.complex64)
+        self.most = float(np.finfo(self.dtype).max) if narrow else math.inf
 
     def put(self, values: Values, chains: range, draw: int) -> None:
         """Put the value of one draw into its row, if it may go there."""
         value = values[self.name]
         kind = type(value)
-        if kind not in self.trusted and not (
-            kind is np.ndarray and value.dtype == self.dtype and value.shape == self.shape
+        if not (
+            (kind in self.trusted and (self.most == math.inf or abs(value) <= self.most))
+            or (kind is np.ndarray and value.dtype == self.dtype and value.shape == self.shape)
         ):
             value = self.check(value, chains, draw)
         try:
@@ -236,7 +243,9 @@ class Target:
 
     def _as_array(self, value: Any, chains: range, draw: int) -> Array:
         try:
-            return np.asarray(value)
+            return as_array(value)
+        except MaskedValuesError as error:
+            raise self.refuse(str(error), chains, draw) from None
         except Exception as error:
             raise self.refuse(f"{value!r} is no array ({error})", chains, draw) from error
 
@@ -275,7 +284,16 @@ class Target:
             )
         if declared.kind in "mM":
             return self._cast_time(array, chains, draw)
-        return array.astype(declared)
+        with np.errstate(over="ignore"):
+            cast = array.astype(declared)
+        if declared.kind in "fc" and not np.array_equal(np.isinf(cast), np.isinf(array)):
+            raise self.refuse(
+                f"{_some(array)} is too large for {declared}; declare "
+                f"zarrtrace.Var(dtype={'complex128' if declared.kind == 'c' else 'float64'!r})",
+                chains,
+                draw,
+            )
+        return cast
 
     def _cast_time(self, array: Array, chains: range, draw: int) -> Array:
         """A time in the declared unit: 1500 ms are no whole seconds, the year 3000 not in ns."""

@@ -160,7 +160,8 @@ class ChainBlock:
         """How many draws of a chunk are there."""
         if not self._has_chunk(variable, place):
             return 0
-        return self._texts_in(variable, place) if variable.is_text else len(place.draws)
+        partly_filled = variable.is_text and 0 not in variable.shape
+        return self._texts_in(variable, place) if partly_filled else len(place.draws)
 
     def _has_chunk(self, variable: Variable, place: ChunkPlace) -> bool:
         key = place.key(variable, self.number)

@@ -139,10 +139,14 @@ def _encode(value: Any, where: str) -> Any:
         return {_KIND: "fields", "of": kind.__name__, "fields": fields}
     if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
         return _encode_array(value, where)
+    remedy = "give its numbers, strings and arrays in a dictionary"
+    if isinstance(value, np.random.Generator | np.random.BitGenerator):
+        name = "bit_generator.state" if isinstance(value, np.random.Generator) else "state"
+        remedy = f"give its .{name}, and assign that to .{name} when you resume"
     raise InvalidInputError(
         f"a {kind.__module__}.{kind.__qualname__} cannot be stored without pickle",
         where=where,
-        remedy="give its numbers, strings and arrays in a dictionary",
+        remedy=remedy,
     )
 
 
@@ -157,6 +161,12 @@ def _encode_dict(value: dict[Any, Any], where: str) -> Any:
 
 
 def _encode_array(value: Any, where: str) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(
+            "a masked array cannot be kept bit for bit",
+            where=where,
+            remedy="give its .data and its .mask",
+        )
     try:
         array = np.asarray(value)
     except Exception as error:

@@ -81,6 +81,8 @@ class ChunkCodec:
 
         The array may be read-only.
         """
+        if 0 in shape:
+            return np.empty(shape, self.dtype)  # Blosc encodes no values, but does not decode them
         if self._strings and self._transforms is not None:
             return self.decode_strings(data, math.prod(shape)).astype(self.dtype).reshape(shape)
         try:
@@ -96,6 +98,8 @@ class ChunkCodec:
 
         Raises as `decode`.
         """
+        if not into.size:
+            return
         # What the bytes say they hold: Blosc itself would also accept less.
         fits = int.from_bytes(data[4:8], "little") == into.nbytes
         if self._only_blosc and fits and into.flags.c_contiguous:

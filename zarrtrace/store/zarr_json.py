@@ -110,12 +110,14 @@ def array_document(
 
     With the separator "/" the keys are `c/0/1`, as Zarr has them if nothing is said.
     """
+    # An array may be empty along a dimension, but Zarr has no empty chunks.
+    chunk_shape = [max(1, size) for size in chunks]
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
         "data_type": encoding["data_type"],
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
         "chunk_key_encoding": CHUNK_KEYS[separator],
         "fill_value": encoding["fill_value"],
         "codecs": encoding["codecs"],

@@ -34,6 +34,7 @@ from ..recording.exit import open_writers
 from ..recording.writer import ChainWriter
 from ..sampling_state.state_text import decode_state, encode_state
 from ..store.dtypes import as_dtype, dtype_name, dtype_of_values
+from ..store.masked import MaskedValuesError, as_array
 from .table_file import TableFile
 
 if TYPE_CHECKING:
@@ -390,10 +391,12 @@ def _encode_attrs(attrs: Mapping[str, Any]) -> str:
 
 def _check_array(name: str, value: Any) -> np.ndarray[Any, Any]:
     try:
-        array = np.asarray(value)
+        array = as_array(value)
         dtype = as_dtype(dtype_of_values(array), f"the array {name!r} of a segment")
     except TraceError:
         raise
+    except MaskedValuesError as error:
+        raise InvalidInputError(f"the array {name!r} of a segment: {error}") from None
     except ValueError as error:
         raise InvalidInputError(f"the array {name!r} of a segment is none ({error})") from None
     return array.astype(dtype, copy=False)
