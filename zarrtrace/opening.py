@@ -15,11 +15,14 @@ from .layout.variables import GROUP_ORDER
 from .life import create as creation
 from .life import finish as finishing
 from .life import place
+from .messages import counted
 from .store.location import Location, Place, locate
 from .trace import Definition, Trace
 
 if TYPE_CHECKING:
     import xarray as xr
+
+_MOST_NAMES = 10  # in one message
 
 
 class FurtherGroups(TypedDict, total=False):
@@ -184,7 +187,8 @@ def open(
     Parameters
     ----------
     store : str, path or zarr.abc.store.Store
-        Where it is; a finished trace may also be a `.zip` file of its directory.
+        Where it is; a finished trace may also be a `.zip` file of its directory. To read, the
+        directory may also be the one that holds the trace, if it holds no other one.
     mode : "r" or "a"
         Read-only, or to write on. "a" does what is left of a split or a finish that was killed.
     storage_options : mapping, optional
@@ -212,7 +216,10 @@ def open(
     try:
         hierarchy.layout  # noqa: B018
     except TraceNotFoundError:
-        raise TraceNotFoundError(_what_is_there(location)) from None
+        inside = _traces_inside(location)
+        if mode == "r" and len(inside) == 1:
+            return Trace(Hierarchy(location.below(inside[0])))
+        raise TraceNotFoundError(_what_is_there(location, inside)) from None
     if mode == "a":
         _do_what_is_left(hierarchy)
     return Trace(hierarchy)
@@ -259,7 +266,25 @@ def _own(groups: object, by_keyword: Mapping[str, Any]) -> Mapping[str, Any]:
     return groups or {}
 
 
-def _what_is_there(location: Location) -> str:
+def _traces_inside(location: Location) -> list[str]:
+    """The traces at most two levels below a place that is not one itself."""
+    found: list[str] = []
+    for name in sorted(location.children("")):
+        if location.exists(f"{name}/{STATE}/zarr.json"):
+            found.append(name)
+        else:
+            below = [f"{name}/{child}" for child in sorted(location.children(name))]
+            found += [path for path in below if location.exists(f"{path}/{STATE}/zarr.json")]
+    return found
+
+
+def _what_is_there(location: Location, inside: Sequence[str]) -> str:
+    if inside:
+        names = ", ".join(inside[:_MOST_NAMES]) + (", ..." if inside[_MOST_NAMES:] else "")
+        return (
+            f"{location} is not a trace, but holds {counted(len(inside), 'trace')}: {names}; "
+            f"add one of these names to the path"
+        )
     if location.read("zarr.json") is not None:
         return (
             f"{location} is a Zarr hierarchy but no trace of zarrtrace; "

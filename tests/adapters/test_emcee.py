@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 
 emcee = pytest.importorskip("emcee")
 h5py = pytest.importorskip("h5py")
@@ -462,3 +463,41 @@ def test_compression_is_named_as_in_h5py(path: Path, compression: str | int | No
     run(backend, 3)
     text = (path / "mcmc/posterior/x/zarr.json").read_text()
     assert ('"gzip"' in text) == (compression is not None)
+
+
+# The names of parameters and of runs ----------------------------------------------------------
+
+
+def test_a_run_refuses_other_parameter_names(path: Path) -> None:
+    names = ["mass", "radius", "age"]
+    run(backends.HDFBackend(path, parameter_names=names), 5)
+    other = backends.HDFBackend(path, parameter_names=["radius", "mass", "age"])
+    with pytest.raises(InvalidInputError, match="mass, radius, age, and .* radius, mass, age"):
+        run(other, 5)
+    assert backends.HDFBackend(path).iteration == 5
+    # With the same names, or none, it continues; a reset takes others.
+    run(backends.HDFBackend(path, parameter_names=names), 5)
+    run(backends.HDFBackend(path), 5)
+    assert list(backends.HDFBackend(path).to_datatree()["posterior"]) == names
+    other.reset(WALKERS, DIMENSIONS)
+    run(other, 5)
+    assert list(other.to_datatree()["posterior"]) == ["radius", "mass", "age"]
+
+
+def test_a_run_without_names_can_be_read_under_names(path: Path) -> None:
+    run(backends.HDFBackend(path), 5)
+    named = backends.HDFBackend(path, parameter_names=["mass", "radius", "age"])
+    assert list(named.to_datatree()["posterior"]) == ["mass", "radius", "age"]
+
+
+def test_runs_are_listed_by_their_whole_names_and_a_backend_says_where_it_is(path: Path) -> None:
+    backend = backends.HDFBackend(path, "first/long")
+    assert "nothing stored yet" in repr(backend)
+    run(backend, 5)
+    assert f"{WALKERS} walkers × 5 steps of {DIMENSIONS} parameters" in repr(backend)
+    assert zt.open(path).path == backend.path  # the only one
+    run(backends.HDFBackend(path, "second"), 5)
+    assert backends.list_names(path) == ["first/long", "second"]
+    with pytest.raises(TraceNotFoundError, match="holds 2 traces: first/long, second"):
+        zt.open(path)
+    assert not backends.HDFBackend(path, "first").initialized

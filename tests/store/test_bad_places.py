@@ -337,3 +337,37 @@ PLACE: dict[str, Any] = {"group": "posterior", "variable": "mu", "chain": 3, "dr
 def test_the_failures_of_chains_come_back_too() -> None:
     error = pickle.loads(pickle.dumps(ChainsFailedError("two failed", {0: "why", 2: "how"})))
     assert (str(error), error.failures) == ("two failed", {0: "why", 2: "how"})
+
+
+# Traces inside --------------------------------------------------------------------------------
+
+
+def finished_trace(path: Path) -> None:
+    trace = zt.create(path, chains=1, draws=2, posterior={"x": zt.Var()})
+    with trace.writer(0) as writer:
+        writer.record_block({"x": [0.0, 1.0]})
+    trace.finish()
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("name", ["run.zarr", "group/run.zarr"])
+def test_a_directory_or_a_zip_that_holds_one_trace_opens_as_that(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    finished_trace(folder / name)
+    archive = shutil.make_archive(str(tmp_path / "archive"), "zip", folder)
+    for place in (folder, archive):
+        assert zt.open(place).get("x").tolist() == [[0.0, 1.0]]
+    assert zt.open(folder).path == str(folder / name)
+    # To write on, the trace is named.
+    with pytest.raises(TraceNotFoundError, match=f"holds 1 trace: {name}; add"):
+        zt.open(folder, "a")
+
+
+@pytest.mark.once("newest")
+def test_a_directory_that_holds_several_traces_says_which(tmp_path: Path) -> None:
+    for number in range(12):
+        finished_trace(tmp_path / f"run_{number:02}.zarr")
+    (tmp_path / "notes.txt").write_text("nothing")
+    says = r"holds 12 traces: run_00\.zarr, run_01.*, run_09\.zarr, \.\.\.; add one"
+    with pytest.raises(TraceNotFoundError, match=says):
+        zt.open(tmp_path)

@@ -15,9 +15,9 @@ from emcee.backends import Backend
 from zarr.codecs import GzipCodec
 
 import zarrtrace as zt
-from zarrtrace.errors import TraceExistsError, TraceNotFoundError
+from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
 
-from .ensemble import Ensemble, create_ensemble, run_path
+from .ensemble import Ensemble, create_ensemble, open_run, run_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,7 +112,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
     @property
     def trace(self) -> zt.Trace:
         """The trace of this run, read-only; TraceNotFoundError before the first reset."""
-        return zt.open(self.path)
+        return open_run(self.path)
 
     @property
     def initialized(self) -> bool:
@@ -212,18 +212,34 @@ class HDFBackend(Backend):  # type: ignore[misc]
         import xarray as xr
 
         tree = self.trace.to_datatree(**options)
+        names = self._stored_names() or self.parameter_names
         for group in ("posterior", "warmup_posterior"):
-            # Labels that are numbers were not given.
-            if group in tree.children and tree[group]["x_dim"].dtype.kind not in "iu":
+            if group in tree.children and names is not None:
                 dataset = tree[group].to_dataset()
                 variables = {
-                    str(name): dataset["x"].sel(x_dim=name, drop=True)
-                    for name in dataset["x_dim"].values
+                    name: dataset["x"].isel(x_dim=number, drop=True)
+                    for number, name in enumerate(names)
                 }
                 named = dataset.drop_vars(["x", "x_dim"]).assign(variables)
                 named.attrs["sampled_variables"] = list(variables)
                 tree[group] = xr.DataTree(named, name=group)
         return tree
+
+    def _stored_names(self) -> list[str] | None:
+        """The names of the parameters that the run was created with; None without any."""
+        labels = self._ensemble().trace.posterior["x_dim"].values
+        # Labels that are numbers were not given.
+        return None if labels.dtype.kind in "iu" else [str(label) for label in labels]
+
+    def __repr__(self) -> str:
+        place = f"<{type(self).__name__} {self.name!r} in {self.filename}"
+        if not self.initialized:
+            return f"{place}: nothing stored yet; the trace will be at {self.path}>"
+        walkers, dimensions = self.shape
+        return (
+            f"{place}: {walkers} walkers × {self.iteration} steps of {dimensions} parameters; "
+            f"zarrtrace.open({self.path!r}) reads it>"
+        )
 
     def _nothing_stored(self) -> str:
         names = [name for name in list_names(self.filename) if name != self.name]
@@ -287,6 +303,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
         """
         self._require_writable()
         self._check_blobs(blobs)
+        self._check_names()
         ngrow, iteration = int(ngrow), self.iteration
         like = None if blobs is None else np.dtype((blobs.dtype, blobs.shape[1:]))
         stored = self._ensemble().blobs
@@ -354,6 +371,16 @@ class HDFBackend(Backend):  # type: ignore[misc]
                 "changes."
             )
 
+    def _check_names(self) -> None:
+        stored = self._stored_names()
+        if stored is not None and self.parameter_names not in (None, stored) and self.iteration:
+            raise InvalidInputError(
+                f"its steps have the parameters {', '.join(stored)}, and this backend was given "
+                f"{', '.join(map(str, self.parameter_names or ()))}",
+                where=self.path,
+                remedy="give the same parameter_names in the same order, or reset() the run",
+            )
+
     def _check_blobs_like(self, like: np.dtype[Any] | None) -> None:
         stored = self._ensemble().blobs
         if like is not None and stored is not None and like.shape != stored.shape:
@@ -371,7 +398,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
                 f"another name; import_hdf brings the runs of an HDF5 file there"
             )
         with suppress(TraceNotFoundError):
-            zt.open(self.filename)
+            open_run(self.filename)
             raise TraceExistsError(
                 f"{self.filename} is a trace itself, and this backend keeps its runs in a "
                 f"directory of traces: give another name, or the directory this trace is in"
@@ -457,10 +484,13 @@ def list_names(filename: str | os.PathLike[str]) -> list[str]:
     if not directory.is_dir():
         return []
     names = []
-    for entry in sorted(directory.iterdir()):
-        try:
-            zt.open(entry)
-        except TraceNotFoundError:
-            continue
-        names.append(entry.name)
-    return names
+    for folder, folders, _ in os.walk(directory):
+        for name in list(folders):
+            path = os.path.join(folder, name)
+            try:
+                open_run(path)
+            except TraceNotFoundError:
+                continue
+            folders.remove(name)
+            names.append(os.path.relpath(path, directory).replace(os.sep, "/"))
+    return sorted(names)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError
+from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 
 from .._exact import as_stored, from_stored, is_plain, read_dtype, stored_variable, write_dtype
 
@@ -32,6 +32,14 @@ def run_path(filename: str | os.PathLike[str], name: str) -> str:
     if {"", ".", ".."} & set(parts):
         raise InvalidInputError(f"name={name!r} is no name of a run; give one such as 'mcmc'")
     return os.path.join(os.path.abspath(os.path.expanduser(filename)), *parts)
+
+
+def open_run(path: str) -> zt.Trace:
+    """The trace of a run, read-only; TraceNotFoundError where there is none."""
+    trace = zt.open(path)
+    if os.path.realpath(trace.path) != os.path.realpath(path):
+        raise TraceNotFoundError("this directory holds runs, but is not one", where=path)
+    return trace
 
 
 class Ensemble(NamedTuple):
