@@ -472,7 +472,7 @@ def test_a_run_refuses_other_parameter_names(path: Path) -> None:
     names = ["mass", "radius", "age"]
     run(backends.HDFBackend(path, parameter_names=names), 5)
     other = backends.HDFBackend(path, parameter_names=["radius", "mass", "age"])
-    with pytest.raises(InvalidInputError, match="mass, radius, age, and .* radius, mass, age"):
+    with pytest.raises(InvalidInputError, match=r"mass, radius, age, and .* radius, mass, age"):
         run(other, 5)
     assert backends.HDFBackend(path).iteration == 5
     # With the same names, or none, it continues; a reset takes others.

@@ -20,7 +20,7 @@ from numpyro.infer import HMC, MCMC, NUTS
 
 import zarrtrace as zt
 from zarrtrace.adapters.numpyro import sample
-from zarrtrace.errors import InvalidInputError, SchemaError, TraceExistsError
+from zarrtrace.errors import InvalidInputError, TraceExistsError
 
 if TYPE_CHECKING:
     from conftest import Script
@@ -180,6 +180,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "warmup": ({"num_warmup": 61}, r"num_warmup: was 60, is 61"),
     "chains": ({"num_chains": 2}, r"chains: was 3, is 2"),
     "kernel": ({"kernel": NUTS(line)}, r"kernel: was HMC, is NUTS"),
+    "setting of the kernel": (
+        {"kernel": HMC(line, trajectory_length=1.0, target_accept_prob=0.9)},
+        r"kernel target_accept_prob: was 0\.8, is 0\.9",
+    ),
     "labels": ({"coords": {"time": [1, 2, 3, 4]}}, r"coords of time"),
     "recorded warmup": ({"collect_warmup": True}, r"tune: was 0, is 60"),
     "stats": ({"extra_fields": ["i"]}, r"sample_stats/lp: was float32 \(\), is not there"),
@@ -319,7 +323,23 @@ def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None
         sample(runner, None, jax.random.key(KEY), X, **changes)
 
 
-def test_a_site_with_a_slash_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_a_site_with_a_slash_is_stored_with_a_dot_and_keeps_its_name(tmp_path: Path) -> None:
     inside = numpyro.handlers.scope(line, "south")
-    with pytest.raises(SchemaError, match=r"use 'south\.a'"):
-        sample(mcmc(HMC(inside)), tmp_path / "run.zarr", jax.random.key(KEY), X)
+    labels = {"south/time": [1, 2, 4, 8]}
+    runner = mcmc(HMC(inside), num_warmup=5, num_samples=5)
+    trace = sample(runner, tmp_path / "run.zarr", jax.random.key(KEY), X, y=Y, coords=labels)
+    assert list(trace.posterior) == ["south.a", "south.b", "south.mean", "south.sigma"]
+    assert trace.posterior["south.a"].attrs["name_in_model"] == "south/a"
+    assert trace.posterior["south.mean"].dims[2:] == ("south.site", "south.time")
+    assert trace.posterior["south.time"].values.tolist() == [1, 2, 4, 8]
+    assert trace.observed_data["south.y"].dims == ("south.site", "south.time")
+    assert trace.observed_data["south.y"].attrs["name_in_model"] == "south/y"
+
+
+def test_two_sites_that_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    def model() -> None:
+        for name in ("a/b", "a.b"):
+            numpyro.sample(name, dist.Normal())
+
+    with pytest.raises(InvalidInputError, match=r"'a\.b' and 'a/b' would both be stored as 'a\.b'"):
+        sample(mcmc(HMC(model)), tmp_path / "run.zarr", jax.random.key(KEY))

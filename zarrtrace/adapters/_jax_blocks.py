@@ -20,6 +20,8 @@ import numpy as np
 import zarrtrace as zt
 from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 
+from ._names import name_attributes, stored_name, stored_names
+
 # Given the state and the number of the step: the state after it, and what to record of it, by
 # group and variable, each value with a leading chain axis.
 Step = Callable[[Any, Any], tuple[Any, dict[str, dict[str, Any]]]]
@@ -191,6 +193,31 @@ def named_arrays(tree: Any, alone: str) -> dict[str, Any]:
     }
 
 
+def with_stored_names(step: Step, state: Any) -> tuple[Step, dict[str, str]]:
+    """A step whose values have names that a trace can store.
+
+    Returns
+    -------
+    step : Step
+        The same step, under these names.
+    names_in_model : dict of str to str
+        For each stored name the one that the model has.
+    """
+    renamed = {
+        group: stored_names(values) for group, values in jax.eval_shape(step, state, 0)[1].items()
+    }
+
+    def renamed_step(state: Any, number: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+        state, values = step(state, number)
+        return state, {
+            group: {renamed[group][name]: value for name, value in named.items()}
+            for group, named in values.items()
+        }
+
+    names = {stored: name for group in renamed.values() for name, stored in group.items()}
+    return renamed_step, names
+
+
 def _described(array: np.ndarray[Any, Any] | None) -> str:
     return "not there" if array is None else f"{array.dtype} {array.shape}"
 
@@ -211,6 +238,7 @@ def create_or_continue(
     library_version: str,
     coords: Mapping[str, Any] | None,
     dims: Mapping[str, Any] | None,
+    names_in_model: Mapping[str, str],
     trace_options: Mapping[str, Any] | None,
 ) -> zt.Trace:
     """The trace of this run: a new one, or the one that is there, with room for all its draws.
@@ -219,19 +247,30 @@ def create_or_continue(
     ----------
     settings : mapping of str to str
         What makes this run itself, kept in the trace; a trace with other settings is refused.
+    coords, dims : mapping
+        With the names that the model has.
+    names_in_model : mapping of str to str
+        As `with_stored_names` gives them.
     """
-    coords, dims, options = coords or {}, dims or {}, dict(trace_options or {})
+    options = dict(trace_options or {})
+    coords = {stored_name(dim): labels for dim, labels in (coords or {}).items()}
+    dims = {stored_name(name): _dimension_names(named) for name, named in (dims or {}).items()}
     values = jax.eval_shape(step, state, 0)[1]
     _require_chain_axis(values, chains)
     definitions: dict[str, dict[str, Any]] = {
-        group: {name: zt.Var(value.shape[1:], value.dtype) for name, value in variables.items()}
+        group: {
+            name: zt.Var(
+                value.shape[1:], value.dtype, attrs=name_attributes(names_in_model.get(name, name))
+            )
+            for name, value in variables.items()
+        }
         for group, variables in values.items()
     }
     settings = {
         **settings,
         "chains": str(chains),
         "tune": str(tune),
-        **{f"dims of {k}": str((d,) if isinstance(d, str) else tuple(d)) for k, d in dims.items()},
+        **{f"dims of {name}": str(named) for name, named in dims.items()},
         **{f"coords of {name}": digest(labels) for name, labels in coords.items()},
         **{
             f"{group}/{name}": f"{var.dtype} {var.shape}"
@@ -267,6 +306,10 @@ def create_or_continue(
         **groups,
         **options,
     )
+
+
+def _dimension_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(stored_name, [given] if isinstance(given, str) else given))
 
 
 def _require_chain_axis(values: dict[str, dict[str, Any]], chains: int) -> None:

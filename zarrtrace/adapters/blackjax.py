@@ -13,7 +13,13 @@ import zarrtrace as zt
 from zarrtrace.adopt import rename_stats
 from zarrtrace.errors import InvalidInputError
 
-from ._jax_blocks import create_or_continue, digest, named_arrays, record_in_blocks
+from ._jax_blocks import (
+    create_or_continue,
+    digest,
+    named_arrays,
+    record_in_blocks,
+    with_stored_names,
+)
 
 # Points on the way to the draw: as large as the position itself, and no statistics.
 LEFT_OUT = ("momentum", "proposal", "trajectory_leftmost_state", "trajectory_rightmost_state")
@@ -123,12 +129,13 @@ def sample(
         return (state, parameters), values
 
     state = (initial_state, dict(parameters or {}))
+    stored_step, names_in_model = with_stored_names(step_of_chains, state)
     trace = create_or_continue(
         store,
         chains=chains,
         tune=tune,
         draws=draws,
-        step=step_of_chains,
+        step=stored_step,
         state=state,
         settings={
             "state": type(initial_state).__name__,
@@ -139,12 +146,13 @@ def sample(
         library_version=importlib.metadata.version("blackjax"),
         coords=coords,
         dims=dims,
+        names_in_model=names_in_model,
         trace_options=trace_options,
     )
     if not trace.finished:
         record_in_blocks(
             trace,
-            step_of_chains,
+            stored_step,
             state,
             unrecorded=0,
             thinning=thinning,

@@ -10,13 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import xarray as xr
 from numpyro.infer import MCMC, NUTS
 
 import zarrtrace as zt
 from zarrtrace.adopt import rename_stats
 from zarrtrace.errors import InvalidInputError
 
-from ._jax_blocks import Step, create_or_continue, digest, is_key, named_arrays, record_in_blocks
+from ._jax_blocks import (
+    Step,
+    create_or_continue,
+    digest,
+    is_key,
+    named_arrays,
+    record_in_blocks,
+    with_stored_names,
+)
+from ._names import name_attributes, stored_name, stored_names
+
+# The dimension names and the values of observed data.
+Observed = dict[str, tuple[list[str], np.ndarray[Any, Any]]]
+
+# What a kernel learns when it is set up for a run.
+_SET_BY_INIT = ("_dynamic_support", "_num_warmup")
 
 # What ArviZ looks at, of what the states of NumPyro's kernels have.
 KNOWN_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
@@ -129,15 +145,17 @@ def sample(
         return state, {group: named for group, named in values.items() if named}
 
     plates, observed = _look_at_model(kernel, step, state, model_args, model_kwargs)
+    stored_step, names_in_model = with_stored_names(step, state)
     trace = create_or_continue(
         store,
         chains=num_chains,
         tune=mcmc.num_warmup // thinning if collect_warmup else 0,
         draws=mcmc.num_samples // thinning,
-        step=step,
+        step=stored_step,
         state=state,
         settings={
-            "kernel": type(kernel).__name__,
+            "kernel": type(mcmc.sampler).__name__,
+            **_kernel_settings(mcmc.sampler),
             "num_warmup": str(mcmc.num_warmup),
             "thinning": str(thinning),
             "rng_key": digest(rng_key),
@@ -149,15 +167,16 @@ def sample(
         library_version=numpyro.__version__,
         coords=coords,
         dims={**plates, **(dims or {})},
+        names_in_model=names_in_model,
         trace_options={
-            **({"observed_data": observed} if observed else {}),
+            **({"observed_data": _with_stored_names(observed)} if observed else {}),
             **(trace_options or {}),
         },
     )
     if not trace.finished:
         record_in_blocks(
             trace,
-            step,
+            stored_step,
             state,
             unrecorded=0 if collect_warmup else mcmc.num_warmup,
             thinning=thinning,
@@ -166,6 +185,15 @@ def sample(
         )
         trace.finish()
     return trace
+
+
+def _kernel_settings(kernel: Any) -> dict[str, str]:
+    """The numbers, choices and names that a kernel was made with, such as target_accept_prob."""
+    return {
+        f"kernel {name.lstrip('_')}": repr(value)
+        for name, value in sorted(vars(kernel).items())
+        if isinstance(value, bool | int | float | str) and name not in _SET_BY_INIT
+    }
 
 
 def _require_whole_draws(mcmc: MCMC, collect_warmup: bool, draws_per_block: int) -> None:
@@ -233,7 +261,7 @@ def _name_stats(kernel: Any, stats: dict[str, Any]) -> dict[str, Any]:
 
 def _look_at_model(
     kernel: Any, step: Step, state: Any, model_args: Any, model_kwargs: Any
-) -> tuple[dict[str, list[str]], dict[str, tuple[list[str], np.ndarray[Any, Any]]]]:
+) -> tuple[dict[str, list[str]], Observed]:
     """The dimension names that the model's plates give, and its observed data with theirs."""
     model: Callable[..., Any] | None = getattr(kernel, "model", None)
     if model is None:
@@ -245,7 +273,7 @@ def _look_at_model(
     substituted = handlers.substitute(handlers.seed(model, jax.random.key(0)), values)
     sites = handlers.trace(substituted).get_trace(*model_args, **model_kwargs)
     dims: dict[str, list[str]] = {}
-    observed: dict[str, tuple[list[str], np.ndarray[Any, Any]]] = {}
+    observed: Observed = {}
     for name, site in sites.items():
         if site["type"] not in ("sample", "deterministic"):
             continue
@@ -256,6 +284,16 @@ def _look_at_model(
         elif any(not name.startswith(f"{site['name']}_dim_") for name in names):
             dims[name] = names
     return {name: names for name, names in dims.items() if name in shapes}, observed
+
+
+def _with_stored_names(observed: Observed) -> dict[str, xr.DataArray]:
+    names = stored_names(observed)
+    return {
+        names[name]: xr.DataArray(
+            values, dims=[stored_name(dim) for dim in dims], attrs=name_attributes(name)
+        )
+        for name, (dims, values) in observed.items()
+    }
 
 
 def _plate_names(name: str, site: Mapping[str, Any]) -> list[str]:
