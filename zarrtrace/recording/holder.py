@@ -56,12 +56,13 @@ class Holder(OneCallAtATime, ABC):
         The first chain of it, if it has chains.
     """
 
-    # What it writes one of after the other.
+    # What it writes one of after the other, and how to come by a writer, for people.
     _unit: ClassVar[str]
+    _another: ClassVar[str]
     _journal: Journal
+    _state = State.CLOSED  # until it is open
 
     def __init__(self, where: str, chain: int | None) -> None:
-        self._state = State.CLOSED  # until it is open
         super().__init__(where, chain)
         self._process = os.getpid()
         self._claim = Claim.new()
@@ -94,22 +95,25 @@ class Holder(OneCallAtATime, ABC):
 
     # Taking it ----------------------------------------------------------------------------
 
-    def _find_predecessor(self, patience: float) -> Self | None:
+    def _find_predecessor(self, claim: Claim | None, patience: float) -> Self | None:
         """The writer of this process that holds the place, if there is one.
 
         Parameters
         ----------
+        claim : Claim or None
+            The claim in the store.
         patience : float
             Seconds, for another thread that opens or closes such a writer.
         """
         deadline = time.monotonic() + patience
-        while (claim := self._read_claim()) is not None and claim.is_held:
+        while claim is not None and claim.is_held:
             writer = ending.writer_with(claim.token)
             if isinstance(writer, type(self)) and not writer.closed:
                 return writer
             if time.monotonic() > deadline:
                 break
             time.sleep(0.001)
+            claim = self._read_claim()
         return None
 
     def _is_claimed(self) -> bool:
@@ -238,14 +242,14 @@ class Holder(OneCallAtATime, ABC):
             raise NotWritableError(
                 f"this writer belongs to the parent process {self._process}",
                 where=self._where,
-                remedy="open another one in this process",
+                remedy=self._another,
                 chain=self._first_chain,
             )
         if self.closed:
             raise NotWritableError(
                 "this writer is closed",
                 where=self._where,
-                remedy="open another one",
+                remedy=self._another,
                 chain=self._first_chain,
             )
 

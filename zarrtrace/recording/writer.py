@@ -57,6 +57,7 @@ class ChainWriter(Holder):
     """
 
     _unit = "draw"
+    _another = "ask the trace for another one with trace.writer(...)"
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
         location, layout = hierarchy.location, hierarchy.layout
@@ -75,7 +76,7 @@ class ChainWriter(Holder):
         self._hierarchy = hierarchy
         self._layout = layout
         require_standing(hierarchy, block)
-        predecessor = self._find_predecessor(_PATIENCE)
+        predecessor = self._find_predecessor(block.claim, _PATIENCE)
         if predecessor is None:
             self._journal = open_journal(hierarchy, block, force)
         else:

@@ -41,6 +41,7 @@ class RowWriter(Holder):
     """Appends rows to one table, from the one process that may."""
 
     _unit = "row"
+    _another = "open the table again"
     # A table is one of a process, and not of one thread of it.
     _waits_for_threads = True
 
@@ -53,7 +54,7 @@ class RowWriter(Holder):
             if stored.as_trace:
                 stored = convert(location, table_file, stored)
             self._layout = stored.layout
-            predecessor = self._find_predecessor(patience=0)
+            predecessor = self._find_predecessor(stored.claim, patience=0)
             if predecessor is None:
                 self._journal = self._open_journal(stored)
             else:
@@ -65,7 +66,7 @@ class RowWriter(Holder):
                 if stored.claim is not None:
                     # Of a writer that was killed: what it was writing at that moment is of no use.
                     location.remove_partial_files()
-                self._write_claim(self._claim)
+                table_file.write(replace(stored, claim=self._claim))
                 if not self._journal.locked and not self._is_claimed():
                     raise busy(location, self._read_claim())
                 self._lost = stored.lost  # nobody repairs a table while it has a writer
@@ -221,6 +222,7 @@ class RowWriter(Holder):
         survives = self._journal.survives
         if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
             # The rows before this one: should that fail, this one was not accepted.
+            self._require_claim()
             self._write_out()
         whole = count == self._boundary and self._write_full(count)
         if self._text and survives:
@@ -276,6 +278,9 @@ class RowWriter(Holder):
 
         Their rows are in the buffer only until the next row is.
         """
+        if not self._journal.locked:
+            # Another writer may have the table by now.
+            self._require_writable()
         full = [c for c in self._layout.variables if count % c.draws_per_chunk == 0]
         self._write((c, count // c.draws_per_chunk - 1, c.draws_per_chunk) for c in full)
         return len(full) == len(self._layout.variables)
