@@ -142,7 +142,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     # One thread beats for all writers of a process: that of another test must not be there.
     for other in ending.open_writers():
         other._release()
-    monkeypatch.setattr("zarrtrace.recording.writer.BEAT_EVERY", 0.02)
+    monkeypatch.setattr("zarrtrace.recording.exit.BEAT_EVERY", 0.02)
     trace = memory.create(**DEFINITION)
     writer = trace.writer(0)
     first = trace._block(0).claim

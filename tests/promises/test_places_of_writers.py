@@ -482,7 +482,7 @@ def run_in_container(code: str, path: Path, *options: str) -> subprocess.Popen[s
 
 @pytest.fixture
 def quick_heart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("zarrtrace.recording.writer.BEAT_EVERY", 0.05)
+    monkeypatch.setattr("zarrtrace.recording.exit.BEAT_EVERY", 0.05)
     return
 
 

@@ -98,6 +98,29 @@ def test_without_locks_it_records_and_says_once_what_that_costs(
         writer.record({"x": 1.0})
 
 
+@pytest.mark.filterwarnings("ignore:.*has no locks")
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_full_chunk_asks_once_whose_trace_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    posterior = {"x": zt.Var(draws_per_chunk=3)}
+    trace = zt.create(tmp_path / "run.zarr", chains=1, draws=9, posterior=posterior)
+    asked, stamp = [], Location.stamp
+
+    def counting(location: Location, key: str) -> Any:
+        asked.append(key)
+        return stamp(location, key)
+
+    with trace.writer(0) as writer:
+        writer.record({"x": 0.0})
+        writer.record({"x": 1.0})
+        monkeypatch.setattr(Location, "stamp", counting)
+        writer.record({"x": 2.0})
+        assert asked == ["_sampling_state/zarr.json"]
+
+
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.EINVAL])
 def test_without_mappings_draws_wait_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

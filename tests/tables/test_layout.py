@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,27 @@ def test_a_place_that_another_host_took_is_respected(
     with table.open(fast_place.store, mode="a") as again:
         again.append(n=1, text="b")
     assert table.open(fast_place.store, mode="a")["text"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("successor", [None, "elsewhere"])
+def test_a_full_chunk_is_not_written_where_the_table_was_taken(
+    memory: Place, successor: str | None
+) -> None:
+    rows = table.open(memory.store, {"n": zt.Var(dtype=int, draws_per_chunk=4)}, flush_every=1e9)
+    rows.append_rows({"n": range(3)})
+    file = TableFile(locate(memory.store))
+    stored = file.current()
+    assert stored.claim is not None
+    # None: it has closed the table since.
+    other = None if successor is None else replace(stored.claim, token="theirs", host=successor)
+    file.write(replace(stored, claim=other))
+    with pytest.raises(errors.ChainBusyError, match="its place was taken by"):
+        rows.append(n=3)
+    assert len(rows) == 3
+    assert file.current().claim == other
+    assert not locate(memory.store).exists("n/c/0")
+    with pytest.raises(errors.ChainBusyError):
+        rows.close()
 
 
 def test_a_heartbeat_changes_neither_rows_nor_columns(fast_place: Place) -> None:

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Protocol
 
 from ..errors import TraceNotFoundError, TraceReplacedError
+from ..sampling_state.claim import BEAT_EVERY
 
 
 class OpenWriter(Protocol):
@@ -46,7 +47,7 @@ _thread: threading.Thread | None = None
 _took_sigterm = False
 
 
-def register(writer: OpenWriter, beat_every: float) -> None:
+def register(writer: OpenWriter) -> None:
     """Look after a writer until it is forgotten."""
     global _thread, _stop
     with _lock:
@@ -56,7 +57,7 @@ def register(writer: OpenWriter, beat_every: float) -> None:
         if _thread is None:
             _stop = threading.Event()
             _thread = threading.Thread(
-                target=_beat, args=(_stop, beat_every), name="zarrtrace heartbeat", daemon=True
+                target=_beat, args=(_stop, BEAT_EVERY), name="zarrtrace heartbeat", daemon=True
             )
             _thread.start()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from ..errors import TraceNotFoundError, TraceReplacedError
 from ..layout.hierarchy import Hierarchy
+from ..layout.layout import IN_STORE
+from ..layout.spans import written_spans
 from ..sampling_state.block import ChainBlock
-from .open_chunks import EncodedChunk
+from ..sampling_state.journal import Journal
+from ..sampling_state.journal_format import JOURNAL
+from .open_chunks import EncodedChunk, OpenChunks
 
 
 class Flusher:
@@ -32,10 +36,16 @@ class Flusher:
         self._started = float(started) if started is not None else self._since
         self._spent = float(block.read("sampling_time") or 0.0)
 
+    # Chunks and counts --------------------------------------------------------------------
+
     def write(self, chunks: Iterable[EncodedChunk]) -> None:
-        """Write chunks, one after the other where the store is local."""
+        """Write chunks, in a local store where the trace is still this one."""
         if self._location.path is not None:
             self.require_own_trace()
+        self.put(chunks)
+
+    def put(self, chunks: Iterable[EncodedChunk]) -> None:
+        """Write chunks, one after the other where the store is local."""
         if not self._layout.durable:
             self._location.write_many(chunks)
             return
@@ -77,7 +87,71 @@ class Flusher:
         self._write_values(values)
         self._start_is_written = True
 
+    def write_checkpoint(self, text: str) -> None:
+        """Put a checkpoint where it is a file of its own."""
+        self.require_own_trace()
+        key = self._block.write("state", text)
+        if self._layout.durable:
+            self._location.make_durable([key])
+
     def _write_values(self, values: Mapping[str, float]) -> None:
         keys = [self._block.write(name, value) for name, value in values.items()]
         if self._layout.durable:
             self._location.make_durable(keys)
+
+    # What is buffered ---------------------------------------------------------------------
+
+    def write_out(self, journal: Journal, chunks: OpenChunks) -> None:
+        """Write what is buffered, so that readers on other machines find it."""
+        if self.keeps_rows(journal):
+            if self._layout.durable:
+                journal.make_durable()
+            self.publish(chunks.whole_draws(journal.count))
+        else:
+            self.store_rows(journal, chunks)
+        self.write_times()
+        checkpoint = journal.read_checkpoint()
+        if checkpoint is not None:
+            # The journal is not there for ever.
+            self.write_checkpoint(checkpoint)
+
+    def store_rows(self, journal: Journal, chunks: OpenChunks) -> None:
+        """Write the chunks that are not full, so that every draw is in a chunk."""
+        # Full chunks were written when they became full, and may have left the buffer since.
+        self.write(chunks.partial(journal.count))
+        if self._layout.durable:
+            journal.make_durable()
+        self.publish(journal.count)
+
+    def keeps_rows(self, journal: Journal) -> bool:
+        """Whether rows stay in the journal until their chunk is full.
+
+        In a copy of a trace a chunk that is there must be a full one. A journal that lies elsewhere
+        than the trace is not copied with it.
+        """
+        in_store = self._layout.sealed and self._layout.journal == IN_STORE
+        return in_store and journal.survives
+
+    def leave_whole_chunks(self, journal: Journal, chunks: OpenChunks, stop: int) -> None:
+        """Remove the chunks that hold draws from the count on, up to draw `stop`.
+
+        The one that is being filled may have been written before a split, and others before the
+        chain went back. Their draws are in the journal now, or will be drawn again.
+        """
+        count = journal.count
+        self.publish(chunks.whole_draws(count))
+        self.write(chunks.partial(count, text_only=True))
+        stale = [key for key in self._keys_from(count, stop) if self._location.exists(key)]
+        if stale:
+            self._location.make_durable([f"{JOURNAL}/c.{self._block.number}.0"])
+            self._location.delete_many(stale)
+
+    def _keys_from(self, count: int, stop: int) -> Iterator[str]:
+        """The keys of all chunks but those of text with draws from the count to `stop`."""
+        for variable in self._layout.variables:
+            for span in [] if variable.is_text else written_spans(self._layout, variable):
+                draw = span.stop if span.gone else max(span.start, count)
+                while draw < min(span.stop, stop + 1):
+                    place = span.place(draw, variable.draws_per_chunk)
+                    yield place.key(variable, self._block.number)
+                    draw = place.draws.stop

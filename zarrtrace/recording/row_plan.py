@@ -389,6 +389,17 @@ class PackedRow:
             target.put(values, chains, draw)
 
 
+def gather_groups(
+    posterior: Values | None, sample_stats: Values | None, groups: dict[str, Values]
+) -> dict[str, Values]:
+    """The values of all groups by the name of the group."""
+    if posterior is not None:
+        groups["posterior"] = posterior
+    if sample_stats is not None:
+        groups["sample_stats"] = sample_stats
+    return groups
+
+
 def _target(chunk: OpenChunk, schedule: Schedule, layout: Layout, chains: range) -> Target:
     """Where the values of a variable go, for a writer of these chains."""
     together = layout.chains_per_chunk > 1

@@ -7,8 +7,6 @@ number of rows is published. What is published is complete, and what is not did 
 from __future__ import annotations
 
 import difflib
-import os
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ChainBusyError, DrawError, NotWritableError, TraceNotFoundError
+from ..errors import DrawError, TraceNotFoundError
 from ..layout.variables import Variable
-from ..messages import counted, warn_caller
 from ..recording import exit as ending
-from ..recording.calls import OneCallAtATime
+from ..recording.holder import Holder, State
 from ..recording.row_plan import Target, share_rows
-from ..sampling_state.claim import BEAT_EVERY, Claim
+from ..sampling_state.claim import Claim
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import journal_size
 from ..store.chunk_codec import ChunkCodec
@@ -34,66 +31,57 @@ from .layout import ROWS
 from .rows import ColumnReader, encode_rows
 from .table_file import Stored, TableFile
 
+_OPEN = State.OPEN  # every row asks for it, and an enum takes its time
 _ONE = range(1)  # the chains of a table, as a value's target counts them
 
 Values = Mapping[str, Any]
 
 
-class RowWriter(OneCallAtATime):
-    """Appends rows to one table, from the one process that may.
+class RowWriter(Holder):
+    """Appends rows to one table, from the one process that may."""
 
-    Attributes
-    ----------
-    rows : int
-        How many rows there are, those that wait in memory included.
-    closed : bool
-        Whether it takes no more rows.
-    """
-
+    _unit = "row"
+    _another = "open the table again"
     # A table is one of a process, and not of one thread of it.
     _waits_for_threads = True
 
     def __init__(self, location: Location, table_file: TableFile) -> None:
-        self.closed = True  # until it is open
         super().__init__(str(location), None)
         self._location = location
         self._table_file = table_file
-        self._process = os.getpid()
-        self._claim = Claim.new()
-        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
-        self._lost_to: Claim | None = None
-        self._gave_way = False  # to another writer of this process, which has its journal now
         with alone(location):
             stored = table_file.current()
             if stored.as_trace:
                 stored = convert(location, table_file, stored)
-            predecessor = _writer_of_this_process(stored)
-            if predecessor is not None:
-                journal = predecessor._give_way(self._claim)
+            self._layout = stored.layout
+            predecessor = self._find_predecessor(stored.claim, patience=0)
+            if predecessor is None:
+                self._journal = self._open_journal(stored)
+            else:
+                self._journal = predecessor._give_way(self._claim)
                 # That one may have written what waited.
                 stored = table_file.current()
-            self._layout = stored.layout
-            self._codecs = {
-                column.name: ChunkCodec(column.dtype, self._layout.encoding(column))
-                for column in self._layout.variables
-            }
-            self._lost = stored.lost  # nobody repairs a table while it has a writer
-            self._journal = self._open_journal(stored) if predecessor is None else journal
             try:
                 self._claim.hold()
                 if stored.claim is not None:
                     # Of a writer that was killed: what it was writing at that moment is of no use.
                     location.remove_partial_files()
-                self._take(stored)
-                self.rows = self._journal.count
+                table_file.write(replace(stored, claim=self._claim))
+                if not self._journal.locked and not self._is_claimed():
+                    raise busy(location, self._read_claim())
+                self._lost = stored.lost  # nobody repairs a table while it has a writer
+                self._codecs = {
+                    column.name: ChunkCodec(column.dtype, self._layout.encoding(column))
+                    for column in self._layout.variables
+                }
                 self._lay_out(stored)
             except BaseException:
                 self._let_go()
                 raise
         self._shown = -1
         self._flushed = time.monotonic()
-        self.closed = False
-        ending.register(self, BEAT_EVERY)
+        self._state = State.OPEN
+        ending.register(self)
 
     # Opening ------------------------------------------------------------------------------
 
@@ -128,25 +116,14 @@ class RowWriter(OneCallAtATime):
                 raise
         return journal
 
-    def _read_claim(self) -> Claim | None:
-        return self._table_file.current().claim
-
     def _journal_document(self) -> bytes:
         shape = (1, journal_size(self._layout))
         dims = ("writer", "journal_byte")
         return encode_document(array_document(PLAIN["uint8"], shape, shape, dims))
 
-    def _take(self, stored: Stored) -> None:
-        """Say who appends; where no lock decides, the claim that was written last holds."""
-        self._table_file.write(replace(stored, claim=self._claim))
-        if self._journal.survives:
-            return
-        claim = self._table_file.current().claim
-        if claim is None or claim.token != self._claim.token:
-            raise busy(self._location, claim)
-
     def _lay_out(self, stored: Stored) -> None:
         """Lay out where the values of a row go, so that to append does nothing else."""
+        self._counter = self._journal.counter
         self._held = {label: rows[0] for label, rows in self._journal.rows.items()}
         self._text = [column for column in self._layout.variables if column.is_text]
         for column in self._text:
@@ -177,19 +154,24 @@ class RowWriter(OneCallAtATime):
 
     # Appending ----------------------------------------------------------------------------
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are, those that wait in memory included."""
+        return self._journal.count
+
     def append(self, values: Values) -> None:
         """Append one row.
 
         When a value is refused others may be in the buffer already: they count for nothing, and
         the next row replaces them.
         """
-        if self.closed or self._lost_to is not None:
+        if self._state is not _OPEN:
             self._require_writable()
         while self._in_call:
             self._overlap()
         try:
             self._in_call = True
-            count = self.rows
+            count = self._counter[0]
             self._put(values, count)
             self._advance(count + 1)
         finally:
@@ -212,7 +194,7 @@ class RowWriter(OneCallAtATime):
     def append_rows(self, columns: Values) -> None:
         """Append several rows: for every column an array with a value for each of them."""
         with self._only_call():
-            if self.closed or self._lost_to is not None:
+            if self._state is not _OPEN:
                 self._require_writable()
             if columns.keys() != self._layout.columns.keys():
                 raise self._misnamed(columns)
@@ -240,13 +222,14 @@ class RowWriter(OneCallAtATime):
         survives = self._journal.survives
         if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
             # The rows before this one: should that fail, this one was not accepted.
-            self._write_waiting()
+            self._require_claim()
+            self._write_out()
         whole = count == self._boundary and self._write_full(count)
         if self._text and survives:
             self._write_partial(count, self._text)
-        if self.closed or self._lost_to is not None:
+        if self._state is not _OPEN:
             self._require_writable()
-        self.rows = self._journal.count = count
+        self._counter[0] = count
         if count == self._boundary:
             self._set_boundary()
             if whole and not survives:
@@ -263,33 +246,23 @@ class RowWriter(OneCallAtATime):
         """Write what is buffered, so that any Zarr reader finds all rows."""
         with self._only_call():
             self._require_writable()
-            self._write_waiting()
+            self._write_out()
             self._show_rows()
 
-    def _write_waiting(self) -> None:
+    def _write_out(self) -> None:
         """Write what is buffered, and the number of rows."""
         # Full chunks were written when they became full, and may have left the buffer since.
         self._write_partial(self.rows, self._layout.variables)
         self._publish()
         self._flushed = time.monotonic()
 
-    def close(self) -> None:
-        """Flush, and let others append; closing it again does nothing."""
-        if self.closed:
-            return
-        try:
-            # First, so that no other call begins.
-            self.closed = True
-            self._wait_for_other_threads()
-            if self._gave_way:
-                return
-            self._require_claim()
-            self._write_partial(self.rows, self._layout.variables)
-            self._show_rows()
-            self._publish()
-            self._remove_journal()
-        finally:
-            self._let_go()
+    def _write_last(self) -> None:
+        """Write the chunks that are not full, and show all rows to any Zarr reader."""
+        self._require_claim()
+        self._write_partial(self.rows, self._layout.variables)
+        self._show_rows()
+        self._publish()
+        self._remove_journal()
 
     def _remove_journal(self) -> None:
         """Remove the journal, when all of its rows are in the chunks."""
@@ -300,76 +273,14 @@ class RowWriter(OneCallAtATime):
                 file.unlink(missing_ok=True)
                 self._location.delete_tree(self._layout.journal)
 
-    def _release(self) -> None:
-        """End without flushing; what the journal holds stays there."""
-        if not self.closed:
-            self.closed = True
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Let others append, if they do not do so already."""
-        if self._gave_way:
-            return
-        try:
-            self._give_up_claim()
-        finally:
-            self._claim.let_go()
-            self._journal.close()
-            ending.forget(self)
-
-    def __del__(self) -> None:
-        if not self.closed:
-            ending.close_forgotten(self)
-
-    def _give_way(self, successor: Claim) -> Journal:
-        """Have another writer of this process append from here on; returns the locked journal.
-
-        Raises
-        ------
-        ChainBusyError
-            A call of this writer is under way, and does not end.
-        """
-        warn_caller(
-            f"{self._location} was open in this process: a new writer takes the place of that "
-            f"one, which takes no more rows; what it has appended is kept, "
-            f"{counted(self.rows, 'row')} so far"
-        )
-        # The heartbeat would put the old claim over the new one.
-        with self._claiming:
-            self._lost_to = successor
-        try:
-            self._require_no_call()
-            if not self._journal.survives:
-                self._write_waiting()
-        except BaseException:
-            self._lost_to = None
-            raise
-        self._gave_way = True
-        self._claim.let_go()
-        ending.forget(self)
-        return self._journal
-
-    @property
-    def _token(self) -> str:
-        return self._claim.token
-
-    def _beat(self) -> None:
-        """Show other hosts that this writer lives."""
-        with self._claiming:
-            if self.closed or self._lost_to is not None:
-                return
-            stored = self._table_file.current()
-            if stored.claim is not None and stored.claim.token != self._claim.token:
-                self._lost_to = stored.claim
-                return
-            self._claim = self._claim.beating()
-            self._table_file.write(replace(stored, claim=self._claim))
-
     def _write_full(self, count: int) -> bool:
         """Write the chunks whose last row is the one before `count`; True when no other is left.
 
         Their rows are in the buffer only until the next row is.
         """
+        if not self._journal.locked:
+            # Another writer may have the table by now.
+            self._require_writable()
         full = [c for c in self._layout.variables if count % c.draws_per_chunk == 0]
         self._write((c, count // c.draws_per_chunk - 1, c.draws_per_chunk) for c in full)
         return len(full) == len(self._layout.variables)
@@ -409,38 +320,15 @@ class RowWriter(OneCallAtATime):
         self._table_file.write_columns(self._stored(None))
         self._shown = self.rows
 
-    def _give_up_claim(self) -> None:
-        # In a forked child it goes on being the parent's.
-        if os.getpid() != self._process:
-            return
-        with self._claiming:
-            try:
-                stored = self._table_file.current()
-            except TraceNotFoundError:
-                return  # It was removed.
-            if stored.claim is not None and stored.claim.token == self._claim.token:
-                self._table_file.write(replace(stored, claim=None))
+    # The claim ----------------------------------------------------------------------------
+
+    def _read_claim(self) -> Claim | None:
+        return self._table_file.current().claim
+
+    def _write_claim(self, claim: Claim | None) -> None:
+        self._table_file.write(replace(self._table_file.current(), claim=claim))
 
     # Refusing -----------------------------------------------------------------------------
-
-    def _require_open(self) -> None:
-        if self.closed:
-            raise NotWritableError(f"{self._location}: this table is closed for this writer")
-
-    def _require_claim(self) -> None:
-        """Refuse to write when another writer has taken this table."""
-        claim = self._table_file.current().claim
-        if claim is not None and claim.token != self._claim.token:
-            self._lost_to = claim
-        if self._lost_to is not None:
-            kept = (
-                "all its rows are kept"
-                if self._gave_way
-                else "what it has flushed is kept, the other rows are not"
-            )
-            raise ChainBusyError(
-                f"{self._location}: the place of this writer was taken by {self._lost_to}; {kept}"
-            )
 
     def _require_writable(self) -> None:
         self._require_open()
@@ -479,9 +367,3 @@ class RowWriter(OneCallAtATime):
 RowWriter._calls = frozenset(
     call.__code__ for call in (RowWriter.append, RowWriter.append_rows, RowWriter.flush)
 )
-
-
-def _writer_of_this_process(stored: Stored) -> RowWriter | None:
-    """The writer that has a table open in this process, if there is one."""
-    writer = None if stored.claim is None else ending.writer_with(stored.claim.token)
-    return writer if isinstance(writer, RowWriter) and not writer.closed else None

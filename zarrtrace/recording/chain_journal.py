@@ -1,0 +1,145 @@
+"""The journal that a writer of chains begins with: an earlier writer's, or a new one.
+
+A new one gets the rows of the chunks that are partly filled, so that the writer fills them up.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..errors import ChainBusyError, DamagedTraceError, NotWritableError
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import array_path
+from ..layout.spans import span_of, written_spans
+from ..layout.variables import Variable
+from ..reading.rows import RowReader
+from ..sampling_state.block import ChainBlock
+from ..sampling_state.journal import Journal, NoMappingError
+from ..sampling_state.journal_format import has_rows
+
+
+def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:
+    """Open the journal of a block that no living writer records, and lock it where there are locks.
+
+    Parameters
+    ----------
+    force : bool
+        Whether to take the place of a writer that this process cannot see.
+
+    Raises
+    ------
+    ChainBusyError
+        Another writer records these chains.
+    NotWritableError
+        The draws in an earlier journal cannot be taken over here.
+    """
+    fill = partial(_fill, hierarchy, block)
+    path = block.journal_file
+    if path is None:
+        return _open_memory(hierarchy, block, force)
+    try:
+        journal = Journal.for_writing(block.layout, path, fill, block)
+    except BlockingIOError:
+        raise block.busy(block.claim) from None
+    except NoMappingError:
+        if path.exists():
+            raise NotWritableError(
+                f"{path}: the draws in this journal cannot be taken over here, where files "
+                f"are not mapped; open the trace with mode='a' on the disk it comes from, and "
+                f"flush or finish it there",
+                chain=block.chains[0],
+            ) from None
+        return _open_memory(hierarchy, block, force)
+    try:
+        block.require_unclaimed(has_lock=journal.locked, force=force)
+        if block.claim is not None:
+            _remove_partial_files(block)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:
+    """Rows in memory, where they cannot be mapped."""
+    block.require_unclaimed(has_lock=False, force=force)
+    journal = Journal.in_memory(block.layout)
+    _fill(hierarchy, block, journal)
+    return journal
+
+
+def _remove_partial_files(block: ChainBlock) -> None:
+    """Remove what a writer that was killed was writing at that moment: it is of no use."""
+    for variable in block.layout.variables:
+        array = array_path(variable.group, variable)
+        if block.layout.separator == "/":
+            block.location.remove_partial_files(f"{array}/c/{block.number}")
+        else:
+            block.location.remove_partial_files(array, prefix=f"c.{block.number}.")
+
+
+def _fill(hierarchy: Hierarchy, block: ChainBlock, journal: Journal) -> None:
+    """Give a new journal its count and the rows of the chunks that are partly filled."""
+    count = int(block.read("draw_idx") or 0)
+    for variable in block.layout.variables:
+        if has_rows(block.layout, variable):
+            load_rows(hierarchy, block, variable, count, journal.rows_of(variable))
+    journal.seal_rows(count)
+    journal.count = count
+    # Before any reader sees it.
+    require_standing(hierarchy, block)
+
+
+def rows_in_memory(
+    hierarchy: Hierarchy, block: ChainBlock, count: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The rows of the variables that have none in the journal, by `group/variable`."""
+    rows: dict[str, np.ndarray[Any, Any]] = {}
+    for variable in block.layout.variables:
+        if not has_rows(block.layout, variable):
+            shape = block.layout.chunk_shape(variable)
+            rows[variable.label] = np.zeros(shape, variable.dtype)
+            load_rows(hierarchy, block, variable, count, rows[variable.label])
+    return rows
+
+
+def load_rows(
+    hierarchy: Hierarchy,
+    block: ChainBlock,
+    variable: Variable,
+    count: int,
+    rows: np.ndarray[Any, Any],
+) -> None:
+    """Load the rows of the chunk that holds draw `count`, as far as they are recorded."""
+    span = span_of(written_spans(block.layout, variable), count)
+    place = span.place(count, variable.draws_per_chunk)
+    filled = count - place.draws.start
+    if not filled or span.gone:
+        return
+    try:
+        rows[:, :filled] = RowReader(block, variable).chunk(place)[:, :filled]
+    except DamagedTraceError:
+        # Its chunk was removed: nobody will ever read these draws.
+        if count > hierarchy.layout.dropped:
+            raise
+
+
+def require_standing(hierarchy: Hierarchy, block: ChainBlock) -> None:
+    """Refuse to record while arrays are moved: rows are laid out for where they are.
+
+    Raises
+    ------
+    ChainBusyError
+        The trace is being split, extended or finished.
+    """
+    current, known = hierarchy.layout, block.layout
+    still = current.arrays == known.arrays and current.total == known.total
+    if not still or current.splitting or current.closed:
+        raise ChainBusyError(
+            f"{block.location} is being split, extended or finished just now; "
+            f"try again when that is done",
+            chain=block.chains[0],
+        )

@@ -1,0 +1,89 @@
+"""Back to the last checkpoint: its draw and state, and the rows as they were after that draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.hierarchy import Hierarchy
+from ..layout.spans import span_of, written_spans
+from ..layout.variables import Variable
+from ..sampling_state.block import ChainBlock
+from ..sampling_state.journal import Journal
+from ..sampling_state.journal_format import has_rows
+from .chain_journal import load_rows
+from .open_chunks import OpenChunks
+
+
+def last_checkpoint(block: ChainBlock, count: int, like: Any) -> tuple[int, Any]:
+    """The draw that a chain with `count` draws continues from, and the state there.
+
+    Raises
+    ------
+    DamagedTraceError
+        The checkpoint cannot be read, or belongs to a draw that is not there.
+    """
+    found = block.last_checkpoint(like)
+    if found is None:
+        return count, None
+    draws, state = found
+    chain_is_full = count == block.layout.total
+    if chain_is_full and draws != count:
+        return count, None
+    if draws > count:
+        raise DamagedTraceError(
+            f"its checkpoint belongs to draw {draws}, but the chain has {count}",
+            where=str(block),
+            remedy="`zarrtrace repair` drops it, and the chain continues without a state",
+            chain=block.chains[0],
+            draw=draws,
+        )
+    return draws, state
+
+
+def went_back(
+    hierarchy: Hierarchy, block: ChainBlock, journal: Journal, chunks: OpenChunks, draws: int
+) -> tuple[Journal, dict[str, np.ndarray[Any, Any]]]:
+    """Drop the draws from `draws` on, at once for every reader.
+
+    Parameters
+    ----------
+    journal, chunks
+        What is being filled.
+
+    Returns
+    -------
+    journal : Journal
+        The one that has taken the place of the other.
+    rows : dict of str to numpy.ndarray
+        The rows of the variables that have none in the journal, by `group/variable`.
+    """
+    layout, count = block.layout, journal.count
+
+    def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
+        span = span_of(written_spans(layout, variable), draws)
+        # The chunk that is being filled is in the buffer, every other one in the store.
+        if count in span.place(draws, variable.draws_per_chunk).draws:
+            target[...] = chunks.chunk(variable).rows
+        else:
+            load_rows(hierarchy, block, variable, draws, target)
+
+    memory: dict[str, np.ndarray[Any, Any]] = {}
+    for variable in layout.variables:
+        if not has_rows(layout, variable):
+            memory[variable.label] = np.zeros(layout.chunk_shape(variable), variable.dtype)
+            load(variable, memory[variable.label])
+    checkpoint = journal.read_checkpoint()
+
+    def fill(new: Journal) -> None:
+        for variable in layout.variables:
+            if has_rows(layout, variable):
+                load(variable, new.rows_of(variable))
+        new.seal_rows(draws)
+        if checkpoint is not None:
+            new.keep_checkpoint(checkpoint)
+        new.count = draws
+
+    return journal.replaced(layout, fill), memory

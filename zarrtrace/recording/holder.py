@@ -1,0 +1,301 @@
+"""Who writes: one writer at a time holds a place, which is a block of chains or a table.
+
+On one machine the lock on its journal keeps others out, and death frees it. The claim in the store
+says who holds the place, and decides where there is no lock; a thread of the process keeps it
+fresh. Within one process a new writer takes the place of an earlier one and continues with its
+journal, so that the lock is never free in between.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import ClassVar, Self
+
+from ..errors import (
+    ChainBusyError,
+    DamagedTraceError,
+    NotWritableError,
+    StaleViewError,
+    TraceError,
+    TraceNotFoundError,
+)
+from ..messages import counted, warn_caller
+from ..sampling_state.claim import Claim
+from ..sampling_state.journal import Journal
+from . import exit as ending
+from .calls import OneCallAtATime
+
+
+class State(enum.Enum):
+    """Whether a writer can write. It goes through these in their order, and never back."""
+
+    NOT_RESUMED = "there are draws from before, and the sampler does not know of them yet"
+    OPEN = "it can write"
+    DISPLACED = "another writer has taken its place"
+    CLOSED = "it has ended"
+
+
+class Holder(OneCallAtATime, ABC):
+    """What a writer needs to hold its place, to lose it, to give it over and to give it up.
+
+    A writer is open from the moment its `_state` says so. Before that it has opened `_journal` and
+    put its claim into the store.
+
+    Parameters
+    ----------
+    where : str
+        The place, for people.
+    chain : int or None
+        The first chain of it, if it has chains.
+    """
+
+    # What it writes one of after the other, and how to come by a writer, for people.
+    _unit: ClassVar[str]
+    _another: ClassVar[str]
+    _journal: Journal
+    _state = State.CLOSED  # until it is open
+
+    def __init__(self, where: str, chain: int | None) -> None:
+        super().__init__(where, chain)
+        self._process = os.getpid()
+        self._claim = Claim.new()
+        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
+        self._lost_to: Claim | None = None
+        self._gave_way = False  # its place was taken in this process, and it has nothing to end
+
+    # What a place is ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _read_claim(self) -> Claim | None:
+        """The claim in the store; None for nobody."""
+
+    @abstractmethod
+    def _write_claim(self, claim: Claim | None) -> None:
+        """Put a claim into the store, or take it back."""
+
+    @abstractmethod
+    def _write_out(self) -> None:
+        """Write what waits in memory."""
+
+    @abstractmethod
+    def _write_last(self) -> None:
+        """Write what a writer that closes leaves behind."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can write no more."""
+        return self._state is State.CLOSED
+
+    # Taking it ----------------------------------------------------------------------------
+
+    def _find_predecessor(self, claim: Claim | None, patience: float) -> Self | None:
+        """The writer of this process that holds the place, if there is one.
+
+        Parameters
+        ----------
+        claim : Claim or None
+            The claim in the store.
+        patience : float
+            Seconds, for another thread that opens or closes such a writer.
+        """
+        deadline = time.monotonic() + patience
+        while claim is not None and claim.is_held:
+            writer = ending.writer_with(claim.token)
+            if isinstance(writer, type(self)) and not writer.closed:
+                return writer
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+            claim = self._read_claim()
+        return None
+
+    def _is_claimed(self) -> bool:
+        """Whether the claim in the store is that of this writer."""
+        claim = self._read_claim()
+        return claim is not None and claim.token == self._claim.token
+
+    # Keeping it ---------------------------------------------------------------------------
+
+    @property
+    def _token(self) -> str:
+        return self._claim.token
+
+    def _beat(self) -> None:
+        """Show other hosts that this writer lives."""
+        with self._claiming:
+            claim = self._read_claim()
+            if self._state in (State.DISPLACED, State.CLOSED):
+                return
+            if claim is not None and claim.token != self._claim.token:
+                self._lose_to(claim)
+                return
+            self._claim = self._claim.beating()
+            self._write_claim(self._claim)
+
+    def _lose_to(self, other: Claim) -> None:
+        self._lost_to = other
+        if not self.closed:
+            self._state = State.DISPLACED
+
+    # Giving it over -----------------------------------------------------------------------
+
+    def _give_way(self, successor: Claim) -> Journal:
+        """Let another writer of this process go on from here; returns the locked journal.
+
+        Raises
+        ------
+        ChainBusyError
+            A call of this writer is under way, and does not end.
+        """
+        warn_caller(
+            f"{self._where} was open in this process: a new writer takes the place of that one, "
+            f"which takes no more {self._unit}s; those that it has are kept, "
+            f"{counted(self._journal.count, self._unit)} so far"
+        )
+        with self._stepping_aside(successor):
+            if not self._journal.survives:
+                self._write_out()
+        self._gave_way = True
+        self._claim.let_go()
+        ending.forget(self)
+        return self._journal
+
+    def _withdraw(self) -> None:
+        """End, because this process puts something else in the place of what it writes to.
+
+        Raises
+        ------
+        ChainBusyError
+            As `_give_way`.
+        """
+        with self._stepping_aside(self._claim):
+            self._let_go()
+        self._gave_way = True
+
+    @contextmanager
+    def _stepping_aside(self, successor: Claim) -> Iterator[None]:
+        """Write no more, unless the block fails."""
+        before = self._state
+        # A heartbeat would put the old claim over the new one.
+        with self._claiming:
+            self._lost_to, self._state = successor, State.DISPLACED
+        try:
+            self._require_no_call()
+            yield
+        except BaseException:
+            self._lost_to, self._state = None, before
+            raise
+
+    # Giving it up -------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Flush and end the writer; closing it again does nothing."""
+        if self.closed:
+            return
+        try:
+            # First, so that no other call begins.
+            self._state = State.CLOSED
+            self._wait_for_other_threads()
+            if not self._gave_way:
+                self._write_last()
+        finally:
+            self._let_go()
+
+    def _release(self) -> None:
+        """End the writer without flushing; what the journal holds stays there."""
+        if not self.closed:
+            self._state = State.CLOSED
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let others have the place, if they do not have it already."""
+        if self._gave_way:
+            return
+        try:
+            self._give_up_claim()
+        finally:
+            self._claim.let_go()
+            self._journal.close()
+            ending.forget(self)
+
+    def _give_up_claim(self) -> None:
+        # In a forked child it goes on being the parent's.
+        if os.getpid() != self._process:
+            return
+        # What was removed meanwhile needs no claim to be taken back.
+        with self._claiming, suppress(TraceNotFoundError):
+            if self._is_claimed():
+                self._write_claim(None)
+
+    # Refusing -----------------------------------------------------------------------------
+
+    def _require_open(self) -> None:
+        """Refuse to write after the end, and in a child of the process."""
+        if os.getpid() != self._process:
+            raise NotWritableError(
+                f"this writer belongs to the parent process {self._process}",
+                where=self._where,
+                remedy=self._another,
+                chain=self._first_chain,
+            )
+        if self.closed:
+            raise NotWritableError(
+                "this writer is closed",
+                where=self._where,
+                remedy=self._another,
+                chain=self._first_chain,
+            )
+
+    def _claim_for_certain(self) -> Claim | None:
+        """The claim in the store, or an error where that cannot be known."""
+        return self._read_claim()
+
+    def _require_claim(self) -> None:
+        """Refuse to write when another writer has taken the place."""
+        try:
+            claim = self._claim_for_certain()
+        except (StaleViewError, TraceNotFoundError, DamagedTraceError):
+            raise
+        except TraceError as error:
+            raise NotWritableError(
+                f"the store does not say whether this writer may still write ({error})",
+                where=self._where,
+                remedy="nothing is lost: try again when the store answers",
+                chain=self._first_chain,
+            ) from error
+        if claim is not None and claim.token != self._claim.token:
+            self._lose_to(claim)
+        # Without a lock it may have been taken, and given up again.
+        if self._lost_to is not None or (claim is None and not self._journal.locked):
+            raise ChainBusyError(
+                f"its place was taken by {self._lost_to or 'another writer, which has ended'}",
+                where=self._where,
+                remedy=f"all its {self._unit}s are kept"
+                if self._gave_way
+                else "what this writer has flushed is kept, the rest belongs to the other",
+                chain=self._first_chain,
+            )
+
+    # Life ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self.closed:
+            ending.close_forgotten(self)
