@@ -297,8 +297,10 @@ def test_ctrl_c_during_tuning_says_what_is_there(normal: Any, tmp_path: Path) ->
     assert zt.open(tmp_path / "run.zarr").get("mu", group="warmup_posterior").shape == (1, 20)
 
 
-def test_ctrl_c_reaches_all_processes_and_no_draw_is_lost(script: Any, tmp_path: Path) -> None:
-    process = script.start(
+def test_ctrl_c_reaches_all_processes_and_no_draw_is_lost(
+    fresh_script: Any, tmp_path: Path
+) -> None:
+    process = fresh_script.start(
         """
         import sys
         import warnings

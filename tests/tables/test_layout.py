@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import Place, Script
+from conftest import Place
+from scripts import Script
 from zarr.storage import MemoryStore, WrapperStore
 
 import zarrtrace as zt
