@@ -28,7 +28,7 @@ HARNESS = Path(__file__).with_name("harness_copy.py")
 @pytest.mark.once("newest")
 @pytest.mark.long
 def test_files_and_pages_of_different_moments_never_give_a_wrong_draw(trials: int | None) -> None:
-    trials = trials or 5
+    trials = trials or 4
     command = [sys.executable, str(HARNESS), "--trials", str(trials)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -168,6 +168,7 @@ def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place, 
     assert is_complete(trace)
 
 
+@pytest.mark.once("newest")
 def test_blocks_of_chains(directory: Place) -> None:
     trace = create(directory, chains=5, chains_per_chunk=2, tune=0)
 
@@ -264,6 +265,7 @@ def test_the_chains_end_with_the_parent(
     trace.writer(0).close()
 
 
+@pytest.mark.once("newest")
 def test_where_a_store_is_not_local_processes_are_fresh_interpreters(bucket: Place) -> None:
     """A fork would hang: what speaks to a server has threads."""
     trace = create(bucket, chains=1)
@@ -295,6 +297,7 @@ def wait_for(condition: Any) -> None:
 # Reading meanwhile ----------------------------------------------------------------------------
 
 
+@pytest.mark.once("newest")
 def test_a_third_process_reads_without_pause_while_two_write(
     directory: Place, script: Script, encoded: Encoded
 ) -> None:
@@ -338,6 +341,7 @@ with trace.writer(index) as writer:
     encoded.check_split(zt.open(directory.path), 40, 200)
 
 
+@pytest.mark.once("newest")
 def test_a_reader_is_not_disturbed_by_a_split_and_a_finish(
     directory: Place, script: Script, encoded: Encoded
 ) -> None:

@@ -447,6 +447,7 @@ def test_a_table_of_the_version_before_is_repaired(earlier: Path) -> None:
     assert rows["draw"].tolist() == list(range(10))
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("step", range(1, 30))
 def test_a_conversion_that_is_killed_loses_no_row(
     earlier: Path, monkeypatch: pytest.MonkeyPatch, step: int
