@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import urllib.request
 import uuid
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from scripts import FreshScript, Script
 
 import zarrtrace as zt
 from zarrtrace.store.dtypes import as_dtype
@@ -323,38 +323,14 @@ def encoded() -> Encoded:
     return Encoded()
 
 
-@dataclass
-class Script:
-    """Python code run as a script by a process of its own, warnings being errors there."""
-
-    folder: Path
-
-    def start(self, code: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
-        file = self.folder / f"script_{uuid.uuid4().hex}.py"
-        file.write_text(textwrap.dedent(code))
-        here = Path(__file__).parent
-        # A script may import the test module that it belongs to.
-        folders = sorted({str(file.parent) for file in here.rglob("test_*.py")})
-        paths = [str(here.parent), *folders, os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-        command = [sys.executable, "-W", "error", str(file), *map(str, arguments)]
-        return subprocess.Popen(command, env=environment, cwd=self.folder, **options)
-
-    def run(self, code: str, *arguments: Any, timeout: float = 300) -> str:
-        """What the script prints, once it has ended well."""
-        process = self.start(code, *arguments)
-        try:
-            output, errors = process.communicate(timeout=timeout)
-        finally:
-            process.kill()
-        assert process.returncode == 0, errors
-        return output
-
-
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
     return Script(tmp_path)
+
+
+@pytest.fixture
+def fresh_script(tmp_path: Path) -> FreshScript:
+    return FreshScript(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -364,7 +340,7 @@ def compiled_before(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
     From PyMC 6 on functions are compiled by Numba, and those loaded from its cache round
     differently than in the process that compiled them. Runs that are compared all have to load.
     """
-    script = Script(tmp_path_factory.mktemp("compiled"))
+    script = FreshScript(tmp_path_factory.mktemp("compiled"))
 
     @functools.cache
     def compile(code: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import zarrtrace as zt
 
 if TYPE_CHECKING:
-    from conftest import Script
+    from scripts import Script
 
 DIE = """
     import importlib, os, signal, sys

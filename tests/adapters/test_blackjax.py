@@ -22,7 +22,7 @@ from zarrtrace.adopt.stat_names import rename_stats
 from zarrtrace.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from conftest import Script
+    from scripts import Script
 
 pytestmark = pytest.mark.once("newest")
 

@@ -17,6 +17,8 @@ from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 emcee = pytest.importorskip("emcee")
 h5py = pytest.importorskip("h5py")
 
+from scripts import Script
+
 from zarrtrace.adapters import emcee as backends
 
 WALKERS, DIMENSIONS = 10, 3
@@ -293,28 +295,28 @@ for _ in sampler.sample(initial, iterations=200):
 """
 
 
-def test_another_process_reads_a_run_while_it_is_written(path: Path) -> None:
+def test_another_process_reads_a_run_while_it_is_written(path: Path, script: Script) -> None:
     pause, busy = 20, False
     whole = in_memory(200).get_chain()
-    command = [sys.executable, "-c", STEPS, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, bufsize=1) as process:
-        assert process.stdin is not None
-        while process.poll() is None:
-            backend = backends.HDFBackend(path, read_only=True)
-            try:
-                chain = backend.get_chain()
-            except AttributeError:
-                continue
-            assert np.array_equal(chain, whole[: len(chain)])
-            if len(chain) == 100 and not busy:
-                busy = True
-                with pytest.raises(zt.errors.ChainBusyError, match=str(process.pid)):
-                    run(backends.HDFBackend(path), 1)
-            if len(chain) == pause < 200:
-                # However fast it is: the next steps are stored while they are looked for.
-                pause += 20
-                process.stdin.write("\n")
-    assert process.returncode == 0
+    process = script.start(STEPS, path)
+    while process.poll() is None:
+        backend = backends.HDFBackend(path, read_only=True)
+        try:
+            chain = backend.get_chain()
+        except AttributeError:
+            continue
+        assert np.array_equal(chain, whole[: len(chain)])
+        if len(chain) == 100 and not busy:
+            busy = True
+            with pytest.raises(zt.errors.ChainBusyError, match=str(process.pid)):
+                run(backends.HDFBackend(path), 1)
+        if len(chain) == pause < 200:
+            # However fast it is: the next steps are stored while they are looked for.
+            pause += 20
+            process.stdin.write("\n")
+            process.stdin.flush()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert busy
     assert backends.HDFBackend(path).iteration == 200
 

@@ -15,10 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jexplore_script import CONFIGS, attempt, differences, made, script
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace.adapters.jexplore import DefaultBackend

@@ -23,7 +23,7 @@ from zarrtrace.adapters.numpyro import sample
 from zarrtrace.errors import InvalidInputError, TraceExistsError
 
 if TYPE_CHECKING:
-    from conftest import Script
+    from scripts import Script
 
 pytestmark = pytest.mark.once("newest")
 

@@ -184,14 +184,14 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
 def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
     start: str,
     whole: Callable[[str], zt.Trace],
-    script: Any,
+    fresh_script: Any,
     compiled_before: Callable[[str], None],
     tmp_path: Path,
 ) -> None:
     """As it is in a job that a shell script put into the background."""
     compiled_before("from test_pymc_resume import run; run('metropolis', None, draws=2, tune=2)")
     store = tmp_path / "killed.zarr"
-    process = script.start(
+    process = fresh_script.start(
         f"""
         import signal
         import sys

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import Script
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace import folder as runs

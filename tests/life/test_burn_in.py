@@ -12,10 +12,11 @@ import google_crc32c
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Encoded, Place, Script
+from conftest import Encoded, Place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from killed_at_a_step import Killed, killed_at, made_again
+from scripts import Script
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt

@@ -362,6 +362,7 @@ def test_a_group_consolidated_by_another_tool_is_refused_after_an_extension(
         xr.open_zarr(directory.path / "posterior", consolidated=False)
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("step", range(0, 60, 3))
 def test_an_extension_killed_anywhere_is_refused_or_right(
     memory: Place, encoded: Encoded, step: int, monkeypatch: pytest.MonkeyPatch

@@ -67,6 +67,7 @@ def test_a_writer_that_comes_and_goes_before_a_change_loses_no_draw(
     assert trace.check() == []
 
 
+@pytest.mark.once("newest")
 def test_an_extension_that_is_killed_anywhere_leaves_its_writers_a_place(
     directory: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

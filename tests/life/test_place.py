@@ -101,6 +101,7 @@ for step in steps:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("operation", ["create", "overwrite", "adopt"])
 def test_killed_at_each_step_it_is_the_old_trace_or_the_new_one(
     tmp_path: Path, script: Any, operation: str

@@ -142,6 +142,7 @@ def test_such_a_trace_changes_again(fast_place: Place, change: str) -> None:
     assert (trace.posterior.day.values == DAYS).all()
 
 
+@pytest.mark.once("newest")
 def test_killed_while_it_is_split_again_nothing_is_lost(
     fast_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ def test_times_that_another_tool_stores_as_zarrtrace_does_are_kept(fast_place: P
     assert trace.check() == []
 
 
+@pytest.mark.once("newest")
 def test_killed_while_labels_are_stored_again_they_are_what_they_were(
     memory: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

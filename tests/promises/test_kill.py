@@ -15,7 +15,7 @@ HARNESS = Path(__file__).with_name("harness_kill.py")
 
 
 def test_no_acknowledged_draw_is_lost_whoever_is_killed_whenever(trials: int | None) -> None:
-    trials = trials or 20
+    trials = trials or 10
     # Its processes are forked while a thread of zarr's runs, which Python 3.12 warns of.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(HARNESS)]
     done = subprocess.run([*command, "--trials", str(trials)], capture_output=True, text=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Place
+from scripts import FreshScript, Script
 
 import zarrtrace as zt
 from zarrtrace.recording import exit as ending
@@ -31,34 +32,27 @@ DEFINITION: dict[str, Any] = {
 }
 
 
-def script(path: Path, *lines: str) -> list[str]:
-    """A command that opens the writer of chain 0 as `writer` and goes on with these lines."""
-    start = [
-        "import os, signal, sys, time",
-        "import zarrtrace as zt",
-        f"trace = zt.open({str(path)!r}, 'a')",
-        "writer = trace.writer(0)",
-        "writer.resume()",
-    ]
-    return [sys.executable, "-W", "error", "-c", "\n".join([*start, *lines])]
+# Opens the writer of chain 0.
+WITH_WRITER = """
+import os, signal, sys, time, warnings
+import zarrtrace as zt
+writer = zt.open(sys.argv[1], "a").writer(0)
+writer.resume()
+"""
 
 
 def test_another_process_is_refused_and_one_that_was_killed_is_not_asked(
-    directory: Place,
+    directory: Place, script: Script
 ) -> None:
     trace = directory.create(**DEFINITION)
-    child = subprocess.Popen(
-        script(
-            directory.path,
-            "writer.record({'mu': 7})",
-            "print('ready', flush=True)",
-            "time.sleep(60)",
-        ),
-        stdout=subprocess.PIPE,
-    )
+    code = """
+writer.record({"mu": 7})
+print("ready", flush=True)
+time.sleep(60)
+"""
+    child = script.start(WITH_WRITER + code, directory.path)
     try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
+        assert child.stdout.readline() == "ready\n"
         with pytest.raises(zt.errors.ChainBusyError, match=f"process {child.pid} on"):
             trace.writer(0)
         with pytest.raises(zt.errors.ChainBusyError):
@@ -69,9 +63,7 @@ def test_another_process_is_refused_and_one_that_was_killed_is_not_asked(
             trace.finish()
     finally:
         child.kill()
-        child.wait()
-        assert child.stdout is not None
-        child.stdout.close()
+        child.communicate()
     with trace.writer(0) as writer:
         assert writer.resume() == (1, None)
     assert trace.posterior.sizes["draw"] == 0
@@ -174,22 +166,25 @@ def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:
         trace.writer(0).close()
 
 
-def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Place) -> None:
+def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(
+    directory: Place, script: Script
+) -> None:
     trace = directory.create(**DEFINITION)
-    program = script(
-        directory.path,
-        "writer.record({'mu': 1})",
-        "child = os.fork()",
-        "if child == 0:",
-        "    os.close(1)",  # who waits for what is printed does not wait for the child
-        "    time.sleep(60)",
-        "    os._exit(0)",
-        "print(child, flush=True)",
-        "os.kill(os.getpid(), signal.SIGKILL)",
-    )
-    program[2] = "error:x:ImportWarning"
-    done = subprocess.run(program, stdout=subprocess.PIPE, timeout=300)
-    child = int(done.stdout)
+    code = """
+writer.record({"mu": 1})
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside the thread of the heartbeat
+child = os.fork()
+if child == 0:
+    # Who waits for what is printed does not wait for the child.
+    os.close(1)
+    os.close(2)
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    printed, _ = script.start(WITH_WRITER + code, directory.path).communicate()
+    child = int(printed)
     try:
         with trace.writer(0) as writer:
             assert writer.resume() == (1, None)
@@ -210,18 +205,33 @@ def test_a_forked_child_does_not_hold_the_chain_of_a_dead_parent(directory: Plac
         ("pass", 0),
     ],
 )
-@pytest.mark.parametrize("journal", [True, False])
 def test_however_the_interpreter_ends_all_recorded_draws_are_kept(
-    directory: Place, journal: bool, ending: str, code: int
+    tmp_path: Path, fresh_script: FreshScript, ending: str, code: int
 ) -> None:
-    trace = directory.create(**DEFINITION, journal=journal)
-    program = script(directory.path, "for i in range(17): writer.record({'mu': i})", ending)
-    done = subprocess.run(program, stderr=subprocess.PIPE, timeout=300)
-    assert done.returncode == code, done.stderr.decode()
-    assert zt.open(directory.path).recorded.tolist() == [17, 0]
-    assert trace.get("mu", chains=0)[0].tolist() == list(range(17))
-    assert trace._block(0).claim is None
-    assert not list(directory.path.rglob("*.partial"))
+    traces = [
+        zt.create(tmp_path / name, **DEFINITION, journal=journal)
+        for name, journal in (("mapped.zarr", True), ("in_memory.zarr", False))
+    ]
+    process = fresh_script.start(
+        """
+        import os, signal, sys, time
+        import zarrtrace as zt
+        writers = [zt.open(path, "a").writer(0) for path in sys.argv[1:3]]
+        for i in range(17):
+            for writer in writers:
+                writer.record({"mu": i})
+        exec(sys.argv[3])
+        """,
+        *(trace.path for trace in traces),
+        ending,
+    )
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    for trace in traces:
+        assert zt.open(trace.path).recorded.tolist() == [17, 0]
+        assert trace.get("mu", chains=0)[0].tolist() == list(range(17))
+        assert trace._block(0).claim is None
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_child_of_multiprocessing_closes_its_writers_too(

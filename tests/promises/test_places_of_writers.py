@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Place, Script
+from conftest import Place
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError, NotWritableError, TraceReplacedError
@@ -190,14 +191,17 @@ def test_a_change_of_the_trace_does_not_take_the_place_of_a_writer(
     assert_draws(trace, 20)
 
 
-def test_a_forked_child_does_not_take_the_place_of_its_parents_writer(directory: Place) -> None:
+def test_a_forked_child_does_not_take_the_place_of_its_parents_writer(
+    directory: Place, script: Script
+) -> None:
     trace = directory.create(**DEFINITION)
-    program = """if True:
-        import os, sys
+    code = """
+        import os, sys, warnings
         import zarrtrace as zt
         trace = zt.open(sys.argv[1], "a")
         writer = trace.writer(0)
         writer.record({"mu": 0.0})
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside another thread
         child = os.fork()
         if child == 0:
             try:
@@ -209,7 +213,7 @@ def test_a_forked_child_does_not_take_the_place_of_its_parents_writer(directory:
         writer.record({"mu": 1.0})
         writer.close()
     """
-    subprocess.run([sys.executable, "-c", program, str(directory.path)], check=True, timeout=300)
+    script.run(code, directory.path)
     assert_draws(trace, 2)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Place, Script
+from conftest import Place
+from scripts import FreshScript
 
 import zarrtrace as zt
 from zarrtrace.errors import StaleViewError, TraceReplacedError
@@ -102,10 +103,10 @@ def test_a_forgotten_writer_writes_nothing_into_the_trace_that_took_its_place(
 
 
 def test_a_writer_left_open_by_a_cell_does_not_touch_the_next_trace_at_exit(
-    tmp_path: Path, script: Script
+    tmp_path: Path, fresh_script: FreshScript
 ) -> None:
     path = tmp_path / "run.zarr"
-    script.run(
+    fresh_script.run(
         """
         import shutil, sys
         import zarrtrace as zt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import xarray as xr
 import zarrtrace as zt
 
 if TYPE_CHECKING:
-    from conftest import Place, Script
+    from conftest import Place
+    from scripts import Script
 
 GROUPS = ("posterior", "sample_stats", "log_likelihood")
 TUNE, DRAWS = 300, 1500
@@ -39,7 +41,7 @@ RECORD = """
                 writer.record(value, value, log_likelihood=value)
                 if number % 200 == 150:
                     writer.checkpoint(number)
-                time.sleep(0.001)
+                time.sleep(0.002)
             count = writer.recorded
 """
 
@@ -91,10 +93,13 @@ def running(directory: Place, script: Script) -> Any:
         process.communicate()
 
 
-def look_until_finished(trace: zt.Trace, look: Callable[[], Any]) -> int:
-    """Look at a trace again and again; returns how many different lengths were seen."""
-    lengths = set()
-    while not trace.finished:
+def look_until_finished(trace: zt.Trace, ways: list[Callable[[], Any]]) -> list[set[int]]:
+    """Look at a trace again and again, in all ways by turns; the lengths that each of them saw."""
+    seen: list[set[int]] = [set() for _ in ways]
+    for number in itertools.count():
+        if trace.finished:
+            break
+        look, lengths = ways[number % len(ways)], seen[number % len(ways)]
         found = look()
         sizes = {group: found[group].sizes["draw"] for group in GROUPS}
         assert len(set(sizes.values())) == 1, sizes
@@ -111,35 +116,37 @@ def look_until_finished(trace: zt.Trace, look: Callable[[], Any]) -> int:
         expected = np.broadcast_to(first + np.arange(sizes["posterior"]), values[0].shape)
         for group in values:
             np.testing.assert_array_equal(group, expected)
-    return len(lengths)
+    return seen
 
 
-@pytest.mark.parametrize(
-    "way", ["to_datatree", "to_inferencedata", "open_datatree", "at_once", "get"]
-)
 def test_all_groups_have_the_same_draws_while_others_record_go_back_split_drop_and_finish(
-    running: zt.Trace, way: str
+    running: zt.Trace,
 ) -> None:
-    def look() -> Any:
-        if way == "open_datatree":
-            return xr.open_datatree(running.path, engine="zarrtrace")
-        if way == "at_once":
-            with running.at_once() as now:
-                return {group: now[group] for group in now.groups}
-        if way == "get":
-            with running.at_once() as now:
-                try:
-                    found = {group: now.get("x", group=group) for group in GROUPS}
-                except zt.TraceError as error:
-                    if "ask the trace for it again" not in str(error):
-                        raise
-                    found = {group: np.empty((2, 0)) for group in GROUPS}
-            return {g: xr.Dataset({"x": (("chain", "draw"), x)}) for g, x in found.items()}
-        tree: Any = getattr(running, way)(save_warmup=True)
-        return tree
+    def at_once() -> Any:
+        with running.at_once() as now:
+            return {group: now[group] for group in now.groups}
 
-    assert look_until_finished(running, look) > 10
-    assert look()["posterior"].sizes["draw"] > DRAWS
+    def get() -> Any:
+        with running.at_once() as now:
+            try:
+                found = {group: now.get("x", group=group) for group in GROUPS}
+            except zt.TraceError as error:
+                if "ask the trace for it again" not in str(error):
+                    raise
+                found = {group: np.empty((2, 0)) for group in GROUPS}
+        return {g: xr.Dataset({"x": (("chain", "draw"), x)}) for g, x in found.items()}
+
+    ways = [
+        lambda: running.to_datatree(save_warmup=True),
+        lambda: running.to_inferencedata(save_warmup=True),
+        lambda: xr.open_datatree(running.path, engine="zarrtrace"),
+        at_once,
+        get,
+    ]
+    for lengths in look_until_finished(running, ways):
+        assert len(lengths) > 10
+    for look in ways:
+        assert look()["posterior"].sizes["draw"] > DRAWS
 
 
 def test_a_moment_is_held_until_its_draws_are_gone(directory: Place) -> None:

@@ -132,7 +132,7 @@ def test_a_trace_opened_to_read_is_not_changed(
 
 
 def test_a_writer_that_cannot_be_closed_at_exit_takes_no_other_with_it(
-    tmp_path: Path, script: Any
+    tmp_path: Path, fresh_script: Any
 ) -> None:
     code = """
         import shutil, sys, zarrtrace as zt
@@ -145,7 +145,7 @@ def test_a_writer_that_cannot_be_closed_at_exit_takes_no_other_with_it(
         for number in range(0, 8, 2):
             shutil.rmtree(f"{sys.argv[1]}/{number}.zarr")
     """
-    process = script.start(code, tmp_path)
+    process = fresh_script.start(code, tmp_path)
     _, said = process.communicate(timeout=300)
     assert "TraceNotFoundError" in said
     for number in range(1, 8, 2):

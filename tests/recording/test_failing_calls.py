@@ -16,6 +16,8 @@ import pytest
 import zarrtrace as zt
 from zarrtrace.errors import PartlyRecordedError
 
+pytestmark = pytest.mark.once("newest")
+
 BEFORE, TOTAL = 3, 12
 
 POSTERIOR = {
@@ -82,22 +84,23 @@ def assert_complete(writer: zt.ChainWriter, path: Path) -> None:
         assert trace.get(name)[0].tolist() == expected.tolist(), name
 
 
-def number_of_calls(action: Callable[[], object]) -> int:
+def chosen_calls(action: Callable[[], object], trials: int | None) -> list[int]:
+    """Some of the calls that an action makes, or as many as the command line asks for."""
     with failing(None) as made:
         action()
-    return len(made)
+    return sorted({*np.linspace(0, len(made) - 1, trials or 12).astype(int).tolist()})
 
 
 @pytest.mark.parametrize("number", [BEFORE, TOTAL - 1], ids=["end of a chunk", "last draw"])
 def test_a_draw_is_recorded_or_refused(
-    number: int, options: dict[str, Any], tmp_path: Path
+    number: int, options: dict[str, Any], tmp_path: Path, trials: int | None
 ) -> None:
     writer = started(tmp_path / "whole.zarr", options)
     writer.record_block(draws(BEFORE, number))
-    count = number_of_calls(lambda: writer.record(draw(number)))
+    chosen = chosen_calls(lambda: writer.record(draw(number)), trials)
     assert_complete(writer, tmp_path / "whole.zarr")
     refused = 0
-    for at in range(count):
+    for at in chosen:
         path = tmp_path / f"{at}.zarr"
         writer = started(path, options)
         writer.record_block(draws(BEFORE, number))
@@ -113,11 +116,13 @@ def test_a_draw_is_recorded_or_refused(
     assert refused
 
 
-def test_a_block_says_how_much_of_it_is_recorded(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_block_says_how_much_of_it_is_recorded(
+    options: dict[str, Any], tmp_path: Path, trials: int | None
+) -> None:
     writer = started(tmp_path / "whole.zarr", options)
-    count = number_of_calls(lambda: writer.record_block(draws(BEFORE, TOTAL - 1)))
+    chosen = chosen_calls(lambda: writer.record_block(draws(BEFORE, TOTAL - 1)), trials)
     kept = set()
-    for at in range(count):
+    for at in chosen:
         path = tmp_path / f"{at}.zarr"
         writer = started(path, options)
         outcome = TOTAL - 1
@@ -136,15 +141,17 @@ def test_a_block_says_how_much_of_it_is_recorded(options: dict[str, Any], tmp_pa
 
 
 @pytest.mark.parametrize("what", ["flush", "checkpoint", "close"])
-def test_what_fails_can_be_done_again(what: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_what_fails_can_be_done_again(
+    what: str, options: dict[str, Any], tmp_path: Path, trials: int | None
+) -> None:
     def action(writer: zt.ChainWriter) -> None:
         writer.checkpoint({"at": 2}) if what == "checkpoint" else getattr(writer, what)()
 
     writer = started(tmp_path / "whole.zarr", options)
     writer.checkpoint({"at": 1})
-    count = number_of_calls(lambda: action(writer))
+    chosen = chosen_calls(lambda: action(writer), trials)
     writer.close()
-    for at in range(count):
+    for at in chosen:
         path = tmp_path / f"{at}.zarr"
         writer = started(path, options)
         writer.checkpoint({"at": 1})

@@ -99,7 +99,7 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
         writer.record_block(block(0, BEFORE))
         total = bytecodes(lambda: act(writer))
     # Some of them by default; `--trials 10000` interrupts at each.
-    chosen = np.unique(np.linspace(0, total - 1, trials or 25).astype(int))
+    chosen = np.unique(np.linspace(0, total - 1, trials or 12).astype(int))
     trace, counts = create(chains=len(chosen)), set()
     for chain, interrupt_at in enumerate(chosen):
         writer = trace.writer(chain)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Encoded, Place, Script
+from conftest import Encoded, Place
+from scripts import FreshScript, Script
 
 import zarrtrace as zt
 
@@ -61,8 +62,8 @@ def chain(index: int, trace: zt.Trace) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_multiprocessing(directory: Place, script: Script, method: str) -> None:
-    trace = create(directory)
+def test_multiprocessing(directory: Place, fresh_script: FreshScript, method: str) -> None:
+    trace = create(directory, chains=2)
     code = (
         CHAIN
         + f"""
@@ -73,28 +74,10 @@ if __name__ == "__main__":
     processes = [context.Process(target=chain, args=(i, trace)) for i in range(trace.chains)]
     for process in processes: process.start()
     for process in processes: process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
 """
     )
-    script.run(code, directory.path)
-    assert is_complete(trace)
-
-
-def test_a_process_pool(directory: Place, script: Script) -> None:
-    trace = create(directory)
-    code = (
-        CHAIN
-        + """
-if __name__ == "__main__":
-    from concurrent.futures import ProcessPoolExecutor
-    import multiprocessing
-    trace = zt.open(sys.argv[1], "a")
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(chain, index, trace) for index in range(trace.chains)]:
-            future.result()
-"""
-    )
-    script.run(code, directory.path)
+    fresh_script.run(code, directory.path)
     assert is_complete(trace)
 
 
@@ -141,7 +124,7 @@ def test_run_takes_closures_and_runs_only_what_is_missing(directory: Place, fork
     assert not list(seen.iterdir())
 
 
-def test_a_script_needs_no_main_guard(directory: Place, script: Script) -> None:
+def test_a_script_needs_no_main_guard(directory: Place, fresh_script: FreshScript) -> None:
     trace = create(directory)
     code = (
         CHAIN
@@ -151,7 +134,7 @@ zt.run(chain, trace)
 print(trace.recorded.tolist())
 """
     )
-    printed = script.run(code, directory.path)
+    printed = fresh_script.run(code, directory.path)
     assert printed.count("60/60 done") == 3
     assert printed.rstrip().endswith("[60, 60, 60]")
     assert is_complete(trace)
@@ -181,10 +164,11 @@ def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place, 
     assert "in fragile" in error.failures[1]
     assert any("Traceback" in note for note in error.__notes__)
     assert trace.recorded.tolist() == [60, 23, 31]
-    zt.run(chain, trace, progress=False)
+    zt.run(chain, trace, progress=False, fork=True)
     assert is_complete(trace)
 
 
+@pytest.mark.once("newest")
 def test_blocks_of_chains(directory: Place) -> None:
     trace = create(directory, chains=5, chains_per_chunk=2, tune=0)
 
@@ -233,21 +217,25 @@ zt.run(chain, trace, progress=False, fork="FORK" in os.environ)
 
 
 def start_endless(
-    directory: Place, script: Script, fork: bool, monkeypatch: pytest.MonkeyPatch
+    directory: Place, fresh_script: FreshScript, fork: bool, monkeypatch: pytest.MonkeyPatch
 ) -> subprocess.Popen[str]:
     monkeypatch.setenv("TRACE", str(directory.path))
     if fork:
         monkeypatch.setenv("FORK", "1")
-    return script.start(ENDLESS, start_new_session=True)
+    return fresh_script.start(ENDLESS, start_new_session=True)
 
 
 @on_both_kinds_of_processes
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
-    directory: Place, script: Script, whole_group: bool, fork: bool, monkeypatch: pytest.MonkeyPatch
+    directory: Place,
+    fresh_script: FreshScript,
+    whole_group: bool,
+    fork: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trace = create(directory, chains=2, draws=5000)
-    process = start_endless(directory, script, fork, monkeypatch)
+    process = start_endless(directory, fresh_script, fork, monkeypatch)
     wait_for(lambda: (trace.recorded > 5).all())
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
@@ -266,10 +254,10 @@ def test_ctrl_c_keeps_every_draw_and_leaves_no_process(
 
 @on_both_kinds_of_processes
 def test_the_chains_end_with_the_parent(
-    directory: Place, script: Script, fork: bool, monkeypatch: pytest.MonkeyPatch
+    directory: Place, fresh_script: FreshScript, fork: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = create(directory, chains=2, draws=5000)
-    process = start_endless(directory, script, fork, monkeypatch)
+    process = start_endless(directory, fresh_script, fork, monkeypatch)
     wait_for(lambda: (trace.recorded > 5).all())
     process.kill()
     process.communicate(timeout=300)
@@ -277,9 +265,10 @@ def test_the_chains_end_with_the_parent(
     trace.writer(0).close()
 
 
+@pytest.mark.once("newest")
 def test_where_a_store_is_not_local_processes_are_fresh_interpreters(bucket: Place) -> None:
     """A fork would hang: what speaks to a server has threads."""
-    trace = create(bucket)
+    trace = create(bucket, chains=1)
     here = os.getpid()
 
     def chain_of_a_fresh_interpreter(index: int, trace: zt.Trace) -> None:
@@ -308,41 +297,39 @@ def wait_for(condition: Any) -> None:
 # Reading meanwhile ----------------------------------------------------------------------------
 
 
+@pytest.mark.once("newest")
 def test_a_third_process_reads_without_pause_while_two_write(
     directory: Place, script: Script, encoded: Encoded
 ) -> None:
-    trace = encoded.create(directory, chains=2, tune=100, draws=400)
+    trace = encoded.create(directory, chains=2, tune=40, draws=160)
     writer = """
 import sys
 import zarrtrace as zt
 from conftest import Encoded
 trace, index = zt.open(sys.argv[1], "a"), int(sys.argv[2])
 with trace.writer(index) as writer:
-    for i in range(500):
-        if i % 50 == 0:
+    for i in range(200):
+        if i % 20 == 0:
             sys.stdin.readline()
         writer.record(**Encoded().draw(index, i))
 """
-    writers = [
-        script.start(writer, directory.path, index, stdin=subprocess.PIPE) for index in range(2)
-    ]
+    writers = [script.start(writer, directory.path, index) for index in range(2)]
     asked, previous, seen = [0, 0], np.zeros(2, int), set()
     while any(process.poll() is None for process in writers):
         for index, process in enumerate(writers):
-            # However fast they are: once 50 draws were seen, 50 more are recorded meanwhile.
-            if previous[index] == asked[index] < 500:
-                assert process.stdin is not None
+            # However fast they are: once 20 draws were seen, 20 more are recorded meanwhile.
+            if previous[index] == asked[index] < 200:
                 process.stdin.write("\n")
                 process.stdin.flush()
-                asked[index] += 50
+                asked[index] += 20
         reader = zt.open(directory.path)
         before = reader.recorded
         assert (before >= previous).all()
-        for group, first in (("warmup_posterior", 0), ("posterior", 100), ("sample_stats", 100)):
+        for group, first in (("warmup_posterior", 0), ("posterior", 40), ("sample_stats", 40)):
             for index in range(2):
                 cut = reader.dataset(group, chains=index)
                 encoded.check(cut, first, first + cut.sizes["draw"], chains=[index])
-                least = min(max(before[index] - first, 0), 100 if first == 0 else 400)
+                least = min(max(before[index] - first, 0), 40 if first == 0 else 160)
                 assert cut.sizes["draw"] >= least
         previous = before
         seen.add(int(before.sum()))
@@ -351,13 +338,14 @@ with trace.writer(index) as writer:
         process.communicate()
     assert len(seen) >= 10
     trace.finish()
-    encoded.check_split(zt.open(directory.path), 100, 500)
+    encoded.check_split(zt.open(directory.path), 40, 200)
 
 
+@pytest.mark.once("newest")
 def test_a_reader_is_not_disturbed_by_a_split_and_a_finish(
     directory: Place, script: Script, encoded: Encoded
 ) -> None:
-    encoded.fill(encoded.create(directory, chains=2, tune=100, draws=400))
+    encoded.fill(encoded.create(directory, chains=2, tune=100, draws=50))
     code = """
 import sys
 import zarrtrace as zt
@@ -374,9 +362,9 @@ trace.finish()
         cut = reader.dataset("posterior")
         start = cut.attrs["tuning_steps"]
         assert start in (20, 35, 100)
-        encoded.check(cut, start, 500)
+        encoded.check(cut, start, 150)
         polls += 1
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert polls > 3
-    encoded.check(held, 100, 500)
+    encoded.check(held, 100, 150)

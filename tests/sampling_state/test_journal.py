@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import Place, open_plainly
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace.sampling_state import journal
@@ -29,25 +30,28 @@ DEFINITION: dict[str, Any] = {
 }
 
 
-def kill_after(path: Path, draws: int) -> None:
+def kill_after(script: Script, path: Path, draws: int) -> None:
     """Record so many draws of chain 0 in a process that then kills itself."""
-    program = (
-        "import os, signal, sys\n"
-        "import zarrtrace as zt\n"
-        "writer = zt.open(sys.argv[1], 'a').writer(0)\n"
-        "start, _ = writer.resume()\n"
-        "for i in range(start, start + int(sys.argv[2])):\n"
-        "    writer.record({'mu': i, 'nu': [i, i, i]})\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(path), str(draws)], timeout=300)
-    assert done.returncode == -signal.SIGKILL
+    code = """
+        import os, signal, sys
+        import zarrtrace as zt
+        writer = zt.open(sys.argv[1], "a").writer(0)
+        start, _ = writer.resume()
+        for i in range(start, start + int(sys.argv[2])):
+            writer.record({"mu": i, "nu": [i, i, i]})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    process = script.start(code, path, draws)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
 
 
 @pytest.mark.parametrize("draws", [1, 7, 10, 13, 49, 50])
-def test_every_draw_survives_kill_9_and_the_chain_goes_on(directory: Place, draws: int) -> None:
+def test_every_draw_survives_kill_9_and_the_chain_goes_on(
+    directory: Place, script: Script, draws: int
+) -> None:
     trace = directory.create(**DEFINITION)
-    kill_after(directory.path, draws)
+    kill_after(script, directory.path, draws)
     assert trace.recorded.tolist() == [draws, 0]
     assert trace.get("mu", chains=0)[0].tolist() == list(range(draws))
     assert trace.get("nu", chains=0)[0, :, 2].tolist() == list(range(draws))
@@ -61,9 +65,9 @@ def test_every_draw_survives_kill_9_and_the_chain_goes_on(directory: Place, draw
     assert np.array_equal(zt.open(directory.path).get("mu"), [np.arange(50)] * 2)
 
 
-def test_a_trace_of_killed_chains_can_be_finished_at_once(directory: Place) -> None:
+def test_a_trace_of_killed_chains_can_be_finished_at_once(directory: Place, script: Script) -> None:
     trace = directory.create(**DEFINITION | {"chains": 1})
-    kill_after(directory.path, 33)
+    kill_after(script, directory.path, 33)
     trace.finish()
     plain = zarr.open_array(str(directory.path), path="posterior/mu", mode="r")
     assert np.asarray(plain[0]).tolist() == list(range(33))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Script
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError, NotWritableError, TraceError

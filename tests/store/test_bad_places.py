@@ -6,7 +6,6 @@ import copy
 import os
 import pickle
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +84,7 @@ def test_a_trace_that_another_process_records_is_not_overwritten(
             sys.stdin.read()
             writer.record({"x": 2.0})
     """
-    process = script.start(code, directory.path, stdin=subprocess.PIPE)
+    process = script.start(code, directory.path)
     assert process.stdout.readline() == "ready\n"
     with pytest.raises(ChainBusyError, match="chain 1") as caught:
         directory.create(**GOOD, overwrite=True)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import Place, Script
+from conftest import Place
+from scripts import Script
 from zarr.storage import MemoryStore, WrapperStore
 
 import zarrtrace as zt
@@ -468,6 +469,7 @@ def test_a_table_of_the_version_before_is_repaired(earlier: Path) -> None:
     assert rows["draw"].tolist() == list(range(10))
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("step", range(1, 30))
 def test_a_conversion_that_is_killed_loses_no_row(
     earlier: Path, monkeypatch: pytest.MonkeyPatch, step: int

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Place, Script
+from conftest import Place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scripts import Script
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt

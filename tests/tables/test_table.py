@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Place, Script
+from conftest import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts import FreshScript, Script
 
 import zarrtrace as zt
 from zarrtrace import errors
@@ -279,9 +280,11 @@ def test_rows_with_text_are_flushed_in_time(directory: Place) -> None:
     assert directory.open().table("notes")["text"].tolist() == ["first"]
 
 
-def test_rows_are_flushed_when_the_process_ends(directory: Place, script: Script) -> None:
+def test_rows_are_flushed_when_the_process_ends(
+    directory: Place, fresh_script: FreshScript
+) -> None:
     new_trace(directory)
-    script.run(
+    fresh_script.run(
         """
         import sys
         import zarrtrace as zt

@@ -34,7 +34,8 @@ from zarrtrace.errors import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Place, Script
+    from conftest import Place
+    from scripts import Script
 
 X = np.arange(60, dtype="float32").reshape(20, 3)
 Y = np.arange(20)
