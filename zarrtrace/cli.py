@@ -19,6 +19,8 @@ from .opening import open
 from .processes import run
 from .trace import Trace
 
+_MOST_STEPS = 5  # lines of `ls` that say what to do next
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it did what was asked, 1 with a message when it could not."""
@@ -99,14 +101,10 @@ def show_info(trace: Trace) -> None:
     now = trace._now()
     console = Console(markup=False, emoji=False)
     console.print(Text(printable(trace.path), "bold"))
-    console.print(
-        f"{summary.status(now)}: {summary.size(now)}, "
-        f"recorded {summary.counts(now)}{summary.dropped(now)}"
-    )
-    if not now.layout.finished:
-        console.print(summary.safety(now))
+    for line in (summary.headline(now), *summary.advice(now)):
+        console.print(printable(line), soft_wrap=True)
     total = now.layout.total
-    if summary.status(now) == "sampling" and trace.chains <= 32:
+    if not now.layout.finished and now.counts.any() and trace.chains <= 32:
         bars = Table.grid(padding=(0, 1))
         for chain, count in enumerate(now.counts.tolist()):
             bars.add_row(
@@ -152,6 +150,9 @@ def show_runs(found: folder.Runs) -> None:
     console.print(listed, soft_wrap=True, end="")
     if not all(described["rhat_of_all"] for _, described in descriptions):
         console.print("* of the first variables, a million numbers of them")
+    steps = {f"{run['status']}: {run['next']}": run["next"] for _, run in descriptions}
+    for line in [line for line, step in steps.items() if step][:_MOST_STEPS]:
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
     for name, described in descriptions:
         if described["error"]:
             said = printable(f"{name}: {described['error']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Collection
 from types import FrameType
 
 _PACKAGE = __name__.partition(".")[0]
@@ -39,6 +40,14 @@ def range_label(what: str, numbers: range) -> str:
     if len(numbers) == 1:
         return f"{what} {numbers[0]}"
     return f"{what}s {numbers[0]} to {numbers[-1]}"
+
+
+def list_chains(chains: Collection[int]) -> str:
+    """`chain 3`, `chains 0, 2 and 5`, or `100 chains, from 0 to 120` when there are many."""
+    *first, last = chains
+    if len(first) > 9:
+        return f"{len(chains)} chains, from {first[0]} to {last}"
+    return f"chains {', '.join(map(str, first))} and {last}" if first else f"chain {last}"
 
 
 def chain_label(chains: range) -> str:

@@ -93,6 +93,19 @@ class Trace(GroupReader):
         return tuple(name for name, group in self._layout.groups.items() if group.paths[1:])
 
     @property
+    def status(self) -> str:
+        """One word: `new`, `sampling`, `stopped`, `complete` or `finished`.
+
+        It is sampling while a writer lives, as far as this process can tell: one on another
+        machine counts as alive while its last heartbeat is younger than a minute. It is stopped
+        when its writers are gone and draws are missing, complete when each chain has all its
+        draws, and finished after `finish()`. `repr` says since when, and what to do next.
+        """
+        from .life.status import find_status
+
+        return find_status(self._now()).word
+
+    @property
     def finished(self) -> bool:
         """Whether `finish()` has been called: no more draws, right for any Zarr reader."""
         return self._layout.finished

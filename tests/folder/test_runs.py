@@ -158,20 +158,26 @@ def test_ls_shows_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "name",
         "model",
         "status",
+        "since",
         "chains",
         "draws",
         "worst",
         "R-hat",
         "when",
     ]
-    rows = {line.split()[0]: line.split()[1:] for line in lines[1:-1]}
-    assert rows["agree"][:4] == ["eight_schools", "finished", "4", "500"]
-    assert 0.99 < float(rows["agree"][4]) < 1.02
-    assert rows["disagree"][:4] == ["eight_schools", "complete", "4", "40"]
-    assert float(rows["disagree"][4]) > 1.5
-    assert rows["half"][:6] == ["sampling", "2", "3", "of", "10", "-"]
-    assert rows["new"][:7] == ["new", "2", "warmup", "0", "of", "10", "-"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:5]}
+    assert rows["agree"][:2] == ["eight_schools", "finished"]
+    assert rows["agree"][4:6] == ["4", "500"]
+    assert 0.99 < float(rows["agree"][6]) < 1.02
+    assert rows["disagree"][:2] == ["eight_schools", "complete"]
+    assert rows["disagree"][4:6] == ["4", "40"]
+    assert float(rows["disagree"][6]) > 1.5
+    assert rows["half"][0] == "sampling"
+    assert rows["half"][3:8] == ["2", "3", "of", "10", "-"]
+    assert rows["new"][0] == "new"
+    assert rows["new"][3:9] == ["2", "warmup", "0", "of", "10", "-"]
     assert all(len(row[-2]) == len("2026-11-21") for row in rows.values())
+    assert "complete: trace.finish() makes a trace that any Zarr reader opens" in lines
     assert lines[-1] == f"4 runs in {tmp_path}"
     for writer in writers:
         writer.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,12 +63,19 @@ def test_a_new_trace_shows_its_plan(memory: Place) -> None:
     )
     assert repr(trace).splitlines() == [
         "<zarrtrace.Trace memory>",
-        "new: 4 chains × (10 warmup + 20 draws), recorded 0 of 30 each",
+        f"new since {since(trace)}: 4 chains × (10 warmup + 20 draws), recorded 0 of 30 each",
         "in memory: all draws are lost with this process",
+        "next: trace.writer(chain) records a chain, and zarrtrace.run(function, trace) runs all",
         "    posterior         mu, theta (school: 2)",
         "    constant_data     sigma",
         "    warmup_posterior  10 draws, not split yet",
     ]
+
+
+def since(trace: zt.Trace) -> str:
+    """When it was created, as a repr says it."""
+    created = datetime.fromisoformat(trace.posterior.attrs["created_at"])
+    return f"{created.astimezone():%Y-%m-%d %H:%M}"
 
 
 def test_the_repr_follows_the_life_of_a_trace(place: Place) -> None:
@@ -79,10 +88,11 @@ def test_the_repr_follows_the_life_of_a_trace(place: Place) -> None:
                 writer.record({"mu": 1.0})
 
     def line() -> str:
-        return repr(trace).splitlines()[1]
+        return re.sub(" since [-0-9]{10} [:0-9]{5}", "", repr(trace).splitlines()[1])
 
     record(0, 3)
-    assert line() == "sampling: 2 chains × (1 warmup + 2 draws), recorded 3, 0 of 3"
+    assert line() == "stopped: 2 chains × (1 warmup + 2 draws), recorded 3, 0 of 3"
+    assert "next: run the sampler again to continue, or trace.finish(chains=[0])" in repr(trace)
     record(1, 3)
     assert line() == "complete: 2 chains × (1 warmup + 2 draws), recorded 3 of 3 each"
     trace.split_warmup()
@@ -100,16 +110,17 @@ def test_many_chains_and_variables_stay_short(memory: Place, encoded: Encoded) -
             for _ in range(draws):
                 writer.record(variables)
     lines = repr(trace).splitlines()
-    assert lines[1] == "sampling: 100 chains × 5 draws, recorded 0 to 5 of 5"
+    assert lines[1].startswith("stopped")
+    assert lines[1].endswith(": 100 chains × 5 draws, recorded 0 to 5 of 5")
     assert max(map(len, lines)) <= 110
-    assert lines[3].endswith("...")
+    assert lines[4].endswith("...")
     assert "<progress" not in trace._repr_html_()
 
 
 def test_a_block_writer_is_shown_by_chain(memory: Place, encoded: Encoded) -> None:
     trace = encoded.create(memory, chains=4, draws=5, chains_per_chunk=2)
     encoded.fill(trace, 5, 3)
-    assert repr(trace).splitlines()[1] == "sampling: 4 chains × 5 draws, recorded 5, 5, 3, 3 of 5"
+    assert repr(trace).splitlines()[1].endswith(": 4 chains × 5 draws, recorded 5, 5, 3, 3 of 5")
     with trace.writer(range(2, 4)) as writer:
         assert repr(writer) == "<zarrtrace.ChainWriter chains 2 to 3 of memory: 3 of 5 draws>"
     assert repr(writer) == "<zarrtrace.ChainWriter chains 2 to 3 of memory: closed>"
@@ -118,7 +129,7 @@ def test_a_block_writer_is_shown_by_chain(memory: Place, encoded: Encoded) -> No
 def test_html_shows_progress_and_the_tree(directory: Place, encoded: Encoded) -> None:
     trace = encoded.fill(encoded.create(directory, chains=2, tune=2, draws=4), 6, 3)
     running = trace._repr_html_()
-    assert "sampling: 2 chains × (2 warmup + 4 draws)" in running
+    assert ": 2 chains × (2 warmup + 4 draws), recorded 6, 3 of 6" in running
     assert "<progress max='6' value='3'></progress> 3 of 6" in running
     assert "warmup_sample_stats" in running
     encoded.fill(trace)

@@ -82,6 +82,7 @@ def test_a_view_never_changes_while_chains_are_recorded(place: Place, encoded: E
 
 
 @pytest.mark.once("oldest")
+@pytest.mark.filterwarnings("ignore:.* has no draw of chain:RuntimeWarning")
 @wide
 @given(
     steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=7),
@@ -92,23 +93,51 @@ def test_no_view_at_any_moment_holds_anything_but_recorded_draws(
 ) -> None:
     trace = encoded.create(fast_place, overwrite=True, chains=3, tune=tune, draws=20)
     counts = [0, 0, 0]
-    views: list[tuple[Any, int]] = []
+    views: list[tuple[Any, list[int]]] = []
     writers = [trace.writer(chain) for chain in range(3)]
     try:
         for chain, more in steps:
             counts[chain] = min(counts[chain] + more, tune + 20)
             encoded.record(writers[chain], chain, counts[chain])
             writers[chain].flush()
-            views.append((trace.to_datatree(save_warmup=True), min(counts)))
+            views.append((trace.to_datatree(save_warmup=True), list(counts)))
             assert trace.recorded.tolist() == counts
     finally:
         for writer in writers:
             writer.close()
-    for view, stop in views:
+    for view, counts in views:
         for group in ("posterior", "sample_stats"):
-            encoded.check(view[group], tune, max(stop, tune))
+            # Chains without a draw are left out, unless none has any.
+            shown = [chain for chain in range(3) if counts[chain] > tune] or range(3)
+            stop = min(counts[chain] for chain in shown)
+            encoded.check(view[group], tune, max(stop, tune), shown)
             if tune:
-                encoded.check(view[f"warmup_{group}"], 0, min(stop, tune))
+                shown = [chain for chain in range(3) if counts[chain]] or range(3)
+                stop = min(counts[chain] for chain in shown)
+                encoded.check(view[f"warmup_{group}"], 0, min(stop, tune), shown)
+
+
+def test_chains_without_draws_are_left_out_and_named(place: Place, encoded: Encoded) -> None:
+    trace = encoded.create(place, chains=4, tune=3, draws=8)
+    encoded.fill(trace, 11, 2, 9, 0)
+    with pytest.warns(RuntimeWarning, match=r"posterior of .* has no draw of chains 1 and 3: "):
+        posterior = trace.posterior
+    encoded.check(posterior, 3, 9, [0, 2])
+    assert posterior.attrs["chains_left_out"] == [1, 3]
+    assert posterior.attrs["draws_recorded"] == [8, 6]
+    # It is said once.
+    encoded.check(trace.to_datatree()["sample_stats"], 3, 9, [0, 2])
+    encoded.check(trace.warmup_posterior, 0, 2, [0, 1, 2])
+    assert trace.get("mu").tolist() == posterior.mu.values.tolist()
+    # Who asks for chains gets these, and padded where he wants it.
+    assert trace.get("mu", chains=range(4)).shape == (4, 0)
+    padded = trace.get("theta", chains=[3, 0], align="pad")
+    assert padded.dtype == np.float64
+    assert np.isnan(padded[0]).all()
+    assert padded[1, -1].tolist() == [10, 10, 10]
+    every = trace.dataset("posterior", chains=range(4))
+    assert dict(every.sizes) == {"chain": 4, "draw": 0, "theta_dim_0": 3}
+    assert "chains_left_out" not in every.attrs
 
 
 def test_warmup_is_apart_before_the_split(fast_place: Place, encoded: Encoded) -> None:

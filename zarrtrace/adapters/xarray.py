@@ -26,6 +26,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         "drop_variables",
         "group",
         "align",
+        "chains",
         "storage_options",
     )
     supports_groups: ClassVar[bool] = True
@@ -37,6 +38,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         group: str = "posterior",
         align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         """One group of a trace.
@@ -49,13 +51,13 @@ class TraceBackendEntrypoint(BackendEntrypoint):
             Variables to leave out.
         group : str, default "posterior"
             One of `Trace.groups`.
-        align : "cut" or "pad"
-            As `Trace.dataset` takes it.
+        align, chains
+            As `Trace.dataset` takes them.
         storage_options : mapping, optional
             For a URL, what fsspec takes.
         """
         dataset = zt.open(filename_or_obj, storage_options=storage_options).dataset(
-            group.strip("/"), align=align
+            group.strip("/"), align=align, chains=chains
         )
         return dataset.drop_vars(drop_variables or [], errors="ignore")
 
@@ -66,6 +68,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         save_warmup: bool = True,
         align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         chunks: Any = None,
     ) -> xr.DataTree:
@@ -73,7 +76,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
 
         Parameters
         ----------
-        filename_or_obj, drop_variables, align, storage_options
+        filename_or_obj, drop_variables, align, chains, storage_options
             As in `open_dataset`.
         save_warmup : bool, default True
             Whether the warmup groups come along.
@@ -81,7 +84,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
             As `Trace.to_datatree` takes them: none, and no dask, by default.
         """
         trace = zt.open(filename_or_obj, storage_options=storage_options)
-        tree = trace.to_datatree(save_warmup=save_warmup, align=align, chunks=chunks)
+        tree = trace.to_datatree(save_warmup=save_warmup, align=align, chains=chains, chunks=chunks)
         for node in tree.subtree:
             node.dataset = node.to_dataset().drop_vars(drop_variables or [], errors="ignore")
         return tree

@@ -13,10 +13,9 @@ import numpy as np
 
 from ..errors import TraceError, TraceNotFoundError
 from ..layout.layout import STATE, TABLES
-from ..life import description as summary
+from ..life.status import find_status, next_step
 from ..opening import open as open_trace
 from ..reading import convergence
-from ..sampling_state.block import chain_blocks
 from ..store.location import Location, locate
 from ..tables import table
 from ..tables.table import Table
@@ -103,7 +102,7 @@ class Run:
     def status(self) -> str:
         """One word, as `Runs.to_dataframe` has it."""
         try:
-            return _status(self.trace) if self._has_trace else "tables"
+            return self.trace.status if self._has_trace else "tables"
         except (TraceError, OSError):
             return "damaged"
 
@@ -163,7 +162,7 @@ class Run:
 
     def describe(self) -> dict[str, Any]:
         """Its row of the list: what `Runs.to_dataframe` has, but for the settings."""
-        found = {**NOTHING, "status": self.status}
+        found = {**NOTHING, "status": "tables"}
         try:
             if self._has_trace:
                 found |= _describe(self.trace)
@@ -210,6 +209,8 @@ class Run:
 NOTHING: dict[str, Any] = {
     "model": "",
     "status": "",
+    "since": None,
+    "next": "",
     "chains": 0,
     "warmup": 0,
     "draws": 0,
@@ -223,31 +224,21 @@ NOTHING: dict[str, Any] = {
 
 
 def _describe(trace: Trace) -> dict[str, Any]:
-    layout = trace._layout
-    warmup = max(group.warmup for group in layout.groups.values())
+    now = trace._now()
+    layout, warmup = now.layout, now.layout.most_warmup
+    word, since = find_status(now)
     worst = convergence.worst_rhat(trace._hierarchy)
     return {
         "model": layout.name,
+        "status": word,
+        "since": since,
+        "next": next_step(now, word),
         "chains": layout.chains,
         "warmup": warmup,
         "draws": layout.total - warmup,
-        "recorded": int(trace.recorded.min()),
+        "recorded": int(now.counts.min()),
         "worst_rhat": worst.value,
         "rhat_of": worst.variable,
         "rhat_of_all": worst.complete,
         "when": layout.created_at,
     }
-
-
-def _status(trace: Trace) -> str:
-    """As `zarrtrace info` says it; a run whose writers are all gone is not sampling but stopped."""
-    status = summary.status(trace._now())
-    if status != "sampling":
-        return status
-    layout = trace._layout
-    claims = (block.claim for block in chain_blocks(trace._hierarchy.location, layout))
-    return (
-        "sampling"
-        if any(claim is not None and claim.seems_alive for claim in claims)
-        else "stopped"
-    )

@@ -211,8 +211,8 @@ class Runs:
         Returns
         -------
         pandas.DataFrame
-            `model`; `status`: new, sampling, stopped (its writers are gone), complete (all draws
-            are there), finished, tables (it has no trace) or damaged; `chains`; `warmup` and
+            `model`; `status`, as `Trace.status` says it, or tables (it has no trace) or damaged;
+            `since` when it has that status (UTC), and what to do `next`; `chains`; `warmup` and
             `draws`, as declared or split; `recorded`, draws of the shortest chain with its
             warmup; `worst_rhat`, of `rhat_of`, as `zarrtrace.convergence.worst_rhat` says, and
             `rhat_of_all`, whether every variable was looked at; `when` it was created (UTC);
@@ -227,6 +227,7 @@ class Runs:
         frame = pd.DataFrame(rows, index=pd.Index(self.names, name="run"))
         if not rows:
             frame = pd.DataFrame(columns=list(NOTHING), index=frame.index)
+        frame["since"] = pd.to_datetime(frame["since"], unit="s", utc=True, errors="coerce")
         frame["when"] = pd.to_datetime(
             frame["when"].replace("", None), utc=True, format="ISO8601", errors="coerce"
         )

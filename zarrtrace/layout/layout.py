@@ -163,6 +163,11 @@ class Layout:
         return [variable for group in self.groups.values() for variable in group.variables.values()]
 
     @property
+    def most_warmup(self) -> int:
+        """Draws at the start of each chain that are warmup in a group at least."""
+        return max(group.warmup for group in self.groups.values())
+
+    @property
     def sealed(self) -> bool:
         """Whether each row of a journal proves itself."""
         return self.version >= 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +14,10 @@ from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
 from ..messages import counted, printable, range_label
 from ..reading.cut import READ_ELSEWHERE
-from ..reading.groups import Snapshot
+from ..reading.groups import Snapshot, open_all_groups
 from ..reading.moment import Moment
 from ..store.dtypes import dtype_name
+from .status import find_status, next_step, parse_time, time_label
 
 
 class DescribedTable(NamedTuple):
@@ -41,13 +41,16 @@ class Beside(NamedTuple):
     segments: list[range]
 
 
-def status(now: Moment) -> str:
-    """One word for where a trace is in its life: new, sampling, complete, or finished."""
-    if now.layout.finished:
-        return "finished"
-    if not now.counts.any():
-        return "new"
-    return "complete" if (now.counts == now.layout.total).all() else "sampling"
+def headline(now: Moment) -> str:
+    """`sampling since 2026-11-26 14:03: 4 chains × 1000 draws, recorded 57 of 1000 each`."""
+    return f"{find_status(now)}: {size(now)}, recorded {counts(now)}{dropped(now)}"
+
+
+def advice(now: Moment) -> list[str]:
+    """What a killed process loses while there is something to lose, and what to do next."""
+    step = next_step(now, find_status(now).word)
+    lines = [] if now.layout.finished else [safety(now)]
+    return [*lines, f"next: {step}"] if step else lines
 
 
 def size(now: Moment) -> str:
@@ -131,8 +134,8 @@ def as_text(now: Moment, beside: Beside) -> str:
     return "\n".join(
         [
             f"<zarrtrace.Trace {printable(str(now))}>",
-            f"{status(now)}: {size(now)}, recorded {counts(now)}{dropped(now)}",
-            *([safety(now)] if not now.layout.finished else []),
+            headline(now),
+            *advice(now),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
         ]
     )
@@ -152,11 +155,11 @@ def as_html(now: Moment) -> str:
             f"{count} of {total}</div>"
             for chain, count in enumerate(recorded)
         )
-    tree: str = Snapshot(now).to_datatree(save_warmup=True)._repr_html_()  # type: ignore[no-untyped-call]
+    tree: str = open_all_groups(now)._repr_html_()  # type: ignore[no-untyped-call]
     return (
         f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(str(now))}</code></div>"
-        f"<div>{status(now)}: {html.escape(size(now))}, recorded {counts(now)}"
-        f"{dropped(now)}</div>"
+        f"<div>{html.escape(headline(now))}</div>"
+        f"{''.join(f'<div>{html.escape(line)}</div>' for line in advice(now))}"
         f"{bars}{tree}"
     )
 
@@ -214,13 +217,13 @@ def _data_variables(now: Moment, group: str) -> list[tuple[str, str, str]]:
     return found
 
 
-RUN_HEADINGS = ("name", "model", "status", "chains", "draws", "worst R-hat", "when")
+RUN_HEADINGS = ("name", "model", "status", "since", "chains", "draws", "worst R-hat", "when")
 
 
 def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
     """A run of a folder, as `zarrtrace ls` shows it, from what `Run.describe` says."""
     if run["status"] in ("tables", "damaged"):
-        return name, "", run["status"], "", "", "", _local_time(run["when"])
+        return name, "", run["status"], "", "", "", "", _local_time(run["when"])
     done = run["recorded"] - run["warmup"]
     draws = f"warmup {run['recorded']} of {run['warmup']}"
     if done > 0 or not run["warmup"]:
@@ -228,7 +231,8 @@ def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
     rhat = f"{run['worst_rhat']:.3f}" if math.isfinite(run["worst_rhat"]) else "-"
     rhat += "" if run["rhat_of_all"] else "*"
     chains = str(run["chains"])
-    return name, run["model"], run["status"], chains, draws, rhat, _local_time(run["when"])
+    since = time_label(run["since"])
+    return name, run["model"], run["status"], since, chains, draws, rhat, _local_time(run["when"])
 
 
 def run_style(heading: str, cell: str) -> str:
@@ -241,10 +245,7 @@ def run_style(heading: str, cell: str) -> str:
 
 
 def _local_time(when: str) -> str:
-    try:
-        return f"{datetime.fromisoformat(when).astimezone():%Y-%m-%d %H:%M}" if when else ""
-    except (ValueError, OverflowError):
-        return when
+    return time_label(parse_time(when)) or when
 
 
 def facts(now: Moment) -> list[tuple[str, str]]:

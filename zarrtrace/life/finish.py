@@ -42,7 +42,7 @@ from .split import end_journals, move, write_array
 def require_draws(moment: Moment) -> None:
     """Refuse to finish a trace in which a chain has nothing after its warmup."""
     layout, counts = moment.layout, moment.counts
-    warmup = max(group.warmup for group in layout.groups.values())
+    warmup = layout.most_warmup
     if layout.draws and counts.min() <= warmup:
         empty = np.flatnonzero(counts <= warmup)
         raise IncompleteTraceError(

@@ -93,10 +93,12 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
     now = Moment.of(hierarchy)
     group = now.layout.groups.get("posterior")
     worst = WorstRhat(math.nan, "", True)
-    if group is None or now.layout.chains < 2:
+    if group is None:
         return worst
     cut = make_cut(now, "posterior")
-    each = now.layout.chains * cut.length
+    if len(cut.chains) < 2:
+        return worst
+    each = len(cut.chains) * cut.length
     variables = [v for v in group.variables.values() if v.dtype.kind in "fiub" and each]
     room, chosen = _MOST_NUMBERS, []
     for variable in variables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ChainError, GroupNotFoundError, InvalidInputError, VariableNotFoundError
+from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout, SampledGroup
-from ..messages import chain_label
+from ..messages import chain_label, list_chains, warn_caller
 from .moment import Moment
 
 Align = Literal["cut", "pad"]
@@ -18,6 +20,8 @@ Align = Literal["cut", "pad"]
 READ_ELSEWHERE = (
     "read away from where it is recorded: as many draws as are proven, there may be more"
 )
+# Of these traces it was said that views leave chains out.
+_TOLD: weakref.WeakSet[Hierarchy] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Cut:
         Draws of the group each chain has.
     length : int
         Draws the view shows of every chain.
+    left_out : tuple of int
+        The chains it does not show because they have no draw of the group; none where the chains
+        were asked for.
     """
 
     moment: Moment
@@ -41,6 +48,7 @@ class Cut:
     start: int
     counts: tuple[int, ...]
     length: int
+    left_out: tuple[int, ...]
 
     @property
     def layout(self) -> Layout:
@@ -57,38 +65,58 @@ def make_cut(
     moment: Moment,
     name: str,
     align: Align = "cut",
-    chains: int | Iterable[int] | None = None,
+    chains: tuple[int, ...] | None = None,
 ) -> Cut:
-    """The draws that there are of a sampled group, or of its warmup (`warmup_` and its name)."""
+    """The draws that there are of a sampled group, or of its warmup (`warmup_` and its name).
+
+    Where no chains are asked for, of those that have any; where none has, of all.
+    """
     if align not in ("cut", "pad"):
         raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
     layout = moment.layout
     group = layout.groups[name.removeprefix("warmup_")]
-    chosen = choose_chains(layout, chains, str(moment))
-    counts = moment.counts[list(chosen)]
+    counts = moment.counts
     if name == group.name:
         start, counts = group.warmup, np.maximum(counts - group.warmup, 0)
     else:
         start = layout.dropped
         counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
+    left_out: tuple[int, ...] = ()
+    if chains is None:
+        is_shown = counts > 0 if counts.any() else np.full(len(counts), True)
+        chains = tuple(np.flatnonzero(is_shown).tolist())
+        left_out = tuple(np.flatnonzero(~is_shown).tolist())
+    counts = counts[list(chains)]
     length = int(counts.min() if align == "cut" else counts.max())
     return Cut(
         moment=moment,
         group=group,
         name=name,
-        chains=chosen,
+        chains=chains,
         start=start,
         counts=tuple(map(int, counts)),
         length=length,
+        left_out=left_out,
     )
+
+
+def say_left_out(cuts: Iterable[Cut | None]) -> None:
+    """Warn of the chains that views leave out, once for each trace that is opened."""
+    for cut in cuts:
+        if cut is not None and cut.left_out and cut.moment.hierarchy not in _TOLD:
+            _TOLD.add(cut.moment.hierarchy)
+            warn_caller(
+                f"{cut.name} of {cut.moment} has no draw of {list_chains(cut.left_out)}: views "
+                f"show the other chains, and all of them with chains=range({cut.layout.chains})"
+            )
 
 
 def choose_chains(
     layout: Layout, chains: int | Iterable[int] | None, where: str
-) -> tuple[int, ...]:
-    """The chains asked for, all by default."""
+) -> tuple[int, ...] | None:
+    """The chains that are asked for; None for those that there are."""
     if chains is None:
-        return tuple(range(layout.chains))
+        return None
     chosen = (chains,) if isinstance(chains, int | np.integer) else tuple(chains)
     for chain in chosen:
         if not isinstance(chain, int | np.integer) or not 0 <= chain < layout.chains:

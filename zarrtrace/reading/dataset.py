@@ -92,6 +92,8 @@ class CutEntrypoint(BackendEntrypoint):
         attrs = group_attrs(cut.layout, cut.name) | sampling_attrs(cut.moment)
         if len(set(cut.counts)) > 1:
             attrs |= alignment_attrs(np.array(cut.counts), cut.length)
+        if cut.left_out:
+            attrs["chains_left_out"] = list(cut.left_out)
         return xr.Dataset(variables, coords, attrs)
 
 

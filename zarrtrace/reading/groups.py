@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import GroupNotFoundError, VariableNotFoundError
 from ..layout.variables import Variable
-from .cut import Align, Cut, find_groups, make_cut
+from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class GroupReader(ABC):
             NaT and "" (numbers and booleans become float64). The attributes say which, and the
             draws of each chain.
         chains : int or iterable of int, optional
-            Only these chains; one alone is never cut.
+            Only these chains; one alone is never cut. By default those that have a draw of the
+            group: the attribute `chains_left_out` names the others.
         chunks : optional
             For dask, as `xarray.open_dataset` takes it; None is lazy without dask, which is what
             ArviZ needs.
@@ -85,7 +86,10 @@ class GroupReader(ABC):
         GroupNotFoundError
             There is no such group, or no such warmup group yet.
         """
-        return _dataset(self._now(), group, align, chains, chunks)
+        now = self._now()
+        cuts = _make_cuts(now, [group], align, chains)
+        say_left_out(cuts.values())
+        return _open_groups(now, cuts, chunks)[group]
 
     def to_datatree(
         self,
@@ -107,7 +111,7 @@ class GroupReader(ABC):
         align, chains, chunks
             As in `dataset`.
         """
-        from . import dataset as view
+        from .dataset import build_tree
 
         now = self._now()
         names = [
@@ -115,8 +119,9 @@ class GroupReader(ABC):
             for name in (now.groups if groups is None else list(groups))
             if groups is not None or save_warmup or not name.startswith("warmup_")
         ]
-        datasets = {name: _dataset(now, name, align, chains, chunks) for name in names}
-        return view.build_tree(datasets, now.layout)
+        cuts = _make_cuts(now, names, align, chains)
+        say_left_out(cuts.values())
+        return build_tree(_open_groups(now, cuts, chunks), now.layout)
 
     def to_inferencedata(
         self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
@@ -155,6 +160,7 @@ class GroupReader(ABC):
         *,
         group: str | None = None,
         draws: slice = slice(None),
+        align: Align = "cut",
         chains: int | Iterable[int] | None = None,
         flatten: bool = False,
     ) -> Array: ...
@@ -165,6 +171,7 @@ class GroupReader(ABC):
         *,
         group: str | None = None,
         draws: slice = slice(None),
+        align: Align = "cut",
         chains: int | Iterable[int] | None = None,
         flatten: bool = False,
     ) -> dict[str, Array]: ...
@@ -174,6 +181,7 @@ class GroupReader(ABC):
         *,
         group: str | None = None,
         draws: slice = slice(None),
+        align: Align = "cut",
         chains: int | Iterable[int] | None = None,
         flatten: bool = False,
     ) -> Array | dict[str, Array]:
@@ -188,8 +196,10 @@ class GroupReader(ABC):
             Their group; by default the first that has such a variable, posterior before others.
         draws : slice, optional
             Which draws, counted after warmup (in a `warmup_` group from the first).
+        align : "cut" or "pad"
+            What becomes of chains of unequal length, as in `dataset`.
         chains : int or iterable of int, optional
-            Which chains; all by default. Unequal ones are cut to the shortest.
+            Which chains; by default those that have a draw of the group.
         flatten : bool, default False
             Whether chains and draws become one axis, chain after chain.
 
@@ -211,16 +221,18 @@ class GroupReader(ABC):
 
         now = self._now()
         names = [name] if isinstance(name, str) else list(name)
+        chosen = choose_chains(now.layout, chains, str(now))
         cuts: dict[str, Cut] = {}
         wanted: dict[str, tuple[Cut, Variable]] = {}
         of_others: dict[str, Array] = {}
         for one, found in zip(names, _find_groups(now, names, group), strict=True):
             if found not in cuts:
-                cuts[found] = make_cut(now, found, "cut", chains)
+                cuts[found] = make_cut(now, found, align, chosen)
             if _is_of_others(now, found, one):
                 of_others[one] = _read_of_others(cuts[found], one, draws, flatten)
             else:
                 wanted[one] = cuts[found], cuts[found].group.variables[one]
+        say_left_out(cuts.values())
         read = dict(zip(wanted, read_values(wanted.values(), draws, flatten), strict=True))
         read |= of_others
         return read[name] if isinstance(name, str) else {one: read[one] for one in names}
@@ -233,7 +245,9 @@ class GroupReader(ABC):
             raise AttributeError(name)
         now = self._now()
         if name in now.groups:
-            return _dataset(now, name)
+            cuts = _make_cuts(now, [name])
+            say_left_out(cuts.values())
+            return _open_groups(now, cuts)[name]
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
             f"its groups are {', '.join(now.groups)}"
@@ -343,24 +357,44 @@ def _read_of_others(cut: Cut, name: str, draws: slice, flatten: bool) -> Array:
     return values.reshape(-1, *values.shape[2:]) if flatten and is_sampled else values
 
 
-def _dataset(
+def _make_cuts(
     now: Moment,
-    group: str,
+    names: Iterable[str],
     align: Align = "cut",
     chains: int | Iterable[int] | None = None,
-    chunks: Any = None,
-) -> xr.Dataset:
-    """One group of a moment."""
-    if group in now.layout.data_groups or group in now.other_groups:
-        from .data_groups import open_data_group
+) -> dict[str, Cut | None]:
+    """For each of some groups what a view of it shows; None for one that was given whole."""
+    chosen = choose_chains(now.layout, chains, str(now))
+    cuts: dict[str, Cut | None] = {}
+    for name in names:
+        if name not in now.groups:
+            raise GroupNotFoundError(
+                f"{now} has no group {name!r}",
+                remedy=f"it has {', '.join(now.groups)}",
+                group=name,
+            )
+        is_sampled = name.removeprefix("warmup_") in now.layout.groups
+        cuts[name] = make_cut(now, name, align, chosen) if is_sampled else None
+    return cuts
 
-        return open_data_group(now.hierarchy, now.layout, group, chunks)
-    if group not in now.groups:
-        raise GroupNotFoundError(
-            f"{now} has no group {group!r}",
-            remedy=f"it has {', '.join(now.groups)}",
-            group=group,
-        )
+
+def _open_groups(
+    now: Moment, cuts: Mapping[str, Cut | None], chunks: Any = None
+) -> dict[str, xr.Dataset]:
+    """The groups of a moment, as they are cut."""
+    from .data_groups import open_data_group
     from .dataset import open_cut
 
-    return open_cut(make_cut(now, group, align, chains), chunks)
+    return {
+        name: open_data_group(now.hierarchy, now.layout, name, chunks)
+        if cut is None
+        else open_cut(cut, chunks)
+        for name, cut in cuts.items()
+    }
+
+
+def open_all_groups(now: Moment) -> xr.DataTree:
+    """Every group of a moment, to be shown: nothing is said of chains that are left out."""
+    from .dataset import build_tree
+
+    return build_tree(_open_groups(now, _make_cuts(now, now.groups)), now.layout)

@@ -445,6 +445,18 @@ class Location:
         with self._errors_of_ours(f"{key} cannot be read"):
             return sync(asyncio.wait_for(self.store.exists(self._prefix + key), _patience()))
 
+    def written_at(self, key: str) -> float | None:
+        """When a key was written, in seconds since the epoch on the clock that stamps the files.
+
+        None where the store has no such clock, or nothing under the key.
+        """
+        if self.path is None:
+            return None
+        try:
+            return os.stat(f"{self._root}/{key}").st_mtime
+        except OSError:
+            return None
+
     def age(self, key: str) -> float | None:
         """Seconds since a key was written, on the clock that stamps the files of the store.
 

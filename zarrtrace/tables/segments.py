@@ -134,7 +134,8 @@ class Segment:
                 remedy=f"it has {known}",
                 group=group,
             )
-        cut = make_cut(trace._now(), group)
+        now = trace._now()
+        cut = make_cut(now, group, chains=tuple(range(now.layout.chains)))
         first = self.start + self.dropped
         length = max(min(int(trace.recorded.min()), self.stop) - first, 0)
         cut = replace(cut, start=first, counts=(length,) * len(cut.chains), length=length)

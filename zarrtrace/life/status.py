@@ -1,0 +1,106 @@
+"""Where a trace is in its life: one word, since when, and what to do next."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DamagedTraceError
+from ..layout.layout import STATE
+from ..reading.moment import Moment
+from ..sampling_state.block import ChainBlock, chain_blocks
+from ..sampling_state.claim import Claim
+
+
+class Status(NamedTuple):
+    """Where a trace is in its life.
+
+    Attributes
+    ----------
+    word : str
+        `new`, `sampling`, `stopped`, `complete` or `finished`.
+    since : float or None
+        Since when, in seconds since the epoch; None where nothing says it.
+    """
+
+    word: str
+    since: float | None
+
+    def __str__(self) -> str:
+        since = time_label(self.since)
+        return f"{self.word} since {since}" if since else self.word
+
+
+def find_status(now: Moment) -> Status:
+    """Where a trace is in its life, as far as this process can tell at once.
+
+    A writer on another machine counts as alive while its last heartbeat is younger than a minute,
+    by the clocks of both.
+    """
+    if now.layout.finished:
+        return Status("finished", now.location.written_at(f"{STATE}/zarr.json"))
+    blocks = chain_blocks(now.location, now.layout)
+    claims = _claims(now, blocks)
+    is_complete = bool((now.counts == now.layout.total).all())
+    living = [claim.since for claim in claims if claim is not None and claim.seems_alive]
+    if living and not is_complete:
+        return Status("sampling", min(living))
+    if not now.counts.any():
+        return Status("new", parse_time(now.layout.created_at))
+    # A writer that was killed has left its claim, and one that has ended has taken it back.
+    ends = [
+        now.location.written_at(block.key("writer")) if claim is None else claim.beat
+        for block, claim in zip(blocks, claims, strict=True)
+    ]
+    since = max((end for end in ends if end is not None), default=None)
+    return Status("complete" if is_complete else "stopped", since)
+
+
+def _claims(now: Moment, blocks: list[ChainBlock]) -> list[Claim | None]:
+    """Who has claimed each block of chains last; None for nobody, and where that is damaged."""
+    found = now.location.read_many([block.key("writer") for block in blocks])
+    claims = []
+    for block, data in zip(blocks, found, strict=True):
+        try:
+            claims.append(Claim.from_text(block.decode("writer", data) or ""))
+        except DamagedTraceError:
+            claims.append(None)
+    return claims
+
+
+def next_step(now: Moment, word: str) -> str:
+    """What to do next with a trace whose status is `word`; "" where nothing is to be done."""
+    layout = now.layout
+    if layout.splitting or (layout.closed and not layout.finished):
+        return "zarrtrace.open(path, mode='a') does the rest of what was interrupted"
+    if word == "new":
+        return "trace.writer(chain) records a chain, and zarrtrace.run(function, trace) runs all"
+    if word == "stopped":
+        return f"run the sampler again to continue, or {_finish(now)} ends the run with what it has"
+    return "trace.finish() makes a trace that any Zarr reader opens" if word == "complete" else ""
+
+
+def _finish(now: Moment) -> str:
+    """The call that finishes a trace, without the chains that keep the others from it."""
+    begun = np.flatnonzero(now.counts > now.layout.most_warmup).tolist()
+    if len(begun) == now.layout.chains or not begun:
+        return "trace.finish()"
+    return f"trace.finish(chains={begun})" if len(begun) < 9 else "trace.finish(chains=[...])"
+
+
+def time_label(time: float | None) -> str:
+    """`2026-11-26 14:03`, on the clock of this machine; "" for none."""
+    try:
+        return "" if time is None else f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def parse_time(when: str) -> float | None:
+    """A time of a document in seconds since the epoch; None where it is none."""
+    try:
+        return datetime.fromisoformat(when).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
