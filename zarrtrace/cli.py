@@ -12,8 +12,10 @@ from typing import Any, Literal
 from . import __version__, folder
 from .adopt.from_datatree import from_datatree
 from .errors import TraceError
+from .life import change
 from .life import description as summary
 from .life.check import checksummed
+from .life.finish import describe_unequal
 from .messages import counted, printable
 from .opening import open
 from .processes import run
@@ -53,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "finish", help="finish a trace with the draws that it has, so that any Zarr reader opens it"
     )
     finish.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
+    finish.add_argument(
+        "--chains", metavar="N", type=int, nargs="+", help="leave out all chains but these"
+    )
     adopt = commands.add_parser("adopt", help="make a trace of what another library sampled")
     adopt.add_argument(
         "path",
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "repair":
             show_repair(options.path)
         elif options.command == "finish":
-            show_finish(options.path)
+            show_finish(options.path, options.chains)
         elif options.command == "adopt":
             paths = options.path
             show_info(from_datatree(paths[0] if len(paths) == 1 else paths, options.out))
@@ -201,24 +206,22 @@ def show_repair(path: str) -> None:
 # finish ---------------------------------------------------------------------------------------
 
 
-def show_finish(path: str) -> None:
+def show_finish(path: str, chains: list[int] | None) -> None:
     """Finish a trace, and print which draws other readers find in it."""
     trace = open(path, "a")
-    was_finished = trace.finished
-    trace.finish()
+    before = trace._layout
+    change.finish(trace._hierarchy, chains)
     now = trace._now()
-    after = now.counts - trace.burn_in
+    after = (now.counts - trace.burn_in)[now.layout.kept_chains]
+    is_as_before = before.finished and before.left_out == now.layout.left_out
     print(
-        f"{printable(trace.path)} {'was already' if was_finished else 'is'} finished: "
-        f"{counted(trace.chains, 'chain')} of {counted(int(after.min()), 'draw')} after "
+        f"{printable(trace.path)} {'was already' if is_as_before else 'is'} finished: "
+        f"{counted(len(after), 'chain')} of {counted(int(after.min()), 'draw')} after "
         f"{trace.burn_in - trace.dropped} of warmup"
     )
-    if after.min() < after.max():
-        each = ", ".join(map(str, after.tolist()))
-        print(
-            f"the chains are of unequal length ({each}): other readers see the first "
-            f"{after.min()} draws of each, zarrtrace sees all"
-        )
+    unequal = describe_unequal(now)
+    if unequal:
+        print(printable(unequal))
 
 
 # demo -----------------------------------------------------------------------------------------

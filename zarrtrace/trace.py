@@ -17,7 +17,7 @@ from .layout.layout import TABLES, Layout
 from .layout.names import check_name, is_of_segments
 from .layout.variables import Var, ordered
 from .life import change
-from .messages import chain_label
+from .messages import chain_label, warn_caller
 from .reading.groups import GroupReader, Snapshot
 from .reading.moment import Moment
 from .recording.opening import open_writer
@@ -329,24 +329,39 @@ class Trace(GroupReader):
         change.extend(self._hierarchy, draws)
         return self
 
-    def finish(self) -> None:
+    def finish(self, chains: int | Iterable[int] | None = None) -> None:
         """Finish the trace: split if that is not done, trim to what was recorded, consolidate.
 
         Afterwards it takes no more draws, and `xarray.open_datatree(path, engine="zarr")` and, with
         ArviZ 1.x, `arviz.from_zarr(path)` read it without zarrtrace. Chains of unequal length are
-        cut to the shortest there, as their attributes say; zarrtrace still reads all of them.
-        Calling it again, also after it was killed, does what is left.
+        cut to the shortest there, as a warning and their attributes say; zarrtrace still reads all
+        of them. Calling it again, also after it was killed, does what is left.
+
+        ::
+
+            trace.finish(chains=[0, 1, 3])    # chain 2 died in its warmup
+
+        Parameters
+        ----------
+        chains : int or iterable of int, optional
+            The chains to finish with; all by default. The others are left out of what is read,
+            as the attribute `chains_left_out` says. Their draws are kept: `get` and `dataset` read
+            them with `chains=`, and `extend` brings them back. May be chosen again later.
 
         Raises
         ------
         ChainBusyError
             A chain is being recorded.
+        ChainError
+            There is no such chain, or only some of those that one writer records.
         IncompleteTraceError
-            A chain has no draw after warmup.
+            One of the chains has no draw after warmup.
         """
-        change.finish(self._hierarchy)
+        unequal = change.finish(self._hierarchy, chains)
         for table in self._tables.values():
             table.flush()
+        if unequal:
+            warn_caller(unequal)
 
     def check(self) -> list[Damage]:
         """Read everything, and say what is damaged or missing.

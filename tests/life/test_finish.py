@@ -19,6 +19,7 @@ from killed_at_a_step import Killed, killed_at
 from zarr.errors import MetadataValidationError
 
 import zarrtrace as zt
+from zarrtrace.errors import ChainError, IncompleteTraceError
 
 ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
 CHAINS, TUNE, DRAWS = 4, 50, 200
@@ -85,6 +86,56 @@ def test_the_same_summary_from_our_export_plain_xarray_and_memory(directory: Pla
     assert running.equals(wanted)
     if ARVIZ_1:
         assert summary(az.from_zarr(directory.path)).equals(wanted)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_dead_chain_is_left_out(place: Place, encoded: Encoded, together: int) -> None:
+    trace = encoded.create(place, chains=4 * together, tune=4, draws=7, chains_per_chunk=together)
+    encoded.fill(trace, 11, 2, 11, 9)
+    kept = [chain for chain in range(4 * together) if chain // together != 1]
+    with pytest.raises(IncompleteTraceError, match=r"leave it out with finish\(chains=\[0, .*"):
+        trace.finish()
+    with pytest.warns(RuntimeWarning, match="see the first 5 draws of each, zarrtrace sees all"):
+        trace.finish(chains=kept)
+    plain = open_plainly(place.store)
+    assert plain is not None
+    for tree in (plain, trace):
+        encoded.check(tree["posterior"], 4, 9, kept)
+        encoded.check(tree["warmup_posterior"], 0, 4, kept)
+        assert tree["posterior"].attrs["chains_left_out"] == list(range(together, 2 * together))
+    assert trace.check() == []
+    # The draws of the dead chain are there, and another number of warmup draws moves them along.
+    trace.set_burn_in(1)
+    dead = {"chains": range(together, 2 * together)}
+    encoded.check(trace.dataset("posterior", **dead), 1, 2, dead["chains"])
+    encoded.check(trace["posterior"], 1, 9, kept)
+    # It may go on: it is at its place again.
+    encoded.fill(trace.extend(draws=2))
+    assert trace.recorded.tolist() == [13] * 4 * together
+    encoded.check(trace.posterior, 1, 13)
+    trace.finish()
+    plain = open_plainly(place.store)
+    assert plain is not None
+    encoded.check(plain["posterior"], 1, 13)
+    assert not {"chains_left_out", "alignment", "draws_recorded"} & {*plain["posterior"].attrs}
+    assert trace.check() == []
+
+
+def test_which_chains_are_left_out_may_be_chosen_again(place: Place, encoded: Encoded) -> None:
+    trace = encoded.create(place, chains=3, tune=2, draws=9)
+    encoded.fill(trace, 11, 3, 9)
+    with pytest.warns(RuntimeWarning, match=r"unequal length \(9, 1, 7\)"):
+        trace.finish()
+    trace.finish(chains=0)
+    encoded.check(trace.posterior, 2, 11, [0])
+    with pytest.warns(RuntimeWarning, match=r"unequal length \(9, 7\)"):
+        trace.finish(chains=[2, 0])
+    plain = open_plainly(place.store)
+    assert plain is not None
+    encoded.check(plain["posterior"], 2, 9, [0, 2])
+    encoded.check(trace.dataset("posterior", chains=[1]), 2, 3, [1])
+    with pytest.raises(ChainError, match="chains 0 to 2, not 3"):
+        trace.finish(chains=[3])
 
 
 def test_plain_xarray_reads_what_we_export(directory: Place) -> None:

@@ -41,6 +41,7 @@ def to_text(layout: Layout) -> str:
                 "identity",
                 "lost",
                 "dropped",
+                "left_out",
                 "closed",
                 "finished",
                 "paused",
@@ -54,6 +55,7 @@ def to_text(layout: Layout) -> str:
                 "warmup": group.warmup,
                 "stored_warmup": group.stored_warmup,
                 "stored_first": group.stored_first,
+                "stored_left_out": group.stored_left_out,
                 "moving_to": group.moving_to,
                 "moved": group.moved,
                 "swapping": group.swapping,
@@ -117,6 +119,7 @@ def from_text(text: str, where: str) -> Layout:
             identity=str(content.get("identity", content["created_at"])),
             lost=tuple(_lost(item) for item in content["lost"]),
             dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
+            left_out=_blocks(content.get("left_out", [])),
             closed=bool(content["closed"]),
             finished=bool(content["finished"]),
             paused=bool(content.get("paused", False)),  # older layouts do not say
@@ -137,6 +140,11 @@ def _check(layout: Layout) -> None:
         raise ValueError("no variables")
     if layout.ended is not None and len(layout.ended.recorded) != layout.blocks:
         raise ValueError(f"{len(layout.ended.recorded)} writers ended, not {layout.blocks}")
+    for left_out in (layout.left_out, *(g.stored_left_out for g in layout.groups.values())):
+        if left_out and not len(set(left_out) & set(range(layout.blocks))) == len(left_out):
+            raise ValueError(f"there are no such blocks to leave out: {left_out}")
+        if len(left_out) == layout.blocks:
+            raise ValueError("every chain is left out")
     for group in layout.groups.values():
         if max(group.warmup, group.stored_warmup, group.moving_to or 0) > layout.total:
             raise ValueError(f"{group.name} has more warmup than draws")
@@ -218,6 +226,10 @@ def _lost(content: Any) -> Lost:
     )
 
 
+def _blocks(content: Any) -> tuple[int, ...]:
+    return tuple(parse_count(block, 0) for block in _list(content))
+
+
 def _ended(content: Any) -> Ended | None:
     if content is None:  # as of every trace that is not finished, and of older ones that are
         return None
@@ -234,6 +246,7 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         warmup=parse_count(content["warmup"], 0),
         stored_warmup=parse_count(content["stored_warmup"], 0),
         stored_first=parse_count(content.get("stored_first", 0), 0),
+        stored_left_out=_blocks(content.get("stored_left_out", [])),
         moving_to=None if moving_to is None else parse_count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
         swapping=bool(content["swapping"]),

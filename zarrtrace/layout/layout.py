@@ -5,6 +5,7 @@ A `Layout` is a value: it is written whole and read whole, by `Hierarchy`.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,8 @@ class SampledGroup:
     stored_first : int
         The draw the arrays of the warmup group begin with; they end before `stored_warmup`. Draws
         before it were dropped, and have no place any more.
+    stored_left_out : tuple of int
+        The blocks of chains that its arrays have last, after those that other readers see.
     moving_to : int or None
         While a split is under way, what `stored_warmup` will be; `stored_first` will be the number
         of draws that the trace has dropped.
@@ -62,6 +65,7 @@ class SampledGroup:
     warmup: int
     stored_warmup: int = 0
     stored_first: int = 0
+    stored_left_out: tuple[int, ...] = ()
     moving_to: int | None = None
     moved: tuple[str, ...] = ()
     swapping: bool = False
@@ -131,6 +135,7 @@ class Layout:
     identity: str = ""  # of this trace alone: another one at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
+    left_out: tuple[int, ...] = ()  # blocks of chains that a finished trace does not show
     closed: bool = False  # takes no more draws
     finished: bool = False  # and is split, trimmed and consolidated
     paused: bool = False  # it is about to be changed or overwritten: no writer may open
@@ -151,6 +156,12 @@ class Layout:
         """The chains of one writer."""
         first = block * self.chains_per_chunk
         return range(first, min(first + self.chains_per_chunk, self.chains))
+
+    @property
+    def kept_chains(self) -> list[int]:
+        """The chains that a finished trace shows."""
+        blocks = [block for block in range(self.blocks) if block not in self.left_out]
+        return [chain for block in blocks for chain in self.chains_of(block)]
 
     @property
     def group_names(self) -> list[str]:
@@ -178,10 +189,18 @@ class Layout:
         return tuple(sorted({0, group.stored_first, group.stored_warmup}))
 
     @property
-    def arrays(self) -> dict[str, tuple[int, int, int | None]]:
-        """For each sampled group, which draws its arrays begin with, and will after a split."""
+    def arrays(self) -> dict[str, tuple[int, int, int | None, tuple[int, ...]]]:
+        """For each sampled group, which draws its arrays begin with, and will after a split.
+
+        And which blocks of chains they have last.
+        """
         return {
-            name: (group.stored_first, group.stored_warmup, group.moving_to)
+            name: (
+                group.stored_first,
+                group.stored_warmup,
+                group.moving_to,
+                group.stored_left_out,
+            )
             for name, group in self.groups.items()
         }
 
@@ -203,9 +222,10 @@ class Layout:
 
         Until the trace is finished, no other reader of Zarr opens it.
         """
+        chains = len(self.kept_chains) if self.finished else self.chains
         document = array_document(
             self.encoding(variable.dtype),
-            (self.chains, draws, *variable.shape),
+            (chains, draws, *variable.shape),
             self.chunk_shape(variable),
             (*SAMPLE_DIMS, *variable.dims),
             self.variable_attrs(variable),
@@ -237,16 +257,23 @@ class Layout:
         return replace(self, groups={**self.groups, group.name: group})
 
 
+@functools.lru_cache(maxsize=64)
+def block_places(left_out: tuple[int, ...], blocks: int) -> tuple[int, ...]:
+    """Where each block of chains lies in an array that has some of them last."""
+    order = [*(block for block in range(blocks) if block not in left_out), *left_out]
+    return tuple(order.index(block) for block in range(blocks))
+
+
 def variable_key(path: str, variable: Variable, block: int, chunk: int, separator: str) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
     return chunk_key(path, (block, chunk, *(0 for _ in variable.shape)), separator)
 
 
 class ChunkKey(NamedTuple):
-    """The key of a chunk of a variable, and which chunk it is."""
+    """The key of a chunk of a variable, and which chunk it is: of which block, by its place."""
 
     key: str
-    block: int
+    place: int
     number: int
 
 

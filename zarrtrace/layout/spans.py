@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .layout import STAGING, Layout, array_path, variable_key
+from .layout import STAGING, Layout, array_path, block_places, variable_key
 from .variables import Variable
 
 
 class Span(NamedTuple):
-    """The draws `start` to `stop - 1`, which lie in the array at `path`."""
+    """The draws `start` to `stop - 1`, which lie in the array at `path`.
+
+    Attributes
+    ----------
+    separator : str
+        In the keys of its chunks.
+    places : tuple of int
+        Where each block of chains lies; empty where that is its number.
+    """
 
     path: str
     start: int
     stop: int
-    separator: str  # in the keys of its chunks
+    separator: str
+    places: tuple[int, ...] = ()
 
     @property
     def gone(self) -> bool:
         """Whether these draws were dropped and lie nowhere."""
         return not self.path
+
+    def place_of(self, block: int) -> int:
+        """Where a block of chains lies, in the keys of chunks."""
+        return self.places[block] if self.places else block
+
+    def block_at(self, place: int) -> int:
+        """The block of chains that lies at a place; the place itself where there is none."""
+        return self.places.index(place) if place in self.places else place
 
     def place(self, draw: int, length: int) -> ChunkPlace:
         """The chunk a draw lies in, for chunks of `length` draws."""
@@ -40,27 +57,32 @@ class ChunkPlace(NamedTuple):
 
     def key(self, variable: Variable, block: int) -> str:
         """The key of the chunk for one block of chains."""
-        return variable_key(self.span.path, variable, block, self.number, self.span.separator)
+        place = self.span.place_of(block)
+        return variable_key(self.span.path, variable, place, self.number, self.span.separator)
 
 
 def spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable."""
     group = layout.groups[variable.group]
-    return _arrays(layout, variable, group.stored_first, group.stored_warmup)
+    boundary, left_out = group.stored_warmup, group.stored_left_out
+    return _arrays(layout, variable, group.stored_first, boundary, left_out)
 
 
 def future_spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable after the split that is under way."""
     group = layout.groups[variable.group]
     assert group.moving_to is not None
-    return _arrays(layout, variable, layout.dropped, group.moving_to)
+    return _arrays(layout, variable, layout.dropped, group.moving_to, layout.left_out)
 
 
-def _arrays(layout: Layout, variable: Variable, first: int, boundary: int) -> list[Span]:
-    group = layout.groups[variable.group]
-    warmup = Span(array_path(group.warmup_name, variable), first, boundary, layout.separator)
+def _arrays(
+    layout: Layout, variable: Variable, first: int, boundary: int, left_out: tuple[int, ...]
+) -> list[Span]:
+    group, separator = layout.groups[variable.group], layout.separator
+    places = block_places(left_out, layout.blocks) if left_out else ()
+    warmup = Span(array_path(group.warmup_name, variable), first, boundary, separator, places)
     stop = max(layout.total, boundary)
-    after = Span(array_path(group.name, variable), boundary, stop, layout.separator)
+    after = Span(array_path(group.name, variable), boundary, stop, separator, places)
     return [warmup, after] if first < boundary else [after]
 
 

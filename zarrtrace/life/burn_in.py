@@ -33,9 +33,9 @@ def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
     require_no_links(location, layout)
     if number <= layout.dropped:
         return layout
-    counts = recorded(location, layout)
-    if number > counts.min():
-        chain = int(counts.argmin())
+    counts, kept = recorded(location, layout), layout.kept_chains
+    if number > counts[kept].min():
+        chain = kept[int(counts[kept].argmin())]
         raise IncompleteTraceError(
             f"chain {chain} of {location} has recorded {counts[chain]} draws, fewer than the "
             f"{number} to drop; drop_before(n) with n up to {counts[chain]}, or record more",

@@ -53,10 +53,10 @@ def require_ours(location: Location, layout: Layout, extended: bool) -> None:
                     variable=rewritten[0],
                 )
             for name, dims in added_nodes(location, layout, path).items() if extended else ():
-                if dims is not None and "draw" in dims:
+                if dims is not None and {"draw", "chain"} & {*dims}:
                     raise SchemaError(
-                        f"another tool has added {path}/{name}, which would not have the draws to "
-                        f"come",
+                        f"another tool has added {path}/{name}, which would not have the chains "
+                        f"and draws to come",
                         where=str(location),
                         remedy="delete it, and compute it again when the trace is finished",
                         group=path,
@@ -72,7 +72,7 @@ def carry_added(location: Location, layout: Layout, group: SampledGroup) -> None
     """
     target = group.moving_to
     assert target is not None
-    end = int(recorded(location, layout).min())
+    end = int(recorded(location, layout)[layout.kept_chains].min())
     first = {group.name: group.stored_warmup, group.warmup_name: group.stored_first}
     new = {group.name: range(target, end), group.warmup_name: range(layout.dropped, target)}
     drawn: set[str] = set()

@@ -20,7 +20,14 @@ from . import burn_in, create, place, split
 from .add_group import add_data_group
 from .carry import require_ours
 from .consolidate import consolidate
-from .finish import carry_out, complete, require_draws, take_back
+from .finish import (
+    carry_out,
+    complete,
+    describe_unequal,
+    require_draws,
+    take_back,
+    with_chains,
+)
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -85,7 +92,13 @@ def extend(hierarchy: Hierarchy, draws: int) -> None:
 
     def longer(now: Moment) -> Layout:
         layout = now.layout
-        extended = replace(layout, draws=layout.draws + int(draws), closed=False, finished=False)
+        extended = replace(
+            layout,
+            draws=layout.draws + int(draws),
+            left_out=(),
+            closed=False,
+            finished=False,
+        )
         # Before the layout lets writers in: they have no other place for their rows.
         create.make_journals(hierarchy.location, extended)
         return extended
@@ -94,16 +107,29 @@ def extend(hierarchy: Hierarchy, draws: int) -> None:
         _change_while_nobody_writes(hierarchy, longer)
 
 
-def finish(hierarchy: Hierarchy) -> None:
-    """Split, trim and close a trace; one that is finished stays as it is."""
+def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> str:
+    """Split, trim and close a trace; one that is finished with these chains stays as it is.
+
+    Returns
+    -------
+    str
+        What other readers do not see of the chains; "" for nothing, and where nothing was done.
+    """
+    chains = chains if chains is None or isinstance(chains, int) else tuple(chains)
 
     def close(now: Moment) -> Layout:
+        now = replace(now, layout=with_chains(now, chains))
         require_draws(now)
         return replace(split.plan_split(now), closed=True, finished=False)
 
     with alone(hierarchy):
-        if not hierarchy.layout.finished:
-            carry_out(_change_while_nobody_writes(hierarchy, close))
+        layout = hierarchy.layout
+        if layout.finished:
+            wanted = with_chains(Moment.of(hierarchy), chains) if chains is not None else layout
+            if wanted.left_out == layout.left_out:
+                return ""
+        carry_out(_change_while_nobody_writes(hierarchy, close))
+        return describe_unequal(Moment.of(hierarchy))
 
 
 def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Dataset) -> None:
@@ -167,7 +193,8 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Moment],
         now = Moment(hierarchy, layout, recorded(hierarchy.location, layout))
         following = change(now)
         if layout.finished and not following.finished:
-            require_ours(hierarchy.location, layout, extended=following.total > layout.total)
+            as_before = (following.total, following.left_out) == (layout.total, layout.left_out)
+            require_ours(hierarchy.location, layout, extended=not as_before)
         if following.splitting and hierarchy.location.renames:
             # What an earlier version may have left there when it was killed.
             hierarchy.location.delete_tree(STAGING)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedTraceError, IncompleteTraceError
+from ..errors import ChainError, DamagedTraceError, IncompleteTraceError, NotWritableError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
     IN_STORE,
@@ -19,9 +20,10 @@ from ..layout.layout import (
     array_path,
     group_attrs,
 )
+from ..messages import counted, list_chains
 from ..reading import convergence
 from ..reading.as_finished import forget_as_finished, restore_as_finished
-from ..reading.cut import alignment_attrs, sampling_attrs
+from ..reading.cut import alignment_attrs, choose_chains, sampling_attrs
 from ..reading.moment import Moment
 from ..reading.others import find_others
 from ..sampling_state.counts import recorded
@@ -38,20 +40,74 @@ from ..store.zarr_json import (
 from .consolidate import consolidate
 from .split import end_journals, move, write_array
 
+# Attributes of a group that one end says and another may not.
+_OF_AN_END = ("chains_left_out", "draws_recorded", "alignment")
+
+
+def with_chains(moment: Moment, chains: int | Iterable[int] | None) -> Layout:
+    """The layout in which these chains are shown when the trace is finished, by default all.
+
+    Raises
+    ------
+    ChainError
+        There is no such chain, or a part of a block is left out.
+    NotWritableError
+        Chains are to be left out of a trace of an earlier version.
+    """
+    layout = moment.layout
+    chosen = choose_chains(layout, chains, str(moment))
+    if chosen is None:
+        return replace(layout, left_out=())
+    left_out = []
+    for block in range(layout.blocks):
+        asked = set(chosen).intersection(layout.chains_of(block))
+        if not asked:
+            left_out.append(block)
+        elif len(asked) < len(layout.chains_of(block)):
+            raise ChainError(
+                f"{list_chains(layout.chains_of(block))} of {moment} are recorded together",
+                remedy="keep all of them, or leave all out",
+                chain=min(asked),
+            )
+    if left_out and layout.version < 3:
+        raise NotWritableError(
+            "an earlier version made this trace, in which no chain can be left out",
+            where=str(moment),
+            remedy="zarrtrace.from_datatree(trace.to_datatree(chains=...), new_path) makes one of "
+            "these chains",
+        )
+    return replace(layout, left_out=tuple(left_out))
+
 
 def require_draws(moment: Moment) -> None:
     """Refuse to finish a trace in which a chain has nothing after its warmup."""
     layout, counts = moment.layout, moment.counts
-    warmup = layout.most_warmup
-    if layout.draws and counts.min() <= warmup:
-        empty = np.flatnonzero(counts <= warmup)
+    warmup, kept = layout.most_warmup, np.array(layout.kept_chains)
+    if layout.draws and counts[kept].min() <= warmup:
+        empty = kept[counts[kept] <= warmup].tolist()
+        others = [chain for chain in kept.tolist() if chain not in empty]
+        without = f"leave it out with finish(chains={others}), " if others else ""
         raise IncompleteTraceError(
-            f"chain {', '.join(map(str, empty))} of {moment} has no draw after {warmup} of "
-            f"warmup ({counts[empty[0]]} recorded): finishing would cut every chain to nothing. "
-            f"Record the rest, choose an earlier split_warmup(n), or export the other chains with "
-            f"to_datatree(chains=...)",
-            chain=int(empty[0]),
+            f"no draw after {warmup} of warmup in {list_chains(empty)} ({counts[empty[0]]} "
+            f"recorded): finishing would cut every chain to nothing",
+            where=str(moment),
+            remedy=f"record the rest, {without}or choose an earlier split_warmup(n)",
+            chain=empty[0],
         )
+
+
+def describe_unequal(moment: Moment) -> str:
+    """What other readers see of a finished trace with chains of unequal length; "" for equal."""
+    layout = moment.layout
+    after = (moment.counts - layout.most_warmup)[layout.kept_chains]
+    if after.min() == after.max():
+        return ""
+    each = ", ".join(map(str, after[:8])) + (", ..." if len(after) > 8 else "")
+    return (
+        f"the chains of {moment} are of unequal length ({each}): other readers see the first "
+        f"{counted(int(after.min()), 'draw')} of each, zarrtrace sees all; "
+        f"finish(chains=[...]) leaves short ones out"
+    )
 
 
 def complete(hierarchy: Hierarchy) -> Layout:
@@ -92,8 +148,9 @@ def _trim(moment: Moment) -> None:
     read = dict(zip(paths, read_documents(location, paths), strict=True))
     documents: dict[str, dict[str, Any]] = {}
     arrays: dict[str, dict[str, Any]] = {}
+    kept = layout.kept_chains
     for group in layout.groups.values():
-        length = int(counts.min()) - group.stored_warmup
+        length = int(counts[kept].min()) - group.stored_warmup
         warmup = group.stored_warmup - group.stored_first
         for path in group.paths:
             for variable in group.variables.values():
@@ -107,17 +164,25 @@ def _trim(moment: Moment) -> None:
                         group=path,
                         variable=variable.name,
                     )
-                document["shape"][1] = length if path == group.name else warmup
+                document["shape"][:2] = len(kept), length if path == group.name else warmup
                 document.pop(UNFINISHED, None)
                 arrays[array] = document
             document = read[path] or group_document()
-            attrs = {**document["attributes"], **group_attrs(layout, path)}
+            before = {k: v for k, v in document["attributes"].items() if k not in _OF_AN_END}
+            attrs = {**before, **group_attrs(layout, path)}
             attrs |= sampling_attrs(moment)
-            after = counts - group.stored_warmup
+            if len(kept) < layout.chains:
+                shown = set(kept)
+                left_out = [chain for chain in range(layout.chains) if chain not in shown]
+                attrs["chains_left_out"] = left_out
+            after = counts[kept] - group.stored_warmup
             if path == group.name and len(set(after)) > 1:
                 attrs |= alignment_attrs(after, length)
             documents[path] = group_document(attrs)
-        documents[f"{group.name}/draw"] = _draw_coordinate(location, layout, group.name, length)
+            if layout.left_out or layout.chains != _size(location, f"{path}/chain"):
+                documents[f"{path}/chain"] = _coordinate(location, path, "chain", np.array(kept))
+        numbers = np.arange(length)
+        documents[f"{group.name}/draw"] = _coordinate(location, group.name, "draw", numbers)
     # With the consolidated metadata all arrays change their length at once.
     consolidate(location, layout, {**documents, **arrays})
     # Last what other readers may open from then on: all that it needs is right.
@@ -148,6 +213,7 @@ def take_back(hierarchy: Hierarchy) -> None:
         for array in arrays:
             document = read_document(location, array)
             if document is not None:
+                document["shape"][0] = layout.chains
                 location.write(f"{array}/zarr.json", encode_document({**document, **REFUSED}))
     for path in ("", *(path for group in layout.groups.values() for path in group.paths)):
         document = read_document(location, path) or {}
@@ -170,9 +236,17 @@ def _restore_coordinates(location: Location, layout: Layout) -> None:
                 location.delete_many(key for key in before if key not in written)
 
 
-def _draw_coordinate(location: Location, layout: Layout, group: str, length: int) -> dict[str, Any]:
-    """The document of a `draw` coordinate of this length, whose chunks hold at least so much."""
-    path = f"{group}/draw"
+def _size(location: Location, path: str) -> int | None:
+    """The length of an array with one dimension; None where it is missing."""
+    document = read_document(location, path)
+    return None if document is None else int(document["shape"][0])
+
+
+def _coordinate(
+    location: Location, group: str, name: str, numbers: np.ndarray[Any, Any]
+) -> dict[str, Any]:
+    """The document of a coordinate of chains or draws, whose chunks get these numbers."""
+    path = f"{group}/{name}"
     document = read_document(location, path)
     if document is None:
         raise DamagedTraceError(
@@ -182,7 +256,8 @@ def _draw_coordinate(location: Location, layout: Layout, group: str, length: int
         )
     size = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
     codec = ChunkCodec(np.dtype("int64"), document)
-    for chunk in range(-(-length // size)):
-        numbers = np.arange(chunk * size, (chunk + 1) * size)
-        location.write(key_of_chunk(path, (chunk,), document), codec.encode(numbers))
-    return {**document, "shape": [length]}
+    for chunk in range(-(-len(numbers) // size)):
+        part = numbers[chunk * size : (chunk + 1) * size]
+        values = np.pad(part, (0, size - len(part)))
+        location.write(key_of_chunk(path, (chunk,), document), codec.encode(values))
+    return {**document, "shape": [len(numbers)]}

@@ -96,7 +96,7 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
         if group.moving_to is not None:
             continue
         try:
-            cut = int(recorded(location, layout).min()) if layout.finished else layout.total
+            cut = _shown_draws(location, layout)
         except DamagedTraceError:
             cut = layout.total
         lengths = (cut - group.stored_warmup, group.stored_warmup - group.stored_first)
@@ -107,6 +107,13 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
             yield path, group_document(group_attrs(layout, path) | coordinates_attr(coords))
             for variable in group.variables.values():
                 yield array_path(path, variable), layout.document(variable, draws)
+
+
+def _shown_draws(location: Location, layout: Layout) -> int:
+    """Draws of each chain, warmup included, that the arrays have."""
+    if not layout.finished:
+        return layout.total
+    return int(recorded(location, layout)[layout.kept_chains].min())
 
 
 # Bookkeeping ----------------------------------------------------------------------------------
@@ -213,15 +220,15 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
     group = layout.groups[path.removeprefix("warmup_")]
     draws = group.stored_warmup - group.stored_first
     if path == group.name:
-        end = int(recorded(location, layout).min()) if layout.finished else layout.total
-        draws = end - group.stored_warmup
-    for name, size in (("chain", layout.chains), ("draw", draws)):
+        draws = _shown_draws(location, layout) - group.stored_warmup
+    chains = np.array(layout.kept_chains) if layout.finished else np.arange(layout.chains)
+    for name, numbers in (("chain", chains), ("draw", np.arange(draws))):
         if is_rewritten(location, f"{path}/{name}"):
             continue
         try:
             read_whole(location, layout, f"{path}/{name}", complete=True)
         except DamagedTraceError:
-            array = DataArray((name,), np.arange(size))
+            array = DataArray((name,), numbers)
             encoding = layout.encodings["int64"]
             location.write_many(array_items(f"{path}/{name}", array, encoding, layout.separator))
             yield f"{path}/{name}: numbered anew"

@@ -42,6 +42,7 @@ def plan_split(
     location, layout, counts = moment.location, moment.layout, moment.counts
     names = list(layout.groups) if groups is None else list(groups)
     require_no_links(location, layout)
+    kept = layout.kept_chains
     for name in names:
         if name not in layout.groups:
             raise GroupNotFoundError(
@@ -51,8 +52,8 @@ def plan_split(
             )
         group = layout.groups[name]
         target = group.warmup if at is None else check_warmup(location, layout, at)
-        if target > counts.min():
-            chain = int(counts.argmin())
+        if target > counts[kept].min():
+            chain = kept[int(counts[kept].argmin())]
             raise IncompleteTraceError(
                 f"chain {chain} of {location} has recorded {counts[chain]} draws, fewer than the "
                 f"{target} of warmup; record the rest, or split_warmup(n) with n up to "
@@ -60,7 +61,8 @@ def plan_split(
                 chain=chain,
             )
         # What is warmup changes at once and for all groups together; where it lies, by and by.
-        there = (group.stored_first, group.stored_warmup) == (layout.dropped, target)
+        stored = (group.stored_first, group.stored_warmup, group.stored_left_out)
+        there = stored == (layout.dropped, target, layout.left_out)
         moving_to = None if there else target
         group = replace(group, warmup=target, moving_to=moving_to)
         layout = layout.with_group(group)

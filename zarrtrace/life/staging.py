@@ -71,6 +71,7 @@ class Staging:
                 warmup=group.next_warmup,
                 stored_warmup=group.next_warmup,
                 stored_first=layout.dropped,
+                stored_left_out=layout.left_out,
                 moving_to=None,
                 moved=(),
                 swapping=False,
@@ -132,8 +133,9 @@ class Staging:
         for span in spans(self._layout, variable):
             for chunk in self._chunks.get(span.path, ()):
                 draw = span.chunk(chunk.number, length).draws.start
-                if new.start <= draw < min(new.stop, self._count(chunk.block)):
-                    key = new.place(draw, length).key(variable, chunk.block)
+                block = span.block_at(chunk.place)
+                if new.start <= draw < min(new.stop, self._count(block)):
+                    key = new.place(draw, length).key(variable, block)
                     yield chunk.key, staged(key)
 
     def _cut_pieces(self, cut: list[tuple[Variable, Span]]) -> Iterator[_Piece]:
@@ -212,7 +214,7 @@ class Staging:
     def _has_draws(self, variable: Variable, span: Span, chunk: ChunkKey) -> bool:
         """Whether a chunk of an array has a draw that is recorded."""
         first = span.chunk(chunk.number, variable.draws_per_chunk).draws.start
-        return first < min(span.stop, self._count(chunk.block))
+        return first < min(span.stop, self._count(span.block_at(chunk.place)))
 
     # The new groups -------------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     blank: dict[str, list[str]] = {}
     times: dict[str, dict[str, str]] = {}
     sums: dict[str, dict[str, tuple[int, int]]] = {}
-    counts = recorded(location, layout)
+    # Of each block of chains, in the order in which they lie in the arrays.
+    counts = recorded(location, layout)[layout.kept_chains][:: layout.chains_per_chunk]
     # Arrays of others, in groups of their own, are none of ours.
     arrays = {
         path: document
@@ -139,9 +140,9 @@ def _blank_text(
     shape = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     chunk, rows = divmod(document["shape"][1], shape[1])
     names = [
-        chunk_name((block, chunk, *(0 for _ in shape[2:])), layout.separator)
-        for block in range(layout.blocks if rows else 0)
-        if counts[layout.chains_of(block)[0]] - sampled.stored_warmup == document["shape"][1]
+        chunk_name((place, chunk, *(0 for _ in shape[2:])), layout.separator)
+        for place, count in enumerate(counts if rows else [])
+        if count - sampled.stored_warmup == document["shape"][1]
     ]
     found = []
     for name, data in _chunks(location, path, names).items():
@@ -161,9 +162,9 @@ def _rows_in_shape(
         return {}
     tail = [0] * (len(document["shape"]) - 2)
     return {
-        chunk_name((block, chunk, *tail), layout.separator): rows
-        for block in range(layout.blocks)
-        if counts[layout.chains_of(block)[0]] > length
+        chunk_name((place, chunk, *tail), layout.separator): rows
+        for place, count in enumerate(counts)
+        if count > length
     }
 
 

@@ -83,7 +83,10 @@ def make_cut(
         counts = np.maximum(np.minimum(counts, group.warmup) - start, 0)
     left_out: tuple[int, ...] = ()
     if chains is None:
-        is_shown = counts > 0 if counts.any() else np.full(len(counts), True)
+        is_shown = np.zeros(layout.chains, bool)
+        is_shown[layout.kept_chains if layout.finished else slice(None)] = True
+        if counts[is_shown].any():
+            is_shown &= counts > 0
         chains = tuple(np.flatnonzero(is_shown).tolist())
         left_out = tuple(np.flatnonzero(~is_shown).tolist())
     counts = counts[list(chains)]
@@ -103,7 +106,9 @@ def make_cut(
 def say_left_out(cuts: Iterable[Cut | None]) -> None:
     """Warn of the chains that views leave out, once for each trace that is opened."""
     for cut in cuts:
-        if cut is not None and cut.left_out and cut.moment.hierarchy not in _TOLD:
+        if cut is None or cut.layout.finished or cut.moment.hierarchy in _TOLD:
+            continue
+        if cut.left_out:
             _TOLD.add(cut.moment.hierarchy)
             warn_caller(
                 f"{cut.name} of {cut.moment} has no draw of {list_chains(cut.left_out)}: views "

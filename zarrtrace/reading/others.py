@@ -120,11 +120,13 @@ def select_of_others(cut: Cut, variable: xr.Variable) -> xr.Variable | None:
     None where it has not all of them.
     """
     sizes = dict(zip(variable.dims, variable.shape, strict=True))
-    if sizes.get("chain", cut.layout.chains) != cut.layout.chains:
+    there = cut.layout.kept_chains
+    if sizes.get("chain", len(there)) != len(there) or not set(cut.chains) <= set(there):
         return None
     if sizes.get("draw", cut.length) < cut.length:
         return None
-    wanted: dict[str, Any] = {"chain": list(cut.chains), "draw": slice(cut.length)}
+    chains = [there.index(chain) for chain in cut.chains]
+    wanted: dict[str, Any] = {"chain": chains, "draw": slice(cut.length)}
     selected = variable.isel({dim: key for dim, key in wanted.items() if dim in sizes})
     # Its chunks are not those of the other variables.
     selected.encoding = {}

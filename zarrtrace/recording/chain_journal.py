@@ -12,8 +12,7 @@ import numpy as np
 
 from ..errors import ChainBusyError, DamagedTraceError, NotWritableError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import array_path
-from ..layout.spans import span_of, written_spans
+from ..layout.spans import span_of, spans, written_spans
 from ..layout.variables import Variable
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
@@ -74,11 +73,12 @@ def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
 def _remove_partial_files(block: ChainBlock) -> None:
     """Remove what a writer that was killed was writing at that moment: it is of no use."""
     for variable in block.layout.variables:
-        array = array_path(variable.group, variable)
+        span = spans(block.layout, variable)[-1]
+        place = span.place_of(block.number)
         if block.layout.separator == "/":
-            block.location.remove_partial_files(f"{array}/c/{block.number}")
+            block.location.remove_partial_files(f"{span.path}/c/{place}")
         else:
-            block.location.remove_partial_files(array, prefix=f"c.{block.number}.")
+            block.location.remove_partial_files(span.path, prefix=f"c.{place}.")
 
 
 def _fill(hierarchy: Hierarchy, block: ChainBlock, journal: Journal) -> None:

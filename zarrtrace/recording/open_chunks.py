@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..layout.layout import variable_key
 from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
@@ -69,8 +68,8 @@ class OpenChunk:
 
     def key(self, number: int) -> str:
         """The key of a chunk of the variable."""
-        span = self._span
-        return variable_key(span.path, self.variable, self._block, number, span.separator)
+        chunk = self._span.chunk(number, self.variable.draws_per_chunk)
+        return chunk.key(self.variable, self._block)
 
 
 @dataclass(frozen=True)
