@@ -82,7 +82,7 @@ def test_finish_says_which_draws_other_readers_find(
     path = str(directory.path)
     encoded.fill(trace, 11, 4, 11)
     assert main(["finish", path]) == 1
-    assert "chain 1 of" in capsys.readouterr().err
+    assert "leave it out with finish(chains=[0, 2])" in capsys.readouterr().err
     encoded.fill(trace, 11, 6, 11)
     assert open_plainly(path) is None
     assert main(["finish", path]) == 0
@@ -95,3 +95,5 @@ def test_finish_says_which_draws_other_readers_find(
     encoded.check_split(plain, 4, 6)
     assert main(["finish", path]) == 0
     assert "was already finished" in capsys.readouterr().out
+    assert main(["finish", path, "--chains", "0", "2"]) == 0
+    assert f"{path} is finished: 2 chains of 7 draws" in capsys.readouterr().out

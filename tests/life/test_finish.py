@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 import zarr
 from conftest import Encoded, Place, open_plainly
-from killed_at_a_step import Killed, killed_at
+from killed_at_a_step import Killed, killed_at, made_again
 from zarr.errors import MetadataValidationError
 
 import zarrtrace as zt
@@ -121,6 +121,40 @@ def test_a_dead_chain_is_left_out(place: Place, encoded: Encoded, together: int)
     assert trace.check() == []
 
 
+@pytest.mark.once("newest")
+@pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
+@pytest.mark.parametrize("kind", ["objects", "directory"])
+def test_leaving_a_chain_out_can_be_killed_anywhere(
+    kind: str,
+    encoded: Encoded,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    place = request.getfixturevalue(kind)
+    trace = place.create(chains=3, tune=2, draws=4, posterior={"mu": zt.Var(draws_per_chunk=2)})
+    for chain, draws in ((0, 6), (1, 3), (2, 5)):
+        with trace.writer(chain) as writer:
+            for draw in range(draws):
+                writer.record({"mu": 1e6 * chain + draw})
+    trace.finish()
+    put_back = made_again(place)
+    for step in range(0, 1000, 6):
+        trace = put_back()
+        with suppress(Killed), killed_at(step, monkeypatch) as done:
+            trace.finish(chains=[0, 2])
+        for reader in (place.open(), place.open("a")):
+            everything = reader.dataset("posterior", chains=range(3), align="pad")
+            assert np.nanmax(everything.mu, axis=1).tolist() == [5, 1_000_002, 2_000_004]
+            assert everything.mu.count("draw").values.tolist() == [4, 1, 3]
+        reader.finish(chains=[0, 2])
+        plain = open_plainly(place.store)
+        assert plain is not None
+        encoded.check(plain["posterior"], 2, 5, [0, 2])
+        if done[0] < step:
+            break
+    assert step > 10
+
+
 def test_which_chains_are_left_out_may_be_chosen_again(place: Place, encoded: Encoded) -> None:
     trace = encoded.create(place, chains=3, tune=2, draws=9)
     encoded.fill(trace, 11, 3, 9)
@@ -218,7 +252,8 @@ def test_an_interrupted_run_is_trimmed_to_its_shortest_chain(
 ) -> None:
     trace = encoded.create(directory, chains=3, tune=4, draws=20)
     encoded.fill(trace, 15, 9, 24)
-    trace.finish()
+    with pytest.warns(RuntimeWarning, match=r"unequal length \(11, 5, 20\)"):
+        trace.finish()
     plain = xr.open_datatree(directory.path, engine="zarr")
     encoded.check_split(plain, 4, 9)
     assert plain["posterior"].attrs["draws_recorded"] == [11, 5, 20]
@@ -234,7 +269,7 @@ def test_a_chain_without_draws_is_named_not_cut_to_nothing(
     trace = encoded.create(fast_place, chains=3, tune=4, draws=20)
     encoded.fill(trace, 15, 4, 24)
     with pytest.raises(
-        zt.errors.IncompleteTraceError, match=r"chain 1 of .* has no draw"
+        zt.errors.IncompleteTraceError, match=r"no draw after 4 of warmup in chain 1 \(4 rec"
     ) as caught:
         trace.finish()
     assert caught.value.chain == 1

@@ -27,6 +27,7 @@ import zarrtrace as zt
 pytestmark = pytest.mark.once("oldest")
 
 CHAINS = 2
+EVERY = list(range(CHAINS))
 chains = st.integers(0, CHAINS - 1)
 
 
@@ -72,6 +73,7 @@ class Life(RuleBasedStateMachine):
         self.checkpoints: list[tuple[int, str] | None] = [None] * CHAINS
         self.run = [0] * CHAINS
         self.finished = False
+        self.kept = EVERY  # the chains that a finished trace shows
 
     def nothing(self) -> dict[str, np.ndarray]:
         return values(0, range(0), 0)
@@ -222,15 +224,17 @@ class Life(RuleBasedStateMachine):
             self.dropped = max(self.dropped, draw)
             self.warmup = max(self.warmup, draw)
 
-    @rule()
-    def finish(self) -> None:
+    @rule(kept=st.sampled_from([None, [0], [1]]))
+    def finish(self, kept: list[int] | None) -> None:
         try:
-            self.trace.finish()
+            self.trace.finish(kept)
         except zt.errors.ChainBusyError:
             assert self.writers
         except zt.errors.IncompleteTraceError:
-            assert min(map(self.length, range(CHAINS))) <= self.warmup
+            assert min(map(self.length, kept or EVERY)) <= self.warmup
         else:
+            if kept is not None or not self.finished:
+                self.kept = kept or EVERY
             self.finished = True
 
     @precondition(lambda self: self.finished)
@@ -271,7 +275,7 @@ class Life(RuleBasedStateMachine):
 
     def check_for_plain_readers(self) -> None:
         """A finished trace is right for whoever knows Zarr and no more."""
-        shortest = min(map(self.length, range(CHAINS)))
+        shortest = min(map(self.length, self.kept))
         wanted = {
             "warmup_posterior": slice(self.dropped, self.warmup),
             "posterior": slice(self.warmup, shortest),
@@ -279,9 +283,9 @@ class Life(RuleBasedStateMachine):
         root = zarr.open_group(self.store, mode="r")
         for group, draws in wanted.items():
             assert (group in root) == (group == "posterior" or draws.start < draws.stop)
-            for chain in range(CHAINS) if group in root else ():
+            for place, chain in enumerate(self.kept if group in root else []):
                 for name, array in self.model[chain].items():
-                    found = root[f"{group}/{name}"][chain]  # type: ignore[index]
+                    found = root[f"{group}/{name}"][place]  # type: ignore[index]
                     assert np.array_equal(found, array[draws]), (group, name, chain)
         assert self.trace.check() == []
 
@@ -292,7 +296,7 @@ class Life(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")(Life.TestCase)
 TestLife.settings = settings(
     max_examples=25,
     stateful_step_count=25,
