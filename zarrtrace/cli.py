@@ -106,14 +106,15 @@ def show_info(trace: Trace) -> None:
     now = trace._now()
     console = Console(markup=False, emoji=False)
     console.print(Text(printable(trace.path), "bold"))
-    for line in (summary.headline(now), *summary.advice(now)):
+    for line in summary.headlines(now):
         console.print(printable(line), soft_wrap=True)
-    total = now.layout.total
+    longest = int(now.counts.max())
+    total = longest if now.layout.draws is None else now.layout.total
     if not now.layout.finished and now.counts.any() and trace.chains <= 32:
         bars = Table.grid(padding=(0, 1))
         for chain, count in enumerate(now.counts.tolist()):
             bars.add_row(
-                f"chain {chain}", ProgressBar(total, count, width=40), f"{count} of {total}"
+                f"chain {chain}", ProgressBar(total, count, width=40), summary.progress(now, count)
             )
         console.print(bars)
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -44,7 +44,7 @@ def create(
     store: Place = None,
     *,
     chains: int,
-    draws: int,
+    draws: int | None,
     tune: int = 0,
     posterior: Definition,
     sample_stats: Definition | None = None,
@@ -73,8 +73,11 @@ def create(
     ----------
     store : str, path, zarr.abc.store.Store or None
         A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
-    chains, draws, tune : int
-        Chains, draws of each after warmup, and draws of warmup.
+    chains, tune : int
+        Chains, and draws of warmup of each.
+    draws : int or None
+        Draws of each chain after warmup. With None there is no fixed number: chains are recorded
+        until their sampler stops, one may be longer than another, and `finish()` ends the run.
     posterior, sample_stats : mapping of str to Var or example value
         The variables of each sampled group. An example value stands for a variable of its shape
         and dtype.

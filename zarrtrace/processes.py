@@ -358,7 +358,7 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[
         TimeRemainingColumn,
     )
 
-    total = trace.tune + trace.draws
+    total = trace.tune + trace.draws if trace.has_end else None
     display = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

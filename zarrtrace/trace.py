@@ -80,8 +80,16 @@ class Trace(GroupReader):
 
     @property
     def draws(self) -> int:
-        """Declared draws after warmup per chain."""
-        return self._layout.draws
+        """Declared draws after warmup per chain.
+
+        Where there is no fixed number, more than any run reaches: `tune + draws` is 2**53.
+        """
+        return self._layout.total - self._layout.tune
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the number of draws is fixed: it was not created or extended with draws=None."""
+        return self._layout.draws is not None
 
     @property
     def split_groups(self) -> tuple[str, ...]:
@@ -312,19 +320,32 @@ class Trace(GroupReader):
         """
         change.drop_before(self._hierarchy, draw)
 
-    def extend(self, draws: int) -> Trace:
+    def extend(self, draws: int | None) -> Trace:
         """Make room for more draws in every chain, in a finished trace too.
 
         Parameters
         ----------
-        draws : int
+        draws : int or None
             How many more each chain shall have; `run` or the writers record them after those
-            that are there, from the last checkpoint.
+            that are there, from the last checkpoint. None for any number, without a fixed end; a
+            trace that has none gets one so many draws after those of its longest chain.
 
         Returns
         -------
         Trace
             This trace, no longer finished.
+
+        Raises
+        ------
+        InvalidInputError
+            `draws` is neither None nor a whole number from 1.
+        ChainBusyError
+            Another process splits, drops or finishes just now.
+
+        Notes
+        -----
+        May be called while chains are recorded, by any process: their writers go on as if the new
+        number had been declared from the beginning.
         """
         change.extend(self._hierarchy, draws)
         return self

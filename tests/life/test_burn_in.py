@@ -129,7 +129,7 @@ def test_a_view_keeps_the_burn_in_it_was_made_with(fast_place: Place, encoded: E
     encoded.check(held, TUNE, TOTAL)
 
 
-@pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*(unequal length|has no draw of):RuntimeWarning")
 def test_bad_numbers_say_why(fast_place: Place, encoded: Encoded) -> None:
     trace = encoded.fill(new(fast_place, encoded), 20, 9)
     for wrong in (-1, TOTAL + 1, 2.5, "3", True, None):

@@ -235,7 +235,7 @@ def test_a_view_computes_in_other_processes(directory: Place, encoded: Encoded) 
 # Views outlive what happens to the trace ------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*(unequal length|has no draw of):RuntimeWarning")
 def test_a_held_view_reads_right_after_splits_and_the_finish(
     place: Place, encoded: Encoded
 ) -> None:

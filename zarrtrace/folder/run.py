@@ -235,7 +235,7 @@ def _describe(trace: Trace) -> dict[str, Any]:
         "next": next_step(now, word),
         "chains": layout.chains,
         "warmup": warmup,
-        "draws": layout.total - warmup,
+        "draws": None if layout.draws is None else layout.total - warmup,
         "recorded": int(now.counts.min()),
         "worst_rhat": worst.value,
         "rhat_of": worst.variable,

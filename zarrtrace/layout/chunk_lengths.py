@@ -21,7 +21,7 @@ _SHORTEST_CHUNK = 4096
 
 
 def choose_chunk_lengths(
-    variables: Iterable[Variable], *, chains_per_chunk: int, tune: int, total: int
+    variables: Iterable[Variable], *, chains_per_chunk: int, tune: int, total: int | None
 ) -> list[Variable]:
     """Variables with a `draws_per_chunk` each, chosen by size where the user has not.
 
@@ -29,7 +29,9 @@ def choose_chunk_lengths(
     large vectors: chunks of about 4 MB at most, at most some 32 of them per chain for a small
     variable, a buffer of 64 MiB per writer, and, where it costs little, a length that divides
     `tune`, so that the split moves whole chunks. A draw of 512 KiB or more is a chunk of its own.
+    Where no total is declared, those of a small variable have 4,096 draws.
     """
+    total = _MOST_CHUNKS * _SHORTEST_CHUNK if total is None else total
     chosen = []
     for variable in variables:
         length = variable.draws_per_chunk

@@ -92,7 +92,7 @@ def from_text(text: str, where: str) -> Layout:
         layout = Layout(
             chains=parse_count(content["chains"], 1, MOST_CHAINS),
             tune=parse_count(content["tune"], 0),
-            draws=parse_count(content["draws"], 0),
+            draws=None if content["draws"] is None else parse_count(content["draws"], 0),
             chains_per_chunk=parse_count(content["chains_per_chunk"], 1),
             groups={group["name"]: _group(group) for group in content["groups"]},
             data_groups={

@@ -31,6 +31,8 @@ TABLES = "tables"
 UNFINISHED = "zarrtrace_unfinished"
 REFUSED = {UNFINISHED: {"must_understand": True}}
 MOST_CHAINS = 10**6
+# Where a chain without a declared end ends: no run gets there, and all numbers stay exact.
+NO_END = 2**53
 _CHUNK_KEY = re.compile(
     r"(?P<array>.+?)/c(?P<sep>[./])(?P<block>\d+)(?P=sep)(?P<number>\d+)((?P=sep)\d+)*"
 )
@@ -118,7 +120,7 @@ class Layout:
 
     chains: int
     tune: int
-    draws: int
+    draws: int | None  # None where the run has no declared end
     chains_per_chunk: int
     groups: dict[str, SampledGroup]
     data_groups: dict[str, tuple[str, ...]]  # group given whole → its variables, in order
@@ -144,8 +146,13 @@ class Layout:
 
     @property
     def total(self) -> int:
-        """Declared draws of a chain, warmup included."""
-        return self.tune + self.draws
+        """Declared draws of a chain, warmup included; `NO_END` where there is no such number."""
+        return NO_END if self.draws is None else self.tune + self.draws
+
+    @property
+    def planned_draws(self) -> int:
+        """The draws in the zarr.json of an array before a split: 0 where no end is declared."""
+        return 0 if self.draws is None else self.total
 
     @property
     def blocks(self) -> int:

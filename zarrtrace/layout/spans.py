@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .layout import STAGING, Layout, array_path, block_places, variable_key
+from .layout import NO_END, STAGING, Layout, array_path, block_places, variable_key
 from .variables import Variable
 
 
@@ -81,8 +81,8 @@ def _arrays(
     group, separator = layout.groups[variable.group], layout.separator
     places = block_places(left_out, layout.blocks) if left_out else ()
     warmup = Span(array_path(group.warmup_name, variable), first, boundary, separator, places)
-    stop = max(layout.total, boundary)
-    after = Span(array_path(group.name, variable), boundary, stop, separator, places)
+    # A run may be extended while it is recorded: its declared end cuts no chunk.
+    after = Span(array_path(group.name, variable), boundary, NO_END, separator, places)
     return [warmup, after] if first < boundary else [after]
 
 

@@ -60,7 +60,12 @@ def delete_dropped(hierarchy: Hierarchy) -> list[str]:
         for variable in layout.variables
         for span in spans(layout, variable)
         for chunk in chunks.get(span.path, ())
-        if span.chunk(chunk.number, variable.draws_per_chunk).draws.stop <= layout.dropped
+        if _is_before(span.chunk(chunk.number, variable.draws_per_chunk).draws, layout)
     ]
     location.delete_many(gone)
     return gone
+
+
+def _is_before(draws: range, layout: Layout) -> bool:
+    """Whether every draw of a chunk that may be recorded was dropped."""
+    return min(draws.stop, layout.total) <= layout.dropped

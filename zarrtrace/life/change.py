@@ -85,26 +85,29 @@ def drop_before(hierarchy: Hierarchy, draw: int) -> None:
         burn_in.delete_dropped(hierarchy)
 
 
-def extend(hierarchy: Hierarchy, draws: int) -> None:
-    """Make room for more draws in every chain."""
-    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
-        raise InvalidInputError(f"draws is a whole number from 1, got {draws!r}")
+def extend(hierarchy: Hierarchy, draws: int | None) -> None:
+    """Make room for more draws in every chain, also while they are recorded."""
+    is_number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
+    if draws is not None and (not is_number or draws < 1):
+        raise InvalidInputError(f"draws is a whole number from 1, or None, got {draws!r}")
 
     def longer(now: Moment) -> Layout:
         layout = now.layout
-        extended = replace(
-            layout,
-            draws=layout.draws + int(draws),
-            left_out=(),
-            closed=False,
-            finished=False,
-        )
+        declared = layout.draws
+        if declared is None:
+            declared = max(int(now.counts.max()) - layout.tune, 0)
+        more = None if draws is None else declared + int(draws)
+        extended = replace(layout, draws=more, left_out=(), closed=False, finished=False)
         # Before the layout lets writers in: they have no other place for their rows.
         create.make_journals(hierarchy.location, extended)
         return extended
 
     with alone(hierarchy):
-        _change_while_nobody_writes(hierarchy, longer)
+        if complete(hierarchy).finished:
+            _change_while_nobody_writes(hierarchy, longer)
+        else:
+            # Nothing moves, and writers look for more room when they have none.
+            hierarchy.change(longer(Moment.of(hierarchy)))
 
 
 def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> str:

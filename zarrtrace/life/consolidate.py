@@ -32,8 +32,12 @@ def consolidate(
     names = layout.group_names
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
     metadata: dict[str, Any] = {}
-    nodes = [(name, path) for name in names for path in (name, *_arrays(location, layout, name))]
     documents = dict(changed or {})
+    nodes = [
+        (name, path)
+        for name in names
+        for path in (name, *_arrays(location, layout, name, documents))
+    ]
     unknown = [path for _, path in nodes if path not in documents]
     found = zip(unknown, read_documents(location, unknown), strict=True)
     documents |= {path: document for path, document in found if document is not None}
@@ -53,9 +57,15 @@ def consolidate(
     location.write("zarr.json", encode_document(root))
 
 
-def _arrays(location: Location, layout: Layout, name: str) -> list[str]:
-    """The paths of the arrays of a group: variables as they were defined, then the others."""
+def _arrays(
+    location: Location, layout: Layout, name: str, changed: Mapping[str, dict[str, Any]]
+) -> list[str]:
+    """The paths of the arrays of a group: variables as they were defined, then the others.
+
+    Of some nothing is there but the document that will be.
+    """
     found = {key.split("/")[1] for key in location.keys(name) if key.count("/") > 1}
+    found |= {path.split("/")[1] for path in changed if path.startswith(f"{name}/")}
     group = layout.groups.get(name.removeprefix("warmup_"))
     variables = [] if group is None else [name for name in group.variables if name in found]
     return [f"{name}/{node}" for node in (*variables, *sorted(found.difference(variables)))]

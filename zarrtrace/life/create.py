@@ -39,7 +39,7 @@ from ..sampling_state.journal import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
 from ..store.location import Location
-from ..store.small_arrays import DataArray, Numbers, array_items
+from ..store.small_arrays import DataArray, array_items
 from ..store.zarr_json import compose_encoding, encode_document, group_document
 from . import place
 
@@ -63,7 +63,7 @@ def plan(
     location: Location,
     *,
     chains: int,
-    draws: int,
+    draws: int | None,
     tune: int,
     definitions: Mapping[str, Definition | xr.Dataset],
     coords: Mapping[str, Any] | None,
@@ -81,7 +81,7 @@ def plan(
     """Check all that `zarrtrace.create` was given, and choose the layout."""
     for label, count, least in (
         ("chains", chains, 1),
-        ("draws", draws, 0),
+        ("draws", 0 if draws is None else draws, 0),
         ("tune", tune, 0),
         ("chains_per_chunk", chains_per_chunk, 1),
     ):
@@ -96,7 +96,7 @@ def plan(
         )
     if not isinstance(flush_every, int | float) or not flush_every >= 0:
         raise InvalidInputError(f"flush_every is a number of seconds, got {flush_every!r}")
-    if tune + draws == 0:
+    if draws is not None and tune + draws == 0:
         raise InvalidInputError("tune + draws is 0: there is nothing to record")
     if not isinstance(dims, Mapping | None):
         raise SchemaError(f"dims: give a mapping of variables to names, got {dims!r}")
@@ -113,9 +113,8 @@ def plan(
     if not drawn:
         raise SchemaError("there is nothing to record: give posterior={...}")
     together = int(min(chains_per_chunk, chains))
-    variables = choose_chunk_lengths(
-        drawn, chains_per_chunk=together, tune=int(tune), total=int(tune + draws)
-    )
+    total = None if draws is None else int(tune + draws)
+    variables = choose_chunk_lengths(drawn, chains_per_chunk=together, tune=int(tune), total=total)
     groups: dict[str, SampledGroup] = {}
     for variable in variables:
         sampled = groups.setdefault(variable.group, SampledGroup(variable.group, {}, int(tune)))
@@ -132,7 +131,7 @@ def plan(
     layout = Layout(
         chains=int(chains),
         tune=int(tune),
-        draws=int(draws),
+        draws=None if draws is None else int(draws),
         chains_per_chunk=together,
         groups=groups,
         data_groups={group: tuple(arrays) for group, arrays in data.items()},
@@ -195,7 +194,7 @@ def require_same(location: Location, layout: Layout, planned: Layout) -> None:
     for what, found, wanted in (
         ("chains", layout.chains, planned.chains),
         ("tune", layout.tune, planned.tune),
-        ("draws", max(layout.draws, planned.draws), layout.draws),  # it may have been extended
+        ("draws", max(layout.total, planned.total), layout.total),  # it may have been extended
         ("chains_per_chunk", layout.chains_per_chunk, planned.chains_per_chunk),
         ("variables", _definitions(layout), _definitions(planned)),
         ("coordinates", layout.coords, planned.coords),
@@ -225,16 +224,14 @@ def make_journals(location: Location, layout: Layout) -> None:
 
 def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
     layout = plan.layout
-    samples = {
-        "chain": DataArray(("chain",), np.arange(layout.chains)),
-        "draw": DataArray(("draw",), Numbers(layout.total)),
-    }
+    chains = DataArray(("chain",), np.arange(layout.chains))
     for group in layout.groups.values():
-        coords = {**samples, **plan.coordinates[group.name]}
+        # The draws are numbered when the trace is finished: only then it is known how many.
+        coords = {"chain": chains, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
         yield from group_items(group.name, attrs, coords, {}, layout.encodings, layout.separator)
         for variable in group.variables.values():
-            document = layout.document(variable, layout.total)
+            document = layout.document(variable, layout.planned_draws)
             yield f"{array_path(group.name, variable)}/zarr.json", encode_document(document)
     for name, arrays in plan.data.items():
         attrs = group_attrs(layout, name)

@@ -41,34 +41,46 @@ class Beside(NamedTuple):
     segments: list[range]
 
 
-def headline(now: Moment) -> str:
-    """`sampling since 2026-11-26 14:03: 4 chains × 1000 draws, recorded 57 of 1000 each`."""
-    return f"{find_status(now)}: {size(now)}, recorded {counts(now)}{dropped(now)}"
+def headlines(now: Moment) -> list[str]:
+    """What a person wants to know first of a trace.
 
-
-def advice(now: Moment) -> list[str]:
-    """What a killed process loses while there is something to lose, and what to do next."""
-    step = next_step(now, find_status(now).word)
-    lines = [] if now.layout.finished else [safety(now)]
+    `sampling since 2026-11-26 14:03: 4 chains × 1000 draws, recorded 57 of 1000 each`; what a
+    killed process loses, while there is something to lose; and what to do next.
+    """
+    status = find_status(now)
+    lines = [f"{status}: {size(now)}, recorded {counts(now)}{dropped(now)}"]
+    if not now.layout.finished:
+        lines.append(safety(now))
+    step = next_step(now, status.word)
     return [*lines, f"next: {step}"] if step else lines
 
 
 def size(now: Moment) -> str:
     """`4 chains × (1000 warmup + 1000 draws)`."""
-    tune, draws = now.layout.tune, now.layout.draws
-    each = f"({tune} warmup + {draws} draws)" if tune else f"{draws} draws"
+    tune = now.layout.tune
+    draws = "any number of draws" if now.layout.draws is None else f"{now.layout.draws} draws"
+    each = f"({tune} warmup + {draws})" if tune else draws
     return f"{counted(now.layout.chains, 'chain')} × {each}"
 
 
 def counts(now: Moment, most: int = 8) -> str:
     """Recorded draws of each chain, or their range when there are many chains."""
-    recorded, total = now.counts, now.layout.total
+    recorded, end = now.counts, _of_total(now)
     if (recorded == recorded[0]).all():
         each = " each" * (now.layout.chains > 1)
-        return f"{recorded[0]} of {total}{each}"
+        return f"{recorded[0]}{end}{each}"
     if len(recorded) > most:
-        return f"{recorded.min()} to {recorded.max()} of {total}"
-    return f"{', '.join(map(str, recorded))} of {total}"
+        return f"{recorded.min()} to {recorded.max()}{end}"
+    return f"{', '.join(map(str, recorded))}{end}"
+
+
+def progress(now: Moment, count: int) -> str:
+    """`57 of 1000` draws of one chain, or `57` where no end is declared."""
+    return f"{count}{_of_total(now)}"
+
+
+def _of_total(now: Moment) -> str:
+    return "" if now.layout.draws is None else f" of {now.layout.total}"
 
 
 def dropped(now: Moment) -> str:
@@ -134,8 +146,7 @@ def as_text(now: Moment, beside: Beside) -> str:
     return "\n".join(
         [
             f"<zarrtrace.Trace {printable(str(now))}>",
-            headline(now),
-            *advice(now),
+            *headlines(now),
             *(f"    {name:<{width}}  {_shorten(content)}" for name, content in lines),
         ]
     )
@@ -147,19 +158,19 @@ def _shorten(text: str, width: int = 90) -> str:
 
 def as_html(now: Moment) -> str:
     """The repr of a trace in a notebook: its state, and the tree as xarray shows it."""
-    total, recorded = now.layout.total, now.counts
+    recorded = now.counts
     bars = ""
     if not now.layout.finished and len(recorded) <= 32:
+        total = recorded.max() if now.layout.draws is None else now.layout.total
         bars = "".join(
             f"<div>chain {chain} <progress max='{total}' value='{count}'></progress> "
-            f"{count} of {total}</div>"
+            f"{progress(now, int(count))}</div>"
             for chain, count in enumerate(recorded)
         )
     tree: str = open_all_groups(now)._repr_html_()  # type: ignore[no-untyped-call]
     return (
         f"<div><strong>zarrtrace.Trace</strong> <code>{html.escape(str(now))}</code></div>"
-        f"<div>{html.escape(headline(now))}</div>"
-        f"{''.join(f'<div>{html.escape(line)}</div>' for line in advice(now))}"
+        f"{''.join(f'<div>{html.escape(line)}</div>' for line in headlines(now))}"
         f"{bars}{tree}"
     )
 
@@ -227,7 +238,8 @@ def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
     done = run["recorded"] - run["warmup"]
     draws = f"warmup {run['recorded']} of {run['warmup']}"
     if done > 0 or not run["warmup"]:
-        draws = f"{done}" if done == run["draws"] else f"{done} of {run['draws']}"
+        is_all = run["draws"] in (None, done)
+        draws = f"{done}" if is_all else f"{done} of {run['draws']}"
     rhat = f"{run['worst_rhat']:.3f}" if math.isfinite(run["worst_rhat"]) else "-"
     rhat += "" if run["rhat_of_all"] else "*"
     chains = str(run["chains"])

@@ -28,12 +28,12 @@ from ..reading.moment import Moment
 from ..reading.others import find_others
 from ..sampling_state.counts import recorded
 from ..sampling_state.journal_format import JOURNAL
-from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
+from ..store.small_arrays import DataArray, Numbers, array_items
 from ..store.zarr_json import (
     encode_document,
     group_document,
-    key_of_chunk,
+    parse_document,
     read_document,
     read_documents,
 )
@@ -83,7 +83,7 @@ def require_draws(moment: Moment) -> None:
     """Refuse to finish a trace in which a chain has nothing after its warmup."""
     layout, counts = moment.layout, moment.counts
     warmup, kept = layout.most_warmup, np.array(layout.kept_chains)
-    if layout.draws and counts[kept].min() <= warmup:
+    if layout.draws != 0 and counts[kept].min() <= warmup:
         empty = kept[counts[kept] <= warmup].tolist()
         others = [chain for chain in kept.tolist() if chain not in empty]
         without = f"leave it out with finish(chains={others}), " if others else ""
@@ -180,9 +180,10 @@ def _trim(moment: Moment) -> None:
                 attrs |= alignment_attrs(after, length)
             documents[path] = group_document(attrs)
             if layout.left_out or layout.chains != _size(location, f"{path}/chain"):
-                documents[f"{path}/chain"] = _coordinate(location, path, "chain", np.array(kept))
-        numbers = np.arange(length)
-        documents[f"{group.name}/draw"] = _coordinate(location, group.name, "draw", numbers)
+                chains = DataArray(("chain",), np.array(kept))
+                documents[f"{path}/chain"] = _write_coordinate(location, layout, path, chains)
+            draws = DataArray(("draw",), Numbers(length if path == group.name else warmup))
+            documents[f"{path}/draw"] = _write_coordinate(location, layout, path, draws)
     # With the consolidated metadata all arrays change their length at once.
     consolidate(location, layout, {**documents, **arrays})
     # Last what other readers may open from then on: all that it needs is right.
@@ -242,22 +243,16 @@ def _size(location: Location, path: str) -> int | None:
     return None if document is None else int(document["shape"][0])
 
 
-def _coordinate(
-    location: Location, group: str, name: str, numbers: np.ndarray[Any, Any]
+def _write_coordinate(
+    location: Location, layout: Layout, group: str, array: DataArray
 ) -> dict[str, Any]:
-    """The document of a coordinate of chains or draws, whose chunks get these numbers."""
-    path = f"{group}/{name}"
-    document = read_document(location, path)
-    if document is None:
-        raise DamagedTraceError(
-            f"{path} is missing",
-            where=str(location),
-            remedy="`zarrtrace repair` numbers the draws again",
-        )
-    size = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
-    codec = ChunkCodec(np.dtype("int64"), document)
-    for chunk in range(-(-len(numbers) // size)):
-        part = numbers[chunk * size : (chunk + 1) * size]
-        values = np.pad(part, (0, size - len(part)))
-        location.write(key_of_chunk(path, (chunk,), document), codec.encode(values))
-    return {**document, "shape": [len(numbers)]}
+    """Write the chunks of a coordinate of chains or draws; gives the document for them."""
+    path = f"{group}/{array.dims[0]}"
+    items = array_items(path, array, layout.encodings["int64"], layout.separator)
+    _, data = next(items)
+    document = parse_document(memoryview(data), path)
+    before = read_document(location, path)
+    if before is not None and before["chunk_grid"] != document["chunk_grid"]:
+        location.delete_many(key for key in location.keys(path) if not key.endswith("/zarr.json"))
+    location.write_many(items)
+    return document

@@ -22,6 +22,7 @@ from ..layout.layout import (
     group_attrs,
     root_attrs,
 )
+from ..layout.variables import Variable
 from ..reading.as_finished import read_whole
 from ..reading.other_groups import is_rewritten
 from ..reading.rows import RowReader
@@ -98,8 +99,8 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
         try:
             cut = _shown_draws(location, layout)
         except DamagedTraceError:
-            cut = layout.total
-        lengths = (cut - group.stored_warmup, group.stored_warmup - group.stored_first)
+            cut = layout.planned_draws
+        lengths = (max(0, cut - group.stored_warmup), group.stored_warmup - group.stored_first)
         paths = zip(group.paths, lengths, strict=False)
         dims = {dim for variable in group.variables.values() for dim in variable.dims}
         coords = {name: dim for name, dim in layout.coords.items() if dim in dims}
@@ -112,7 +113,7 @@ def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[st
 def _shown_draws(location: Location, layout: Layout) -> int:
     """Draws of each chain, warmup included, that the arrays have."""
     if not layout.finished:
-        return layout.total
+        return layout.planned_draws
     return int(recorded(location, layout)[layout.kept_chains].min())
 
 
@@ -169,39 +170,41 @@ def count_draws(block: ChainBlock) -> int:
     Draws at the end of the last chunk whose every value is the fill value are none; without a
     variable that has NaN or NaT for that, the last chunk counts only when the chain ends with it.
     """
-    location, layout = block.location, block.layout
-    ends = []
-    blank = np.ones(layout.total, dtype=bool)
-    # Nobody can say of them any more that they were not recorded.
-    blank[: layout.dropped] = False
-    telling = any(variable.dtype.kind in "fcmM" for variable in layout.variables)
-    for variable in layout.variables:
-        reader = RowReader(block, variable)
-        end = layout.dropped
-        for span in reader.spans:
-            draw = max(span.start, layout.dropped)
-            while draw < span.stop:
-                place = span.place(draw, variable.draws_per_chunk)
-                key = place.key(variable, block.number)
-                if location.read(key) is None and not reader.is_blank(place):
-                    break
-                first, end = place.draws.start, place.draws.stop
-                try:
-                    rows = reader.chunk(place)[:, : len(place.draws)]
-                except DamagedTraceError:
-                    # It was there, so it was recorded.
-                    blank[first:end] = False
-                else:
-                    blank[draw:end] &= _is_fill(rows[:, draw - first :])
-                draw = end
-        ends.append((end, variable.draws_per_chunk))
-    count = min(end for end, _ in ends)
-    if not telling:
-        whole = min(end - size for end, size in ends)
+    layout = block.layout
+    readers = [(variable, RowReader(block, variable)) for variable in layout.variables]
+    ends = [(_end_of_chunks(reader, variable), variable) for variable, reader in readers]
+    count = min(layout.total, *(end for end, _ in ends))
+    if not any(variable.dtype.kind in "fcmM" for variable in layout.variables):
+        whole = min(end - variable.draws_per_chunk for end, variable in ends)
         return count if count == layout.total else max(layout.dropped, whole)
-    while count and blank[count - 1]:
+    # Nobody can say of dropped draws any more that they were not recorded.
+    blank = np.ones(max(0, count - layout.dropped), dtype=bool)
+    for _, reader in readers:
+        for place, rows, taken in reader.chunks(range(layout.dropped, count)):
+            try:
+                blank[taken] &= _is_fill(reader.chunk(place)[:, rows])
+            except DamagedTraceError:
+                # It was there, so it was recorded.
+                blank[taken] = False
+    while count > layout.dropped and blank[count - layout.dropped - 1]:
         count -= 1
     return count
+
+
+def _end_of_chunks(reader: RowReader, variable: Variable) -> int:
+    """The draw after those of the chunks that are there, one after the other from the first on."""
+    location, block = reader.block.location, reader.block
+    end = block.layout.dropped
+    for span in reader.spans:
+        draw = max(span.start, end)
+        while draw < span.stop:
+            place = span.place(draw, variable.draws_per_chunk)
+            if not location.exists(place.key(variable, block.number)) and not reader.is_blank(
+                place
+            ):
+                break
+            draw = end = place.draws.stop
+    return end
 
 
 def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -220,9 +223,10 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
     group = layout.groups[path.removeprefix("warmup_")]
     draws = group.stored_warmup - group.stored_first
     if path == group.name:
-        draws = _shown_draws(location, layout) - group.stored_warmup
+        draws = max(0, _shown_draws(location, layout) - group.stored_warmup)
     chains = np.array(layout.kept_chains) if layout.finished else np.arange(layout.chains)
-    for name, numbers in (("chain", chains), ("draw", np.arange(draws))):
+    arrays = {"chain": chains, **({"draw": np.arange(draws)} if layout.finished else {})}
+    for name, numbers in arrays.items():
         if is_rewritten(location, f"{path}/{name}"):
             continue
         try:
@@ -232,6 +236,13 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
             encoding = layout.encodings["int64"]
             location.write_many(array_items(f"{path}/{name}", array, encoding, layout.separator))
             yield f"{path}/{name}: numbered anew"
+    # An earlier version numbered the draws before the end, and an extension leaves them numbered.
+    if not layout.finished and location.keys(f"{path}/draw"):
+        try:
+            read_whole(location, layout, f"{path}/draw", complete=True)
+        except DamagedTraceError:
+            location.delete_tree(f"{path}/draw")
+            yield f"{path}/draw: removed, finish numbers the draws"
 
 
 # Chunks ---------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from ..reading.rows import Piece, RowReader, fill_pieces
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
-from ..store.small_arrays import DataArray, Numbers, array_items
 from ..store.zarr_json import documents_first, encode_document, group_document, read_documents
 from .carry import carry_added
 
@@ -220,17 +219,16 @@ class Staging:
 
     def _new_paths(self, group: SampledGroup) -> dict[str, int]:
         """The groups that will have arrays of one, and the draws in each."""
-        after = {group.name: self._layout.total - group.next_warmup}
+        after = {group.name: max(0, self._layout.planned_draws - group.next_warmup)}
         before = {group.warmup_name: group.next_warmup - self._layout.dropped}
         return after | before if before[group.warmup_name] else after
 
     def _documents(self, group: SampledGroup) -> Iterator[tuple[str, bytes]]:
         """The keys and bytes of all that says how many draws the new groups have."""
-        location, layout, variables = self._location, self._layout, group.variables.values()
+        location, variables = self._location, group.variables.values()
         # Before the first finish nobody but us writes there; then attributes may have been added.
         names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
-        paths = [group.name, f"{group.name}/draw", *names]
-        whole, numbers, *found = read_documents(location, paths)
+        whole, *found = read_documents(location, [group.name, *names])
         attrs = {**(whole or group_document())["attributes"], "tuning_steps": group.next_warmup}
         for path, draws in self._new_paths(group).items():
             yield f"{path}/zarr.json", encode_document(group_document(attrs))
@@ -240,23 +238,12 @@ class Staging:
                 if old is not None:
                     document["attributes"] = old["attributes"]
                 yield f"{path}/{variable.name}/zarr.json", encode_document(document)
-            # Copied with the other coordinates, or in its place: as long as it is long enough.
-            is_there = not layout.closed and (path == group.name or path not in group.paths)
-            if numbers and draws <= numbers["shape"][0] and is_there and not location.renames:
-                yield f"{path}/draw/zarr.json", encode_document({**numbers, "shape": [draws]})
-            else:
-                draw = DataArray(("draw",), Numbers(draws))
-                encoding = self._layout.encodings["int64"]
-                separator = self._layout.separator
-                yield from array_items(f"{path}/draw", draw, encoding, separator)
 
     def _coordinate_keys(
         self, group: SampledGroup, paths: Iterable[str]
     ) -> Iterator[tuple[str, str]]:
         """The keys of the coordinates of a group, and those that they get in other groups."""
         names = self._coordinate_names(group)
-        if not self._location.renames:
-            names.add("draw")
         # A plain reader takes a directory without a document for a stray file.
         for key in documents_first(self._keys):
             name, _, rest = key.partition("/")

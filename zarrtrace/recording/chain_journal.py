@@ -135,9 +135,8 @@ def require_standing(hierarchy: Hierarchy, block: ChainBlock) -> None:
     ChainBusyError
         The trace is being split, extended or finished.
     """
-    current, known = hierarchy.layout, block.layout
-    still = current.arrays == known.arrays and current.total == known.total
-    if not still or current.splitting or current.closed:
+    current = hierarchy.layout
+    if current.arrays != block.layout.arrays or current.splitting or current.closed:
         raise ChainBusyError(
             f"{block.location} is being split, extended or finished just now; "
             f"try again when that is done",

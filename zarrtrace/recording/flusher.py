@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import TraceNotFoundError, TraceReplacedError
 from ..layout.hierarchy import Hierarchy
-from ..layout.layout import IN_STORE
-from ..layout.spans import written_spans
+from ..layout.layout import IN_STORE, chunks_among
+from ..layout.spans import spans, written_spans
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import JOURNAL
@@ -155,3 +155,17 @@ class Flusher:
                     place = span.place(draw, variable.draws_per_chunk)
                     yield place.key(variable, self._block.number)
                     draw = place.draws.stop
+
+
+def end_of_chunks(block: ChainBlock) -> int:
+    """The draw after the last one that a chunk which is there may hold."""
+    layout = block.layout
+    groups = [path for group in layout.groups.values() for path in group.paths]
+    chunks = chunks_among(key for path in groups for key in block.location.keys(path))
+    ends = [
+        span.chunk(chunk.number, variable.draws_per_chunk).draws.stop
+        for variable in layout.variables
+        for span in spans(layout, variable)
+        for chunk in chunks.get(span.path, ())
+    ]
+    return max(ends, default=0)

@@ -17,8 +17,13 @@ from .chain_journal import load_rows
 from .open_chunks import OpenChunks
 
 
-def last_checkpoint(block: ChainBlock, count: int, like: Any) -> tuple[int, Any]:
+def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> tuple[int, Any]:
     """The draw that a chain with `count` draws continues from, and the state there.
+
+    Parameters
+    ----------
+    is_full : bool
+        Whether the chain has all its draws: then it never goes back.
 
     Raises
     ------
@@ -29,8 +34,7 @@ def last_checkpoint(block: ChainBlock, count: int, like: Any) -> tuple[int, Any]
     if found is None:
         return count, None
     draws, state = found
-    chain_is_full = count == block.layout.total
-    if chain_is_full and draws != count:
+    if is_full and draws != count:
         return count, None
     if draws > count:
         raise DamagedTraceError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from ..errors import (
@@ -31,7 +32,7 @@ from ..sampling_state.claim import Claim
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .chain_journal import open_journal, require_standing, rows_in_memory
-from .flusher import Flusher
+from .flusher import Flusher, end_of_chunks
 from .going_back import last_checkpoint, went_back
 from .holder import Holder, State
 from .open_chunks import OpenChunks
@@ -96,7 +97,7 @@ class ChainWriter(Holder):
             self._lay_out()
             if self._journal.is_elsewhere:
                 block.drop_checkpoint_after(self._count)
-                self._flusher.leave_whole_chunks(self._journal, self._chunks, layout.total)
+                self._flusher.leave_whole_chunks(self._journal, self._chunks, end_of_chunks(block))
             elif self._count and self._flusher.keeps_rows(self._journal):
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, self._count)
             ending.register(self)
@@ -177,7 +178,9 @@ class ChainWriter(Holder):
             self._require_open()
             if self._state is State.DISPLACED:
                 self._require_claim()
-            draws, state = last_checkpoint(self._block, self._count, like)
+            self._total = self._hierarchy.layout.total
+            is_full = self._count == self._total
+            draws, state = last_checkpoint(self._block, self._count, is_full, like)
             if draws < self._count:
                 self._go_back(draws)
             with self._claiming:
@@ -348,6 +351,8 @@ class ChainWriter(Holder):
     def _write_full(self, count: int) -> None:
         """Write the chunks that the draws below the count complete."""
         chunks = self._chunks.full(count)
+        if count == self._total and not self._flusher.keeps_rows(self._journal):
+            chunks = chain(chunks, self._chunks.partial(count))
         if self._journal.locked:
             self._flusher.write(chunks)
             return
@@ -365,10 +370,12 @@ class ChainWriter(Holder):
         if self._layout.durable:
             # Before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
-        if self._chunks.all_full(count) and (count == self._total or not self._journal.survives):
-            self._flusher.publish(count)
         if count == self._total:
+            if not self._flusher.keeps_rows(self._journal):
+                self._flusher.publish(count)
             return
+        if self._chunks.all_full(count) and not self._journal.survives:
+            self._flusher.publish(count)
         if self._chunks.at_end_of_array(count):
             # From one array to the next: a chain that went back before a split.
             self._lay_out()
@@ -439,11 +446,16 @@ class ChainWriter(Holder):
 
     def _require_room(self, draws: int) -> None:
         if self._count + draws > self._total:
+            # The trace may have been extended meanwhile.
+            self._total = self._hierarchy.layout.total
+        if self._count + draws > self._total:
             left = self._total - self._count
             raise ChainFullError(
-                f"{self._block}: {draws} more draw{'s' * (draws > 1)} after {self._count}, but "
-                f"tune + draws is {self._total}; record {left} at most, or create the trace with "
-                f"more draws",
+                f"{counted(draws, 'more draw')} after {self._count}, but tune + draws is "
+                f"{self._total}",
+                where=str(self._block),
+                remedy=f"record {left} at most, or make room with trace.extend(draws=...), also "
+                f"while this writer is open",
                 chain=self.chains[0],
                 draw=self._total,
             )
@@ -451,7 +463,8 @@ class ChainWriter(Holder):
     # Life ---------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self._count} of {self._total} draws"
+        end = "" if self._layout.draws is None else f" of {self._total}"
+        state = "closed" if self.closed else f"{self._count}{end} draws"
         return f"<zarrtrace.ChainWriter {self._block}: {state}>"
 
     def __reduce__(self) -> Any:
