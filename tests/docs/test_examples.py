@@ -68,7 +68,7 @@ SHOWN = {
         r"^the first run ended with -9$",
         r"^2 epochs are there$",
         r"^1600 draws, mean \[[23]\.\d? [23]\.\d?\], standard deviation \[[01]\.\d? [01]\.\d?\]$",
-        r"^sampling: 16 chains .* recorded 1500 of 8000 each, 500 dropped$",
+        r"^stopped since .*: 16 chains .* recorded 1500 each, 500 dropped$",
         r"^ +segments +3, draws 0 to 1499$",
     ],
     "with_blackjax": [

@@ -7,7 +7,7 @@ import pytest
 from conftest import Encoded, Place, open_plainly
 
 import zarrtrace as zt
-from zarrtrace.errors import ChainFullError, InvalidInputError
+from zarrtrace.errors import ChainFullError
 
 
 @pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
@@ -105,10 +105,3 @@ def test_an_extension_survives_a_kill(directory: Place, encoded: Encoded) -> Non
     trace.finish()
     encoded.check(trace.posterior, 0, 9)
     assert trace.check() == []
-
-
-@pytest.mark.parametrize("draws", [0, -1, 2.5, "3", True])
-def test_what_is_no_number_of_draws_is_refused(memory: Place, draws: object) -> None:
-    trace = memory.create(chains=1, draws=3, posterior={"x": 0.0})
-    with pytest.raises(InvalidInputError, match="whole number from 1, or None"):
-        trace.extend(draws)  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ from zarrtrace.layout.layout import Layout
 CHANGES: dict[str, Callable[[zt.Trace], object]] = {
     "split": lambda trace: trace.split_warmup(),
     "finish": lambda trace: trace.finish(),
-    "extend": lambda trace: trace.extend(10),
 }
 
 

@@ -13,6 +13,8 @@ from ..reading.moment import Moment
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.claim import Claim
 
+_GOES_ON = ("sampling", "stopped")
+
 
 class Status(NamedTuple):
     """Where a trace is in its life.
@@ -30,7 +32,8 @@ class Status(NamedTuple):
 
     def __str__(self) -> str:
         since = time_label(self.since)
-        return f"{self.word} since {since}" if since else self.word
+        # Of a run that is to go on, and not of one that has all its draws.
+        return f"{self.word} since {since}" if since and self.word in _GOES_ON else self.word
 
 
 def find_status(now: Moment) -> Status:

@@ -283,7 +283,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
             Walkers, and dimensions of their positions.
         """
         self._require_writable()
-        self._create(int(nwalkers), int(ndim), steps=1, blobs=None)
+        self._create(int(nwalkers), int(ndim), blobs=None)
 
     def grow(self, ngrow: int, blobs: np.ndarray[Any, Any] | None) -> None:
         """Make room for more steps.
@@ -310,14 +310,13 @@ class HDFBackend(Backend):  # type: ignore[misc]
         # NumPy finds None equal to float64.
         if not iteration and ((like is None) != (stored is None) or like != stored):
             # What the blobs are is known only now.
-            self._create(*self.shape, steps=max(ngrow, 1), blobs=like)
+            self._create(*self.shape, blobs=like)
         self._check_blobs_like(like)
         trace = self._ensemble().trace
-        missing = int(trace.recorded[0]) + ngrow - trace.draws
-        if missing > 0 or trace.finished:
+        if trace.has_end or trace.finished:
+            # Finished, or of an earlier version.
             self.close()
-            # Where steps come one by one, room for some more of them.
-            zt.open(self.path, mode="a").extend(max(missing, iteration // 16, 1))
+            zt.open(self.path, mode="a").extend(None)
         if ngrow:
             self._opened_run().ends_at = iteration + ngrow
 
@@ -389,9 +388,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
                 f"{like.shape}; use another name for them, or reset() this run"
             )
 
-    def _create(
-        self, walkers: int, dimensions: int, steps: int, blobs: np.dtype[Any] | None
-    ) -> None:
+    def _create(self, walkers: int, dimensions: int, blobs: np.dtype[Any] | None) -> None:
         if Path(self.filename).is_file():
             raise TraceExistsError(
                 f"{self.filename} is a file, and this backend keeps its runs in a directory: give "
@@ -408,7 +405,6 @@ class HDFBackend(Backend):  # type: ignore[misc]
             self.path,
             walkers=walkers,
             dimensions=dimensions,
-            steps=steps,
             dtype=self.dtype,
             blobs=blobs,
             parameter_names=self.parameter_names,

@@ -161,7 +161,6 @@ def create_ensemble(
     *,
     walkers: int,
     dimensions: int,
-    steps: int,
     dtype: np.dtype[Any],
     blobs: np.dtype[Any] | None,
     parameter_names: Sequence[str] | None,
@@ -169,7 +168,7 @@ def create_ensemble(
     accepted_before: Sequence[float] | None = None,
     overwrite: bool = True,
 ) -> zt.Trace:
-    """Create the trace of an ensemble, with room for so many steps."""
+    """Create the trace of an ensemble, for any number of steps."""
     if parameter_names is not None and len(set(parameter_names)) != dimensions:
         raise InvalidInputError(
             f"parameter_names has {len(set(parameter_names))} different names for {dimensions} "
@@ -185,8 +184,7 @@ def create_ensemble(
         path,
         chains=walkers,
         chains_per_chunk=walkers,
-        draws=steps,
-        # Not by the steps of the first run: there may be many more.
+        draws=None,
         draws_per_chunk=min(max(_BUFFER_BYTES // step_bytes, 1), _LONGEST_CHUNK),
         posterior={"x": stored_variable("x", dtype, (dimensions,), dims=dims)},
         sample_stats=stats,

@@ -65,7 +65,6 @@ def _import_run(group: Any, path: str) -> None:
         path,
         walkers=walkers,
         dimensions=dimensions,
-        steps=max(steps, 1),
         dtype=chain.dtype,
         blobs=None if blobs is None else blobs.dtype,
         parameter_names=None,

@@ -398,7 +398,6 @@ class DefaultBackend:
             self._stored = StoredEpochs.create(
                 self.path,
                 kinds_of(epoch["samples"]),
-                draws=draws,
                 draws_together=self.epochs_per_file * draws,
                 first=self._never_stored,
                 parameter_names=self.parameter_names,

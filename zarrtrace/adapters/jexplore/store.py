@@ -26,8 +26,6 @@ from .epochs import (
     variable_of,
 )
 
-_EPOCHS_AT_FIRST = 16
-
 
 class StoredEpochs:
     """The epochs in a trace, and its writer once one was stored by this process.
@@ -70,12 +68,11 @@ class StoredEpochs:
         path: str,
         kinds: Mapping[str, Kind],
         *,
-        draws: int,
         draws_together: int,
         first: tuple[int, int],
         parameter_names: Sequence[str] | None,
     ) -> Self:
-        """Make the trace for epochs of so many draws, with several of them in a chunk."""
+        """Make the trace, for any number of epochs, with several draws in a chunk."""
         chains = kinds["p"].chains
         groups = definitions(kinds, draws_together)
         # Not at its place before it is whole: a process may be killed meanwhile.
@@ -87,7 +84,7 @@ class StoredEpochs:
             sample_stats=groups.get("sample_stats"),
             chains=chains,
             chains_per_chunk=chains,
-            draws=_EPOCHS_AT_FIRST * draws,
+            draws=None,
             # A walker that stays repeats all bytes of its draw: found faster, and as well, unless
             # they are shuffled.
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),
@@ -190,15 +187,14 @@ class StoredEpochs:
         return self._writer
 
     def _make_room(self, draws: int) -> None:
-        """Let the trace take so many more draws, and some more."""
+        """Let the trace take so many more draws."""
         trace = self._writable()
-        recorded = int(trace.recorded.min())
         # Never all of it: draws of a trace that has all of them are kept without a checkpoint.
-        missing = recorded + draws + 1 - trace.draws
-        if missing > 0 or (draws > 0 and trace.finished):
+        is_short = trace.has_end and int(trace.recorded.min()) + draws >= trace.draws
+        if is_short or (draws > 0 and trace.finished):
+            # Finished, or of an earlier version.
             self._close_writer()
-            # Twice as many: nobody knows how many epochs there will be.
-            trace.extend(max(missing, recorded, 1))
+            trace.extend(None)
 
     def close(self) -> None:
         """Let other processes write; the next epoch opens the trace again."""
