@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -34,6 +36,7 @@ Block = int | range
 ChainFunction = Callable[[Any, Trace], object]
 
 _LOOK_EVERY = 0.1  # seconds
+_ASK_EVERY = 1.0  # seconds, whether the chains have drawn enough
 _LONGEST_LINE = 300  # characters of an exception in the error for all chains; the notes have all
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -50,8 +53,18 @@ def run(
     progress: bool = True,
     fork: bool = False,
     patience: float = 90.0,
+    until: Callable[[Trace], bool] | None = None,
 ) -> None:
     """Run the chains that are not complete yet, side by side.
+
+    ::
+
+        def enough(trace):
+            return float(az.ess(trace.posterior).mu) > 2000
+
+        trace = zt.create("run.zarr", chains=4, tune=500, draws=None, posterior={"mu": zt.Var()})
+        zt.run(chain, trace, until=enough)
+        trace.finish()
 
     Parameters
     ----------
@@ -78,6 +91,11 @@ def run(
         Seconds that `trace.writer(chain)` waits, if it is not told otherwise, for the place of a
         writer elsewhere that may be dead: a job that was stopped and starts again on another host
         continues.
+    until : callable, optional
+        `until(trace)` says whether the chains have drawn enough. It is asked now and then in this
+        process, once every chain has a draw after its warmup. When it is true, the chains end as
+        by Ctrl-C: their writers close, and all draws are kept. Not with an executor, which cannot
+        end what it runs. Needed where the trace has no fixed end, unless chains stop by themselves.
 
     Raises
     ------
@@ -91,11 +109,17 @@ def run(
     total = trace.tune + trace.draws
     counts = trace.recorded
     missing = [block for block in trace.blocks if counts[_first(block)] < total]
-    if not missing:
+    rule = _Rule(trace, until)
+    if not missing or rule.holds():
         return
     trace = trace._with_patience(patience)
     with _bars(trace, missing, progress) as refresh:
         if executor is not None:
+            if until is not None:
+                raise InvalidInputError(
+                    "until: an executor cannot end what it runs; have chain_function look at the "
+                    "trace now and then and return, or leave the executor out"
+                )
             failures = _run_on_executor(chain_function, trace, missing, executor, refresh)
         elif trace._location.in_memory:
             raise NotShareableError(
@@ -103,13 +127,16 @@ def run(
                 "or pass executor=concurrent.futures.ThreadPoolExecutor()"
             )
         else:
-            limit = processes if processes is not None else _cores()
-            if not isinstance(limit, int) or limit < 1:
-                raise InvalidInputError(f"processes is a whole number from 1, got {processes!r}")
+            # A chain without an end leaves its process to no other.
+            least = 1 if trace.has_end else len(missing)
+            limit = max(_cores(), least) if processes is None else processes
+            if not isinstance(limit, int) or limit < least:
+                raise InvalidInputError(f"processes is a whole number from {least}, got {limit!r}")
             # What speaks to a server does not survive a fork.
             forks = fork and trace._location.path is not None and hasattr(os, "fork")
             start = _ForkedProcess if forks else _FreshProcess
-            failures = _run_on_processes(start, chain_function, trace, missing, limit, refresh)
+            start_chain = partial(start, chain_function, trace)
+            failures = _run_on_processes(start_chain, missing, limit, refresh, rule)
     if failures:
         raise _failed(trace, failures, len(missing))
 
@@ -162,27 +189,44 @@ class _ChainProcess(Protocol):
         """Ask it to end: it closes its writer on the way out."""
 
 
-_Start = Callable[[ChainFunction, Trace, Block, Path], _ChainProcess]
+class _Rule:
+    """Asks now and then whether the chains of a trace have drawn enough."""
+
+    def __init__(self, trace: Trace, until: Callable[[Trace], bool] | None) -> None:
+        self._trace = trace
+        self._until = until
+        self._next = 0.0
+
+    def holds(self) -> bool:
+        """Whether it is time to ask, and they have."""
+        began = time.monotonic()
+        if self._until is None or began < self._next:
+            return False
+        has_draws = self._trace.recorded.min() > self._trace.burn_in
+        found = bool(has_draws and self._until(self._trace))
+        now = time.monotonic()
+        # A rule that takes long takes no more than a tenth of the time.
+        self._next = now + max(_ASK_EVERY, 9 * (now - began))
+        return found
 
 
 def _run_on_processes(
-    start: _Start,
-    chain_function: ChainFunction,
-    trace: Trace,
+    start: Callable[[Block, Path], _ChainProcess],
     blocks: list[Block],
     limit: int,
     refresh: Callable[[], None],
+    rule: _Rule,
 ) -> dict[int, str]:
     waiting = list(reversed(blocks))
     running: dict[Block, _ChainProcess] = {}
     failures: dict[int, str] = {}
     with tempfile.TemporaryDirectory(prefix="zarrtrace-") as folder:
         try:
-            while waiting or running:
+            while (waiting or running) and not rule.holds():
                 while waiting and len(running) < limit:
                     block = waiting.pop()
                     report_file = Path(folder) / f"chain-{_first(block)}.txt"
-                    running[block] = start(chain_function, trace, block, report_file)
+                    running[block] = start(block, report_file)
                 next(iter(running.values())).wait(_LOOK_EVERY)
                 for block, process in list(running.items()):
                     exit_code = process.poll()

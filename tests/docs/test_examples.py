@@ -40,6 +40,10 @@ SHOWN = {
         r"^\[2700 2700 2700 2700\] +2500 +-0\.153 +1\.0",
         r"^finished: True$",
     ],
+    "until_they_agree": [
+        r"^finished with \d+ draws of each chain$",
+        r"^worth 500 independent draws: True$",
+    ],
     "eight_schools": [r"^chain 3 .* 850/850 done", r"^mu +4\.", r"^theta\[Mt\. Hermon\] +[45]\b"],
     "resume_after_kill": [
         r"^killed by SIGKILL$",

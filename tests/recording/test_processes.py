@@ -17,6 +17,7 @@ from conftest import Encoded, Place
 from scripts import FreshScript, Script
 
 import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError
 
 CHAIN = """
 import os, signal, sys, time
@@ -166,6 +167,34 @@ def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place, 
     assert trace.recorded.tolist() == [60, 23, 31]
     zt.run(chain, trace, progress=False, fork=True)
     assert is_complete(trace)
+
+
+def test_chains_without_an_end_run_until_a_rule_says_stop(
+    directory: Place, encoded: Encoded
+) -> None:
+    # More chains than a small machine has cores: all of them run at once.
+    trace = encoded.create(directory, chains=3, tune=4, draws=None)
+    asked: list[int] = []
+
+    def enough(trace: zt.Trace) -> bool:
+        asked.append(trace.posterior.sizes["draw"])
+        return asked[-1] >= 20
+
+    def chain(index: Any, trace: zt.Trace) -> None:
+        with trace.writer(index) as writer:
+            encoded.record(writer, index, trace.tune + trace.draws)
+
+    zt.run(chain, trace, until=enough, progress=False, fork=True)
+    assert trace.status == "stopped"
+    assert asked[-1] >= 20
+    encoded.check_split(trace, 4, int(trace.recorded.min()))
+    # It asks before it starts anything.
+    zt.run(chain, trace, until=enough, progress=False)
+    assert len(asked) >= 2
+    with pytest.raises(InvalidInputError, match="processes is a whole number from 3, got 2"):
+        zt.run(chain, trace, processes=2, progress=False)
+    with ThreadPoolExecutor() as pool, pytest.raises(InvalidInputError, match="cannot end what"):
+        zt.run(chain, trace, executor=pool, until=lambda trace: False, progress=False)
 
 
 @pytest.mark.once("newest")

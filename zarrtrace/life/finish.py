@@ -97,10 +97,15 @@ def require_draws(moment: Moment) -> None:
 
 
 def describe_unequal(moment: Moment) -> str:
-    """What other readers see of a finished trace with chains of unequal length; "" for equal."""
+    """What other readers see of a finished trace with chains of unequal length; "" for equal.
+
+    Where no end is declared, chains are hardly ever equal: there it is said of those that have
+    less than half of the draws of others.
+    """
     layout = moment.layout
     after = (moment.counts - layout.most_warmup)[layout.kept_chains]
-    if after.min() == after.max():
+    enough = after.max() if layout.draws is not None else 0.5 * after.max()
+    if after.min() >= enough:
         return ""
     each = ", ".join(map(str, after[:8])) + (", ..." if len(after) > 8 else "")
     return (
