@@ -358,6 +358,7 @@ def test_the_checkpoint_survives_a_writer_that_never_closed(directory: Place) ->
 SMALL, LARGE = {"step": 1.5}, {"position": np.arange(5000.0)}  # in the journal, and in a file
 
 
+@pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
 @pytest.mark.parametrize(
     "states",
     [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL], [SMALL, SMALL, LARGE, SMALL, SMALL]],
