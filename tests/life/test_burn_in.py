@@ -23,6 +23,8 @@ import zarrtrace as zt
 from zarrtrace.errors import DamagedTraceError, IncompleteTraceError, InvalidInputError, TraceError
 from zarrtrace.sampling_state.arrays import state_key
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(unequal length|has no draw of):RuntimeWarning")
+
 TUNE, DRAWS = 12, 18
 TOTAL = TUNE + DRAWS
 
@@ -129,7 +131,6 @@ def test_a_view_keeps_the_burn_in_it_was_made_with(fast_place: Place, encoded: E
     encoded.check(held, TUNE, TOTAL)
 
 
-@pytest.mark.filterwarnings("ignore:.*(unequal length|has no draw of):RuntimeWarning")
 def test_bad_numbers_say_why(fast_place: Place, encoded: Encoded) -> None:
     trace = encoded.fill(new(fast_place, encoded), 20, 9)
     for wrong in (-1, TOTAL + 1, 2.5, "3", True, None):
