@@ -421,6 +421,7 @@ def test_a_document_that_is_damaged_is_not_taken_for_the_work_of_a_tool(director
 # What Zarr overwrites unasked -------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
 def test_draws_after_the_shortest_chain_are_never_blank(fast_place: Place) -> None:
     finished(fast_place, TOTAL, TOTAL - 1)
     trace = fast_place.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def require_ours(location: Location, layout: Layout, extended: bool) -> None:
+def require_ours(location: Location, layout: Layout, changing: Collection[str]) -> None:
     """Refuse to change a finished trace whose variables another tool has written otherwise.
+
+    Parameters
+    ----------
+    changing : collection of str
+        The dimensions that will have other elements.
 
     Raises
     ------
     SchemaError
-        A variable is not stored as zarrtrace stores it; or there will be more draws, and an array
-        that another tool has added would not have them.
+        A variable is not stored as zarrtrace stores it; or there will be other draws or chains, and
+        an array that another tool has added would not have them.
     DamagedTraceError
         Another tool has overwritten draws.
     """
@@ -52,11 +58,12 @@ def require_ours(location: Location, layout: Layout, extended: bool) -> None:
                     group=path,
                     variable=rewritten[0],
                 )
-            for name, dims in added_nodes(location, layout, path).items() if extended else ():
-                if dims is not None and {"draw", "chain"} & {*dims}:
+            for name, dims in added_nodes(location, layout, path).items() if changing else ():
+                too_short = [dim for dim in dims or () if dim in changing]
+                if too_short:
                     raise SchemaError(
-                        f"another tool has added {path}/{name}, which would not have the chains "
-                        f"and draws to come",
+                        f"another tool has added {path}/{name}, which would not have the "
+                        f"{too_short[-1]}s to come",
                         where=str(location),
                         remedy="delete it, and compute it again when the trace is finished",
                         group=path,

@@ -196,8 +196,10 @@ def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Moment],
         now = Moment(hierarchy, layout, recorded(hierarchy.location, layout))
         following = change(now)
         if layout.finished and not following.finished:
-            as_before = (following.total, following.left_out) == (layout.total, layout.left_out)
-            require_ours(hierarchy.location, layout, extended=not as_before)
+            changing = [] if following.total == layout.total else ["draw"]
+            if following.left_out != layout.left_out:
+                changing = ["chain", "draw"]
+            require_ours(hierarchy.location, layout, changing)
         if following.splitting and hierarchy.location.renames:
             # What an earlier version may have left there when it was killed.
             hierarchy.location.delete_tree(STAGING)
