@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -103,6 +104,7 @@ def test_a_dead_chain_is_left_out(place: Place, encoded: Encoded, together: int)
         encoded.check(tree["posterior"], 4, 9, kept)
         encoded.check(tree["warmup_posterior"], 0, 4, kept)
         assert tree["posterior"].attrs["chains_left_out"] == list(range(together, 2 * together))
+    assert re.search(r"recorded .*, chains? [1-3 and]+ left out\n", repr(trace))
     assert trace.check() == []
     # The draws of the dead chain are there, and another number of warmup draws moves them along.
     trace.set_burn_in(1)

@@ -236,7 +236,7 @@ def _describe(trace: Trace) -> dict[str, Any]:
         "chains": layout.chains,
         "warmup": warmup,
         "draws": None if layout.draws is None else layout.total - warmup,
-        "recorded": int(now.counts.min()),
+        "recorded": int(now.counts[layout.kept_chains].min()),
         "worst_rhat": worst.value,
         "rhat_of": worst.variable,
         "rhat_of_all": worst.complete,

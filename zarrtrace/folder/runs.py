@@ -214,9 +214,9 @@ class Runs:
             `model`; `status`, as `Trace.status` says it, or tables (it has no trace) or damaged;
             `since` when it has that status (UTC), and what to do `next`; `chains`; `warmup` and
             `draws`, as declared or split, None where there is no fixed number; `recorded`, draws
-            of the shortest chain with its warmup; `worst_rhat`, of `rhat_of`, as
-            `zarrtrace.convergence.worst_rhat` says, and `rhat_of_all`, whether every variable was
-            looked at; `when` it was created (UTC); `error`, of a damaged one.
+            of the shortest chain that is not left out, with its warmup; `worst_rhat`, of
+            `rhat_of`, as `zarrtrace.convergence.worst_rhat` says, and `rhat_of_all`, whether every
+            variable was looked at; `when` it was created (UTC); `error`, of a damaged one.
         """
         import pandas as pd
 

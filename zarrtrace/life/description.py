@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DamagedTraceError
 from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
-from ..messages import counted, printable, range_label
+from ..messages import counted, list_chains, printable, range_label
 from ..reading.cut import READ_ELSEWHERE
 from ..reading.groups import Snapshot, open_all_groups
 from ..reading.moment import Moment
@@ -48,7 +48,7 @@ def headlines(now: Moment) -> list[str]:
     killed process loses, while there is something to lose; and what to do next.
     """
     status = find_status(now)
-    lines = [f"{status}: {size(now)}, recorded {counts(now)}{dropped(now)}"]
+    lines = [f"{status}: {size(now)}, recorded {counts(now)}{dropped(now)}{left_out(now)}"]
     if not now.layout.finished:
         lines.append(safety(now))
     step = next_step(now, status.word)
@@ -86,6 +86,13 @@ def _of_total(now: Moment) -> str:
 def dropped(now: Moment) -> str:
     """`, 500 dropped`, of each chain; nothing when none were."""
     return f", {now.layout.dropped} dropped" if now.layout.dropped else ""
+
+
+def left_out(now: Moment) -> str:
+    """`, chain 2 left out`, of a trace that was finished without some chains."""
+    blocks = now.layout.left_out
+    chains = [chain for block in blocks for chain in now.layout.chains_of(block)]
+    return f", {list_chains(chains)} left out" if chains else ""
 
 
 def safety(now: Moment) -> str:
