@@ -232,8 +232,7 @@ def _do_what_is_left(hierarchy: Hierarchy) -> None:
         with hierarchy.location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:
-                place.stay(hierarchy)
-                finishing.complete(hierarchy)
+                finishing.complete(hierarchy, place.stay(hierarchy))
 
 
 def _known(keywords: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -54,7 +54,7 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     yield from _repair_bookkeeping(location, hierarchy.layout)
     layout = hierarchy.layout
     if layout.splitting or (layout.closed and not layout.finished):
-        complete(hierarchy)
+        complete(hierarchy, layout)
         yield "the split or finish that was interrupted is done"
     for key in delete_dropped(hierarchy):
         yield f"{key}: removed, its draws were dropped"

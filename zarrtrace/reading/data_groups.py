@@ -20,6 +20,7 @@ from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
 from .as_finished import read_whole, times_given
 from .other_groups import is_rewritten
+from .others import Others
 
 # How an array was encoded, in terms that only the third format of Zarr has.
 _OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
@@ -133,9 +134,11 @@ def open_group_plainly(
     return plain.assign_coords({key: lazy[key] for key in plain.coords if key in lazy})
 
 
-def read_labels(location: Location, layout: Layout, group: str, name: str) -> DataArray:
+def read_labels(
+    location: Location, layout: Layout, group: str, name: str, others: Others
+) -> DataArray:
     """A coordinate of a sampled group, whoever has written it."""
-    if not (layout.finished and is_rewritten(location, f"{group}/{name}")):
+    if name not in others.rewritten:
         return read_whole(location, layout, f"{group}/{name}")
     with _errors_as_damage(f"the coordinate {group}/{name}", location, group):
         variable = open_group_plainly(location, group).variables[name]

@@ -84,7 +84,7 @@ class CutEntrypoint(BackendEntrypoint):
                 others.attrs.get(name, cut.layout.variable_attrs(variable)),
                 {"preferred_chunks": chunks},
             )
-        coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})
+        coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims}, others)
         for name in others.added:
             added = select_of_others(cut, plain.variables[name]) if name in plain else None
             if added is not None and name not in dropped:
@@ -116,7 +116,7 @@ def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
         ) from error
 
 
-def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
+def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
     coords: dict[str, Any] = {
         "chain": ("chain", np.array(cut.chains)),
         "draw": ("draw", np.arange(cut.length)),
@@ -130,7 +130,7 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
     path = cut.name if cut.layout.finished else cut.group.name
     for name, dim in cut.layout.coords.items():
         if dim in dims:
-            array = read_labels(cut.moment.location, cut.layout, path, name)
+            array = read_labels(cut.moment.location, cut.layout, path, name, others)
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
                     f"the coordinate {path}/{name} has shape {array.values.shape}, "

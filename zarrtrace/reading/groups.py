@@ -232,7 +232,7 @@ class GroupReader(ABC):
         if name.startswith("_"):
             raise AttributeError(name)
         now = self._now()
-        if name in now.groups:
+        if now.has_group(name):
             return _dataset(now, name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
@@ -351,16 +351,16 @@ def _dataset(
     chunks: Any = None,
 ) -> xr.Dataset:
     """One group of a moment."""
-    if group in now.layout.data_groups or group in now.other_groups:
+    if group in now.sampled_groups:
+        from .dataset import open_cut
+
+        return open_cut(make_cut(now, group, align, chains), chunks)
+    if now.has_group(group):
         from .data_groups import open_data_group
 
         return open_data_group(now.hierarchy, now.layout, group, chunks)
-    if group not in now.groups:
-        raise GroupNotFoundError(
-            f"{now} has no group {group!r}",
-            remedy=f"it has {', '.join(now.groups)}",
-            group=group,
-        )
-    from .dataset import open_cut
-
-    return open_cut(make_cut(now, group, align, chains), chunks)
+    raise GroupNotFoundError(
+        f"{now} has no group {group!r}",
+        remedy=f"it has {', '.join(now.groups)}",
+        group=group,
+    )

@@ -49,6 +49,7 @@ from .local import (
     write_file,
     write_file_into,
 )
+from .remote import Listed
 
 _SIDE_BY_SIDE = 32
 _YOUNG = 2.0  # seconds
@@ -252,6 +253,7 @@ class Location:
         self._direct = _is_synchronous(store)
         self._whole = remote.whole(store)
         self.takes_any_key = remote.takes_any_key(store)
+        remote.forget_listings(store)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -317,7 +319,9 @@ class Location:
     @property
     def plain_store(self) -> Store:
         """The store for zarr-python to read, which gets nothing but regular files."""
-        return RegularFiles(self.store.root) if type(self.store) is LocalStore else self.store
+        if type(self.store) is LocalStore:
+            return RegularFiles(self.store.root)
+        return remote.read_whole(self.store)
 
     # Reading ------------------------------------------------------------------------------
 
@@ -382,18 +386,23 @@ class Location:
         with self._errors_of_ours("it cannot be read"):
             return sync(gather())
 
-    def hold(self, keys: Iterable[str], data: bytes) -> list[bool]:
-        """Whether there are just these bytes under each key; reads as little as that takes."""
-        keys = list(keys)
+    def hold(self, path: str, names: Iterable[str], data: bytes) -> list[bool]:
+        """Whether there are just these bytes under each name below a path.
+
+        Reads as little as that takes.
+        """
+        keys = [f"{path}/{name}" for name in names]
         if self._root:
             return [file_holds(f"{self._root}/{key}", data) for key in keys]
-        if not self._direct:
-            sizes = dict(zip(keys, self._sizes(keys), strict=True))
-            asked = [key for key in keys if sizes[key] == len(data)]
-        else:
-            asked = keys
+        asked = keys if self._direct else self._with_size(path, keys, len(data))
         found = dict(zip(asked, self.read_many(asked), strict=True))
         return [bytes(found.get(key) or b"") == data for key in keys]
+
+    def _with_size(self, path: str, keys: list[str], size: int) -> list[str]:
+        listed = self.listing(path)
+        if listed is not None:
+            return [key for key in keys if key in listed and listed[key].size == size]
+        return [key for key, found in zip(keys, self._sizes(keys), strict=True) if found == size]
 
     def _sizes(self, keys: list[str]) -> list[int | None]:
         async def size(key: str) -> int | None:
@@ -463,15 +472,6 @@ class Location:
             return None
         return now - written
 
-    def is_empty(self) -> bool:
-        """Whether the store holds nothing at all."""
-        if self.path is not None:
-            return not self.path.exists() or not any(self.path.iterdir())
-        with self._errors_of_ours("it cannot be read"):
-            return sync(
-                asyncio.wait_for(self.store.is_empty(self._prefix.rstrip("/")), _patience())
-            )
-
     def keys(self, prefix: str) -> list[str]:
         """Every key below a prefix, in no particular order."""
         if self.path is not None:
@@ -500,11 +500,22 @@ class Location:
                 return os.listdir(self.path / prefix)
             return []
 
-        async def collect() -> list[str]:
-            return [name async for name in self.store.list_dir(self._prefix + prefix)]
-
         with self._errors_of_ours(f"the keys below {prefix!r} cannot be listed"):
-            return sync(collect())
+            return sync(remote.names(self.store, self._prefix + prefix))
+
+    def listing(self, prefix: str) -> dict[str, Listed] | None:
+        """Every key below a prefix, with its size, and the MD5 of its bytes where the store has it.
+
+        None where the store would have to be asked for each key.
+        """
+        if self._direct:
+            return None
+        below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
+        with self._errors_of_ours(f"the keys below {prefix!r} cannot be listed"):
+            found = sync(remote.listing(self.store, below))
+        if found is None:
+            return None
+        return {key.removeprefix(self._prefix): listed for key, listed in found.items()}
 
     # Writing ------------------------------------------------------------------------------
 
@@ -526,6 +537,22 @@ class Location:
     def write(self, key: str, data: bytes) -> None:
         """Put bytes under a key: a reader finds the old ones or the new ones, never a mixture."""
         self._put(key, data, write_file)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put bytes under a key where there are none; False where there are.
+
+        Of several processes that do so at the same time one succeeds, on S3 and whatever else has
+        conditional puts; elsewhere those hold each other off that need it.
+        """
+        if self._direct:
+            if self.exists(key):
+                return False
+            self.write(key, data)
+            return True
+        buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
+        with self._errors_of_ours(f"{key} cannot be written", NotWritableError):
+            made = remote.create(self.store, self._prefix + key, buffer)
+            return sync(asyncio.wait_for(made, _patience()))
 
     def _put(self, key: str, data: bytes, to_file: Callable[[str, bytes], None]) -> None:
         try:
