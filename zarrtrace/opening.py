@@ -16,7 +16,8 @@ from .life import create as creation
 from .life import finish as finishing
 from .life import place
 from .messages import counted
-from .store.location import Location, Place, locate
+from .store.locate import Place, locate
+from .store.location import Location
 from .trace import Definition, Trace
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from conftest import Encoded, Script
 
 import zarrtrace as zt
 from zarrtrace import folder as runs
-from zarrtrace.store.location import locate
+from zarrtrace.store.locate import locate
 
 if TYPE_CHECKING:
     from pathlib import Path

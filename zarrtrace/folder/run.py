@@ -17,7 +17,8 @@ from ..life import description as summary
 from ..opening import open as open_trace
 from ..reading import convergence
 from ..sampling_state.block import chain_blocks
-from ..store.location import Location, locate
+from ..store.locate import locate
+from ..store.location import Location
 from ..tables import table
 from ..tables.table import Table
 from ..trace import Trace

@@ -20,6 +20,8 @@ from zarr.storage import (
     ZipStore,
 )
 
+from ..errors import InvalidInputError, TraceNotFoundError
+
 if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -42,6 +44,40 @@ class Listed(NamedTuple):
 
     size: int
     md5: str
+
+
+_PACKAGES = {
+    "s3": "fsspec s3fs",
+    "s3a": "fsspec s3fs",
+    "gs": "fsspec gcsfs",
+    "gcs": "fsspec gcsfs",
+    "abfs": "fsspec adlfs",
+    "abfss": "fsspec adlfs",
+    "az": "fsspec adlfs",
+    "http": "fsspec aiohttp",
+    "https": "fsspec aiohttp",
+}
+
+
+def open_url(url: str, options: dict[str, Any]) -> FsspecStore:
+    """The store at a URL, with options of fsspec.
+
+    Raises
+    ------
+    InvalidInputError
+        A package is missing.
+    TraceNotFoundError
+        fsspec knows no such URL.
+    """
+    try:
+        return FsspecStore.from_url(url, storage_options=dict(options))
+    except ImportError as error:
+        packages = _PACKAGES.get(url.partition("://")[0], "fsspec")
+        raise InvalidInputError(
+            f"{url} cannot be opened, a package is missing ({error}): pip install {packages}"
+        ) from error
+    except ValueError as error:
+        raise TraceNotFoundError(f"{url} cannot be opened: {error}") from error
 
 
 def whole(store: Store) -> ByteRequest | None:
@@ -72,6 +108,15 @@ def read_whole(store: Store) -> Store:
             allowed_exceptions=store.allowed_exceptions,
         )
     return store
+
+
+def answers_at_once(store: Store) -> bool:
+    """Whether a store answers without waiting: a wrapper has the methods whatever it wraps."""
+    has_methods = hasattr(store, "set_sync") and hasattr(store, "get_sync")
+    inside = getattr(store, "_store", None)
+    if isinstance(store, WrapperStore) and isinstance(inside, Store):
+        return has_methods and answers_at_once(inside)
+    return has_methods
 
 
 def takes_any_key(store: Store) -> bool:

@@ -25,7 +25,8 @@ from ..layout.layout import TABLES
 from ..layout.variables import Var, Variable
 from ..messages import counted
 from ..store.dtypes import dtype_name
-from ..store.location import Location, Place, locate
+from ..store.locate import Place, locate
+from ..store.location import Location
 from .appender import alone, require_free
 from .layout import Columns, define_columns, describe_column, plan_table
 from .rows import read_rows
