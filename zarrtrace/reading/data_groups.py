@@ -82,7 +82,7 @@ def _require_same_trace(hierarchy: Hierarchy | None) -> None:
 
 
 @contextmanager
-def _errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
+def errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
     """What xarray raises for a group that it cannot read, as an error of ours."""
     try:
         yield
@@ -140,7 +140,7 @@ def read_labels(
     """A coordinate of a sampled group, whoever has written it."""
     if name not in others.rewritten:
         return read_whole(location, layout, f"{group}/{name}")
-    with _errors_as_damage(f"the coordinate {group}/{name}", location, group):
+    with errors_as_damage(f"the coordinate {group}/{name}", location, group):
         variable = open_group_plainly(location, group).variables[name]
         values = variable.values
         values = values.astype(as_dtype(dtype_of_values(values), name), copy=False)
@@ -199,5 +199,5 @@ def open_data_group(
         if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
             require_credible(location, f"{name}/{variable}")
     group = _Group(hierarchy, layout, name)
-    with _errors_as_damage(f"the group {name}", location, name):
+    with errors_as_damage(f"the group {name}", location, name):
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]

@@ -14,13 +14,13 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError
 from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..messages import counted
 from .cut import Cut, alignment_attrs, sampling_attrs
-from .data_groups import open_group_plainly, read_labels
+from .data_groups import errors_as_damage, open_group_plainly, read_labels
 from .others import Others, find_others, require_selected, select_of_others
 from .values import Drawn, Selection, padded_dtype, read_selections
 
@@ -101,19 +101,13 @@ def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
         return xr.Dataset()
     location, hierarchy = cut.moment.location, cut.moment.hierarchy
     try:
-        return open_group_plainly(location, cut.name, hierarchy)
-    except (TraceError, MemoryError):
-        raise
-    except Exception as error:
-        if not others.rewritten:
-            # What was added keeps xarray from the group, and nobody from the draws.
-            return xr.Dataset()
-        raise DamagedTraceError(
-            f"another tool has written to the group {cut.name}, which xarray cannot read ({error})",
-            where=str(location),
-            remedy="`zarrtrace check` names what is damaged",
-            group=cut.name,
-        ) from error
+        with errors_as_damage(f"what another tool has written to {cut.name}", location, cut.name):
+            return open_group_plainly(location, cut.name, hierarchy)
+    except DamagedTraceError:
+        if others.rewritten:
+            raise
+        # What was added keeps xarray from the group, and nobody from the draws.
+        return xr.Dataset()
 
 
 def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
