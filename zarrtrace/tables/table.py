@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from ..life.check import Damage
+    from ..life.damage import Damage
     from ..sampling_state.claim import Claim
 
 
