@@ -5,6 +5,7 @@ The other tests use an object store in memory, which takes the same way through 
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import subprocess
@@ -20,6 +21,7 @@ from conftest import Encoded, Script
 import zarrtrace as zt
 from zarrtrace import folder as runs
 from zarrtrace.store.locate import locate
+from zarrtrace.store.zarr_json import read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,8 +168,12 @@ def test_what_was_written_since_is_seen(bucket: Place, recorded: zt.Trace) -> No
             consolidated=False,
             storage_options=of_another,
         )
+    document = read_document(recorded._location, "posterior/mu") or {}
+    text = json.dumps({**document, "attributes": {"units": "m"}}, indent=2)
+    recorded._location.write("posterior/mu/zarr.json", text.encode())
     found = bucket.open()
     assert "added" in found.groups
+    assert found.posterior.mu.attrs == {"units": "m"}
     assert found.posterior.z.values.tolist() == list(range(DRAWS))
     assert found.posterior.mu.values.shape == (2, DRAWS)
 

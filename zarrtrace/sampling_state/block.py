@@ -23,15 +23,10 @@ from ..store.local import locks_work
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim, watch
-from .journal import (
-    CHECKPOINT_WORD,
-    Journal,
-    is_elsewhere,
-    is_locked,
-    journal_directory,
-    journal_file,
-    read_count,
-)
+from .journal import Journal
+from .journal_count import is_elsewhere, read_count
+from .journal_file import is_locked, journal_directory, journal_file
+from .journal_header import CHECKPOINT_WORD
 from .proof import NOT_RECORDED
 from .state_text import decode_state, read_checkpoint
 

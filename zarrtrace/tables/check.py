@@ -14,7 +14,8 @@ from ..layout.layout import LIBRARY_VERSION, STATE
 from ..layout.variables import Variable
 from ..life.damage import Damage, DamagedDraws
 from ..life.repair import put_chunk_aside
-from ..sampling_state.journal import can_map, journal_file, read_count
+from ..sampling_state.journal_count import read_count
+from ..sampling_state.journal_file import can_map, journal_file
 from ..store.dtypes import dtype_name, dtype_of_document
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, read_document
