@@ -14,12 +14,11 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace import errors
-from zarrtrace.life.check import Damage
-from zarrtrace.reading.groups import GroupReader, Snapshot
+from zarrtrace.reading.groups import GroupReader
 from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
-    *("ChainWriter", "Trace", "TraceError", "Var"),
+    *("ChainWriter", "Damage", "DamagedDraws", "Snapshot", "Trace", "TraceError", "Var"),
     *("create", "errors", "folder", "from_datatree", "open", "run", "table"),
 ]
 
@@ -63,8 +62,9 @@ FUNCTIONS = [
     *public_parts(Segments),
     *public_parts(Segment),
     *public_parts(GroupReader),  # what a Trace and a Snapshot read
-    *public_parts(Snapshot),
-    *public_parts(Damage),
+    *public_parts(zt.Snapshot),
+    *public_parts(zt.Damage),
+    *public_parts(zt.DamagedDraws),
     zt.folder.create,
     zt.folder.open,
     zt.folder.record_provenance,

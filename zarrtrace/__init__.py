@@ -11,8 +11,10 @@ from .adopt.from_datatree import from_datatree
 from .errors import TraceError
 from .layout.layout import LIBRARY_VERSION
 from .layout.variables import Var
+from .life.damage import Damage, DamagedDraws
 from .opening import create, open
 from .processes import run
+from .reading.groups import Snapshot
 from .recording.writer import ChainWriter
 from .tables import table
 from .trace import Trace
@@ -21,6 +23,9 @@ __version__ = LIBRARY_VERSION
 
 __all__ = [
     "ChainWriter",
+    "Damage",
+    "DamagedDraws",
+    "Snapshot",
     "Trace",
     "TraceError",
     "Var",

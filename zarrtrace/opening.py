@@ -16,7 +16,8 @@ from .life import create as creation
 from .life import finish as finishing
 from .life import place
 from .messages import counted
-from .store.location import Location, Place, locate
+from .store.locate import Place, locate
+from .store.location import Location
 from .trace import Definition, Trace
 
 if TYPE_CHECKING:
@@ -235,8 +236,7 @@ def _do_what_is_left(hierarchy: Hierarchy) -> None:
         with hierarchy.location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:
-                place.stay(hierarchy)
-                finishing.complete(hierarchy)
+                finishing.complete(hierarchy, place.stay(hierarchy))
 
 
 def _known(keywords: Mapping[str, Any]) -> Mapping[str, Any]:

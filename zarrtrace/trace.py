@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import DTypeLike
 
-    from .life.check import Damage
+    from .life.damage import Damage
     from .life.description import Beside
     from .tables.segments import Segments
     from .tables.table import Table
@@ -393,8 +393,8 @@ class Trace(GroupReader):
         Returns
         -------
         list of Damage
-            Empty when all is well; each has a text, and for draws its group, variable, chains
-            and draws.
+            Empty when all is well; each has a text. Draws that cannot be read are
+            `DamagedDraws`, with their group, variable, block of chains and draws.
         """
         from .life.check import check
 

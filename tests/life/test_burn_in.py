@@ -388,7 +388,7 @@ def test_killed_anywhere_there_is_before_or_after(
 ) -> None:
     if life == "finish without links":
         # As on a file system that has none: a chunk is then renamed into its new place.
-        monkeypatch.setattr("zarrtrace.store.location.os.link", raise_no_links)
+        monkeypatch.setattr("zarrtrace.store.directory.os.link", raise_no_links)
 
     trace = filled(fast_place, encoded, journal=life != "finish without links")
     trace.drop_before(3)

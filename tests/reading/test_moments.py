@@ -381,7 +381,7 @@ def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> N
     assert location.stamp("_sampling_state/zarr.json") is None, "it is too young"
     with pytest.MonkeyPatch.context() as patch:
         later = time.time() + 3
-        patch.setattr("zarrtrace.store.location.time.time", lambda: later)
+        patch.setattr("zarrtrace.store.directory.time.time", lambda: later)
         assert trace.burn_in == 10
         patch.setattr(type(location), "read", lambda *arguments: pytest.fail("it was read"))
         assert trace.burn_in == 10
@@ -389,5 +389,5 @@ def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> N
     other.set_burn_in(5)
     os.utime(path, ns=(0, 0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zarrtrace.store.location.time.time", lambda: later + 3)
+        patch.setattr("zarrtrace.store.directory.time.time", lambda: later + 3)
         assert trace.burn_in == 5

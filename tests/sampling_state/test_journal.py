@@ -21,7 +21,7 @@ from conftest import Place, open_plainly
 from scripts import Script
 
 import zarrtrace as zt
-from zarrtrace.sampling_state import journal
+from zarrtrace.sampling_state import journal_header
 
 DEFINITION: dict[str, Any] = {
     "chains": 2,
@@ -163,7 +163,7 @@ def test_a_journal_says_that_nothing_is_lost(directory: Place) -> None:
 
 def another_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = uuid.uuid4().bytes
-    monkeypatch.setattr(journal, "_boot_id", lambda: identity)
+    monkeypatch.setattr(journal_header, "boot_id", lambda: identity)
 
 
 def test_after_power_loss_the_draws_of_the_last_checkpoint_count(

@@ -21,7 +21,7 @@ import zarrtrace as zt
 from zarrtrace.errors import ChainBusyError, NotWritableError, TraceError
 from zarrtrace.layout.hierarchy import Hierarchy
 from zarrtrace.layout.layout import Layout
-from zarrtrace.sampling_state import journal
+from zarrtrace.sampling_state import journal_file, journal_header
 from zarrtrace.store.location import Location
 
 GOOD: dict[str, Any] = {"chains": 2, "draws": 6, "tune": 2, "posterior": {"x": zt.Var()}}
@@ -37,7 +37,7 @@ def failing(number: int) -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def warn_again() -> None:
-    journal._warn_once.cache_clear()
+    journal_file._warn_once.cache_clear()
 
 
 def descriptors() -> int:
@@ -191,7 +191,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         with monkeypatch.context() as patch:
             for owner, name in (
                 (Location, "read"), (Location, "_put"), (mmap, "mmap"), (fcntl, "flock"),
-                (os, "fstat"), (os, "pwrite"), (journal, "_boot_id"),
+                (os, "fstat"), (os, "pwrite"), (journal_header, "boot_id"),
             ):  # fmt: skip
                 found = getattr(owner, name)
 

@@ -5,17 +5,23 @@ The other tests use an object store in memory, which takes the same way through 
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
-from typing import TYPE_CHECKING, Any
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Encoded
+from conftest import Encoded, Script
 
 import zarrtrace as zt
 from zarrtrace import folder as runs
+from zarrtrace.store.locate import locate
+from zarrtrace.store.zarr_json import read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,33 +84,134 @@ def test_warmup_is_split(bucket: Place, recorded: zt.Trace, encoded: Encoded) ->
     encoded.check_split(bucket.open(), 6, TUNE + DRAWS)
 
 
-def test_a_split_takes_few_requests(bucket: Place) -> None:
-    """Of 30 draws of two chains and six variables: 50, one for each copy, two for each new cut."""
-    encoded = Encoded()
-    trace = encoded.fill(bucket.create(**encoded.groups, chains=2, tune=12, draws=18))
-    requests: list[tuple[str, str, bool]] = []
-    chunk = "/(mu|theta|word|lp|late|when)/c[./]"
+class Request(NamedTuple):
+    method: str
+    url: str
+    is_copy: bool
+
+
+@contextmanager
+def requests_of(trace: zt.Trace) -> Iterator[list[Request]]:
+    """The requests that the file system of a trace sends to the server while the block runs."""
+    requests: list[Request] = []
 
     def sent(request: Any, **_: Any) -> None:
-        requests.append((request.method, request.url, "x-amz-copy-source" in request.headers))
+        is_copy = "x-amz-copy-source" in request.headers
+        requests.append(Request(request.method, request.url, is_copy))
 
     events = trace._location.store.fs._s3.meta.events
     events.register("before-send.s3", sent)
     try:
-        trace.split_warmup()
+        yield requests
     finally:
         events.unregister("before-send.s3", sent)
-    assert {method for method, _, _ in requests} == {"GET", "PUT", "POST"}
-    copies = [url for _, url, is_copy in requests if is_copy]
-    others = [url for _, url, is_copy in requests if not is_copy]
+
+
+@pytest.mark.once("oldest")
+def test_a_split_takes_few_requests(bucket: Place) -> None:
+    """Of 30 draws of two chains and six variables: 39, one for each copy, two for each new cut."""
+    encoded = Encoded()
+    trace = encoded.fill(bucket.create(**encoded.groups, chains=2, tune=12, draws=18))
+    chunk = "/(mu|theta|word|lp|late|when)/c[./]"
+    with requests_of(trace) as requests:
+        trace.split_warmup()
+    assert {request.method for request in requests} == {"GET", "PUT", "POST"}
+    copies = [request for request in requests if request.is_copy]
+    others = [request.url for request in requests if not request.is_copy]
     moved = [url for url in others if re.search(chunk, url)]
-    assert len(others) - len(moved) <= 50
+    assert len(others) - len(moved) <= 39
     chunks = re.findall(chunk, " ".join(trace._location.keys("")))
     coordinates = 2 * 3 + 3
     # Beside the old ones, and in their place.
     assert len(copies) <= 2 * len(chunks) + coordinates
     assert len(moved) <= len(chunks)
     encoded.check_split(bucket.open(), 12, 30)
+
+
+@pytest.mark.once("oldest")
+def test_a_look_takes_few_requests(bucket: Place, recorded: zt.Trace) -> None:
+    """One for each writer while there are any, and none for each array of a finished group."""
+    running = zt.create(
+        f"{bucket.store}2", chains=4, draws=3, posterior={"x": 0.0}, **bucket.options
+    )
+    with requests_of(running) as requests:
+        repr(running)
+    # The layout, the tables, and the count of each writer.
+    assert len(requests) <= 2 + 4
+    recorded.finish()
+    with requests_of(recorded) as requests:
+        posterior = bucket.open().posterior
+        assert posterior.sizes == {"chain": 2, "draw": DRAWS}
+    # The layout twice, and all documents of the group in one list.
+    assert len(requests) <= 3
+    with requests_of(recorded) as requests:
+        assert posterior.mu.values[0].tolist() == list(range(TUNE, TUNE + DRAWS))
+    # The layout at the beginning and at the end, what finish kept, and the chunks.
+    assert len(requests) <= 3 + len(recorded._location.keys("posterior/mu/c"))
+
+
+@pytest.mark.once("oldest")
+def test_what_was_written_since_is_seen(bucket: Place, recorded: zt.Trace) -> None:
+    """Also when the directory was listed before; s3fs keeps such lists for ever."""
+    recorded.finish()
+    assert bucket.open().groups[:2] == ("posterior", "sample_stats")
+    options = bucket.options["storage_options"]
+    # Another instance of the file system, as another process has one.
+    of_another = {**options, "default_block_size": 2**20}
+    added = xr.Dataset({"z": ("draw", np.arange(DRAWS))})
+    for group, mode in (("added", "w"), ("posterior", "a")):
+        added.to_zarr(
+            bucket.store,
+            group=group,
+            mode=mode,
+            zarr_format=3,
+            consolidated=False,
+            storage_options=of_another,
+        )
+    document = read_document(recorded._location, "posterior/mu") or {}
+    text = json.dumps({**document, "attributes": {"units": "m"}}, indent=2)
+    recorded._location.write("posterior/mu/zarr.json", text.encode())
+    found = bucket.open()
+    assert "added" in found.groups
+    assert found.posterior.mu.attrs == {"units": "m"}
+    assert found.posterior.z.values.tolist() == list(range(DRAWS))
+    assert found.posterior.mu.values.shape == (2, DRAWS)
+
+
+def test_one_of_several_processes_creates(bucket: Place, script: Script) -> None:
+    code = f"""
+        import sys
+        import zarrtrace as zt
+
+        print("ready", flush=True)
+        sys.stdin.readline()
+        trace = zt.create(
+            {bucket.store!r}, chains=2, draws=3, posterior={{"x": 0.0}}, if_exists="open",
+            **{bucket.options!r},
+        )
+        print(trace._hierarchy.layout.identity)
+    """
+    processes = [script.start(code, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], found
+    made = {output.strip() for output, _ in found}
+    assert made == {bucket.open()._layout.identity}
+
+
+@pytest.mark.parametrize("kind", ["bucket", "objects"])
+def test_a_key_is_created_once(kind: str, request: pytest.FixtureRequest) -> None:
+    place: Place = request.getfixturevalue(kind)
+    location = locate(place.store, **place.options)
+    assert location.create("a/zarr.json", b"first")
+    assert not location.create("a/zarr.json", b"second")
+    assert bytes(location.read("a/zarr.json") or b"") == b"first"
 
 
 def test_a_name_with_brackets_is_no_pattern(bucket: Place) -> None:

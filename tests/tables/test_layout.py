@@ -25,7 +25,7 @@ from zarrtrace import errors
 from zarrtrace.recording import exit as ending
 from zarrtrace.sampling_state import claim as claims
 from zarrtrace.sampling_state.claim import Claim
-from zarrtrace.store.location import locate
+from zarrtrace.store.locate import locate
 from zarrtrace.tables import table
 from zarrtrace.tables.table_file import TableFile
 

@@ -18,7 +18,8 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.variables import Var
 from ..life.place import building
 from ..opening import create
-from ..store.location import Location, locate
+from ..store.locate import locate
+from ..store.location import Location
 from ..trace import Trace
 from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
 

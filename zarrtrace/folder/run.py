@@ -16,7 +16,8 @@ from ..layout.layout import STATE, TABLES
 from ..life.status import find_status, next_step
 from ..opening import open as open_trace
 from ..reading import convergence
-from ..store.location import Location, locate
+from ..store.locate import locate
+from ..store.location import Location
 from ..tables import table
 from ..tables.table import Table
 from ..trace import Trace

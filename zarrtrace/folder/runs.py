@@ -20,7 +20,7 @@ from ..errors import InvalidInputError, TraceNotFoundError, VariableNotFoundErro
 from ..layout.layout import STATE
 from ..messages import counted
 from ..opening import create as create_trace
-from ..store.location import locate
+from ..store.locate import locate
 from ..trace import Trace
 from . import provenance
 from .run import NOTHING, Run, find, join

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from ..layout.layout import Layout, SampledGroup
 from ..layout.spans import staged
 from ..messages import range_label
 from ..reading.as_finished import overwritten_chunks
+from ..reading.other_groups import node_names
 from ..reading.others import added_nodes, find_others
-from ..sampling_state.counts import recorded
 from ..store.location import Location
 from ..store.zarr_json import documents_first, encode_document, group_document
 
@@ -58,7 +58,8 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
                     group=path,
                     variable=rewritten[0],
                 )
-            for name, dims in added_nodes(location, layout, path).items() if changing else ():
+            names = node_names(location, path) if changing else []
+            for name, dims in added_nodes(location, layout, path, names).items():
                 too_short = [dim for dim in dims or () if dim in changing]
                 if too_short:
                     raise SchemaError(
@@ -71,20 +72,30 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
                     )
 
 
-def carry_added(location: Location, layout: Layout, group: SampledGroup) -> None:
+def carry_added(
+    location: Location, layout: Layout, group: SampledGroup, keys: Iterable[str], end: int
+) -> None:
     """Put what other tools have added to a group, and to its warmup, into the staged groups.
 
     Draws of an added array go to the group that they belong to after the split. Draws that it never
     had are missing values there, as an attribute says; whole numbers become float64 with these.
+
+    Parameters
+    ----------
+    keys : iterable of str
+        All keys in the group and in that of its warmup.
+    end : int
+        The draws of the shortest chain.
     """
     target = group.moving_to
     assert target is not None
-    end = int(recorded(location, layout)[layout.kept_chains].min())
     first = {group.name: group.stored_warmup, group.warmup_name: group.stored_first}
     new = {group.name: range(target, end), group.warmup_name: range(layout.dropped, target)}
     drawn: set[str] = set()
+    parts = [key.split("/") for key in keys]
     for path in group.paths:
-        for name, dims in added_nodes(location, layout, path).items():
+        names = sorted({part[1] for part in parts if part[0] == path and len(part) > 2})
+        for name, dims in added_nodes(location, layout, path, names).items():
             if layout.closed and dims is not None and "draw" in dims:
                 drawn.add(name)
             elif new[path]:

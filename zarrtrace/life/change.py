@@ -14,7 +14,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STAGING, Layout
 from ..reading.moment import Moment
 from ..recording.writer import ChainWriter
-from ..sampling_state.block import chain_blocks, watch_unseen_writers
+from ..sampling_state.block import chain_blocks, require_free, watch_until_free
 from ..sampling_state.counts import recorded
 from . import burn_in, create, place, split
 from .add_group import add_data_group
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def alone(hierarchy: Hierarchy) -> Iterator[None]:
-    """Hold off other processes that would change the hierarchy.
+def alone(hierarchy: Hierarchy) -> Iterator[Layout]:
+    """Hold off other processes that would change the hierarchy; gives its layout.
 
     Raises
     ------
@@ -50,25 +50,24 @@ def alone(hierarchy: Hierarchy) -> Iterator[None]:
                 f"{hierarchy} is being split, finished or extended by another process; "
                 f"try again when that is done"
             )
-        place.stay(hierarchy)
-        yield
+        yield place.stay(hierarchy)
 
 
 def split_warmup(
     hierarchy: Hierarchy, n: int | None = None, groups: Iterable[str] | None = None
 ) -> None:
     """Move the first draws of each chain to the `warmup_` groups."""
-    with alone(hierarchy):
-        _split(hierarchy, lambda now: split.plan_split(now, n, groups))
+    with alone(hierarchy) as layout:
+        _split(hierarchy, layout, lambda now: split.plan_split(now, n, groups))
 
 
 def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
     """Take the first draws of each chain for warmup, and in a finished trace move them."""
     location = hierarchy.location
-    with alone(hierarchy):
-        layout = complete(hierarchy)
+    with alone(hierarchy) as layout:
+        layout = complete(hierarchy, layout)
         if layout.finished:
-            _split(hierarchy, lambda now: split.plan_split(now, draws))
+            _split(hierarchy, layout, lambda now: split.plan_split(now, draws))
         else:
             hierarchy.change(burn_in.with_burn_in(location, layout, draws))
 
@@ -76,10 +75,11 @@ def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
 def drop_before(hierarchy: Hierarchy, draw: int) -> None:
     """Give up the draws before this one, and remove the chunks that hold no other draws."""
     location = hierarchy.location
-    with alone(hierarchy):
-        layout = burn_in.without_draws(location, complete(hierarchy), draw)
+    with alone(hierarchy) as layout:
+        before = complete(hierarchy, layout)
+        layout = burn_in.without_draws(location, before, draw)
         if layout.finished:
-            _split(hierarchy, lambda now: split.plan_split(replace(now, layout=layout)))
+            _split(hierarchy, before, lambda now: split.plan_split(replace(now, layout=layout)))
         else:
             hierarchy.change(layout)
         burn_in.delete_dropped(hierarchy)
@@ -102,9 +102,9 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
         create.make_journals(hierarchy.location, extended)
         return extended
 
-    with alone(hierarchy):
-        if complete(hierarchy).finished:
-            _change_while_nobody_writes(hierarchy, longer)
+    with alone(hierarchy) as layout:
+        if complete(hierarchy, layout).finished:
+            _change_while_nobody_writes(hierarchy, hierarchy.layout, longer)
         else:
             # Nothing moves, and writers look for more room when they have none.
             hierarchy.change(longer(Moment.of(hierarchy)))
@@ -125,13 +125,12 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
         require_draws(now)
         return replace(split.plan_split(now), closed=True, finished=False)
 
-    with alone(hierarchy):
-        layout = hierarchy.layout
+    with alone(hierarchy) as layout:
         if layout.finished:
             wanted = with_chains(Moment.of(hierarchy), chains) if chains is not None else layout
             if wanted.left_out == layout.left_out:
                 return ""
-        carry_out(_change_while_nobody_writes(hierarchy, close))
+        carry_out(_change_while_nobody_writes(hierarchy, layout, close))
         return describe_unequal(Moment.of(hierarchy))
 
 
@@ -145,52 +144,50 @@ def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Data
 
 def repair_trace(hierarchy: Hierarchy) -> list[str]:
     """Fix what `check` finds, while no chain is recorded; returns what was done."""
-    with alone(hierarchy):
-        blocks = chain_blocks(hierarchy.location, hierarchy.layout)
-        watch_unseen_writers(blocks)
-        for block in blocks:
-            block.require_free()
+    with alone(hierarchy) as layout:
+        watch_until_free(chain_blocks(hierarchy.location, layout))
         return list(repair(hierarchy))
 
 
-def _split(hierarchy: Hierarchy, plan: Callable[[Moment], Layout]) -> None:
+def _split(hierarchy: Hierarchy, layout: Layout, plan: Callable[[Moment], Layout]) -> None:
     """Move draws as planned; a finished trace is finished again afterwards."""
 
     def begin(now: Moment) -> Layout:
         planned = plan(now)
         return replace(planned, finished=now.layout.finished and not planned.splitting)
 
-    carry_out(_change_while_nobody_writes(hierarchy, begin))
+    carry_out(_change_while_nobody_writes(hierarchy, layout, begin))
 
 
-def _change_while_nobody_writes(hierarchy: Hierarchy, change: Callable[[Moment], Layout]) -> Moment:
+def _change_while_nobody_writes(
+    hierarchy: Hierarchy, layout: Layout, change: Callable[[Moment], Layout]
+) -> Moment:
     """Put another layout in place while no chain can write and every draw is in its chunk."""
-    layout = complete(hierarchy)
+    layout = complete(hierarchy, layout)
     blocks = chain_blocks(hierarchy.location, layout)
-    watch_unseen_writers(blocks)
+    watch_until_free(blocks)
     # One at a time: a process may have too few descriptors to hold the journals of all.
     for block in blocks:
         path = block.journal_file
+        if path is None or not path.exists():
+            continue
         claim = block.claim
         if claim is not None and claim.is_held:
-            # A writer of this process would give way to another one.
+            # Another thread has opened a writer just now, which would give way to this one.
             raise block.busy(claim)
-        if path is not None and path.exists():
-            writer = ChainWriter(hierarchy, block.number)
-            try:
-                writer.flush()
-                writer._store_rows()
-            finally:
-                writer._release()
-        else:
-            block.require_free()
+        writer = ChainWriter(hierarchy, block.number)
+        try:
+            writer.flush()
+            writer._store_rows()
+        finally:
+            writer._release()
     # Until nobody writes for certain the arrays stay as they are, and journals are read: a writer
     # may have opened since, recorded draws that no chunk has, and closed.
     hierarchy.change(replace(layout, paused=True))
     try:
         # A writer that opened meanwhile has seen that and gone, or is seen here.
+        require_free(blocks)
         for block in blocks:
-            block.require_free()
             if not block.is_flushed:
                 raise block.busy(block.claim)
         now = Moment(hierarchy, layout, recorded(hierarchy.location, layout))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,35 +20,7 @@ from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
 from ..store.location import Location
 from ..store.zarr_json import read_document
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One thing that is wrong with a trace.
-
-    Attributes
-    ----------
-    path : str
-        The key or array it is about.
-    why : str
-        What is wrong, and what it means.
-    group, variable : str or None
-        For draws, whose they are.
-    block : int or None
-        For draws, which writer's chains they are.
-    draws : range or None
-        For draws, which ones, counted from the start of the chain.
-    """
-
-    path: str
-    why: str
-    group: str | None = None
-    variable: str | None = None
-    block: int | None = None
-    draws: range | None = None
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.why}"
+from .damage import Damage, DamagedDraws
 
 
 def checksummed(layout: Layout) -> bool:
@@ -103,7 +74,7 @@ def _check_rows(
             try:
                 reader.check(there)
             except DamagedTraceError as error:
-                yield Damage(
+                yield DamagedDraws(
                     f"{span.path}, {block.label}, {range_label('draw', there)}",
                     error.why,
                     variable.group,
@@ -176,12 +147,13 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
 
 def _check_of_others(location: Location, path: str, names: list[str]) -> Iterator[Damage]:
     """Read what other tools have written, a chain, or whatever comes first, at a time."""
-    from ..reading.data_groups import open_group_plainly
+    from ..reading.data_groups import errors_as_damage, open_group_plainly
 
     try:
-        plain = open_group_plainly(location, path)
-    except Exception as error:
-        yield Damage(path, f"another tool has written to it, and xarray cannot read it ({error})")
+        with errors_as_damage("what another tool has written to it", location, path):
+            plain = open_group_plainly(location, path)
+    except DamagedTraceError as error:
+        yield Damage(path, error.why)
         return
     for name in names:
         variable = plain.variables.get(name)

@@ -35,7 +35,7 @@ from ..layout.layout import (
 from ..layout.names import check_group_name
 from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
-from ..sampling_state.journal import can_map
+from ..sampling_state.journal_file import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
 from ..store.location import Location

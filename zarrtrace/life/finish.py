@@ -115,9 +115,8 @@ def describe_unequal(moment: Moment) -> str:
     )
 
 
-def complete(hierarchy: Hierarchy) -> Layout:
+def complete(hierarchy: Hierarchy, layout: Layout) -> Layout:
     """Do what is left of a split or of `finish` that was killed; gives the layout afterwards."""
-    layout = hierarchy.layout
     if layout.splitting or (layout.closed and not layout.finished):
         return carry_out(Moment(hierarchy, layout, recorded(hierarchy.location, layout)))
     return layout
@@ -235,8 +234,9 @@ def _restore_coordinates(location: Location, layout: Layout) -> None:
 
     for group in layout.groups.values():
         for path in group.paths:
-            for name in find_others(location, layout, path).rewritten.difference(group.variables):
-                array = read_labels(location, layout, path, name)
+            others = find_others(location, layout, path)
+            for name in others.rewritten.difference(group.variables):
+                array = read_labels(location, layout, path, name, others)
                 before = location.keys(f"{path}/{name}")
                 written = write_array(location, layout, f"{path}/{name}", array)
                 location.delete_many(key for key in before if key not in written)

@@ -26,7 +26,7 @@ from ..layout.layout import STATE, Layout
 from ..messages import warn_caller
 from ..recording.exit import writer_with
 from ..recording.writer import ChainWriter
-from ..sampling_state.block import ChainBlock, chain_blocks, watch_unseen_writers
+from ..sampling_state.block import ChainBlock, chain_blocks, read_claims, watch_until_free
 from ..sampling_state.claim import STALE_AFTER, Claim, watch
 from ..store.beside import (
     bring_back,
@@ -63,10 +63,7 @@ if hasattr(os, "register_at_fork"):
 
 def look(location: Location) -> Content:
     """What is at the place of a new trace."""
-    bring_back_what_was_there(location)
-    if location.is_empty():
-        return "nothing"
-    state = _attributes(location, _DOCUMENT)
+    state = bring_back_what_was_there(location)
     maker = maker_of(state)
     if LAYOUT_ATTRIBUTE in state:
         return "trace"
@@ -87,12 +84,18 @@ def look(location: Location) -> Content:
     return "something else" if names else "nothing"
 
 
-def bring_back_what_was_there(location: Location) -> None:
-    """Finish what a process was doing when it was killed in the moment between two traces."""
+def bring_back_what_was_there(location: Location) -> dict[str, Any]:
+    """Finish what a process was doing when it was killed in the moment between two traces.
+
+    Returns
+    -------
+    dict
+        The attributes of the sampling state afterwards.
+    """
     if location.path is not None:
         bring_back(real_place(location.path))
-    if location.exists(f"{_REPLACEMENT}/zarr.json"):
-        _complete_replacement(location)
+    state = _attributes(location, _DOCUMENT)
+    return _attributes(location, _DOCUMENT) if _complete_replacement(location, state) else state
 
 
 def _attributes(location: Location, key: str) -> dict[str, Any]:
@@ -194,7 +197,21 @@ def _fill(location: Location, content: Content, write: Write) -> bool:
     with location.alone(_PATIENCE) as alone:
         if not alone or look(location) != content:
             return False
+        if content == "nothing":
+            return _write_first(location, write)
         _write_in_place(location, write)
+        return True
+
+
+def _write_first(location: Location, write: Write) -> bool:
+    """Write a trace where nothing is; False when another process was faster."""
+    with making() as maker:
+        if not location.create(
+            _DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker}))
+        ):
+            return False
+        location.remove_partial_files()
+        write(location)
         return True
 
 
@@ -223,8 +240,14 @@ def making() -> Iterator[str]:
 
 def identity(location: Location) -> str | None:
     """What tells the trace at a place from another one there."""
+    layout = _layout(location)
+    return None if layout is None else layout.created_at
+
+
+def _layout(location: Location) -> Layout | None:
+    """The layout of the trace at a place; None where there is none that can be read."""
     try:
-        return Hierarchy(location).layout.created_at
+        return Hierarchy(location).layout
     except TraceError:
         return None
 
@@ -333,28 +356,28 @@ def _require_nobody(location: Location, before: str | None) -> Layout | None:
 
     Gives its layout; None when it is too damaged to be recorded.
     """
-    if identity(location) != before or _is_of_the_same_job(_attributes(location, _DOCUMENT)):
+    layout = _layout(location)
+    found = None if layout is None else layout.created_at
+    if found != before or _is_of_the_same_job(_attributes(location, _DOCUMENT)):
         raise TraceExistsError(
             f"another process has just made the trace at {location}; where every process runs the "
             f"same script, let one of them create it, or pass if_exists='open' to all"
         )
-    try:
-        layout = Hierarchy(location).layout
-    except TraceError:
-        return None
-    blocks = [
-        block for block in chain_blocks(location, layout) if _writer_of_this_process(block) is None
-    ]
-    watch_unseen_writers(blocks)
-    for block in blocks:
-        block.require_free()
+    if layout is not None:
+        ours = {block.number for block, _ in _writers_of_this_process(location, layout)}
+        blocks = chain_blocks(location, layout)
+        watch_until_free(block for block in blocks if block.number not in ours)
     return layout
 
 
-def _writer_of_this_process(block: ChainBlock) -> ChainWriter | None:
-    claim = block.claim
-    writer = None if claim is None else writer_with(claim.token)
-    return writer if isinstance(writer, ChainWriter) else None
+def _writers_of_this_process(
+    location: Location, layout: Layout
+) -> Iterator[tuple[ChainBlock, ChainWriter]]:
+    blocks = chain_blocks(location, layout)
+    for block, claim in zip(blocks, read_claims(blocks), strict=True):
+        writer = None if claim is None else writer_with(claim.token)
+        if isinstance(writer, ChainWriter):
+            yield block, writer
 
 
 def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
@@ -388,14 +411,12 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
         try:
             # A writer that opened meanwhile has seen that and gone, or is seen here.
             _require_nobody(location, before)
-            for block in chain_blocks(location, layout):
-                writer = _writer_of_this_process(block)
-                if writer is not None:
-                    warn_caller(
-                        f"{block} is still open in this process and is overwritten: its writer "
-                        f"takes no more draws",
-                    )
-                    writer._withdraw()
+            for block, writer in _writers_of_this_process(location, layout):
+                warn_caller(
+                    f"{block} is still open in this process and is overwritten: its writer "
+                    f"takes no more draws",
+                )
+                writer._withdraw()
             yield
         finally:
             with suppress(TraceError):
@@ -403,11 +424,16 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
                     hierarchy.change(layout)
 
 
-def stay(hierarchy: Hierarchy) -> None:
-    """Let writers in again after a process was killed that was about to change this trace."""
+def stay(hierarchy: Hierarchy) -> Layout:
+    """Let writers in again after a process was killed that was about to change this trace.
+
+    Gives the layout afterwards.
+    """
     layout = hierarchy.layout
     if layout.paused:
-        hierarchy.change(replace(layout, paused=False))
+        layout = replace(layout, paused=False)
+        hierarchy.change(layout)
+    return layout
 
 
 # Where nothing can be renamed -------------------------------------------------------------------
@@ -428,17 +454,20 @@ def _copy_over(new: Location, location: Location) -> None:
     location.delete_tree(_REPLACEMENT)
 
 
-def _complete_replacement(location: Location) -> None:
+def _complete_replacement(location: Location, state: dict[str, Any]) -> bool:
     """Do what is left when a process was killed that replaced a trace inside its store.
 
-    Until the old trace began to go, it stays, and what was built is removed.
+    Until the old trace began to go, it stays, and what was built is removed. False when nothing
+    is left to be done.
     """
-    new = location.below(_REPLACEMENT)
-    state = _attributes(location, _DOCUMENT)
     maker = maker_of(state)
-    if LAYOUT_ATTRIBUTE in state or maker is None or maker.alive or identity(new) is None:
-        return
+    if LAYOUT_ATTRIBUTE in state or maker is None or maker.alive:
+        return False
+    new = location.below(_REPLACEMENT)
+    if identity(new) is None:
+        return False
     _copy_over(new, location)
+    return True
 
 
 def _remove_others(location: Location, *kept: str) -> None:

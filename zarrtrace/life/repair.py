@@ -35,8 +35,9 @@ from ..store.location import Location
 from ..store.small_arrays import DataArray, array_items
 from ..store.zarr_json import encode_document, group_document, read_document
 from .burn_in import delete_dropped
-from .check import Damage, check
+from .check import check
 from .consolidate import consolidate
+from .damage import DamagedDraws
 from .finish import complete
 from .split import require_no_links
 
@@ -55,12 +56,12 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     yield from _repair_bookkeeping(location, hierarchy.layout)
     layout = hierarchy.layout
     if layout.splitting or (layout.closed and not layout.finished):
-        complete(hierarchy)
+        complete(hierarchy, layout)
         yield "the split or finish that was interrupted is done"
     for key in delete_dropped(hierarchy):
         yield f"{key}: removed, its draws were dropped"
     layout = hierarchy.layout
-    lost = [damage for damage in check(location, layout) if damage.draws is not None]
+    lost = [damage for damage in check(location, layout) if isinstance(damage, DamagedDraws)]
     for damage in lost:
         yield _give_up(location, layout, damage)
         layout = _with_lost(layout, damage)
@@ -68,8 +69,8 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
         _say_lost(location, layout, damage)
     if layout.finished:
         consolidate(location, layout)
-    for damage in check(location, layout):
-        yield f"not mended: {damage}; restore it from a copy"
+    for left in check(location, layout):
+        yield f"not mended: {left}; restore it from a copy"
 
 
 # Documents ------------------------------------------------------------------------------------
@@ -248,12 +249,8 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
 # Chunks ---------------------------------------------------------------------------------------
 
 
-def _give_up(location: Location, layout: Layout, damage: Damage) -> str:
+def _give_up(location: Location, layout: Layout, damage: DamagedDraws) -> str:
     """Move a damaged chunk out of the way of every reader."""
-    assert damage.group is not None
-    assert damage.variable is not None
-    assert damage.block is not None
-    assert damage.draws is not None
     variable = layout.groups[damage.group].variables[damage.variable]
     first = damage.draws.start
     reader = RowReader(ChainBlock(location, layout, damage.block), variable)
@@ -275,20 +272,14 @@ def put_chunk_aside(location: Location, key: str) -> str:
     return f"; the damaged chunk is now {aside}"
 
 
-def _with_lost(layout: Layout, damage: Damage) -> Layout:
-    assert damage.draws is not None
-    assert damage.group is not None
-    assert damage.variable is not None
-    assert damage.block is not None
+def _with_lost(layout: Layout, damage: DamagedDraws) -> Layout:
     draws = damage.draws
     entry = Lost(damage.group, damage.variable, damage.block, draws.start, draws.stop)
     return replace(layout, lost=(*layout.lost, entry))
 
 
-def _say_lost(location: Location, layout: Layout, damage: Damage) -> None:
+def _say_lost(location: Location, layout: Layout, damage: DamagedDraws) -> None:
     """Put what was lost into the variable's attributes, where every reader sees it."""
-    assert damage.group is not None
-    assert damage.variable is not None
     group = layout.groups[damage.group]
     variable = group.variables[damage.variable]
     for path in (group.name, group.warmup_name):

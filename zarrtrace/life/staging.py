@@ -97,7 +97,8 @@ class Staging:
             if self._location.renames:
                 copied = self._coordinate_keys(group, self._new_paths(group))
                 shared += ((key, staged(copy)) for key, copy in copied)
-            carry_added(self._location, self._layout, group)
+            end = int(self._counts[self._layout.kept_chains].min())
+            carry_added(self._location, self._layout, group, self._keys, end)
             # And it removed the old chunks of each variable that it had cut.
             there = [v for v in group.variables.values() if v.name not in group.moved]
             for variable in there:

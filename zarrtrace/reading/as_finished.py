@@ -88,7 +88,7 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
         if path in rewritten:
             continue
         names = list(_chunk_names(document))
-        held = location.hold([f"{path}/{name}" for name in names], _blank_chunk(document))
+        held = location.hold(path, names, _blank_chunk(document))
         blank_text = _blank_text(location, layout, path, document, counts)
         # What was deleted since the trace was finished is as blank as it was.
         known = before.blank.get(path, frozenset())
@@ -171,6 +171,11 @@ def _rows_in_shape(
 def _chunks(location: Location, path: str, names: list[str]) -> dict[str, bytes]:
     found = location.read_many(f"{path}/{name}" for name in names)
     return {name: bytes(data) for name, data in zip(names, found, strict=True) if data is not None}
+
+
+def read_before_threads(location: Location, layout: Layout) -> None:
+    """Read what was kept, so that threads which need it do not all read it."""
+    _as_finished(location, layout)
 
 
 def blank_names(location: Location, layout: Layout, path: str) -> frozenset[str]:

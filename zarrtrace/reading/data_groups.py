@@ -20,6 +20,7 @@ from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
 from .as_finished import read_whole, times_given
 from .other_groups import is_rewritten
+from .others import Others
 
 # How an array was encoded, in terms that only the third format of Zarr has.
 _OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
@@ -81,7 +82,7 @@ def _require_same_trace(hierarchy: Hierarchy | None) -> None:
 
 
 @contextmanager
-def _errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
+def errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
     """What xarray raises for a group that it cannot read, as an error of ours."""
     try:
         yield
@@ -133,11 +134,13 @@ def open_group_plainly(
     return plain.assign_coords({key: lazy[key] for key in plain.coords if key in lazy})
 
 
-def read_labels(location: Location, layout: Layout, group: str, name: str) -> DataArray:
+def read_labels(
+    location: Location, layout: Layout, group: str, name: str, others: Others
+) -> DataArray:
     """A coordinate of a sampled group, whoever has written it."""
-    if not (layout.finished and is_rewritten(location, f"{group}/{name}")):
+    if name not in others.rewritten:
         return read_whole(location, layout, f"{group}/{name}")
-    with _errors_as_damage(f"the coordinate {group}/{name}", location, group):
+    with errors_as_damage(f"the coordinate {group}/{name}", location, group):
         variable = open_group_plainly(location, group).variables[name]
         values = variable.values
         values = values.astype(as_dtype(dtype_of_values(values), name), copy=False)
@@ -196,5 +199,5 @@ def open_data_group(
         if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
             require_credible(location, f"{name}/{variable}")
     group = _Group(hierarchy, layout, name)
-    with _errors_as_damage(f"the group {name}", location, name):
+    with errors_as_damage(f"the group {name}", location, name):
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]

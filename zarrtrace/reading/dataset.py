@@ -14,13 +14,13 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError
 from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..messages import counted
 from .cut import Cut, alignment_attrs, sampling_attrs
-from .data_groups import open_group_plainly, read_labels
+from .data_groups import errors_as_damage, open_group_plainly, read_labels
 from .others import Others, find_others, require_selected, select_of_others
 from .values import Drawn, Selection, padded_dtype, read_selections
 
@@ -84,7 +84,7 @@ class CutEntrypoint(BackendEntrypoint):
                 others.attrs.get(name, cut.layout.variable_attrs(variable)),
                 {"preferred_chunks": chunks},
             )
-        coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims})
+        coords = _coordinates(cut, {dim for v in variables.values() for dim in v.dims}, others)
         for name in others.added:
             added = select_of_others(cut, plain.variables[name]) if name in plain else None
             if added is not None and name not in dropped:
@@ -103,22 +103,16 @@ def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
         return xr.Dataset()
     location, hierarchy = cut.moment.location, cut.moment.hierarchy
     try:
-        return open_group_plainly(location, cut.name, hierarchy)
-    except (TraceError, MemoryError):
-        raise
-    except Exception as error:
-        if not others.rewritten:
-            # What was added keeps xarray from the group, and nobody from the draws.
-            return xr.Dataset()
-        raise DamagedTraceError(
-            f"another tool has written to the group {cut.name}, which xarray cannot read ({error})",
-            where=str(location),
-            remedy="`zarrtrace check` names what is damaged",
-            group=cut.name,
-        ) from error
+        with errors_as_damage(f"what another tool has written to {cut.name}", location, cut.name):
+            return open_group_plainly(location, cut.name, hierarchy)
+    except DamagedTraceError:
+        if others.rewritten:
+            raise
+        # What was added keeps xarray from the group, and nobody from the draws.
+        return xr.Dataset()
 
 
-def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
+def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
     coords: dict[str, Any] = {
         "chain": ("chain", np.array(cut.chains)),
         "draw": ("draw", np.arange(cut.length)),
@@ -132,7 +126,7 @@ def _coordinates(cut: Cut, dims: set[Any]) -> dict[str, Any]:
     path = cut.name if cut.layout.finished else cut.group.name
     for name, dim in cut.layout.coords.items():
         if dim in dims:
-            array = read_labels(cut.moment.location, cut.layout, path, name)
+            array = read_labels(cut.moment.location, cut.layout, path, name, others)
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
                     f"the coordinate {path}/{name} has shape {array.values.shape}, "

@@ -244,7 +244,7 @@ class GroupReader(ABC):
         if name.startswith("_"):
             raise AttributeError(name)
         now = self._now()
-        if name in now.groups:
+        if now.has_group(name):
             cuts = _make_cuts(now, [name])
             say_left_out(cuts.values())
             return _open_groups(now, cuts)[name]
@@ -367,13 +367,13 @@ def _make_cuts(
     chosen = choose_chains(now.layout, chains, str(now))
     cuts: dict[str, Cut | None] = {}
     for name in names:
-        if name not in now.groups:
+        if not now.has_group(name):
             raise GroupNotFoundError(
                 f"{now} has no group {name!r}",
                 remedy=f"it has {', '.join(now.groups)}",
                 group=name,
             )
-        is_sampled = name.removeprefix("warmup_") in now.layout.groups
+        is_sampled = name in now.sampled_groups
         cuts[name] = make_cut(now, name, align, chosen) if is_sampled else None
     return cuts
 

@@ -59,9 +59,22 @@ class Moment:
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups in ArviZ's order, then those of other tools, the warmup groups last."""
-        layout = self.layout
-        warmups = [g.warmup_name for g in layout.groups.values() if g.warmup > layout.dropped]
-        return (*layout.group_names, *self.other_groups, *warmups)
+        return (*self.layout.group_names, *self.other_groups, *self._warmup_groups)
+
+    @property
+    def sampled_groups(self) -> tuple[str, ...]:
+        """The groups that are recorded draw by draw, the warmup groups last."""
+        return (*self.layout.groups, *self._warmup_groups)
+
+    @property
+    def _warmup_groups(self) -> list[str]:
+        groups = self.layout.groups.values()
+        return [group.warmup_name for group in groups if group.warmup > self.layout.dropped]
+
+    def has_group(self, name: str) -> bool:
+        """Whether there is such a group; asks the store only for those of other tools."""
+        ours = (*self.sampled_groups, *self.layout.data_groups)
+        return name in ours or name in self.other_groups
 
     @cached_property
     def other_groups(self) -> tuple[str, ...]:

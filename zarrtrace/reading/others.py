@@ -8,6 +8,7 @@ a tool. Whatever has another form is read as xarray reads it.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,9 @@ from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, changed_keys
 from ..messages import counted
 from ..store.location import Location
-from ..store.zarr_json import LONGEST_DOCUMENT
+from ..store.remote import MOST_LISTED
+from ..store.small_arrays import CHUNK_BYTES
+from ..store.zarr_json import LONGEST_DOCUMENT, array_document, encode_document
 from .cut import Cut
 from .other_groups import node_names, parse_other_document
 
@@ -63,7 +66,7 @@ def find_others(
 def _look(location: Location, layout: Layout, path: str, names: tuple[str, ...] | None) -> Others:
     group = layout.groups[path.removeprefix("warmup_")]
     coordinates = _coordinates(layout, path)
-    names = tuple(node_names(location, path)) if names is None else names
+    names = _changed_names(location, layout, path) if names is None else names
     found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     rewritten: set[str] = set()
     added: list[str] = []
@@ -88,8 +91,81 @@ def _look(location: Location, layout: Layout, path: str, names: tuple[str, ...] 
 _look_once = functools.lru_cache(maxsize=256)(_look)
 
 
-def added_nodes(location: Location, layout: Layout, path: str) -> dict[str, tuple[str, ...] | None]:
+def _changed_names(location: Location, layout: Layout, path: str) -> tuple[str, ...]:
+    """The names of the arrays in a group, without those whose documents are certainly ours.
+
+    These need not be read: where a store lists a whole group in one answer, it says of each
+    document the MD5, and what finish wrote is known.
+    """
+    expected = _finished_documents(layout, path) if location.waits else {}
+    if not expected or _most_keys(layout, path) > MOST_LISTED:
+        return tuple(node_names(location, path))
+    listed = location.listing(path)
+    if listed is None:
+        return tuple(node_names(location, path))
+    parts = [(key, key.split("/")) for key in listed]
+    found = {
+        part[1]: listed[key].md5
+        for key, part in parts
+        if len(part) == 3 and part[2] == "zarr.json" and not part[1].startswith(".")
+    }
+    return tuple(name for name, md5 in sorted(found.items()) if md5 not in expected.get(name, ()))
+
+
+def _finished_documents(layout: Layout, path: str) -> dict[str, set[str]]:
+    """The MD5 of what finish wrote for each array of a group, but for those with labels.
+
+    Nothing where an earlier version finished the trace.
+    """
+    if layout.ended is None:
+        return {}
+    group = layout.groups[path.removeprefix("warmup_")]
+    declared, draws = layout.total, min(layout.ended.recorded)
+    if path == group.name:
+        declared, draws = declared - group.stored_warmup, draws - group.stored_warmup
+    else:
+        declared = draws = group.stored_warmup - group.stored_first
+    found = {v.name: {_md5(layout.document(v, draws))} for v in group.variables.values()}
+    for name, size, lengths in (
+        ("chain", layout.chains, {layout.chains}),
+        # Its chunks are those of a time when there was no split yet, or of the split.
+        ("draw", draws, {layout.total, declared}),
+    ):
+        found[name] = {
+            _md5(
+                array_document(
+                    layout.encodings["int64"],
+                    (size,),
+                    (min(length, CHUNK_BYTES // 8),),
+                    (name,),
+                    separator=layout.separator,
+                )
+            )
+            for length in lengths
+        }
+    return found
+
+
+def _md5(document: dict[str, Any]) -> str:
+    return hashlib.md5(encode_document(document), usedforsecurity=False).hexdigest()
+
+
+def _most_keys(layout: Layout, path: str) -> int:
+    """About how many keys a group has."""
+    variables = layout.groups[path.removeprefix("warmup_")].variables.values()
+    chunks = (-(-layout.total // variable.draws_per_chunk) for variable in variables)
+    return layout.blocks * sum(chunks) + 3 * (len(variables) + len(layout.coords) + 2)
+
+
+def added_nodes(
+    location: Location, layout: Layout, path: str, names: Iterable[str]
+) -> dict[str, tuple[str, ...] | None]:
     """The nodes in a sampled group that the trace does not know, whether it is finished or not.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names in the group.
 
     Returns
     -------
@@ -97,7 +173,7 @@ def added_nodes(location: Location, layout: Layout, path: str) -> dict[str, tupl
         Name → dimensions of an array; None for a group.
     """
     known = {*layout.groups[path.removeprefix("warmup_")].variables, *_coordinates(layout, path)}
-    names = [name for name in node_names(location, path) if name not in known]
+    names = [name for name in names if name not in known and not name.startswith(".")]
     found = location.read_many([f"{path}/{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     nodes: dict[str, tuple[str, ...] | None] = {}
     for name, data in zip(names, found, strict=True):

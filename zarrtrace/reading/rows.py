@@ -27,7 +27,7 @@ from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
 from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
-from .as_finished import is_as_finished, is_blank
+from .as_finished import is_as_finished, is_blank, read_before_threads
 
 _AT_ONCE = 16  # chunks that are waited for
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
@@ -155,7 +155,10 @@ def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
                 if (variable.label, draws) not in chunks:
                     chunks[variable.label, draws] = reader.chunks(draws)
                 pieces += reader.pieces(chunks[variable.label, draws], into)
-    fill_pieces(pieces, blocks[0].block.location.waits)
+    location = blocks[0].block.location
+    if location.waits:
+        read_before_threads(location, blocks[0].block.layout)
+    fill_pieces(pieces, location.waits)
 
 
 def fill_pieces(pieces: list[Piece], waits: bool) -> None:

@@ -16,7 +16,8 @@ from ..layout.spans import span_of, spans, written_spans
 from ..layout.variables import Variable
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
-from ..sampling_state.journal import Journal, NoMappingError
+from ..sampling_state.journal import Journal
+from ..sampling_state.journal_file import NoMappingError
 from ..sampling_state.journal_format import has_rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,10 @@ from ..store.local import locks_work
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim, watch
-from .journal import (
-    CHECKPOINT_WORD,
-    Journal,
-    is_elsewhere,
-    is_locked,
-    journal_directory,
-    journal_file,
-    read_count,
-)
+from .journal import Journal
+from .journal_count import is_elsewhere, read_count
+from .journal_file import is_locked, journal_directory, journal_file
+from .journal_header import CHECKPOINT_WORD
 from .proof import NOT_RECORDED
 from .state_text import decode_state, read_checkpoint
 
@@ -200,10 +196,7 @@ class ChainBlock:
     @property
     def claim(self) -> Claim | None:
         """Who has claimed it last; None for nobody, and where that cannot be read."""
-        try:
-            return Claim.from_text(self.read("writer") or "")
-        except DamagedTraceError:
-            return None
+        return read_claims([self])[0]
 
     def write_claim(self, claim: Claim | None) -> None:
         """Put a claim on it, or take it back."""
@@ -226,31 +219,27 @@ class ChainBlock:
             With the host, the process and the age of that writer.
         """
         claim = self.claim
-        if claim is None or (force and not claim.is_visible):
-            return
-        if not (has_lock and claim.is_of_this_machine) and self._may_live(claim):
-            raise self.busy(claim)
+        if not (force and claim is not None and not claim.is_visible):
+            self._require_dead(claim, has_lock=has_lock)
 
-    def require_free(self) -> None:
-        """Refuse it when a writer holds the lock on its journal, or a living one has claimed it.
-
-        Raises
-        ------
-        ChainBusyError
-            With the host, the process and the age of that writer.
-        """
+    def _require_free(self, claim: Claim | None) -> None:
+        """Refuse it when a writer holds the lock on its journal, or lives that has claimed it."""
         locked = self._is_locked
         if locked:
-            raise self.busy(self.claim)
-        self.require_unclaimed(has_lock=locked is False)
+            raise self.busy(claim)
+        self._require_dead(claim, has_lock=locked is False)
 
-    @property
-    def unseen_writer(self) -> Claim | None:
-        """The claim of a writer that must be watched to find out whether it lives."""
-        claim = self.claim
+    def _require_dead(self, claim: Claim | None, *, has_lock: bool) -> None:
+        if claim is None or (has_lock and claim.is_of_this_machine):
+            return
+        if self._may_live(claim):
+            raise self.busy(claim)
+
+    def _must_be_watched(self, claim: Claim | None) -> bool:
+        """Whether only watching tells if the writer with this claim on it lives."""
         if claim is None or claim.is_visible or not self._may_live(claim):
-            return None
-        return None if claim.is_of_this_machine and self._is_locked is not None else claim
+            return False
+        return not (claim.is_of_this_machine and self._is_locked is not None)
 
     def _may_live(self, claim: Claim) -> bool:
         return claim.alive and not claim.is_of_the_past(self.location.age(self.key("writer")))
@@ -365,33 +354,66 @@ def chain_blocks(location: Location, layout: Layout) -> list[ChainBlock]:
     return [ChainBlock(location, layout, number) for number in range(layout.blocks)]
 
 
-def watch_unseen_writers(blocks: list[ChainBlock]) -> None:
-    """Watch the writers that this process cannot see, until it is clear that none of them lives.
+def read_claims(blocks: Iterable[ChainBlock]) -> list[Claim | None]:
+    """Who has claimed each block last; None for nobody, and where that cannot be read."""
+    blocks = list(blocks)
+    if not blocks:
+        return []
+    found = blocks[0].location.read_many([block.key("writer") for block in blocks])
+    return [_claim_in(block, data) for block, data in zip(blocks, found, strict=True)]
+
+
+def _claim_in(block: ChainBlock, data: memoryview | None) -> Claim | None:
+    try:
+        return Claim.from_text(block.decode("writer", data) or "")
+    except DamagedTraceError:
+        return None
+
+
+def require_free(blocks: Iterable[ChainBlock]) -> None:
+    """Refuse when a writer holds the lock on the journal of a block, or may live that claimed it.
+
+    Raises
+    ------
+    ChainBusyError
+        With the host, the process and the age of that writer.
+    """
+    blocks = list(blocks)
+    for block, claim in zip(blocks, read_claims(blocks), strict=True):
+        block._require_free(claim)
+
+
+def watch_until_free(blocks: Iterable[ChainBlock]) -> None:
+    """As `require_free`, when it is clear of each writer whether it lives.
+
+    Those that this process cannot see are watched for that, as long as it takes.
 
     Raises
     ------
     ChainBusyError
         One of them lives.
     """
-    if not blocks:
-        return
-    texts = blocks[0].location.read_many([block.key("writer") for block in blocks])
+    blocks = list(blocks)
+    claims = read_claims(blocks)
     # All at once: each of them is looked at for the first time here.
     unseen = [
         (block, claim)
-        for block, text in zip(blocks, texts, strict=True)
-        if text is not None and (claim := block.unseen_writer) is not None
+        for block, claim in zip(blocks, claims, strict=True)
+        if claim is not None and block._must_be_watched(claim)
     ]
     if unseen:
-        block, claim = unseen[0]
+        first, writer = unseen[0]
         warn_caller(
-            f"watching for {STALE_AFTER:.0f} s whether a writer lives: {block} was recorded by "
-            f"{claim}",
+            f"watching for {STALE_AFTER:.0f} s whether a writer lives: {first} was recorded by "
+            f"{writer}",
         )
-    for block, _ in unseen:
-        living = watch(lambda block=block: block.claim)  # type: ignore[misc]
-        if living is not None:
-            raise block.busy(living)
+        for block, _ in unseen:
+            living = watch(lambda block=block: block.claim)  # type: ignore[misc]
+            if living is not None:
+                raise block.busy(living)
+        claims = read_claims(blocks)
+    for block, claim in zip(blocks, claims, strict=True):
+        block._require_free(claim)
 
 
 def remove_journals(location: Location, layout: Layout) -> None:

@@ -23,28 +23,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import mmap
 import os
-import platform
 import struct
 import uuid
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from ..errors import DamagedTraceError, NotWritableError, TraceNotFoundError
-from ..layout.layout import IN_STORE, Layout
 from ..layout.variables import Variable
 from ..store.dtypes import fill_value
 from ..store.local import link_or_move, open_regular
-from ..store.location import Location
+from . import journal_header
+from .journal_file import lock, map_file, read_whole, remove_partial_files, reserve, unreadable
 from .journal_format import (
-    JOURNAL,
     SLOT_BYTES,
     Buffered,
     has_rows,
@@ -55,57 +51,26 @@ from .journal_format import (
     slots,
     tables,
 )
-from .proof import Chunks, Seal, break_seals, proven_count, seal_rows
+from .journal_header import (
+    BOOT,
+    CHECKPOINT_WORD,
+    COUNT,
+    DURABLE,
+    FILE,
+    KEEPS_ORDER,
+    MAGIC,
+    SYNCED,
+    Home,
+    count_in,
+    identity_of,
+    is_written_here,
+)
+from .proof import Seal, break_seals, proven_count, seal_rows
 from .state_text import read_checkpoint
 
-try:
-    import fcntl
-except ImportError:  # Windows: no flock; buffers stay in memory there.
-    fcntl = None  # type: ignore[assignment]
-
-_MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seals
-# In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
-# are to survive it; with seals the rows say it, and there is the file and the directory.
-_COUNT, _BOOT, _SYNCED, _DURABLE, CHECKPOINT_WORD, _FILE = 1, 2, 4, 5, 6, 8
-_IDENTITY = struct.Struct("<4Q")
-_NOWHERE = bytes(16)  # the boot of a machine that does not say it
 _SLOT = struct.Struct("<II")  # of a checkpoint: the bytes of its text and their crc32c, before it
 
-# What a system call fails with where a file system lacks what it is asked for; NFS has 524.
-_MISSING = {
-    errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM,
-    errno.ENODEV, 524,
-}  # fmt: skip
-
 Buffer = bytearray | mmap.mmap
-
-# Other processors may show a count to another process before the rows that it counts.
-_KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64", "i386", "i686")
-
-
-class Home(Chunks, Protocol):
-    """The block of chains that a journal belongs to."""
-
-    @property
-    def directory(self) -> Path | None:
-        """The directory of the trace; None where it is in another store."""
-
-
-def can_map() -> bool:
-    """Whether this system can map and lock the journal's file."""
-    return fcntl is not None
-
-
-def journal_directory(location: Location, layout: Layout) -> Path | None:
-    """Where the journals of a trace are: in its store, elsewhere on this machine, or nowhere."""
-    if layout.journal == IN_STORE:
-        return None if location.path is None else location.path / JOURNAL
-    return Path(layout.journal) if layout.journal else None
-
-
-def journal_file(directory: Path, block: int) -> Path:
-    """The file of one writer, named as its chunk."""
-    return directory / f"c.{block}.0"
 
 
 class Journal:
@@ -166,16 +131,16 @@ class Journal:
     @property
     def counter(self) -> memoryview:
         """The published count as the first of its items: one assignment publishes draws."""
-        return self._header[_COUNT : _COUNT + 1]
+        return self._header[COUNT : COUNT + 1]
 
     @property
     def count(self) -> int:
         """Draws published: whatever happens to the process, they are there."""
-        return self._header[_COUNT]
+        return self._header[COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
-        self._header[_COUNT] = value
+        self._header[COUNT] = value
 
     def is_packed(self, variable: Variable) -> bool:
         """Whether a variable lies in its row beside others, so that one call writes them."""
@@ -245,7 +210,7 @@ class Journal:
             count = self.count
             self.buffer.flush()
             if not self._layout.sealed:
-                self._header[_SYNCED] = count
+                self._header[SYNCED] = count
                 self.buffer.flush(0, min(len(self.buffer), mmap.PAGESIZE))
 
     def __del__(self) -> None:
@@ -291,10 +256,10 @@ class Journal:
                 journal = cls._create(layout, path, size, fill, link_or_move, home)
                 if journal is None:
                     continue
-                _remove_partial_files(path)
+                remove_partial_files(path)
                 return journal
             try:
-                locked = _lock(descriptor, path)
+                locked = lock(descriptor, path)
                 # The file may have been removed between opening and locking.
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -308,11 +273,11 @@ class Journal:
                 raise DamagedTraceError(
                     "the journal has another size than the layout says", where=str(path)
                 )
-            buffer = _map(path, size)
+            buffer = map_file(path, size)
         except BaseException:
             os.close(descriptor)
             raise
-        _remove_partial_files(path)
+        remove_partial_files(path)
         journal = cls(layout, buffer, path, descriptor, home)
         journal.locked = locked
         try:
@@ -327,10 +292,10 @@ class Journal:
         assert self.path is not None
         header = bytes(self.buffer[: header_size(self._layout)])
         if not self._layout.sealed:
-            self.count = _count_in(header)
-            self._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
+            self.count = count_in(header)
+            self._header[BOOT : BOOT + 2] = memoryview(journal_header.boot_id()).cast("q")
             return
-        if header[:8] != _MAGIC[True]:
+        if header[:8] != MAGIC[True]:
             # Power was lost before anything of it had reached the disk.
             self._clear()
             fill(self)
@@ -361,15 +326,15 @@ class Journal:
         """Whether this process is where the header says that it was written."""
         descriptor = self._descriptor
         assert descriptor is not None
-        return _is_written_here(header, os.fstat(descriptor), self._home)
+        return is_written_here(header, os.fstat(descriptor), self._home)
 
     def _mark(self) -> None:
         """Say in the header where it is written."""
         assert self._descriptor is not None
-        identity = _identity(os.fstat(self._descriptor), self._home)
-        self._header[_FILE : _FILE + 4] = memoryview(identity).cast("q")
-        self._header[_BOOT : _BOOT + 2] = memoryview(_boot_id()).cast("q")
-        self._header[0:1] = memoryview(_MAGIC[True]).cast("q")
+        identity = identity_of(os.fstat(self._descriptor), self._home)
+        self._header[FILE : FILE + 4] = memoryview(identity).cast("q")
+        self._header[BOOT : BOOT + 2] = memoryview(journal_header.boot_id()).cast("q")
+        self._header[0:1] = memoryview(MAGIC[True]).cast("q")
 
     def replaced(self, layout: Buffered, fill: Callable[[Journal], None]) -> Journal:
         """Other rows and another count in place of these, at once for every reader."""
@@ -407,17 +372,17 @@ class Journal:
         journal = None
         try:
             # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
-            _reserve(descriptor, size)
-            os.pwrite(descriptor, _MAGIC[layout.sealed] + bytes(8) + _boot_id(), 0)
-            locked = _lock(descriptor, path)
-            journal = cls(layout, _map(partial, size), path, descriptor, home)
+            reserve(descriptor, size)
+            os.pwrite(descriptor, MAGIC[layout.sealed] + bytes(8) + journal_header.boot_id(), 0)
+            locked = lock(descriptor, path)
+            journal = cls(layout, map_file(partial, size), path, descriptor, home)
             journal.locked = locked
             journal._clear()
             fill(journal)
             if layout.sealed:
                 journal._mark()
             else:
-                journal._header[_DURABLE] = layout.durable
+                journal._header[DURABLE] = layout.durable
             if layout.durable:
                 journal.make_durable()
             appear(partial, path)
@@ -452,19 +417,19 @@ class Journal:
         except PermissionError:
             raise
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         try:
             header = os.pread(descriptor, header_size(layout), 0)
-            if size < journal_size(layout) or (layout.sealed and header[:8] != _MAGIC[True]):
+            if size < journal_size(layout) or (layout.sealed and header[:8] != MAGIC[True]):
                 return None
             status = os.fstat(descriptor)
-            here = not layout.sealed or _is_written_here(header, status, home)
+            here = not layout.sealed or is_written_here(header, status, home)
             buffer: Buffer
-            if here and (_KEEPS_ORDER or not layout.sealed):
+            if here and (KEEPS_ORDER or not layout.sealed):
                 buffer = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
                 journal = cls(layout, buffer, None, None, home)
             else:
-                buffer = _read_whole(descriptor, size)
+                buffer = read_whole(descriptor, size)
                 journal = cls(layout, buffer, None, None, home)
                 journal._settle_for_what_is_proven()
             journal._file = path, status
@@ -498,177 +463,3 @@ class Journal:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | None:
-    """The count in a writer's journal, elsewhere as it is proven; None when there is none."""
-    found = _read_header(layout, path)
-    if found is None:
-        return None
-    header, status = found
-    if not layout.sealed:
-        return _count_in(header)
-    known = header[:8] == _MAGIC[True] and _is_written_here(header, status, home)
-    if known and _KEEPS_ORDER:
-        return int.from_bytes(header[_COUNT * 8 : _COUNT * 8 + 8], "little", signed=True)
-    journal = Journal.for_reading(layout, path, home)
-    return None if journal is None else journal.count
-
-
-def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool:
-    """Whether there is a journal, and it was written elsewhere."""
-    found = _read_header(layout, path) if layout.sealed else None
-    return found is not None and not _is_written_here(*found, home)
-
-
-def _read_header(layout: Buffered, path: Path) -> tuple[bytes, os.stat_result] | None:
-    """The header and the status of a journal's file; None when there is none."""
-    try:
-        descriptor, _ = open_regular(path)
-        try:
-            return os.read(descriptor, header_size(layout)), os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DamagedTraceError:
-    return DamagedTraceError(f"the journal cannot be read ({error.strerror})", where=str(path))
-
-
-def _read_whole(descriptor: int, size: int) -> bytearray:
-    """A copy of a file; what is missing at its end is zeros."""
-    found = bytearray(size)
-    done = 0
-    while data := os.pread(descriptor, size - done, done):
-        found[done : done + len(data)] = data
-        done += len(data)
-    return found
-
-
-def _count_in(header: bytes) -> int:
-    """The count in a header without seals, or that of the last sync if power was lost since."""
-    words = memoryview(header.ljust(64, b"\0")).cast("q")
-    if words[_DURABLE] and header[_BOOT * 8 : _BOOT * 8 + 16] != _boot_id():
-        return words[_SYNCED]
-    return words[_COUNT]
-
-
-def _is_written_here(header: bytes, file: os.stat_result, home: Home | None) -> bool:
-    """Whether a file is the one that its header was written into, since this machine started."""
-    boot = header[_BOOT * 8 : _BOOT * 8 + 16]
-    identity = header[_FILE * 8 : _FILE * 8 + _IDENTITY.size]
-    return boot == _boot_id() != _NOWHERE and identity == _identity(file, home)
-
-
-def _identity(file: os.stat_result, home: Home | None) -> bytes:
-    """What tells a file from its copies, and from the same file linked into another trace."""
-    directory = None if home is None else home.directory
-    above = None if directory is None else os.stat(directory)
-    numbers = (file.st_dev, file.st_ino, *((above.st_dev, above.st_ino) if above else (0, 0)))
-    return _IDENTITY.pack(*(number % 2**64 for number in numbers))
-
-
-@functools.cache
-def _boot_id() -> bytes:
-    try:
-        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
-    except (OSError, ValueError):
-        return _NOWHERE
-
-
-def _remove_partial_files(path: Path) -> None:
-    """Remove what killed processes reserved for a journal whose lock this process holds.
-
-    One that another process is filling at this moment may go too: it comes too late.
-    """
-    for partial in path.parent.glob(f"{path.name}.*.partial"):
-        partial.unlink(missing_ok=True)
-
-
-def _lock(descriptor: int, path: Path) -> bool:
-    """Lock the file of a journal; False where the file system has no locks.
-
-    Raises
-    ------
-    BlockingIOError
-        Another writer holds the lock.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
-        _warn_once(
-            f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
-            f"of a chain is told from a dead one by its process and its heartbeat alone: see to it "
-            f"that each chain is recorded by one process"
-        )
-        return False
-    return True
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a writer holds the lock of a journal."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
-    finally:
-        os.close(descriptor)
-    return False
-
-
-class NoMappingError(OSError):
-    """The file system cannot map a file that is written to."""
-
-
-def _map(path: Path, size: int) -> mmap.mmap:
-    # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return mmap.mmap(descriptor, size)
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
-        _warn_once(
-            f"{path.parent}: this file system cannot map files ({error.strerror}), so draws wait "
-            f"in memory for a flush and a killed process loses the last of them; "
-            f"journal='/a/local/disk' keeps them all"
-        )
-        raise NoMappingError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(descriptor)
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in _MISSING:
-                raise
-        else:
-            return
-    zeros = bytes(2**20)
-    for start in range(0, size, len(zeros)):
-        os.pwrite(descriptor, zeros[: size - start], start)

@@ -12,7 +12,8 @@ What is listed here is for adapters that store arrays of their own beside traces
 
 from .chunk_codec import ChunkCodec
 from .dtypes import STRING, as_dtype, dtype_name, dtype_of_document, dtype_of_values
-from .location import Location, Place, locate
+from .locate import Place, locate
+from .location import Location
 from .zarr_json import (
     array_document,
     compose_encoding,

@@ -12,9 +12,10 @@ from ..errors import DamagedTraceError
 from ..layout.file import parse_count
 from ..layout.layout import LIBRARY_VERSION, STATE
 from ..layout.variables import Variable
-from ..life.check import Damage
+from ..life.damage import Damage, DamagedDraws
 from ..life.repair import put_chunk_aside
-from ..sampling_state.journal import can_map, journal_file, read_count
+from ..sampling_state.journal_count import read_count
+from ..sampling_state.journal_file import can_map, journal_file
 from ..store.dtypes import dtype_name, dtype_of_document
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, read_document
@@ -63,14 +64,13 @@ def repair(location: Location, table_file: TableFile) -> Iterator[str]:
     count = table_file.count_rows()
     for column in stored.layout.variables:
         for damage in list(_check_rows(location, stored, column, count)):
-            assert damage.draws is not None
             lost = LostRows(column.name, damage.draws.start, damage.draws.stop)
             stored = replace(stored, lost=(*stored.lost, lost))
             yield _give_up(location, stored.layout, column, damage)
             table_file.write(stored)
             _write_document(location, stored, column)
-    for damage in check(location, table_file):
-        yield f"not repaired: {damage}; restore it from a copy"
+    for left in check(location, table_file):
+        yield f"not repaired: {left}; restore it from a copy"
 
 
 # Checking -------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _check_document(location: Location, stored: Stored, column: Variable) -> Ite
 
 def _check_rows(
     location: Location, stored: Stored, column: Variable, count: int
-) -> Iterator[Damage]:
+) -> Iterator[DamagedDraws]:
     reader, length = ColumnReader(location, stored, column), column.draws_per_chunk
     for start in range(0, count, length):
         rows = range(start, min(start + length, count))
@@ -124,7 +124,7 @@ def _check_rows(
             reader.read(rows)
         except DamagedTraceError as error:
             path = f"{stored.layout.path(column)}, rows {rows.start} to {rows.stop - 1}"
-            yield Damage(path, error.why, ROWS, column.name, 0, rows)
+            yield DamagedDraws(path, error.why, ROWS, column.name, 0, rows)
 
 
 # Repairing ------------------------------------------------------------------------------------
@@ -232,9 +232,10 @@ def _write_document(location: Location, stored: Stored, column: Variable) -> Non
         location.write(f"{stored.layout.columns_in}/zarr.json", encode_document(group_document()))
 
 
-def _give_up(location: Location, layout: TableLayout, column: Variable, damage: Damage) -> str:
+def _give_up(
+    location: Location, layout: TableLayout, column: Variable, damage: DamagedDraws
+) -> str:
     """Move a damaged chunk out of the way of every reader."""
-    assert damage.draws is not None
     key = layout.chunk_key(column, damage.draws.start // column.draws_per_chunk)
     where = put_chunk_aside(location, key)
     missing = "read as missing values" if column.dtype.kind in "fcmM" else "cannot be read"

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import TraceExistsError
 from ..layout.layout import STATE
 from ..sampling_state.claim import Claim
-from ..sampling_state.journal import read_count
+from ..sampling_state.journal_count import read_count
 from ..sampling_state.journal_format import JOURNAL
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import STRING

@@ -17,7 +17,7 @@ from ..layout.file import parse_count, parse_separator, parse_variable, try_code
 from ..layout.layout import LIBRARY_VERSION
 from ..layout.names import check_name
 from ..layout.variables import Var, Variable, define_variable
-from ..sampling_state.journal import can_map, journal_file
+from ..sampling_state.journal_file import can_map, journal_file
 from ..store.dtypes import dtype_name
 from ..store.location import Location
 from ..store.zarr_json import array_document, chunk_key, compose_encoding

@@ -25,7 +25,8 @@ from ..layout.layout import TABLES
 from ..layout.variables import Var, Variable
 from ..messages import counted
 from ..store.dtypes import dtype_name
-from ..store.location import Location, Place, locate
+from ..store.locate import Place, locate
+from ..store.location import Location
 from .appender import alone, require_free
 from .layout import Columns, define_columns, describe_column, plan_table
 from .rows import read_rows
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from ..life.check import Damage
+    from ..life.damage import Damage
     from ..sampling_state.claim import Claim
 
 

@@ -16,7 +16,7 @@ from ..errors import DamagedTraceError, FormatVersionError, TraceNotFoundError
 from ..layout.file import parse_count
 from ..layout.layout import STATE
 from ..sampling_state.claim import Claim
-from ..sampling_state.journal import read_count
+from ..sampling_state.journal_count import read_count
 from ..store.location import Location
 from ..store.zarr_json import LONGEST_DOCUMENT, encode_document, group_document, parse_document
 from . import earlier

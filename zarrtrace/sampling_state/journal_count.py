@@ -1,0 +1,49 @@
+"""What a journal says from outside: its count, and whether it was written elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..store.local import open_regular
+from .journal import Journal
+from .journal_file import unreadable
+from .journal_format import Buffered, header_size
+from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_written_here
+
+
+def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | None:
+    """The count in a writer's journal, elsewhere as it is proven; None when there is none."""
+    found = _read_header(layout, path)
+    if found is None:
+        return None
+    header, status = found
+    if not layout.sealed:
+        return count_in(header)
+    known = header[:8] == MAGIC[True] and is_written_here(header, status, home)
+    if known and KEEPS_ORDER:
+        return int.from_bytes(header[COUNT * 8 : COUNT * 8 + 8], "little", signed=True)
+    journal = Journal.for_reading(layout, path, home)
+    return None if journal is None else journal.count
+
+
+def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool:
+    """Whether there is a journal, and it was written elsewhere."""
+    found = _read_header(layout, path) if layout.sealed else None
+    return found is not None and not is_written_here(*found, home)
+
+
+def _read_header(layout: Buffered, path: Path) -> tuple[bytes, os.stat_result] | None:
+    """The header and the status of a journal's file; None when there is none."""
+    try:
+        descriptor, _ = open_regular(path)
+        try:
+            return os.read(descriptor, header_size(layout)), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error

@@ -1,0 +1,152 @@
+"""The file of a journal: where it is, and how it is reserved, mapped and locked."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import mmap
+import os
+import warnings
+from pathlib import Path
+
+from ..errors import DamagedTraceError
+from ..layout.layout import IN_STORE, Layout
+from ..store.location import Location
+from .journal_format import JOURNAL
+
+try:
+    import fcntl
+except ImportError:  # Windows: no flock; buffers stay in memory there.
+    fcntl = None  # type: ignore[assignment]
+
+# What a system call fails with where a file system lacks what it is asked for; NFS has 524.
+_MISSING = {
+    errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM,
+    errno.ENODEV, 524,
+}  # fmt: skip
+
+
+def can_map() -> bool:
+    """Whether this system can map and lock the journal's file."""
+    return fcntl is not None
+
+
+def journal_directory(location: Location, layout: Layout) -> Path | None:
+    """Where the journals of a trace are: in its store, elsewhere on this machine, or nowhere."""
+    if layout.journal == IN_STORE:
+        return None if location.path is None else location.path / JOURNAL
+    return Path(layout.journal) if layout.journal else None
+
+
+def journal_file(directory: Path, block: int) -> Path:
+    """The file of one writer, named as its chunk."""
+    return directory / f"c.{block}.0"
+
+
+def remove_partial_files(path: Path) -> None:
+    """Remove what killed processes reserved for a journal whose lock this process holds.
+
+    One that another process is filling at this moment may go too: it comes too late.
+    """
+    for partial in path.parent.glob(f"{path.name}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def lock(descriptor: int, path: Path) -> bool:
+    """Lock the file of a journal; False where the file system has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        Another writer holds the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        _warn_once(
+            f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
+            f"of a chain is told from a dead one by its process and its heartbeat alone: see to it "
+            f"that each chain is recorded by one process"
+        )
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a writer holds the lock of a journal."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class NoMappingError(OSError):
+    """The file system cannot map a file that is written to."""
+
+
+def map_file(path: Path, size: int) -> mmap.mmap:
+    """Map a file of this many bytes; NoMappingError where the file system cannot."""
+    # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return mmap.mmap(descriptor, size)
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+        _warn_once(
+            f"{path.parent}: this file system cannot map files ({error.strerror}), so draws wait "
+            f"in memory for a flush and a killed process loses the last of them; "
+            f"journal='/a/local/disk' keeps them all"
+        )
+        raise NoMappingError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Give a new file its bytes, which the disk keeps for it."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
+        else:
+            return
+    zeros = bytes(2**20)
+    for start in range(0, size, len(zeros)):
+        os.pwrite(descriptor, zeros[: size - start], start)
+
+
+def read_whole(descriptor: int, size: int) -> bytearray:
+    """A copy of a file; what is missing at its end is zeros."""
+    found = bytearray(size)
+    done = 0
+    while data := os.pread(descriptor, size - done, done):
+        found[done : done + len(data)] = data
+        done += len(data)
+    return found
+
+
+def unreadable(path: Path, error: OSError) -> DamagedTraceError:
+    """The error for a journal that is not a file, or that the system cannot read."""
+    return DamagedTraceError(f"the journal cannot be read ({error.strerror})", where=str(path))

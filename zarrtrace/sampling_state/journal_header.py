@@ -1,0 +1,63 @@
+"""The header of a journal: where it was written, how many draws it counts, and who believes it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import struct
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+from .proof import Chunks
+
+MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seals
+# In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
+# are to survive it; with seals the rows say it, and there is the file and the directory.
+COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
+_IDENTITY = struct.Struct("<4Q")
+_NOWHERE = bytes(16)  # the boot of a machine that does not say it
+
+# Other processors may show a count to another process before the rows that it counts.
+KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64", "i386", "i686")
+
+
+class Home(Chunks, Protocol):
+    """The block of chains that a journal belongs to."""
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the trace; None where it is in another store."""
+
+
+def count_in(header: bytes) -> int:
+    """The count in a header without seals, or that of the last sync if power was lost since."""
+    words = memoryview(header.ljust(64, b"\0")).cast("q")
+    if words[DURABLE] and header[BOOT * 8 : BOOT * 8 + 16] != boot_id():
+        return words[SYNCED]
+    return words[COUNT]
+
+
+def is_written_here(header: bytes, file: os.stat_result, home: Home | None) -> bool:
+    """Whether a file is the one that its header was written into, since this machine started."""
+    boot = header[BOOT * 8 : BOOT * 8 + 16]
+    identity = header[FILE * 8 : FILE * 8 + _IDENTITY.size]
+    return boot == boot_id() != _NOWHERE and identity == identity_of(file, home)
+
+
+def identity_of(file: os.stat_result, home: Home | None) -> bytes:
+    """What tells a file from its copies, and from the same file linked into another trace."""
+    directory = None if home is None else home.directory
+    above = None if directory is None else os.stat(directory)
+    numbers = (file.st_dev, file.st_ino, *((above.st_dev, above.st_ino) if above else (0, 0)))
+    return _IDENTITY.pack(*(number % 2**64 for number in numbers))
+
+
+@functools.cache
+def boot_id() -> bytes:
+    """Since which start this machine runs: another one each time it starts."""
+    try:
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+    except (OSError, ValueError):
+        return _NOWHERE

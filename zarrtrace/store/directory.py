@@ -1,0 +1,152 @@
+"""A directory that holds a store: what links, renames and syncs do there, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import NotWritableError
+from .failures import not_on_disk
+from .local import can_lock, files_below, lock, open_regular, sync_paths, write_file_into
+
+_YOUNG = 2.0  # seconds
+
+
+def keys(root: Path, prefix: str) -> list[str]:
+    """Every file below a prefix, in no particular order."""
+    start = len(str(root)) + 1
+    return [
+        f"{directory}/{name}"[start:]
+        for directory, _, names in os.walk(root / prefix)
+        for name in names
+    ]
+
+
+def stamp(path: str) -> tuple[int, ...] | None:
+    """What is the same as long as a file is; None where nothing says it, as of a young one."""
+    try:
+        descriptor, size = open_regular(path)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if time.time() - max(status.st_mtime, status.st_ctime) < _YOUNG:
+        return None
+    return status.st_ino, size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextmanager
+def alone(root: Path, patience: float) -> Iterator[bool]:
+    """Hold off other processes that would do the same; False when one is at it all the time."""
+    if not can_lock():
+        yield True
+        return
+    deadline = time.monotonic() + patience
+    while (descriptor := lock(root)) is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def require_no_link(root: Path, *prefixes: str) -> None:
+    """Refuse to change what is below a prefix where a link leads out of the directory.
+
+    Raises
+    ------
+    NotWritableError
+        A directory on the way is a link: what it points to may belong to another trace.
+    """
+    for prefix in prefixes:
+        path = root
+        for part in prefix.split("/") if prefix else ():
+            path = path / part
+            if os.path.islink(path):
+                raise NotWritableError(
+                    f"{path} is a link to {os.readlink(path)}, and what is there is not "
+                    f"changed: put a copy in the place of the link"
+                )
+
+
+def link(root: Path, source: str, target: str) -> bool:
+    """Have a file under another key too; False where the file system has no links.
+
+    A target that is there already stays as it is.
+    """
+    require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
+    (root / target).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(root / source, root / target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Done before a kill, or there are no hard links.
+        return os.path.lexists(root / target)
+    return True
+
+
+def move_tree(root: Path, source: str, target: str) -> None:
+    """Rename a directory below it, with everything in there."""
+    require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
+    (root / target).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(root / source, root / target)
+
+
+def remove_partial_files(
+    root: Path, directory: str, prefix: str, outside: Container[str]
+) -> list[str]:
+    """Remove what killed processes left half-written below a directory; gives its keys."""
+    removed = []
+    for file in list(files_below(root / directory)):
+        if not file.name.endswith(".partial") or not file.name.startswith(prefix):
+            continue
+        key = file.relative_to(root)
+        if key.parts[0] not in outside:
+            file.unlink(missing_ok=True)
+            removed.append(str(key))
+    return removed
+
+
+def make_durable(root: Path, keys: Iterable[str]) -> None:
+    """Return when what was written under these keys survives power loss."""
+    paths = [root / key for key in keys]
+    try:
+        sync_paths(paths)
+        sync_paths(dict.fromkeys(path.parent for path in paths))
+    except OSError as error:
+        raise not_on_disk(root, error) from error
+
+
+def age(path: str) -> float | None:
+    """Seconds since a file was written, on the clock that stamps the files there."""
+    probe = f"{path}.{uuid.uuid4().hex}.partial"
+    try:
+        written = os.stat(path).st_mtime
+        write_file_into(probe, b"")
+        now = os.stat(probe).st_mtime
+        os.unlink(probe)
+    except OSError:
+        return None
+    return now - written
+
+
+def write_into_array(path: str, data: bytes) -> None:
+    """Write a file whole, and of the directories that it misses make only those of its array."""
+    try:
+        write_file_into(path, data)
+    except FileNotFoundError:
+        directory = os.path.dirname(path)
+        if os.path.basename(directory) != "c":
+            raise
+        # A key with "/", in a trace that comes from another store.
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+        write_file_into(path, data)

@@ -1,0 +1,83 @@
+"""What goes wrong in a store, as errors of ours that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from zipfile import BadZipFile
+
+import zarr
+
+from ..errors import DamagedTraceError, NotWritableError, TraceError
+
+_PATIENCE = 60.0  # seconds for the answer to one request
+
+_NO_ROOM = "there is no room left; nothing is lost: make room and go on"
+_NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
+_REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+}
+
+
+def patience() -> float:
+    """Seconds to wait for the answer to one request: what zarr was told, or a minute."""
+    return float(zarr.config.get("async.timeout", None) or _PATIENCE)
+
+
+@contextmanager
+def errors_of_ours(
+    where: object,
+    what: str,
+    kind: type[TraceError] = TraceError,
+    but: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Errors of a store that is not a directory as errors of ours.
+
+    Parameters
+    ----------
+    where : object
+        The store, as people know it.
+    what : str
+        What could not be done.
+    kind : type
+        The error to raise.
+    but : tuple of type
+        What is raised as it is.
+    """
+    try:
+        yield
+    except (TraceError, MemoryError):
+        raise
+    except (BadZipFile, zlib.error) as error:
+        raise DamagedTraceError(f"{where}: {what} ({error})") from error
+    except TimeoutError as error:
+        raise kind(
+            f"{where}: {what}, the store has not answered for {patience():.0f} s; "
+            f"zarr.config.set({{'async.timeout': seconds}}) waits longer"
+        ) from error
+    except Exception as error:
+        if isinstance(error, but):
+            raise
+        raise kind(f"{where}: {what} ({type(error).__name__}: {error})") from error
+
+
+def remedy_of(error: OSError) -> str | None:
+    """What to do about a file that cannot be written, where that is known."""
+    return _REMEDIES.get(error.errno or 0)
+
+
+def not_on_disk(where: object, error: OSError) -> NotWritableError:
+    """The error for files that were written and cannot be synced."""
+    reason = remedy_of(error) or f"{type(error).__name__}: {error}"
+    return NotWritableError(f"{where}: what was written is not on the disk, {reason}")
+
+
+def directory_in_place_of(where: object, key: str) -> DamagedTraceError:
+    """The error for a directory that has the name of a file."""
+    return DamagedTraceError(f"{where}: there is a directory in place of {key}; remove it")
