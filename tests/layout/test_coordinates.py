@@ -12,7 +12,7 @@ import xarray as xr
 
 import zarrtrace as zt
 
-TEXT = np.dtypes.StringDType()
+TEXT = object  # as netCDF gives it: NumPy does not cast its own dtype of text to str
 NOON = datetime.datetime(2020, 1, 1, 12)
 BERLIN = pd.DatetimeIndex(["2020-01-01", "2020-01-02", "2020-01-03"], tz="Europe/Berlin")
 
@@ -193,3 +193,16 @@ def test_a_dimension_may_have_more_labels_than_its_own(fast_place: Any) -> None:
             chains=1, draws=1, posterior=posterior,
             coords=coords | {"county": xr.DataArray([7, 8], dims="school")},
         )  # fmt: skip
+
+
+def test_labels_of_text_can_be_cast_and_searched(directory: Any) -> None:
+    schools = {"school": ["Choate", "Zürich"]}
+    posterior = {"x": zt.Var(dims="school")}
+    data = {"y": ("school", [1.0, 2.0])}
+    trace = directory.create(
+        chains=1, draws=1, posterior=posterior, observed_data=data, coords=schools
+    )
+    for group in ("posterior", "observed_data"):
+        labels = trace[group]["school"]
+        assert labels.astype(str).values.tolist() == schools["school"]
+        assert trace[group].sel(school="Zürich")["school"].item() == "Zürich"

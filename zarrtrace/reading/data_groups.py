@@ -14,7 +14,7 @@ from xarray.core import indexing
 from ..errors import DamagedTraceError, TraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
-from ..store.dtypes import as_dtype, dtype_of_values
+from ..store.dtypes import as_dtype, as_labels, dtype_of_values
 from ..store.location import Location
 from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
@@ -130,6 +130,12 @@ def open_group_plainly(
         for key, variable in plain.variables.items()
         if key not in plain.indexes
     }
+    labels = {
+        key: (variable.dims, as_labels(variable.values), variable.attrs, variable.encoding)
+        for key, variable in plain.variables.items()
+        if key in plain.indexes
+    }
+    plain = plain.assign_coords(labels)
     plain = plain.assign({key: lazy[key] for key in plain.data_vars})
     return plain.assign_coords({key: lazy[key] for key in plain.coords if key in lazy})
 

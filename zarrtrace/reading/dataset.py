@@ -19,6 +19,7 @@ from ..layout.coordinates import SAMPLE_DIMS
 from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..messages import counted
+from ..store.dtypes import as_labels
 from .cut import Cut, alignment_attrs, sampling_attrs
 from .data_groups import errors_as_damage, open_group_plainly, read_labels
 from .others import Others, find_others, require_selected, select_of_others
@@ -134,7 +135,7 @@ def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
                     where=str(cut.moment.location),
                     group=cut.group.name,
                 )
-            coords[name] = (array.dims, array.values, array.attrs)
+            coords[name] = (array.dims, as_labels(array.values), array.attrs)
     for dim in dims - set(coords):
         coords[dim] = (dim, np.arange(sizes[dim]))
     return coords

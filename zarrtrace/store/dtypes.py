@@ -74,6 +74,14 @@ def dtype_of_values(values: Any) -> np.dtype[Any]:
     return dtype
 
 
+def as_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Values of a coordinate as ArviZ's users have them: text as objects, as netCDF gives it.
+
+    NumPy does not cast its own dtype of text to `str`.
+    """
+    return values.astype(object) if isinstance(values.dtype, np.dtypes.StringDType) else values
+
+
 def fill_value(dtype: np.dtype[Any]) -> Any:
     """What stands where nothing was recorded: NaN, NaT, 0, False or ""."""
     if isinstance(dtype, np.dtypes.StringDType):
