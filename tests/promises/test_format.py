@@ -78,11 +78,10 @@ class Reader:
     def key(
         self, arrays: tuple[int, int], group: Any, variable: Any, block: int, draw: int
     ) -> tuple[str, int]:
-        total = self.layout["tune"] + self.layout["draws"]
         start = self.start(arrays, draw)
-        end, prefix = (arrays[1], "warmup_") if draw < arrays[1] else (total, "")
+        end, prefix = (arrays[1], "warmup_") if draw < arrays[1] else (math.inf, "")
         chunk = (draw - start) // variable["draws_per_chunk"]
-        stop = min(start + (chunk + 1) * variable["draws_per_chunk"], end)
+        stop = int(min(start + (chunk + 1) * variable["draws_per_chunk"], end))
         tail = ".0" * len(variable["shape"])
         return f"{prefix}{group['name']}/{variable['name']}/c.{block}.{chunk}{tail}", stop
 
