@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import zarrtrace as zt
+from zarrtrace.store import remote
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -269,17 +270,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     keys: list[str] = []
 
-    def count(method: str) -> None:
-        original = getattr(ObjectStore, method)
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
-        def counted(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        def counted(store: Any, key: str, *arguments: Any, **options: Any) -> Any:
             keys.append(key)
-            return original(self, key, *arguments, **options)
+            return original(store, key, *arguments, **options)
 
-        monkeypatch.setattr(ObjectStore, method, counted)
+        monkeypatch.setattr(owner, name, counted)
 
     for method in ("get", "exists", "list_dir", "list_prefix"):
-        count(method)
+        count(ObjectStore, method)
+    count(remote, "listing")
     return keys
 
 
@@ -320,7 +322,7 @@ def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: 
     trace.finish()
     assert once(lambda: repr(trace)) == 3, "the layout, the tables, and groups of other tools"
     arrays = 2 * (2 + 20) + 2 * (2 + 1)
-    assert once(tree) == 1 + 4 + arrays, "what other tools have written: a list and the documents"
+    assert once(tree) == 1 + 4 + arrays, "what other tools have written: lists, and documents"
     assert once(tree) == 1, "the layout tells the counts and the time"
     assert once(lambda: trace.posterior) == 1
     trace.extend(20)

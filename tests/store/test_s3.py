@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Encoded, Script
+from conftest import Encoded
+from scripts import FreshScript
 
 import zarrtrace as zt
 from zarrtrace import folder as runs
@@ -130,14 +131,14 @@ def test_a_split_takes_few_requests(bucket: Place) -> None:
 
 @pytest.mark.once("oldest")
 def test_a_look_takes_few_requests(bucket: Place, recorded: zt.Trace) -> None:
-    """One for each writer while there are any, and none for each array of a finished group."""
+    """Two for each writer while there are any, and none for each array of a finished group."""
     running = zt.create(
         f"{bucket.store}2", chains=4, draws=3, posterior={"x": 0.0}, **bucket.options
     )
     with requests_of(running) as requests:
         repr(running)
-    # The layout, the tables, and the count of each writer.
-    assert len(requests) <= 2 + 4
+    # The layout, the tables, and the count and the claim of each writer.
+    assert len(requests) <= 2 + 2 * 4
     recorded.finish()
     with requests_of(recorded) as requests:
         posterior = bucket.open().posterior
@@ -178,7 +179,8 @@ def test_what_was_written_since_is_seen(bucket: Place, recorded: zt.Trace) -> No
     assert found.posterior.mu.values.shape == (2, DRAWS)
 
 
-def test_one_of_several_processes_creates(bucket: Place, script: Script) -> None:
+@pytest.mark.once("newest")
+def test_one_of_several_processes_creates(bucket: Place, fresh_script: FreshScript) -> None:
     code = f"""
         import sys
         import zarrtrace as zt
@@ -191,7 +193,7 @@ def test_one_of_several_processes_creates(bucket: Place, script: Script) -> None
         )
         print(trace._hierarchy.layout.identity)
     """
-    processes = [script.start(code, stdin=subprocess.PIPE) for _ in range(3)]
+    processes = [fresh_script.start(code, stdin=subprocess.PIPE) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

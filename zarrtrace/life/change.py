@@ -163,6 +163,8 @@ def _change_while_nobody_writes(
     hierarchy: Hierarchy, layout: Layout, change: Callable[[Moment], Layout]
 ) -> Moment:
     """Put another layout in place while no chain can write and every draw is in its chunk."""
+    # Rows that are only in a journal are written to their chunks.
+    split.require_no_links(hierarchy.location, layout)
     layout = complete(hierarchy, layout)
     blocks = chain_blocks(hierarchy.location, layout)
     watch_until_free(blocks)

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DamagedTraceError
 from ..layout.layout import STATE
 from ..reading.moment import Moment
-from ..sampling_state.block import ChainBlock, chain_blocks
-from ..sampling_state.claim import Claim
+from ..sampling_state.block import chain_blocks, read_claims
 
 _GOES_ON = ("sampling", "stopped")
 
@@ -45,7 +43,7 @@ def find_status(now: Moment) -> Status:
     if now.layout.finished:
         return Status("finished", now.location.written_at(f"{STATE}/zarr.json"))
     blocks = chain_blocks(now.location, now.layout)
-    claims = _claims(now, blocks)
+    claims = read_claims(blocks)
     is_complete = bool((now.counts == now.layout.total).all())
     living = [claim.since for claim in claims if claim is not None and claim.seems_alive]
     if living and not is_complete:
@@ -59,18 +57,6 @@ def find_status(now: Moment) -> Status:
     ]
     since = max((end for end in ends if end is not None), default=None)
     return Status("complete" if is_complete else "stopped", since)
-
-
-def _claims(now: Moment, blocks: list[ChainBlock]) -> list[Claim | None]:
-    """Who has claimed each block of chains last; None for nobody, and where that is damaged."""
-    found = now.location.read_many([block.key("writer") for block in blocks])
-    claims = []
-    for block, data in zip(blocks, found, strict=True):
-        try:
-            claims.append(Claim.from_text(block.decode("writer", data) or ""))
-        except DamagedTraceError:
-            claims.append(None)
-    return claims
 
 
 def next_step(now: Moment, word: str) -> str:
