@@ -54,7 +54,7 @@ def finished(path: Path) -> None:
 def damaged(path: Path) -> None:
     recorded(path)
     (path / "sample_stats/zarr.json").write_text("nothing")
-    (path / "posterior/draw/c.0").unlink()
+    (path / "_sampling_state/sampling_time/c.0").write_bytes(b"nothing")
     (path / "posterior/mu/c.0.9.partial").write_bytes(b"half")
 
 
