@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
+from failing_calls import failing, some_of
 
 import zarrtrace as zt
 from zarrtrace.errors import PartlyRecordedError
@@ -26,7 +24,6 @@ POSTERIOR = {
     "whole": zt.Var(shape=3, draws_per_chunk=1),
     "word": zt.Var(dtype=str, draws_per_chunk=4),
 }
-CALLS = ("open", "write", "replace", "fsync")
 
 
 def draws(start: int, stop: int) -> dict[str, Any]:
@@ -41,24 +38,6 @@ def draws(start: int, stop: int) -> dict[str, Any]:
 
 def draw(number: int) -> dict[str, Any]:
     return {name: values[0] for name, values in draws(number, number + 1).items()}
-
-
-@contextmanager
-def failing(at: int | None) -> Iterator[list[str]]:
-    """Have the call of this number fail as on a full disk; gives the calls that were made."""
-    made: list[str] = []
-
-    def failing_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            made.append(name)
-            if len(made) - 1 == at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return original(*arguments, **options)
-
-        return call
-
-    with patch.multiple(os, **{name: failing_call(name, getattr(os, name)) for name in CALLS}):
-        yield made
 
 
 @pytest.fixture(params=["process", "disk", "no journal"])
@@ -88,7 +67,7 @@ def chosen_calls(action: Callable[[], object], trials: int | None) -> list[int]:
     """Some of the calls that an action makes, or as many as the command line asks for."""
     with failing(None) as made:
         action()
-    return sorted({*np.linspace(0, len(made) - 1, trials or 12).astype(int).tolist()})
+    return some_of(len(made), trials or 16)
 
 
 @pytest.mark.parametrize("number", [BEFORE, TOTAL - 1], ids=["end of a chunk", "last draw"])

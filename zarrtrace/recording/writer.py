@@ -154,7 +154,8 @@ class ChainWriter(Holder):
         """Go on where this chain stopped: at its last checkpoint, or after its last draw.
 
         Draws after the checkpoint are dropped: the sampler will draw them again. A chain that has
-        all its draws is never shortened.
+        all its draws is never shortened. When dropping them fails or is interrupted, the writer is
+        closed, and another one goes back.
 
         Parameters
         ----------
@@ -220,14 +221,19 @@ class ChainWriter(Holder):
     def _go_back(self, draws: int) -> None:
         """Drop the draws from `draws` on."""
         count = self._count
-        self._journal, self._memory = went_back(
-            self._hierarchy, self._block, self._journal, self._chunks, draws
-        )
-        self._lay_out()
-        if self._flusher.keeps_rows(self._journal):
-            self._flusher.leave_whole_chunks(self._journal, self._chunks, count)
-        else:
-            self._flusher.publish(draws)
+        try:
+            self._journal, self._memory = went_back(
+                self._hierarchy, self._block, self._journal, self._chunks, draws
+            )
+            self._lay_out()
+            if self._flusher.keeps_rows(self._journal):
+                self._flusher.leave_whole_chunks(self._journal, self._chunks, count)
+            else:
+                self._flusher.publish(draws)
+        except BaseException:
+            # Its rows may be those of another count by now, and must go nowhere.
+            self._release()
+            raise
 
     def record(
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values

@@ -29,17 +29,17 @@ import struct
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
 
-from ..errors import DamagedTraceError, NotWritableError, TraceNotFoundError
+from ..errors import DamagedTraceError, NotWritableError, TraceError, TraceNotFoundError
 from ..layout.variables import Variable
 from ..store.dtypes import fill_value
-from ..store.local import link_or_move, open_regular
+from ..store.local import link_or_move, open_regular, read_twice, unreadable
 from . import journal_header
-from .journal_file import lock, map_file, read_whole, remove_partial_files, reserve, unreadable
+from .journal_file import lock, map_file, read_whole, remove_partial_files, reserve
 from .journal_format import (
     SLOT_BYTES,
     Buffered,
@@ -95,13 +95,14 @@ class Journal:
         layout: Buffered,
         buffer: Buffer,
         path: Path | None,
-        descriptor: int | None,
+        file: BinaryIO | None,
         home: Home | None = None,
     ) -> None:
-        self._descriptor = descriptor
+        # The lock is on it. It is a file object, which an interrupt cannot leave open for ever.
+        self._locked_file = file
         self._home = home
         self.path = path
-        self.locked = descriptor is not None
+        self.locked = file is not None
         self._file: tuple[Path, os.stat_result] | None = None
         self.buffer = buffer
         self._header = memoryview(buffer)[: header_size(layout)].cast("q")
@@ -251,7 +252,7 @@ class Journal:
         size = journal_size(layout)
         while True:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                file = open(path, "r+b", buffering=0)  # noqa: SIM115 - as long as the journal is
             except FileNotFoundError:
                 journal = cls._create(layout, path, size, fill, link_or_move, home)
                 if journal is None:
@@ -259,31 +260,26 @@ class Journal:
                 remove_partial_files(path)
                 return journal
             try:
-                locked = lock(descriptor, path)
+                locked = lock(file, path)
                 # The file may have been removed between opening and locking.
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                         break
             except BaseException:
-                os.close(descriptor)
+                file.close()
                 raise
-            os.close(descriptor)
+            file.close()
         try:
-            if os.fstat(descriptor).st_size != size:
+            if os.fstat(file.fileno()).st_size != size:
                 raise DamagedTraceError(
                     "the journal has another size than the layout says", where=str(path)
                 )
-            buffer = map_file(path, size)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        remove_partial_files(path)
-        journal = cls(layout, buffer, path, descriptor, home)
-        journal.locked = locked
-        try:
+            journal = cls(layout, map_file(path, size), path, file, home)
+            remove_partial_files(path)
+            journal.locked = locked
             journal._take_over(fill)
         except BaseException:
-            journal.close()
+            file.close()
             raise
         return journal
 
@@ -324,14 +320,14 @@ class Journal:
 
     def _is_at_home(self, header: bytes) -> bool:
         """Whether this process is where the header says that it was written."""
-        descriptor = self._descriptor
-        assert descriptor is not None
-        return is_written_here(header, os.fstat(descriptor), self._home)
+        file = self._locked_file
+        assert file is not None
+        return is_written_here(header, os.fstat(file.fileno()), self._home)
 
     def _mark(self) -> None:
         """Say in the header where it is written."""
-        assert self._descriptor is not None
-        identity = identity_of(os.fstat(self._descriptor), self._home)
+        assert self._locked_file is not None
+        identity = identity_of(os.fstat(self._locked_file.fileno()), self._home)
         self._header[FILE : FILE + 4] = memoryview(identity).cast("q")
         self._header[BOOT : BOOT + 2] = memoryview(journal_header.boot_id()).cast("q")
         self._header[0:1] = memoryview(MAGIC[True]).cast("q")
@@ -361,7 +357,7 @@ class Journal:
         """New mapped rows, filled and locked before they appear; None when another was faster."""
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            file = open(partial, "x+b", buffering=0)  # noqa: SIM115 - as long as the journal is
         except FileNotFoundError:
             raise TraceNotFoundError(f"{path.parent} is gone: was the trace removed?") from None
         except PermissionError as error:
@@ -369,13 +365,13 @@ class Journal:
                 f"{path.parent}: the journal cannot be written, permission is denied; mend the "
                 f"permissions, or create the trace with journal=False"
             ) from error
-        journal = None
         try:
             # Reserved in full: a full disk is an error here, and never a SIGBUS while recording.
-            reserve(descriptor, size)
-            os.pwrite(descriptor, MAGIC[layout.sealed] + bytes(8) + journal_header.boot_id(), 0)
-            locked = lock(descriptor, path)
-            journal = cls(layout, map_file(partial, size), path, descriptor, home)
+            reserve(file.fileno(), size)
+            begin = MAGIC[layout.sealed] + bytes(8) + journal_header.boot_id()
+            os.pwrite(file.fileno(), begin, 0)
+            locked = lock(file, path)
+            journal = cls(layout, map_file(partial, size), path, file, home)
             journal.locked = locked
             journal._clear()
             fill(journal)
@@ -388,13 +384,12 @@ class Journal:
             appear(partial, path)
             return journal
         except BaseException as error:
-            if journal is None:
-                os.close(descriptor)
-            else:
-                journal.close()
+            file.close()
             if isinstance(error, FileExistsError | FileNotFoundError):
                 return None
             if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = os.fspath(path)
                 raise
             raise NotWritableError(
                 f"{path.parent}: no room for a journal of {size:,} bytes; make room and start the "
@@ -411,13 +406,17 @@ class Journal:
         are proven.
         """
         try:
-            descriptor, size = open_regular(path)
+            return read_twice(lambda: cls._read(layout, path, home))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except PermissionError:
+        except (TraceError, PermissionError):
             raise
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise unreadable("the journal", str(path), error) from error
+
+    @classmethod
+    def _read(cls, layout: Buffered, path: Path, home: Home | None) -> Journal | None:
+        descriptor, size = open_regular(path)
         try:
             header = os.pread(descriptor, header_size(layout), 0)
             if size < journal_size(layout) or (layout.sealed and header[:8] != MAGIC[True]):
@@ -460,6 +459,6 @@ class Journal:
 
     def close(self) -> None:
         """Release the lock; the rows stay mapped as long as someone holds them."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._locked_file is not None:
+            self._locked_file.close()
+            self._locked_file = None

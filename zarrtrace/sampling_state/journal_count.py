@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..store.local import open_regular
+from ..store.local import open_regular, read_twice, unreadable
 from .journal import Journal
-from .journal_file import unreadable
 from .journal_format import Buffered, header_size
 from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_written_here
 
@@ -35,15 +34,19 @@ def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool
 
 def _read_header(layout: Buffered, path: Path) -> tuple[bytes, os.stat_result] | None:
     """The header and the status of a journal's file; None when there is none."""
-    try:
+
+    def read() -> tuple[bytes, os.stat_result]:
         descriptor, _ = open_regular(path)
         try:
             return os.read(descriptor, header_size(layout)), os.fstat(descriptor)
         finally:
             os.close(descriptor)
+
+    try:
+        return read_twice(read)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
         raise
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable("the journal", str(path), error) from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import mmap
 import os
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
-from ..errors import DamagedTraceError
 from ..layout.layout import IN_STORE, Layout
 from ..store.location import Location
 from .journal_format import JOURNAL
@@ -52,7 +53,7 @@ def remove_partial_files(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def lock(descriptor: int, path: Path) -> bool:
+def lock(file: BinaryIO, path: Path) -> bool:
     """Lock the file of a journal; False where the file system has no locks.
 
     Raises
@@ -61,11 +62,12 @@ def lock(descriptor: int, path: Path) -> bool:
         Another writer holds the lock.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError as error:
         if error.errno not in _MISSING:
+            error.filename = os.fspath(path)
             raise
         _warn_once(
             f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
@@ -78,19 +80,15 @@ def lock(descriptor: int, path: Path) -> bool:
 
 def is_locked(path: Path) -> bool:
     """Whether a writer holds the lock of a journal."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(FileNotFoundError), open(path, "r+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in _MISSING:
+                error.filename = os.fspath(path)
+                raise
     return False
 
 
@@ -101,20 +99,19 @@ class NoMappingError(OSError):
 def map_file(path: Path, size: int) -> mmap.mmap:
     """Map a file of this many bytes; NoMappingError where the file system cannot."""
     # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return mmap.mmap(descriptor, size)
-    except OSError as error:
-        if error.errno not in _MISSING:
-            raise
-        _warn_once(
-            f"{path.parent}: this file system cannot map files ({error.strerror}), so draws wait "
-            f"in memory for a flush and a killed process loses the last of them; "
-            f"journal='/a/local/disk' keeps them all"
-        )
-        raise NoMappingError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(descriptor)
+    with open(path, "r+b", buffering=0) as file:
+        try:
+            return mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            if error.errno not in _MISSING:
+                error.filename = os.fspath(path)
+                raise
+            _warn_once(
+                f"{path.parent}: this file system cannot map files ({error.strerror}), so draws "
+                f"wait in memory for a flush and a killed process loses the last of them; "
+                f"journal='/a/local/disk' keeps them all"
+            )
+            raise NoMappingError(error.errno, error.strerror, str(path)) from error
 
 
 @functools.cache
@@ -145,8 +142,3 @@ def read_whole(descriptor: int, size: int) -> bytearray:
         found[done : done + len(data)] = data
         done += len(data)
     return found
-
-
-def unreadable(path: Path, error: OSError) -> DamagedTraceError:
-    """The error for a journal that is not a file, or that the system cannot read."""
-    return DamagedTraceError(f"the journal cannot be read ({error.strerror})", where=str(path))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .local import can_lock, lock, locks_work, rename_with
+from .local import DirectoryLock, can_lock, locks_work, rename_with
 
 _NEW, _OLD = "new", "old"  # in such a directory
 _STALE_AFTER = 24 * 3600.0  # seconds, where the file system has no locks that tell
@@ -46,28 +46,25 @@ def building_beside(place: Path) -> Iterator[Path]:
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(place)
-    outer, descriptor = _make_locked(place)
+    lock = DirectoryLock()
+    outer = _make_locked(place, lock)
     try:
         yield outer / _NEW
     finally:
         # What was exchanged for it, or was not finished.
         shutil.rmtree(outer, ignore_errors=True)
-        if descriptor is not None:
-            os.close(descriptor)
+        lock.let_go()
 
 
-def _make_locked(place: Path) -> tuple[Path, int | None]:
-    """A new directory beside a place, and the descriptor that keeps it locked."""
+def _make_locked(place: Path, lock: DirectoryLock) -> Path:
+    """A new directory beside a place, which is locked."""
     while True:
         outer = place.parent / f".{place.name}.{uuid.uuid4().hex}.building"
         outer.mkdir()
-        if not can_lock():
-            return outer, None
         # Until it is locked, another process may take it for abandoned and remove it.
         with suppress(FileNotFoundError):
-            descriptor = lock(outer)
-            if descriptor is not None:
-                return outer, descriptor
+            if not can_lock() or lock.take(outer):
+                return outer
 
 
 def take_free_place(built: Path, place: Path) -> bool:
@@ -135,12 +132,12 @@ def _abandoned(place: Path) -> Iterator[Path]:
                 if time.time() - outer.stat().st_mtime > _STALE_AFTER:
                     yield outer
                 continue
-            descriptor = lock(outer)
-            if descriptor is not None:
-                try:
+            lock = DirectoryLock()
+            try:
+                if lock.take(outer):
                     yield outer
-                finally:
-                    os.close(descriptor)
+            finally:
+                lock.let_go()
 
 
 def _exchange(one: Path, other: Path) -> bool:

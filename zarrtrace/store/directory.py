@@ -10,8 +10,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import NotWritableError
-from .failures import not_on_disk
-from .local import can_lock, files_below, lock, open_regular, sync_paths, write_file_into
+from .failures import changing
+from .local import (
+    DirectoryLock,
+    can_lock,
+    files_below,
+    open_regular,
+    sync_paths,
+    walk,
+    write_file_into,
+)
 
 _YOUNG = 2.0  # seconds
 
@@ -21,7 +29,7 @@ def keys(root: Path, prefix: str) -> list[str]:
     start = len(str(root)) + 1
     return [
         f"{directory}/{name}"[start:]
-        for directory, _, names in os.walk(root / prefix)
+        for directory, _, names in walk(root / prefix)
         for name in names
     ]
 
@@ -48,13 +56,13 @@ def alone(root: Path, patience: float) -> Iterator[bool]:
         yield True
         return
     deadline = time.monotonic() + patience
-    while (descriptor := lock(root)) is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    lock = DirectoryLock()
     try:
-        yield descriptor is not None
+        while not (is_alone := lock.take(root)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        yield is_alone
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        lock.let_go()
 
 
 def require_no_link(root: Path, *prefixes: str) -> None:
@@ -82,7 +90,8 @@ def link(root: Path, source: str, target: str) -> bool:
     A target that is there already stays as it is.
     """
     require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
-    (root / target).parent.mkdir(parents=True, exist_ok=True)
+    with changing(root, f"{target} cannot be written"):
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(root / source, root / target)
     except FileNotFoundError:
@@ -96,8 +105,9 @@ def link(root: Path, source: str, target: str) -> bool:
 def move_tree(root: Path, source: str, target: str) -> None:
     """Rename a directory below it, with everything in there."""
     require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
-    (root / target).parent.mkdir(parents=True, exist_ok=True)
-    os.replace(root / source, root / target)
+    with changing(root, f"{source} cannot be moved"):
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(root / source, root / target)
 
 
 def remove_partial_files(
@@ -110,7 +120,8 @@ def remove_partial_files(
             continue
         key = file.relative_to(root)
         if key.parts[0] not in outside:
-            file.unlink(missing_ok=True)
+            with changing(root, f"{key} cannot be removed"):
+                file.unlink(missing_ok=True)
             removed.append(str(key))
     return removed
 
@@ -118,11 +129,9 @@ def remove_partial_files(
 def make_durable(root: Path, keys: Iterable[str]) -> None:
     """Return when what was written under these keys survives power loss."""
     paths = [root / key for key in keys]
-    try:
+    with changing(root, "what was written is not on the disk"):
         sync_paths(paths)
         sync_paths(dict.fromkeys(path.parent for path in paths))
-    except OSError as error:
-        raise not_on_disk(root, error) from error
 
 
 def age(path: str) -> float | None:

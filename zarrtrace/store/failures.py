@@ -67,15 +67,24 @@ def errors_of_ours(
         raise kind(f"{where}: {what} ({type(error).__name__}: {error})") from error
 
 
-def remedy_of(error: OSError) -> str | None:
-    """What to do about a file that cannot be written, where that is known."""
-    return _REMEDIES.get(error.errno or 0)
+@contextmanager
+def changing(where: object, what: str) -> Iterator[None]:
+    """What the system refuses as an error of ours, which says what could not be done."""
+    try:
+        yield
+    except (TraceError, FileNotFoundError):
+        raise
+    except OSError as error:
+        raise refused(where, what, error) from error
 
 
-def not_on_disk(where: object, error: OSError) -> NotWritableError:
-    """The error for files that were written and cannot be synced."""
-    reason = remedy_of(error) or f"{type(error).__name__}: {error}"
-    return NotWritableError(f"{where}: what was written is not on the disk, {reason}")
+def refused(where: object, what: str, error: OSError) -> NotWritableError:
+    """The error for something that the system refuses to do to a file."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        why = error.strerror or f"{type(error).__name__}: {error}"
+        remedy = f"{why}; nothing is lost: remove the cause and go on"
+    return NotWritableError(f"{where}: {what}, {remedy}")
 
 
 def directory_in_place_of(where: object, key: str) -> DamagedTraceError:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any, TypeVar
+
+from ..errors import DamagedTraceError, TraceError
 
 try:
     import fcntl
@@ -26,10 +30,17 @@ _OPENING = (
     | getattr(os, "O_BINARY", 0)
 )
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+# Of these a file is not the cause: nothing in it is damaged, and the next try may read it.
+_PASSING = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
+    errno.EINTR,
+}  # fmt: skip
 _SYNCED_AT_ONCE = 16
 _MANY_TO_SYNC = 8
 _HERE = -100  # the working directory, for the functions of the C library that end in "at"
 _NO_REPLACE = 1  # of renameat2(2)
+# A tree that is removed: another process was faster, or NFS keeps a file that somebody has open.
+_AS_GOOD_AS_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EBUSY, errno.ENOTEMPTY}
 
 
 def can_lock() -> bool:
@@ -37,25 +48,44 @@ def can_lock() -> bool:
     return fcntl is not None
 
 
-def lock(directory: Path) -> int | None:
-    """Lock a directory until the descriptor is closed; None when another process has locked it.
+class DirectoryLock:
+    """A lock on a directory, held until it is let go, or until nobody has this object any more.
 
-    Where the file system has no such locks, the directory counts as locked by this process.
+    An interrupt may come between any two lines, and must not leave a directory locked for ever: a
+    descriptor gets into the list, and out of it to be closed, in one call each.
     """
-    while True:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError:
-            return descriptor  # a file system, such as NFS, that locks no directories
-        # Another directory may have taken its place between opening and locking.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(directory)):
-                return descriptor
-        os.close(descriptor)
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def take(self, directory: Path) -> bool:
+        """Lock a directory; False when another process has locked it.
+
+        Where the file system has no such locks, the directory counts as locked by this process.
+        """
+        while True:
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            self._descriptors.extend(map(os.open, [directory], [flags]))
+            descriptor = self._descriptors[-1]
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.let_go()
+                return False
+            except OSError:
+                return True  # a file system, such as NFS, that locks no directories
+            # Another directory may have taken its place between opening and locking.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(directory)):
+                    return True
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Release the lock, if it is held."""
+        while self._descriptors:
+            list(map(os.close, map(self._descriptors.pop, [-1])))
+
+    __del__ = let_go
 
 
 def locks_work(directory: Path) -> bool:
@@ -136,8 +166,35 @@ def read_file(path: str, most: int) -> bytes:
         while len(data) < size and (more := os.read(descriptor, size - len(data))):
             data += more
         return data
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         os.close(descriptor)
+
+
+T = TypeVar("T")
+
+
+def read_twice(read: Callable[[], T]) -> T:
+    """What a function reads, at the second try if the first one has an input or output error.
+
+    A network that falters answers then; a disk that has lost a file fails again.
+    """
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return read()
+
+
+def unreadable(what: str, where: str, error: OSError) -> TraceError:
+    """The error for a file that cannot be read: it is damaged, unless the system is at fault."""
+    why = f"{what} cannot be read ({error.strerror})"
+    if error.errno in _PASSING:
+        return TraceError(why, where=where, remedy="it is not damaged: try again")
+    return DamagedTraceError(why, where=where)
 
 
 def rename_with(flag: int, source: Path, target: Path) -> bool:
@@ -193,7 +250,9 @@ def write_file_into(path: str, data: bytes) -> None:
         finally:
             os.close(descriptor)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = path
         with suppress(OSError):
             os.unlink(partial)
         raise
@@ -202,7 +261,7 @@ def write_file_into(path: str, data: bytes) -> None:
 def sync_tree(directory: Path) -> None:
     """Return when everything in a directory, itself and its name survive power loss."""
     files, directories = [], [directory.parent]
-    for root, _, names in os.walk(directory):
+    for root, _, names in walk(directory):
         directories.append(Path(root))
         files += [Path(root) / name for name in names]
     sync_paths(files)
@@ -229,6 +288,7 @@ def _sync_path(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        error.filename = os.fspath(path)
         # Some file systems sync files, but no directories.
         if error.errno not in _NO_SYNC or not S_ISDIR(os.fstat(descriptor).st_mode):
             raise
@@ -236,10 +296,50 @@ def _sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def walk(directory: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each directory in a tree with the names in it, as `os.walk` gives them; no link is followed.
+
+    Raises
+    ------
+    OSError
+        A directory cannot be listed: `os.walk` would go on as if it were empty.
+    """
+    yield from os.walk(directory, onerror=_raise_unless_gone)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    # A file system of its own has this directory, which its owner alone may list.
+    if os.path.basename(error.filename) == "lost+found":
+        return
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def files_below(directory: Path) -> Iterator[Path]:
     """Every file in a directory and in those below it; no link is followed."""
     if directory.is_symlink():
         return
-    for root, _, names in os.walk(directory):
+    for root, _, names in walk(directory):
         for name in names:
             yield Path(root) / name
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory with everything in it, if it is there.
+
+    Raises
+    ------
+    OSError
+        Something in it cannot be removed; all else is.
+    """
+    errors: list[OSError] = []
+
+    def note(function: object, path: str, found: tuple[Any, BaseException, Any]) -> None:
+        error = found[1]
+        if isinstance(error, OSError) and error.errno not in _AS_GOOD_AS_GONE:
+            error.filename = path
+            errors.append(error)
+
+    shutil.rmtree(directory, onerror=note)
+    if errors:
+        raise errors[0]

@@ -8,7 +8,6 @@ at a time.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,13 +17,16 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from ..errors import DamagedTraceError, NotShareableError, NotWritableError, TraceNotFoundError
+from ..errors import NotShareableError, NotWritableError, TraceNotFoundError
 from . import directory, remote
-from .failures import directory_in_place_of, errors_of_ours, remedy_of
+from .failures import changing, directory_in_place_of, errors_of_ours, refused
 from .local import (
     file_holds,
     read_file,
+    read_twice,
+    remove_tree,
     sync_tree,
+    unreadable,
     write_file,
 )
 from .plain_store import LARGEST, plain_store
@@ -152,15 +154,14 @@ class Location:
         """
         if self._root:
             try:
-                return memoryview(read_file(f"{self._root}/{key}", most or LARGEST))
+                path = f"{self._root}/{key}"
+                return memoryview(read_twice(lambda: read_file(path, most or LARGEST)))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
             except PermissionError:
                 raise
             except OSError as error:
-                raise DamagedTraceError(
-                    f"{self}: {key} cannot be read ({error.strerror})"
-                ) from error
+                raise unreadable(key, str(self), error) from error
         if not self._direct:
             return self._waiting.read(self._prefix + key)
         key = self._prefix + key
@@ -307,13 +308,10 @@ class Location:
             self.store.set_sync(self._prefix + key, buffer)  # type: ignore[attr-defined]
         except IsADirectoryError as error:
             raise directory_in_place_of(self, key) from error
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            remedy = remedy_of(error)
-            if remedy is None and self._direct:
-                raise
-            if remedy is None:
-                remedy = f"{type(error).__name__}: {error}"
-            raise NotWritableError(f"{self}: {key} cannot be written, {remedy}") from error
+            raise refused(self, f"{key} cannot be written", error) from error
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; side by side where the store is remote."""
@@ -327,7 +325,8 @@ class Location:
     def sync_tree(self, prefix: str) -> None:
         """Return when all that is below a prefix on a local disk survives power loss."""
         if self.path is not None:
-            sync_tree(self.path / prefix)
+            with changing(self, f"{prefix} is not on the disk"):
+                sync_tree(self.path / prefix)
 
     @contextmanager
     def alone(self, patience: float = 0.0) -> Iterator[bool]:
@@ -360,6 +359,8 @@ class Location:
                 pass
             except IsADirectoryError as error:
                 raise directory_in_place_of(self, key) from error
+            except OSError as error:
+                raise refused(self, f"{key} cannot be removed", error) from error
         elif self._direct:
             self.store.delete_sync(self._prefix + key)  # type: ignore[attr-defined]
         else:
@@ -377,9 +378,10 @@ class Location:
         """Remove everything below a prefix, if there is anything; what a link points to stays."""
         if self.path is not None:
             self.require_no_link(prefix.rpartition("/")[0])
-            if os.path.islink(self.path / prefix):
-                os.unlink(self.path / prefix)
-            shutil.rmtree(self.path / prefix, ignore_errors=True)
+            with changing(self, f"{prefix} cannot be removed"):
+                if os.path.islink(self.path / prefix):
+                    os.unlink(self.path / prefix)
+                remove_tree(self.path / prefix)
         elif self._direct:
             sync(self.store.delete_dir(self._prefix + prefix))
         else:

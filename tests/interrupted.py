@@ -1,0 +1,33 @@
+"""An interrupt at one bytecode of a package, as Ctrl-C may come between any two."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def interrupted(package: str, at: int | None = None) -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt at a bytecode below a directory; gives how many ran before it."""
+    reached = [0]
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            if reached[0] == at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            reached[0] += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield reached
+    finally:
+        sys.settrace(before)

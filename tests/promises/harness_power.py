@@ -1,0 +1,170 @@
+"""Power loss: a disk as it is at a moment at which nobody has had time to write anything back.
+
+    sudo python tests/promises/harness_power.py --trials 200
+
+One trial: a trace is recorded on a file system of its own, in a file that is mounted. At a random
+moment the process that records is stopped and the file copied, without a sync: it has what had
+reached the disk. What is found in the copy, after a restart of the machine as it seems, must be
+right. With durability="disk" it has at least the draws below the last checkpoint or flush; and the
+run must be able to go on there. Mounting takes root and Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from harness_copy import TOTAL, check, create, go_on, lacking_journals, values_of
+
+import zarrtrace as zt
+from zarrtrace.sampling_state import claim, journal_header
+
+FORK = multiprocessing.get_context("fork")
+NAMED = 3  # the exit code of a process that met damage where there may be some
+ENDED = 10**6  # in place of a count: the trace is finished
+
+
+@contextmanager
+def mounted(image: Path, place: Path) -> Iterator[Path]:
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def record(path: Path, seed: int, durable: Any) -> None:
+    """Record all chains, and say in `durable` which draws have to survive."""
+    chooser = random.Random(seed)
+    trace = zt.open(path, "a")
+    writers = {number: trace.writer(chains) for number, chains in enumerate(trace.blocks)}
+    for writer in writers.values():
+        writer.resume()
+    while any(writer.recorded < TOTAL for writer in writers.values()):
+        number = chooser.choice([n for n, writer in writers.items() if writer.recorded < TOTAL])
+        writer = writers[number]
+        writer.record(**values_of(writer.chains, writer.recorded))
+        do = chooser.random()
+        if do < 0.1:
+            writer.checkpoint({"draw": writer.recorded, "more": "x" * chooser.choice([1, 9000])})
+        elif do < 0.15:
+            writer.flush()
+        if do < 0.15:
+            durable[number] = writer.recorded
+        if do > 0.98:
+            os.sync()  # what others on the machine do
+        time.sleep(0.001)
+    for number, writer in writers.items():
+        writer.close()
+        durable[number] = TOTAL
+    if chooser.random() < 0.5:
+        trace.split_warmup(chooser.randrange(TOTAL // 2))
+    trace.finish()
+    durable[0] = ENDED
+
+
+def restart() -> None:
+    """Have this process find itself on a machine that was started again."""
+    again = uuid.uuid4()
+    journal_header.boot_id = lambda: again.bytes  # type: ignore[assignment]
+    claim._boot_id = lambda: str(again)  # type: ignore[assignment]
+
+
+def verify(path: Path, acknowledged: list[int]) -> None:
+    restart()
+    trace = zt.open(path)
+    is_durable = trace._layout.durable
+    assert trace.finished or acknowledged[0] != ENDED or not is_durable, "it was finished"
+    lacking = lacking_journals(path) if not trace.finished else []
+    for chain in lacking:
+        # Nothing says which of its draws are there: right, or an error.
+        with suppress(zt.errors.DamagedTraceError):
+            check(path, but=[other for other in range(trace.chains) if other != chain])
+    if trace._layout.groups["posterior"].warmup != trace.tune:
+        trace = zt.open(path, "a")
+        trace.split_warmup(trace.tune)
+    counts = check(path, but=lacking)
+    for number, chains in enumerate(trace.blocks):
+        first = chains if isinstance(chains, int) else chains[0]
+        least = min(acknowledged[number], TOTAL)
+        assert counts[first] >= least or not is_durable, f"{counts} there, {acknowledged} were"
+    if not trace.finished and not lacking:
+        go_on(path)
+
+
+def verify_or_name(path: Path, acknowledged: list[int]) -> None:
+    """As `verify`; where nothing was to survive power loss, an error may name what is damaged."""
+    try:
+        verify(path, acknowledged)
+    except zt.errors.DamagedTraceError:
+        if zt.open(path)._layout.durable:
+            raise
+        sys.exit(NAMED)
+
+
+def trial(seed: int, folder: Path) -> tuple[int, bool]:
+    """One trial; returns how many draws had to be there, and whether an error named damage."""
+    chooser = random.Random(seed)
+    image, copy = folder / "disk", folder / "copy"
+    subprocess.run(["truncate", "-s", "24M", image], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    durable = FORK.RawArray("q", 8)
+    with mounted(image, folder / "mounted") as place:
+        create(place / "run.zarr", chooser)
+        # The trace itself has to be there.
+        os.sync()
+        process = FORK.Process(target=record, args=(place / "run.zarr", seed, durable))
+        process.start()
+        assert process.pid is not None
+        process.join(chooser.uniform(0, 2.5))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGSTOP)
+        acknowledged = list(durable)
+        shutil.copyfile(image, copy)
+        process.kill()
+        process.join()
+    with mounted(copy, folder / "mounted") as place:
+        process = FORK.Process(target=verify_or_name, args=(place / "run.zarr", acknowledged))
+        process.start()
+        process.join()
+        assert process.exitcode in (0, NAMED), f"{acknowledged} were acknowledged"
+    return sum(min(count, TOTAL) for count in acknowledged), process.exitcode == NAMED
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    there = named = 0
+    for seed in range(options.seed, options.seed + options.trials):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = trial(seed, Path(folder))
+            except BaseException:
+                print(f"seed {seed}", file=sys.stderr)
+                raise
+        there, named = there + found[0], named + found[1]
+    print(
+        f"{options.trials} times without power, no wrong draw; {there:,} draws were acknowledged, "
+        f"{named} times an error named what was damaged"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
