@@ -10,10 +10,13 @@ the end the chain must be that of a run that nobody killed, bit for bit.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
-import subprocess
-import sys
 import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import emcee
@@ -23,39 +26,54 @@ from zarrtrace.adapters.emcee import backend as backends
 
 WALKERS, DIMENSIONS = 8, 3
 
+# One process imports everything, and every run that is killed is a fork of it.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["emcee", "xarray", "zarr.storage", "zarrtrace.adapters.emcee"])
+
 
 def log_prob(x: np.ndarray) -> tuple[float, float]:
     return -0.5 * float(np.sum(x**2)), float(x[0])
 
 
-def sample(backend: emcee.backends.Backend, steps: int, report: bool = False) -> None:
-    """Go on, or begin, until there are so many steps."""
+def sample(
+    backend: emcee.backends.Backend, steps: int, report: Callable[[int], None] | None = None
+) -> None:
+    """Go on, or begin, until there are so many steps; report each that is stored, and the start."""
     np.random.seed(12)
     state = np.random.randn(WALKERS, DIMENSIONS)
     sampler = emcee.EnsembleSampler(WALKERS, DIMENSIONS, log_prob, backend=backend)
     if report:
-        print("ready", flush=True)
+        report(0)
     if sampler.iteration:
         state = backend.get_last_sample()
     for _ in sampler.sample(state, iterations=steps - sampler.iteration):
         if report:
-            print(backend.iteration, flush=True)
+            report(backend.iteration)
+
+
+def sample_and_report(path: Path, steps: int, connection: Connection) -> None:
+    """The run that is killed."""
+    sample(backends.HDFBackend(path, compression="gzip"), steps, connection.send)
 
 
 def kill_once(path: Path, steps: int, after: float) -> tuple[bool, int]:
     """Whether the run was killed before it was done, and the last step it reported as stored."""
-    command = [sys.executable, __file__, "--child", str(path), "--steps", str(steps)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        lines = process.stdout.read().split()
-    if process.returncode not in (0, -9):
-        raise RuntimeError(f"the run ended by itself with {process.returncode}")
-    return process.returncode == -9, int(lines[-1]) if lines else 0
+    reports, connection = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=sample_and_report, args=(path, steps, connection))
+    process.start()
+    connection.close()
+    last = 0
+    killing = threading.Timer(after, process.kill)
+    with suppress(EOFError, OSError):  # nothing more is reported, or half of a message
+        reports.recv()
+        killing.start()
+        while True:
+            last = reports.recv()
+    process.join()
+    killing.cancel()
+    if process.exitcode not in (0, -9):
+        raise RuntimeError(f"the run ended by itself with {process.exitcode}")
+    return process.exitcode == -9, last
 
 
 def run(directory: Path, kills: int, steps: int, seed: int) -> int:
@@ -105,11 +123,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--child", help="the run that is killed")
     given = parser.parse_args()
-    if given.child:
-        sample(backends.HDFBackend(given.child, compression="gzip"), given.steps, report=True)
-        return
     with tempfile.TemporaryDirectory() as directory:
         hit = run(Path(directory), given.kills, given.steps, given.seed)
     print(f"{hit} kills: every store could be read, no stored step was lost, all chains are equal")

@@ -48,6 +48,7 @@ class Forgetful(adapter_runs.EmceeRun):
             self.run(backend, draws + 1)
 
 
+@pytest.mark.once("newest")
 def test_the_checks_find_an_adapter_that_does_not_keep_them(tmp_path: Path) -> None:
     pytest.importorskip("emcee")
     failed = []

@@ -132,6 +132,7 @@ BLOBS: dict[str, tuple[Callable[..., Any], Any]] = {
 }
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("kind", BLOBS)
 def test_a_run_gives_what_emcees_own_backend_gives(path: Path, kind: str) -> None:
     function, dtype = BLOBS[kind]
@@ -145,6 +146,7 @@ def test_a_run_gives_what_emcees_own_backend_gives(path: Path, kind: str) -> Non
     assert (last.blobs is None) == (expected.blobs is None)
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_positions_keep_their_dtype(path: Path, dtype: Any) -> None:
     ours, theirs = backends.HDFBackend(path, dtype=dtype), emcee.backends.Backend(dtype=dtype)
@@ -156,15 +158,25 @@ def test_positions_keep_their_dtype(path: Path, dtype: Any) -> None:
     assert backends.HDFBackend(path).dtype == dtype
 
 
+@pytest.fixture(scope="module")
+def twelve_steps(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[backends.HDFBackend, emcee.backends.Backend]]:
+    """A run on both backends, for the tests that only read it."""
+    with backends.HDFBackend(tmp_path_factory.mktemp("twelve") / "run.zarr") as ours:
+        run(ours, 12)
+        yield ours, in_memory(12)
+
+
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("discard", [0, 3, 11, 12, 40])
 @pytest.mark.parametrize("thin", [1, 2, 5, 30])
 @pytest.mark.parametrize("flat", [False, True])
 def test_thinning_keeps_the_last_of_each_block(
-    path: Path, discard: int, thin: int, flat: bool
+    twelve_steps: tuple[Any, Any], discard: int, thin: int, flat: bool
 ) -> None:
-    ours = backends.HDFBackend(path)
-    run(ours, 12)
-    expected = in_memory(12).get_chain(discard=discard, thin=thin, flat=flat)
+    ours, theirs = twelve_steps
+    expected = theirs.get_chain(discard=discard, thin=thin, flat=flat)
     assert np.array_equal(ours.get_chain(discard=discard, thin=thin, flat=flat), expected)
 
 
@@ -184,6 +196,7 @@ def test_several_names_in_one_directory(path: Path) -> None:
 # A run goes on --------------------------------------------------------------------------------
 
 
+@pytest.mark.once("oldest")
 def test_a_second_run_goes_on_bit_for_bit(path: Path) -> None:
     run(backends.HDFBackend(path), 15, vector)
     for _ in range(5):
@@ -200,6 +213,7 @@ def test_kills_lose_no_step_and_no_random_number(tmp_path: Path) -> None:
     assert "3 kills" in done.stdout
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("method", ["record", "checkpoint"])
 def test_a_step_that_is_interrupted_has_not_happened(
     path: Path, monkeypatch: pytest.MonkeyPatch, method: str
@@ -295,6 +309,7 @@ for _ in sampler.sample(initial, iterations=200):
 """
 
 
+@pytest.mark.once("oldest")
 def test_another_process_reads_a_run_while_it_is_written(path: Path, script: Script) -> None:
     pause, busy = 20, False
     whole = in_memory(200).get_chain()
@@ -360,6 +375,7 @@ def test_without_names_the_positions_stay_one_variable(path: Path) -> None:
 # From HDF5 ------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("kind", ["none", "vector", "several", "bytes"])
 def test_an_hdf5_file_comes_over_and_goes_on(tmp_path: Path, path: Path, kind: str) -> None:
     function, dtype = BLOBS[kind]
@@ -408,6 +424,7 @@ def test_another_number_of_walkers_is_refused(path: Path) -> None:
     assert backends.HDFBackend(path).iteration == 3
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("blobs", [None, np.zeros(WALKERS), np.zeros((WALKERS, 2))])
 def test_blobs_that_change_are_refused(path: Path, blobs: Any) -> None:
     backend = backends.HDFBackend(path)

@@ -490,6 +490,7 @@ def quick_heart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("journal", [True, False])
 @pytest.mark.parametrize("options", [(), ("--uts",)])
 @pytest.mark.usefixtures("quick_heart")
@@ -528,6 +529,7 @@ for name, take in (
     assert_draws(trace, 40)
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("journal", [True, False])
 def test_the_place_of_a_writer_that_died_in_a_container_is_free(
     directory: Place, monkeypatch: pytest.MonkeyPatch, journal: bool
@@ -645,6 +647,7 @@ def test_a_claim_from_long_ago_by_the_clock_of_the_store_is_void(
     assert not list(directory.path.rglob("*.partial"))
 
 
+@pytest.mark.once("oldest")
 def test_a_chain_of_a_run_waits_for_a_writer_elsewhere(directory: Place) -> None:
     trace = directory.create(**DEFINITION)
     with trace.writer(0) as writer:

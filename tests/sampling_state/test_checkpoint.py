@@ -216,6 +216,7 @@ def is_right(trace: zt.Trace, chain: int = 0, warmup: int = 10) -> bool:
     )
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("stop", [12, 13, 17, 20, 24, 28, 29])
 @pytest.mark.parametrize("checkpoint", [0, 1, 8, 11, 12])
 def test_resume_drops_the_draws_after_the_checkpoint(
@@ -284,6 +285,7 @@ def record_and_stop(trace: zt.Trace, draws: int, checkpoint: int) -> None:
                 writer.checkpoint(f"at {checkpoint}")
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("variable", ["mu", "nu", "label"])
 @pytest.mark.parametrize(
     ("kind", "more"),
@@ -359,6 +361,7 @@ SMALL, LARGE = {"step": 1.5}, {"position": np.arange(5000.0)}  # in the journal,
 
 
 @pytest.mark.filterwarnings("ignore:.*unequal length:RuntimeWarning")
+@pytest.mark.once("newest")
 @pytest.mark.parametrize(
     "states",
     [[SMALL], [LARGE], [SMALL, LARGE], [LARGE, SMALL], [SMALL, SMALL, LARGE, SMALL, SMALL]],
@@ -484,6 +487,7 @@ def test_a_checkpoint_that_is_none_is_an_error_that_says_what_to_do(
 # Extending ------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("finish", [False, True])
 @pytest.mark.parametrize("checkpoint", [None, 21, 30])
 def test_a_trace_takes_more_draws(fast_place: Place, finish: bool, checkpoint: int | None) -> None:

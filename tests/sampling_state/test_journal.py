@@ -46,6 +46,7 @@ def kill_after(script: Script, path: Path, draws: int) -> None:
     assert process.returncode == -signal.SIGKILL, errors
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("draws", [1, 7, 10, 13, 49, 50])
 def test_every_draw_survives_kill_9_and_the_chain_goes_on(
     directory: Place, script: Script, draws: int

@@ -60,6 +60,7 @@ def check(trace: zt.Trace) -> None:
     assert not trace.check()
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("number", NO_LOCKS)
 def test_without_locks_it_records_and_says_once_what_that_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Script, number: int
@@ -121,6 +122,7 @@ def test_a_full_chunk_asks_once_whose_trace_it_is(
         assert asked == ["_sampling_state/zarr.json"]
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.EINVAL])
 def test_without_mappings_draws_wait_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -158,6 +160,7 @@ def test_a_journal_that_cannot_be_mapped_here_keeps_its_draws(
         assert writer.resume()[0] == 1
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
 @pytest.mark.parametrize("renames", ["with flags", "plainly"])
 def test_without_hard_links_it_records_and_splits(
@@ -215,6 +218,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
             return
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("has_journal", [False, True])
 def test_an_error_while_a_writer_is_opened_leaves_the_chain_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_journal: bool
@@ -245,6 +249,7 @@ def test_an_error_while_a_writer_is_opened_leaves_the_chain_free(
     assert descriptors() == before
 
 
+@pytest.mark.once("newest")
 def test_few_descriptors_are_enough_for_many_chains(tmp_path: Path, script: Any) -> None:
     code = """
 import os, resource, sys

@@ -37,6 +37,7 @@ def chunks(trace: zt.Trace, name: str) -> list[int]:
     return found
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("shape", [(), (8,), (100,), (1000,), (50, 50), (200_000,), (600_000,)])
 @pytest.mark.parametrize("dtype", ["int8", "float64"])
 @pytest.mark.parametrize("chains_per_chunk", [1, 32])
@@ -68,6 +69,7 @@ def test_a_chunk_is_at_most_4_mib_and_there_are_not_many(
         assert tune % length == 0
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("chains_per_chunk", [1, 8])
 @pytest.mark.parametrize(
     "posterior",
@@ -87,6 +89,7 @@ def test_the_buffer_of_a_writer_is_bounded(posterior: Any, chains_per_chunk: int
     assert sum(sizes[name] * lengths[name] for name in sizes) <= 64 * MIB
 
 
+@pytest.mark.once("oldest")
 def test_two_hundred_variables_make_few_files(tmp_path: Path) -> None:
     posterior = {f"v{i}": zt.Var() for i in range(200)}
     trace = zt.create(tmp_path / "run.zarr", chains=4, tune=1000, draws=1000, posterior=posterior)

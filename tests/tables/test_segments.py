@@ -255,6 +255,7 @@ def test_a_killed_process_loses_no_segment(directory: Place, script: Script) -> 
     assert [s.stop for s in directory.open().segments] == [10, 20, 30, 40, 45]
 
 
+@pytest.mark.once("newest")
 def test_another_process_reads_segments_while_they_come(directory: Place, script: Script) -> None:
     trace = create(directory)
     code = """
@@ -271,6 +272,7 @@ def test_another_process_reads_segments_while_they_come(directory: Place, script
     assert [line.split() for line in printed] == [["0", "me", "36.0"], ["1", "me", "36.0"]]
 
 
+@pytest.mark.once("newest")
 def test_two_processes_do_not_add_at_once(directory: Place, script: Script) -> None:
     trace = create(directory)
     trace.segments.add((0, 0))

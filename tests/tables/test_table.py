@@ -321,6 +321,7 @@ def test_a_second_process_is_refused_and_damages_nothing(directory: Place, scrip
     check_rows(history, 2)
 
 
+@pytest.mark.once("newest")
 def test_processes_that_make_the_same_table_at_once_make_one(
     directory: Place, script: Script
 ) -> None:

@@ -355,6 +355,7 @@ for i in range(first, first + 25):
 """
 
 
+@pytest.mark.once("newest")
 def test_processes_that_add_at_the_same_time_wait_for_each_other(
     tmp_path: Path, script: Script
 ) -> None:
@@ -414,6 +415,7 @@ for i in range(10**9):
 """
 
 
+@pytest.mark.once("newest")
 def test_a_reader_finds_one_state_or_another_never_a_mixture(
     tmp_path: Path, script: Script
 ) -> None:
