@@ -9,6 +9,7 @@ from changes import CHANGES, begin, try_disturbed
 from failing_calls import Failure, failing, some_of
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("failure", ["once", "full"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_as_before_or_as_after_and_can_be_made_again(

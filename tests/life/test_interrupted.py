@@ -14,6 +14,7 @@ import zarrtrace as zt
 PACKAGE = str(Path(zt.__file__).parent)
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_as_before_or_as_after_and_can_be_made_again(
     tmp_path: Path, change: str, trials: int | None
