@@ -178,12 +178,12 @@ class NotResumedError(NotWritableError):
 
 
 class PartlyRecordedError(NotWritableError):
-    """Recording a block failed after some of its draws; record the rest.
+    """Recording a block failed after some of its draws, or rows of a table; record the rest.
 
     Attributes
     ----------
     kept : int
-        How many draws of the block are recorded.
+        How many draws of the block, or rows, are recorded.
     """
 
     kind = "partly-recorded"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
+from stopped_calls import bytecodes
 
 import zarrtrace as zt
 
-RECORDING = str(Path(zt.__file__).parent / "recording")
 BEFORE, TOTAL = 3, 9  # the draw that is interrupted completes chunks, and more chunks follow
 
 POSTERIOR = {
@@ -36,31 +33,6 @@ def draw(i: int) -> dict[str, Any]:
 def block(start: int, stop: int) -> dict[str, Any]:
     draws = [draw(i) for i in range(start, stop)]
     return {name: np.array([values[name] for values in draws]) for name in POSTERIOR}
-
-
-def bytecodes(action: Callable[[], None], interrupt_at: int | None = None) -> int:
-    """How many bytecodes of the recording package ran, up to the one that is interrupted."""
-    reached = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal reached
-        if not frame.f_code.co_filename.startswith(RECORDING):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "opcode":
-            if reached == interrupt_at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-            reached += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    finally:
-        sys.settrace(before)
-    return reached
 
 
 def go_on(writer: zt.ChainWriter) -> None:
@@ -97,7 +69,7 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
 
     with create(chains=1).writer(0) as writer:
         writer.record_block(block(0, BEFORE))
-        total = bytecodes(lambda: act(writer))
+        total = bytecodes("recording", lambda: act(writer))
     # Some of them by default; `--trials 10000` interrupts at each.
     chosen = np.unique(np.linspace(0, total - 1, trials or 12).astype(int))
     trace, counts = create(chains=len(chosen)), set()
@@ -105,7 +77,7 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
         writer = trace.writer(chain)
         writer.record_block(block(0, BEFORE))
         with pytest.raises(KeyboardInterrupt):
-            bytecodes(lambda writer=writer: act(writer), int(interrupt_at))  # type: ignore[misc]
+            bytecodes("recording", lambda writer=writer: act(writer), int(interrupt_at))  # type: ignore[misc]
         count = writer.recorded
         assert BEFORE <= count <= BEFORE + added
         assert trace.recorded[chain] == count

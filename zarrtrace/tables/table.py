@@ -208,6 +208,11 @@ class Table:
         ------
         DrawError, ChainBusyError
             As `append`; none of the rows is kept.
+        PartlyRecordedError
+            The store could not be written after some of the rows were appended. Its `kept` says
+            how many: append the rest.
+        NotWritableError
+            The store could not be written; none of the rows is kept.
         """
         writer = self._writer
         if writer is None or writer.closed:

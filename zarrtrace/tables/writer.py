@@ -9,12 +9,20 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import DrawError, TraceNotFoundError
+from ..errors import (
+    DamagedTraceError,
+    DrawError,
+    NotWritableError,
+    PartlyRecordedError,
+    TraceError,
+    TraceNotFoundError,
+)
 from ..layout.variables import Variable
 from ..recording import exit as ending
 from ..recording.holder import Holder, State
@@ -172,6 +180,8 @@ class RowWriter(Holder):
         try:
             self._in_call = True
             count = self._counter[0]
+            if count >= self._boundary:
+                self._begin_chunks(count)
             self._put(values, count)
             self._advance(count + 1)
         finally:
@@ -192,7 +202,18 @@ class RowWriter(Holder):
             raise self._misnamed(values) from None
 
     def append_rows(self, columns: Values) -> None:
-        """Append several rows: for every column an array with a value for each of them."""
+        """Append several rows: for every column an array with a value for each of them.
+
+        Raises
+        ------
+        DrawError
+            Values do not fit their columns; none of the rows is kept.
+        PartlyRecordedError
+            The store could not be written after some of the rows were appended. Its `kept` says
+            how many: append the rest.
+        NotWritableError
+            The store could not be written, and none of the rows is kept.
+        """
         with self._only_call():
             if self._state is not _OPEN:
                 self._require_writable()
@@ -208,32 +229,70 @@ class RowWriter(Holder):
                     checked.append((target, values))
             except DrawError as error:
                 raise self._refused(error) from None
-            done = 0
-            while number is not None and done < number:
-                step = min(number - done, self._boundary - self.rows)
-                for target, values in checked:
-                    first = self.rows % target.length
-                    target.rows[first : first + step] = values[done : done + step]
-                done += step
-                self._advance(self.rows + step)
+            begin = self.rows
+            try:
+                self._append_parts(checked, number or 0)
+            except (NotWritableError, DamagedTraceError, OSError) as error:
+                kept = self.rows - begin
+                if not kept or isinstance(error, TraceNotFoundError):
+                    raise
+                raise PartlyRecordedError(
+                    f"the first {kept} of {number} rows are appended, then appending failed "
+                    f"({error})",
+                    where=str(self._location),
+                    remedy=f"remove the cause and append the rest of the rows, from row {kept} of "
+                    f"them on",
+                    group=ROWS,
+                    draw=self.rows,
+                    kept=kept,
+                ) from error
+
+    def _append_parts(self, checked: list[tuple[Target, np.ndarray[Any, Any]]], rows: int) -> None:
+        """Append rows up to each end of a chunk in turn."""
+        done = 0
+        while done < rows:
+            count = self.rows
+            if count >= self._boundary:
+                self._begin_chunks(count)
+            step = min(rows - done, self._boundary - count)
+            for target, values in checked:
+                first = count % target.length
+                target.rows[first : first + step] = values[done : done + step]
+            done += step
+            self._advance(count + step)
 
     def _advance(self, count: int) -> None:
-        """Publish the rows below `count`, once the chunks they complete are written."""
+        """Publish the rows below `count`. Whatever stops this early stops it between two steps."""
         survives = self._journal.survives
         if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
             # The rows before this one: should that fail, this one was not accepted.
             self._require_claim()
             self._write_out()
-        whole = count == self._boundary and self._write_full(count)
+        # 1. What these rows complete is written.
+        if count == self._boundary:
+            self._write_full(count)
         if self._text and survives:
             self._write_partial(count, self._text)
+        # 2. One assignment publishes them, if the writer was not closed or displaced meanwhile.
         if self._state is not _OPEN:
             self._require_writable()
         self._counter[0] = count
+        # 3. Only now may rows go into the buffer of the chunks that are full. These are appended,
+        # so a failure is not theirs: the next call meets it again before it appends anything.
         if count == self._boundary:
-            self._set_boundary()
-            if whole and not survives:
-                self._publish()
+            with suppress(TraceError, OSError):
+                self._begin_chunks(count)
+
+    def _begin_chunks(self, count: int) -> None:
+        """Turn to the chunks that row `count` goes into, where some were full before it.
+
+        When this was interrupted, the next row finds the boundary where it was, and does it again.
+        """
+        lengths = [column.draws_per_chunk for column in self._layout.variables]
+        if not self._journal.survives and not any(count % length for length in lengths):
+            # No row waits: whoever finds no journal may know of all of them.
+            self._publish()
+        self._set_boundary()
 
     # Writing ------------------------------------------------------------------------------
 
@@ -273,8 +332,8 @@ class RowWriter(Holder):
                 file.unlink(missing_ok=True)
                 self._location.delete_tree(self._layout.journal)
 
-    def _write_full(self, count: int) -> bool:
-        """Write the chunks whose last row is the one before `count`; True when no other is left.
+    def _write_full(self, count: int) -> None:
+        """Write the chunks whose last row is the one before `count`.
 
         Their rows are in the buffer only until the next row is.
         """
@@ -283,7 +342,6 @@ class RowWriter(Holder):
             self._require_writable()
         full = [c for c in self._layout.variables if count % c.draws_per_chunk == 0]
         self._write((c, count // c.draws_per_chunk - 1, c.draws_per_chunk) for c in full)
-        return len(full) == len(self._layout.variables)
 
     def _write_partial(self, count: int, columns: Iterable[Variable]) -> None:
         """Write the chunks that are partly filled."""
