@@ -107,7 +107,7 @@ class Moments:
             if chosen is None:
                 continue
             identity, data = chosen
-            if "/journal/c." in f"/{name}":
+            if "journal/c." in name:
                 same = [one[1] for one in versions if one is not None and one[0] == identity]
                 data = mixed(same, chooser)
             elif power_is_lost and "/c." in name and versions[0] is None:

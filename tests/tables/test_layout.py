@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import zipfile
@@ -542,3 +543,27 @@ def test_a_killed_process_leaves_a_table_that_others_append_to(
     assert rows["x"].tolist() == [-n for n in range(22)]
     assert rows.check() == []
     check_that_every_file_belongs_to_an_array_or_a_group(place)
+
+
+def test_a_table_of_version_1_is_continued_as_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(STORED / "version_1_killed.zip") as stored:
+        stored.extractall(tmp_path)
+    for name, text in (("numbers", False), ("words", True)):
+        place = tmp_path / "version_1" / name
+        # It was stored long ago: its last writer is not waited for.
+        os.utime(place / "zarr.json", (0, 0))
+        for length in (19, 25):
+            numbers = np.arange(length)
+            # A copy has what its journal says: rows of that version do not prove themselves.
+            for found in (table.open(place), table.open(shutil.copytree(place, tmp_path / "copy"))):
+                assert found["n"].tolist() == numbers.tolist()
+                if text:
+                    assert found["word"].tolist() == [f"row {n}" for n in numbers]
+                else:
+                    assert found["x"].tolist() == np.stack([numbers, -numbers], 1).tolist()
+            shutil.rmtree(tmp_path / "copy")
+            if length == 19:
+                with table.open(place, mode="a") as continued:
+                    for n in range(19, 25):
+                        continued.append(n=n, **{"word": f"row {n}"} if text else {"x": [n, -n]})
+        assert not table.open(place).check()

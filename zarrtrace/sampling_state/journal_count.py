@@ -26,6 +26,12 @@ def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | 
     return None if journal is None else journal.count
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether the rows in a journal prove themselves: those of earlier versions do not."""
+    with open(path, "rb") as file:
+        return file.read(8) != MAGIC[False]
+
+
 def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool:
     """Whether there is a journal, and it was written elsewhere."""
     found = _read_header(layout, path) if layout.sealed else None

@@ -18,6 +18,7 @@ MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seal
 COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
 _IDENTITY = struct.Struct("<4Q")
 _NOWHERE = bytes(16)  # the boot of a machine that does not say it
+NOWHERE = "?"  # what `whereabouts` says there
 
 # Other processors may show a count to another process before the rows that it counts.
 KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64", "i386", "i686")
@@ -61,3 +62,14 @@ def boot_id() -> bytes:
         return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
         return _NOWHERE
+
+
+def whereabouts(directory: Path) -> str:
+    """What says where a directory is, and since when; NOWHERE on a machine without a boot id.
+
+    It is another text on another machine, after a restart of this one, and for a copy.
+    """
+    if boot_id() == _NOWHERE:
+        return NOWHERE
+    status = os.stat(directory)
+    return f"{boot_id().hex()} {status.st_dev} {status.st_ino}"

@@ -14,7 +14,7 @@ from ..layout.layout import LIBRARY_VERSION, STATE
 from ..layout.variables import Variable
 from ..life.damage import Damage, DamagedDraws
 from ..life.repair import put_chunk_aside
-from ..sampling_state.journal_count import read_count
+from ..sampling_state.journal_count import is_sealed, read_count
 from ..sampling_state.journal_file import can_map, journal_file
 from ..store.dtypes import dtype_name, dtype_of_document
 from ..store.location import Location
@@ -22,6 +22,7 @@ from ..store.zarr_json import encode_document, group_document, read_document
 from .conversion import convert
 from .layout import JOURNAL, ROW, ROWS, LostRows, TableLayout
 from .rows import ColumnReader
+from .stored_rows import home_of
 from .table_file import Stored, TableFile
 
 _LOST = re.compile(r"rows (\d{1,18}) to (\d{1,18})")
@@ -146,14 +147,15 @@ def _repair_table_document(location: Location, table_file: TableFile) -> Iterato
     if stored.as_trace:
         convert(location, table_file, stored)
     else:
-        table_file.write(replace(stored, lost=_lost_by_columns(location, stored.layout)))
+        lost = _lost_by_columns(location, stored.layout)
+        table_file.write(replace(stored, lost=lost, home=home_of(location)))
     yield f"zarr.json: the table has {rows} rows, says {who}"
 
 
 def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
     """How many rows there are, and what says so."""
     file = layout.journal_file(location)
-    count = None if file is None else read_count(layout, file)
+    count = None if file is None else read_count(layout, file, Stored(layout).chunks(location))
     if count is not None:
         return count, "its journal"
     documents = [read_document(location, layout.path(column)) for column in layout.variables]
@@ -197,8 +199,9 @@ def _layout_by_columns(location: Location) -> TableLayout:
         )
     text = any(column.is_text for column in columns.values())
     mapped = location.path is not None and can_map() and not text
-    if location.path is not None and journal_file(location.path / JOURNAL, 0).exists():
-        mapped = True
+    sealed = True
+    if location.path is not None and (file := journal_file(location.path / JOURNAL, 0)).exists():
+        mapped, sealed = True, is_sealed(file)
     return TableLayout(
         columns=columns,
         encodings=encodings,
@@ -208,6 +211,7 @@ def _layout_by_columns(location: Location) -> TableLayout:
         journal=JOURNAL if mapped else "",
         flush_every=1.0,
         columns_in=inside,
+        sealed=sealed,
     )
 
 

@@ -11,12 +11,11 @@ from dataclasses import replace
 
 from ..layout.layout import STATE
 from ..sampling_state.journal import Journal
-from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
 from .appender import busy, require_free
+from .chunks import ColumnCodec
 from .earlier import CLAIM_KEY, read_claim
 from .layout import JOURNAL
-from .rows import encode_rows
 from .table_file import Stored, TableFile
 
 
@@ -53,8 +52,7 @@ def _rows_in_chunks(location: Location, stored: Stored) -> int:
             chunk, filled = divmod(journal.count, column.draws_per_chunk)
             if filled and not column.is_text:
                 rows = journal.rows_of(column)[0]
-                codec = ChunkCodec(column.dtype, layout.encoding(column))
-                data = encode_rows(codec, rows, filled)
+                data = ColumnCodec(layout, column).encode(rows, filled)
                 location.write(layout.chunk_key(column, chunk), data)
         return journal.count
     finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Columns = Mapping[str, "Var | DTypeLike"]
 
-VERSION = 1
+VERSION = 2
 JOURNAL = "_journal"
 ROW = "row"
 # What errors name as the group of a column, and where earlier versions put the columns.
@@ -55,6 +55,11 @@ class TableLayout:
     columns_in : str
         The group that the columns are in: "" for the table itself, "rows" in a table that an
         earlier version made.
+    separator : str
+        In the keys of chunks.
+    sealed : bool
+        Whether each row in the journal proves itself, and each chunk says how many rows it has;
+        False in a table that an earlier version made.
     """
 
     columns: dict[str, Variable]
@@ -65,12 +70,12 @@ class TableLayout:
     journal: str
     flush_every: float
     columns_in: str = ""
-    separator: str = "."  # in the keys of chunks
+    separator: str = "."
+    sealed: bool = False
 
     # What a journal asks a trace: a table has one writer, and rows survive the process.
     chains_per_chunk = 1
     durable = False
-    sealed = False
 
     @property
     def variables(self) -> list[Variable]:
@@ -96,6 +101,12 @@ class TableLayout:
     def chunk_key(self, column: Variable, chunk: int) -> str:
         """The key of a chunk of a column."""
         return chunk_key(self.path(column), (chunk, *(0 for _ in column.shape)), self.separator)
+
+    def chunk_of(self, column: Variable, key: str) -> int:
+        """The number of the chunk that a key of a column is that of; -1 if it is not a chunk."""
+        name = key.removeprefix(f"{self.path(column)}/").split(self.separator)
+        number = name[1] if name[0] == "c" and len(name) > 1 else ""
+        return int(number) if number.isdecimal() else -1
 
     def document(self, column: Variable, rows: int, lost: Iterable[str] = ()) -> dict[str, Any]:
         """The zarr.json of a column with this many rows."""
@@ -148,6 +159,7 @@ def plan_table(
         journal=JOURNAL if mapped else "",
         flush_every=float(flush_every),
         separator=location.separator,
+        sealed=True,
     )
 
 
@@ -179,7 +191,7 @@ def define_columns(location: Location, columns: Columns) -> dict[str, Variable]:
 
 
 def _rows_per_chunk(column: Variable) -> int:
-    return min(max(1, _CHUNK_BYTES // column.bytes_per_draw), _LONGEST_CHUNK)
+    return min(max(1, _CHUNK_BYTES // max(1, column.bytes_per_draw)), _LONGEST_CHUNK)
 
 
 def describe_column(column: Variable | None) -> str:
@@ -196,7 +208,7 @@ def describe_column(column: Variable | None) -> str:
 def to_text(layout: TableLayout) -> str:
     """The layout as JSON text."""
     content = {
-        "format_version": VERSION,
+        "format_version": VERSION if layout.sealed else 1,
         "columns": [
             {
                 "name": column.name,
@@ -232,13 +244,20 @@ def from_text(text: str) -> TableLayout:
     if content["journal"] not in ("", JOURNAL) or content["columns_in"] not in ("", ROWS):
         # Files are written and removed there.
         raise ValueError("its columns or its journal are not where those of a table are")
-    return parse_layout(content, content["columns"], content["journal"], content["columns_in"])
+    layout = parse_layout(content, content["columns"], content["journal"], content["columns_in"])
+    sealed = content["format_version"] > 1
+    if sealed and any(one["codecs"][-1]["name"] != "blosc" for one in layout.encodings.values()):
+        raise ValueError("its chunks do not say how many rows they have")
+    return replace(layout, sealed=sealed)
 
 
 def parse_layout(
     content: Mapping[str, Any], columns: list[Any], journal: str, columns_in: str
 ) -> TableLayout:
-    """The layout in the content of its JSON text; ValueError when its parts do not fit."""
+    """The layout in the content of its JSON text; ValueError when its parts do not fit.
+
+    It is that of an earlier version, whose rows do not prove themselves.
+    """
     try:
         defined = [parse_variable(ROWS, item) for item in columns]
         layout = TableLayout(
@@ -279,6 +298,12 @@ class LostRows:
     column: str
     start: int
     stop: int
+
+    def meets(self, column: Variable, chunk: int) -> bool:
+        """Whether some of these rows are in a chunk."""
+        first = chunk * column.draws_per_chunk
+        same = self.column == column.name
+        return same and self.start < first + column.draws_per_chunk and first < self.stop
 
     def __str__(self) -> str:
         return f"rows {self.start} to {self.stop - 1}"

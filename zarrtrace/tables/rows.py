@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DamagedTraceError
+from ..errors import DamagedTraceError, StaleViewError
 from ..layout.variables import Variable
 from ..sampling_state.journal import Journal
-from ..store.chunk_codec import ChunkCodec
+from ..sampling_state.journal_format import has_rows
 from ..store.location import Location
+from .chunks import ColumnCodec
 from .table_file import Stored, TableFile
 
 _AT_ONCE = 16  # chunks that are fetched side by side
@@ -27,6 +28,8 @@ def read_rows(
     ------
     DamagedTraceError
         A chunk is missing or cannot be decoded.
+    StaleViewError
+        The table has fewer rows by now.
     """
     while True:
         stored = table_file.current()
@@ -55,13 +58,14 @@ class ColumnReader:
         self._layout = stored.layout
         self._column = column
         self._length = column.draws_per_chunk
-        self._codec = ChunkCodec(column.dtype, self._layout.encoding(column))
-        self._most = self._codec.most_encoded((self._length, *column.shape))
+        self._codec = ColumnCodec(self._layout, column)
 
     def read(self, rows: range) -> np.ndarray[Any, Any]:
         """The rows of an ascending range."""
         found: np.ndarray[Any, Any] = np.empty((len(rows), *self._column.shape), self._column.dtype)
         journal = self._journal()
+        if journal is not None and rows and rows[-1] >= journal.count:
+            raise self._went_back(journal.count)
         pieces = (
             piece
             for piece in self._pieces(rows, found)
@@ -69,14 +73,16 @@ class ColumnReader:
         )
         while batch := list(islice(pieces, _AT_ONCE)):
             keys = [self._layout.chunk_key(self._column, piece.chunk) for piece in batch]
-            for piece, data in zip(batch, self._location.read_many(keys, self._most), strict=True):
+            for piece, data in zip(
+                batch, self._location.read_many(keys, self._codec.most), strict=True
+            ):
                 piece.into[...] = self._decode(piece.chunk, data)[piece.inside]
         return found
 
     def chunk(self, number: int) -> np.ndarray[Any, Any]:
         """One whole chunk: shape (draws_per_chunk, *shape)."""
         key = self._layout.chunk_key(self._column, number)
-        return self._decode(number, self._location.read(key, self._most))
+        return self._decode(number, self._location.read(key, self._codec.most))
 
     def _pieces(self, rows: range, found: np.ndarray[Any, Any]) -> Iterator[_Piece]:
         done = 0
@@ -91,9 +97,9 @@ class ColumnReader:
 
     def _journal(self) -> Journal | None:
         file = self._layout.journal_file(self._location)
-        if file is None or self._column.is_text:
+        if file is None or not has_rows(self._layout, self._column):
             return None
-        return Journal.for_reading(self._layout, file)
+        return Journal.for_reading(self._layout, file, self._stored.chunks(self._location))
 
     def _copy_from_journal(self, journal: Journal, piece: _Piece) -> bool:
         """Copy rows of the chunk that is being filled; False when it is full, and in the store."""
@@ -105,25 +111,29 @@ class ColumnReader:
         return journal.count < stop
 
     def _decode(self, chunk: int, data: memoryview | None) -> np.ndarray[Any, Any]:
-        shape = (self._length, *self._column.shape)
         if data is not None:
             try:
-                return self._codec.decode(data, shape)
+                return self._codec.decode(data)
             except (ValueError, RuntimeError, TypeError) as error:
                 raise self._damaged(chunk, f"cannot be decoded ({error})") from error
-        if not self._is_lost(chunk):
+        if not any(lost.meets(self._column, chunk) for lost in self._stored.lost):
             raise self._damaged(chunk, "is missing")
         if self._column.dtype.kind not in "fcmM":
             raise self._damaged(chunk, "was lost, as repair has said")
-        return np.full(shape, self._codec.fill, self._column.dtype)
+        return np.full(self._codec.shape, self._codec.fill, self._column.dtype)
 
-    def _is_lost(self, chunk: int) -> bool:
-        first = chunk * self._length
-        return any(
-            lost.column == self._column.name
-            and lost.start < first + self._length
-            and first < lost.stop
-            for lost in self._stored.lost
+    def _went_back(self, count: int) -> StaleViewError:
+        """The error for rows that were counted and are not there: on the disk of another machine.
+
+        There files are seen at moments of their own.
+        """
+        return StaleViewError(
+            f"there are {count} rows, and there were more when they were counted",
+            where=f"{self._location}: column {self._column.name!r}",
+            remedy="read it again; close() the table where it is written to see all rows",
+            group=self._column.group,
+            variable=self._column.name,
+            draw=count,
         )
 
     def _damaged(self, chunk: int, what: str) -> DamagedTraceError:
@@ -138,11 +148,3 @@ class ColumnReader:
             variable=self._column.name,
             draw=first,
         )
-
-
-def encode_rows(codec: ChunkCodec, rows: np.ndarray[Any, Any], filled: int) -> bytes:
-    """The bytes of a chunk whose first `filled` rows are these; the others are missing values."""
-    if filled < len(rows):
-        rows = rows.copy()
-        rows[filled:] = codec.fill
-    return codec.encode(rows)

@@ -30,6 +30,7 @@ from ..store.location import Location
 from .appender import alone, require_free
 from .layout import Columns, define_columns, describe_column, plan_table
 from .rows import read_rows
+from .stored_rows import home_of
 from .table_file import Stored, TableFile
 from .writer import RowWriter
 
@@ -259,7 +260,7 @@ class Table:
         with alone(self._location):
             # Another process may have been faster.
             if not self._exists():
-                stored = Stored(layout)
+                stored = Stored(layout, home=home_of(self._location))
                 self._file.write_columns(stored)
                 # Last: with it the table is there.
                 self._file.write(stored)

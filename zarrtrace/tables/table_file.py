@@ -21,6 +21,7 @@ from ..store.location import Location
 from ..store.zarr_json import LONGEST_DOCUMENT, encode_document, group_document, parse_document
 from . import earlier
 from .layout import LostRows, TableLayout, from_text, parse_lost, to_text
+from .stored_rows import StoredRows, is_home
 
 _LAYOUT = "zarrtrace_table"
 _STATE = "zarrtrace_table_state"
@@ -38,6 +39,9 @@ class Stored:
         Who appends.
     lost : tuple of LostRows
         Rows whose chunk was damaged, as repair found them.
+    home : str
+        Where the number of rows holds: see `home_of`. Elsewhere the chunks say how many there are.
+        "" in an object store. Of tables of earlier versions it holds everywhere.
     as_trace : bool
         Whether it is stored as a trace, which is how earlier versions stored tables.
     """
@@ -46,7 +50,23 @@ class Stored:
     rows: int = 0
     claim: Claim | None = None
     lost: tuple[LostRows, ...] = ()
+    home: str = ""
     as_trace: bool = False
+
+    def chunks(self, location: Location) -> StoredRows:
+        """Its chunks, as a journal asks for them."""
+        return StoredRows(location, self.layout, self.lost)
+
+    def is_elsewhere(self, location: Location) -> bool:
+        """Whether the number of rows was written elsewhere, so that rows count that are proven."""
+        return self.layout.sealed and not is_home(location, self.home)
+
+    def proven_rows(self, location: Location) -> int:
+        """How many rows there are in the chunks."""
+        count, chunks = self.rows, self.chunks(location)
+        for column in self.layout.variables if self.is_elsewhere(location) else []:
+            count = min(count, chunks.stored_draws(column, count))
+        return count
 
     def document(self, column: str) -> dict[str, Any]:
         """The zarr.json of a column with the rows that were flushed."""
@@ -96,11 +116,13 @@ class TableFile:
         """How many rows there are now: what the journal says, or what was flushed."""
         stored = self.current()
         journal = stored.layout.journal_file(self._location)
-        if journal is None:
-            return stored.rows
-        count = read_count(stored.layout, journal)
-        # Who removes the journal has written the number of rows before.
-        return self.current().rows if count is None else count
+        if journal is not None:
+            count = read_count(stored.layout, journal, stored.chunks(self._location))
+            if count is not None:
+                return count
+            # Who removes the journal has written the number of rows before.
+            stored = self.current()
+        return stored.proven_rows(self._location)
 
     def write(self, stored: Stored) -> None:
         """Replace the document, at once for every reader."""
@@ -110,6 +132,7 @@ class TableFile:
                 "rows": stored.rows,
                 "writer": "" if stored.claim is None else stored.claim.to_text(),
                 "lost": [astuple(one) for one in stored.lost],
+                "home": stored.home,
             }
         )
         attrs = {
@@ -175,7 +198,8 @@ class TableFile:
         try:
             content = json.loads(text)
             rows, claim = parse_count(content["rows"], 0), Claim.from_text(content["writer"])
-            return Stored(layout, rows, claim, parse_lost(content["lost"]))
+            home = str(content.get("home", ""))  # earlier versions do not say it
+            return Stored(layout, rows, claim, parse_lost(content["lost"]), home)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._damaged(f"the number of rows cannot be read ({error!r})") from None
 

@@ -29,14 +29,15 @@ from ..recording.holder import Holder, State
 from ..recording.row_plan import Target, share_rows
 from ..sampling_state.claim import Claim
 from ..sampling_state.journal import Journal
-from ..sampling_state.journal_format import journal_size
-from ..store.chunk_codec import ChunkCodec
+from ..sampling_state.journal_format import has_rows, journal_size
 from ..store.location import Location
 from ..store.zarr_json import PLAIN, array_document, encode_document
 from .appender import alone, busy, require_free
+from .chunks import ColumnCodec
 from .conversion import convert
 from .layout import ROWS
-from .rows import ColumnReader, encode_rows
+from .rows import ColumnReader
+from .stored_rows import home_of
 from .table_file import Stored, TableFile
 
 _OPEN = State.OPEN  # every row asks for it, and an enum takes its time
@@ -78,15 +79,18 @@ class RowWriter(Holder):
                 if not self._journal.locked and not self._is_claimed():
                     raise busy(location, self._read_claim())
                 self._lost = stored.lost  # nobody repairs a table while it has a writer
+                self._home = home_of(location) if self._layout.sealed else ""
                 self._codecs = {
-                    column.name: ChunkCodec(column.dtype, self._layout.encoding(column))
+                    column.name: ColumnCodec(self._layout, column)
                     for column in self._layout.variables
                 }
+                self._shown = -1
                 self._lay_out(stored)
+                if self._journal.is_elsewhere or stored.is_elsewhere(location):
+                    self._settle()
             except BaseException:
                 self._let_go()
                 raise
-        self._shown = -1
         self._flushed = time.monotonic()
         self._state = State.OPEN
         ending.register(self)
@@ -97,10 +101,12 @@ class RowWriter(Holder):
         file = self._layout.journal_file(self._location)
 
         def fill(journal: Journal) -> None:
+            count = stored.proven_rows(self._location)
             for column in self._layout.variables:
-                if not column.is_text:
-                    self._load(stored, column, stored.rows, journal.rows_of(column))
-            journal.count = stored.rows
+                if has_rows(self._layout, column):
+                    self._load(stored, column, count, journal.rows_of(column))
+            journal.seal_rows(count)
+            journal.count = count
 
         if file is None:
             require_free(self._location, self._read_claim)
@@ -111,7 +117,8 @@ class RowWriter(Holder):
         if not self._location.exists(key):
             self._location.write(key, self._journal_document())
         try:
-            journal = Journal.for_writing(self._layout, file, fill)
+            chunks = stored.chunks(self._location)
+            journal = Journal.for_writing(self._layout, file, fill, chunks)
         except BlockingIOError:
             raise busy(self._location, stored.claim) from None
         # With the lock nobody on this machine has it; locks may not reach other machines.
@@ -132,12 +139,14 @@ class RowWriter(Holder):
     def _lay_out(self, stored: Stored) -> None:
         """Lay out where the values of a row go, so that to append does nothing else."""
         self._counter = self._journal.counter
+        self._seals = self._journal.seals(self.rows)
         self._held = {label: rows[0] for label, rows in self._journal.rows.items()}
         self._text = [column for column in self._layout.variables if column.is_text]
-        for column in self._text:
-            rows = np.full(self._layout.chunk_shape(column), "", column.dtype)
-            self._load(stored, column, self.rows, rows)
-            self._held[column.label] = rows[0]
+        for column in self._layout.variables:
+            if column.label not in self._held:
+                rows = np.zeros(self._layout.chunk_shape(column), column.dtype)
+                self._load(stored, column, self.rows, rows)
+                self._held[column.label] = rows[0]
         self._targets = [
             Target(column, self._held[column.label], column.shape)
             for column in self._layout.variables
@@ -153,6 +162,21 @@ class RowWriter(Holder):
         if filled:
             reader = ColumnReader(self._location, stored, column)
             rows[0, :filled] = reader.chunk(chunk)[:filled]
+
+    def _settle(self) -> None:
+        """Have the chunks hold the rows that are proven, and no others.
+
+        Of chunks after them nobody knows any more, once there are rows again, that these are not
+        in them.
+        """
+        stale = []
+        for column in self._layout.variables:
+            first = -(-self.rows // column.draws_per_chunk)
+            paths = self._location.keys(self._layout.path(column))
+            stale += [path for path in paths if self._layout.chunk_of(column, path) >= first]
+        self._location.delete_many(stale)
+        self._write_out()
+        self._show_rows()
 
     def _set_boundary(self) -> None:
         """Find the next number of rows at which some chunk is full."""
@@ -273,11 +297,15 @@ class RowWriter(Holder):
             self._write_full(count)
         if self._text and survives:
             self._write_partial(count, self._text)
-        # 2. One assignment publishes them, if the writer was not closed or displaced meanwhile.
+        # 2. They prove themselves, for readers who cannot believe the count.
+        for row in range(self._counter[0], count):
+            for seal in self._seals:
+                seal.put(row)
+        # 3. One assignment publishes them, if the writer was not closed or displaced meanwhile.
         if self._state is not _OPEN:
             self._require_writable()
         self._counter[0] = count
-        # 3. Only now may rows go into the buffer of the chunks that are full. These are appended,
+        # 4. Only now may rows go into the buffer of the chunks that are full. These are appended,
         # so a failure is not theirs: the next call meets it again before it appends anything.
         if count == self._boundary:
             with suppress(TraceError, OSError):
@@ -358,7 +386,7 @@ class RowWriter(Holder):
         self._location.write_many(
             (
                 self._layout.chunk_key(column, chunk),
-                encode_rows(self._codecs[column.name], self._held[column.label], filled),
+                self._codecs[column.name].encode(self._held[column.label], filled),
             )
             for column, chunk, filled in chunks
         )
@@ -369,7 +397,7 @@ class RowWriter(Holder):
             self._table_file.write(self._stored(self._claim))
 
     def _stored(self, claim: Claim | None) -> Stored:
-        return Stored(self._layout, self.rows, claim, self._lost)
+        return Stored(self._layout, self.rows, claim, self._lost, self._home)
 
     def _show_rows(self) -> None:
         """Give the arrays as many rows as are in their chunks."""
