@@ -217,7 +217,7 @@ def _stopped(
                 recorded = trace.recorded
                 if recorded.min() >= part * (trace.tune + adapter.draws):
                     break
-                posterior = trace.posterior
+                posterior = trace.dataset("posterior", chains=range(trace.chains))
                 length = posterior.sizes["draw"]
                 for name, values in expected.items():
                     _require_equal(name, posterior[name].values, values[:, :length])

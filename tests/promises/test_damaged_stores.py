@@ -28,7 +28,7 @@ from zarrtrace import folder as runs
 from zarrtrace.errors import TraceError
 from zarrtrace.life import description
 
-MEMORY = 3 * 2**29  # bytes more than a process has when it begins
+MEMORY = 2**32  # bytes more than a process has when it begins
 SECONDS = 20
 WORDS = (b"\xff" * 4, b"\0\0\0\x7f", b"\0\0\0\x80", bytes(4))
 STAGES = ("running", "split", "finished")

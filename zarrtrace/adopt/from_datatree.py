@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InvalidInputError, SchemaError
 from ..layout.hierarchy import Hierarchy
 from ..layout.variables import Var
+from ..life.change import finish
 from ..life.place import building
 from ..opening import create
 from ..store.locate import locate
@@ -128,7 +129,8 @@ def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> 
             if _sizes(data) == _sizes(posterior):
                 data = data.isel(kept).drop_vars(["chain", "draw"], errors="ignore")
             trace.add_group(name, _in_pieces(data))
-    trace.finish()
+    # Its chains end where they ended: that is nothing to warn of.
+    finish(trace._hierarchy)
     return trace
 
 

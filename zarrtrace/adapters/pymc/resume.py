@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
+import xarray as xr
 from pymc.initial_point import make_initial_point_fns_per_chain
 from pymc.stats.convergence import log_warnings, run_convergence_checks
 from pymc.step_methods.compound import CompoundStep
@@ -100,9 +101,9 @@ def resume(
     _require_same(trace.path, _differing_formulas(trace, model))
     step = make_step(model, described) if step is None else _one_step(step)
     _require_same(trace.path, _differing_steps(described, description(step)))
-    stored = [*trace["posterior"].data_vars]
+    stored = [*_group(trace, "posterior").data_vars]
     if "unconstrained_posterior" in trace:
-        stored += trace["unconstrained_posterior"].data_vars
+        stored += _group(trace, "unconstrained_posterior").data_vars
     variables = stored_variables(model, stored, include_transformed=True)
     _require_same(trace.path, _differing_names(stored, [v.name for v in variables]))
     values = StoredValues(model, variables)
@@ -209,8 +210,13 @@ def _beginnings(
 # The same model and step methods ----------------------------------------------------------
 
 
+def _group(trace: zt.Trace, name: str) -> xr.Dataset:
+    """A group with all its chains: nothing is said of those that have not begun."""
+    return trace.dataset(name, chains=range(trace.chains))
+
+
 def _description_of_run(trace: zt.Trace) -> Any:
-    text = trace["posterior"].attrs.get("pymc_step")
+    text = _group(trace, "posterior").attrs.get("pymc_step")
     if text is None:
         raise InvalidInputError(
             f"{trace.path} is no run of zarrtrace.adapters.pymc.ZarrTrace; to go on with another "
@@ -235,7 +241,7 @@ def _require_same(path: str, differences: list[str]) -> None:
 
 
 def _differing_formulas(trace: zt.Trace, model: pm.Model) -> list[str]:
-    there = str(trace["posterior"].attrs["pymc_model"]).splitlines()
+    there = str(_group(trace, "posterior").attrs["pymc_model"]).splitlines()
     here = formulas(model).splitlines()
     return [f"only in the run: {line}" for line in there if line not in here] + [
         f"only in this model: {line}" for line in here if line not in there
@@ -268,7 +274,7 @@ def _differing_groups(trace: zt.Trace, groups: dict[str, Any]) -> list[str]:
         if group not in trace:
             differences.append(f"{group}: in this model, not in the run")
             continue
-        there, here = trace[group], expected[group]
+        there, here = _group(trace, group), expected[group]
         for name in sorted({str(name) for name in (*there.variables, *here.variables)} - _SAMPLED):
             what = f"{group}/{name}"
             if name not in there.variables or name not in here.variables:
