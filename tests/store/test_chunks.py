@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -182,21 +181,22 @@ def test_chunks_are_the_bytes_zarr_python_writes(
     trace = zt.create(
         path,
         chains=3,
-        draws=10,
+        draws=12,
         draws_per_chunk=4,
         chains_per_chunk=chains_per_chunk,
         posterior={"x": zt.Var()},
         sample_stats=VARIABLES,
         **CODECS[codec],
     )
-    values = record_all(trace, 10)
-    trace.finish()  # until then the last draws of each chain are in its journal
+    values = record_all(trace, 12)
     for name, expected in values.items():
         # The same array, written through zarr-python's own pipeline.
         other = tmp_path / "other" / name
         other.mkdir(parents=True)
         ours = path / "sample_stats" / name
-        shutil.copy(ours / "zarr.json", other)
+        document = json.loads((ours / "zarr.json").read_text())
+        del document["zarrtrace_unfinished"]
+        (other / "zarr.json").write_text(json.dumps(document))
         array = zarr.open_array(LocalStore(other), mode="r+")
         array.with_config({"write_empty_chunks": True})[...] = expected
         keys = {found.name for found in other.iterdir()}
