@@ -81,7 +81,7 @@ SHOWN = {
         r"^theta\[Mt\. Hermon\] +[45]",
     ],
     "many_runs": [
-        r"^nu=1 +student +finished +4 +1500 +1\.0",
+        r"^nu=1 +student +finished +[-\d]+ [\d:]+ +4 +1500 +1\.0",
         r"^4 runs in ",
         r"^ +settings\.nu +worst_rhat$",
         r"^nu=64 +mean 5\.4",
