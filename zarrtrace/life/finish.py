@@ -259,8 +259,8 @@ def _write_coordinate(
     before = read_document(location, path)
     if before is not None and before["chunk_grid"] != document["chunk_grid"]:
         location.delete_many(key for key in location.keys(path) if not key.endswith("/zarr.json"))
-    if not location.takes_any_key:
-        # Such a store takes no chunk without its array, and shows all at once at its commit.
+    if before is None:
+        # Other readers, and some stores, take no chunk without its array.
         location.write(f"{path}/zarr.json", bytes(data))
     location.write_many(items)
     return document
