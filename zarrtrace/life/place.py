@@ -70,6 +70,8 @@ def look(location: Location) -> Content:
     if maker is not None:
         return "being made" if maker.alive else "unfinished"
     names = {name for name in location.children("") if not name.endswith(".partial")}
+    if names and _attributes(location, _DOCUMENT) != state:
+        return look(location)  # another process has begun to make a trace since
     # What was exported from a trace has the attributes of one, but no sampling state.
     ours = _attributes(location, "zarr.json").get("creation_library") == "zarrtrace"
     if ours and location.exists(_DOCUMENT):
