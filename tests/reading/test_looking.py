@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import xarray as xr
 
 import zarrtrace as zt
+from zarrtrace.reading import others
 
 if TYPE_CHECKING:
     from conftest import Encoded, Place
@@ -139,3 +143,27 @@ def test_html_escapes_the_path(encoded: Encoded, directory: Place) -> None:
     html = zt.create(path, chains=1, draws=1, posterior={"mu": 0.0})._repr_html_()
     assert "&lt;b&gt;&amp;run.zarr" in html
     assert "<b>&run" not in html
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("draws", [6, None], ids=["a declared end", "no end"])
+@pytest.mark.parametrize("chains", [None, [0]], ids=["all chains", "one left out"])
+def test_a_look_knows_the_documents_that_finish_wrote(
+    tmp_path: Path, draws: int | None, chains: list[int] | None
+) -> None:
+    trace = zt.create(
+        tmp_path / "run.zarr", chains=2, tune=4, draws=draws, posterior={"x": zt.Var()}
+    )
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block({"x": np.arange(10.0)})
+    trace.finish(chains=chains)
+    layout = trace._layout
+    for group in ("posterior", "warmup_posterior"):
+        expected = others._finished_documents(layout, group)
+        assert expected.keys() == {"x", "chain", "draw"}
+        for name, sums in expected.items():
+            document = tmp_path / "run.zarr" / group / name / "zarr.json"
+            assert hashlib.md5(document.read_bytes()).hexdigest() in sums, f"{group}/{name}"
+        # So that one list is asked for, and not each array.
+        assert others._most_keys(layout, group) < 20

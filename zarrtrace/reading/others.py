@@ -120,16 +120,17 @@ def _finished_documents(layout: Layout, path: str) -> dict[str, set[str]]:
     if layout.ended is None:
         return {}
     group = layout.groups[path.removeprefix("warmup_")]
-    declared, draws = layout.total, min(layout.ended.recorded)
+    kept = [block for block in range(layout.blocks) if block not in layout.left_out]
+    declared, draws = layout.total, min(layout.ended.recorded[block] for block in kept)
     if path == group.name:
         declared, draws = declared - group.stored_warmup, draws - group.stored_warmup
     else:
         declared = draws = group.stored_warmup - group.stored_first
     found = {v.name: {_md5(layout.document(v, draws))} for v in group.variables.values()}
     for name, size, lengths in (
-        ("chain", layout.chains, {layout.chains}),
-        # Its chunks are those of a time when there was no split yet, or of the split.
-        ("draw", draws, {layout.total, declared}),
+        ("chain", len(layout.kept_chains), {len(layout.kept_chains)}),
+        # An earlier version made its chunks for the declared draws, before a split or at it.
+        ("draw", draws, {draws, layout.total, declared}),
     ):
         found[name] = {
             _md5(
@@ -151,9 +152,11 @@ def _md5(document: dict[str, Any]) -> str:
 
 
 def _most_keys(layout: Layout, path: str) -> int:
-    """About how many keys a group has."""
+    """About how many keys a group of a finished trace has."""
+    assert layout.ended is not None
     variables = layout.groups[path.removeprefix("warmup_")].variables.values()
-    chunks = (-(-layout.total // variable.draws_per_chunk) for variable in variables)
+    draws = max(layout.ended.recorded)
+    chunks = (-(-draws // variable.draws_per_chunk) for variable in variables)
     return layout.blocks * sum(chunks) + 3 * (len(variables) + len(layout.coords) + 2)
 
 
