@@ -66,9 +66,7 @@ def lock(file: BinaryIO, path: Path) -> bool:
     except BlockingIOError:
         raise
     except OSError as error:
-        if error.errno not in _MISSING:
-            error.filename = os.fspath(path)
-            raise
+        _raise_unless_missing(error, path)
         _warn_once(
             f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
             f"of a chain is told from a dead one by its process and its heartbeat alone: see to it "
@@ -86,9 +84,7 @@ def is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
         except OSError as error:
-            if error.errno not in _MISSING:
-                error.filename = os.fspath(path)
-                raise
+            _raise_unless_missing(error, path)
     return False
 
 
@@ -103,15 +99,20 @@ def map_file(path: Path, size: int) -> mmap.mmap:
         try:
             return mmap.mmap(file.fileno(), size)
         except OSError as error:
-            if error.errno not in _MISSING:
-                error.filename = os.fspath(path)
-                raise
+            _raise_unless_missing(error, path)
             _warn_once(
                 f"{path.parent}: this file system cannot map files ({error.strerror}), so draws "
                 f"wait in memory for a flush and a killed process loses the last of them; "
                 f"journal='/a/local/disk' keeps them all"
             )
             raise NoMappingError(error.errno, error.strerror, str(path)) from error
+
+
+def _raise_unless_missing(error: OSError, path: Path) -> None:
+    """Raise an error with its place, unless it says that the file system lacks the call."""
+    if error.errno not in _MISSING:
+        error.filename = os.fspath(path)
+        raise error
 
 
 @functools.cache
