@@ -371,11 +371,13 @@ class HDFBackend(Backend):  # type: ignore[misc]
             )
 
     def _check_names(self) -> None:
+        if self.parameter_names is None or not self.iteration:
+            return
         stored = self._stored_names()
-        if stored is not None and self.parameter_names not in (None, stored) and self.iteration:
+        if stored is not None and self.parameter_names != stored:
             raise InvalidInputError(
                 f"its steps have the parameters {', '.join(stored)}, and this backend was given "
-                f"{', '.join(map(str, self.parameter_names or ()))}",
+                f"{', '.join(map(str, self.parameter_names))}",
                 where=self.path,
                 remedy="give the same parameter_names in the same order, or reset() the run",
             )
