@@ -60,7 +60,7 @@ def failing(at: int | None, failure: Failure = "once") -> Iterator[list[str]]:
 
 
 def some_of(count: int, trials: int | None) -> list[int]:
-    """The numbers of some of so many calls; `--trials 10000` gives all."""
+    """Return the numbers of some of `count` calls; `--trials 10000` returns all of them."""
     found: list[int] = np.unique(np.linspace(0, count - 1, trials or 9).astype(int)).tolist()
     return found
 

@@ -1,4 +1,4 @@
-"""Python code that runs as a script in a process of its own, warnings being errors there."""
+"""Run Python code as a script in a process of its own, where warnings are errors."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def log_prob(x: np.ndarray) -> tuple[float, float]:
 def sample(
     backend: emcee.backends.Backend, steps: int, report: Callable[[int], None] | None = None
 ) -> None:
-    """Go on, or begin, until there are so many steps; report each that is stored, and the start."""
+    """Begin or continue a run up to a number of steps; report the start and each stored step."""
     np.random.seed(12)
     state = np.random.randn(WALKERS, DIMENSIONS)
     sampler = emcee.EnsembleSampler(WALKERS, DIMENSIONS, log_prob, backend=backend)

@@ -95,7 +95,7 @@ def running(directory: Place, script: Script) -> Any:
 
 
 def look_until_finished(trace: zt.Trace, ways: list[Callable[[], Any]]) -> list[set[int]]:
-    """Look at a trace again and again, in all ways by turns; the lengths that each of them saw."""
+    """Read a trace again and again in each way in turn; return the lengths that each way saw."""
     seen: list[set[int]] = [set() for _ in ways]
     for number in itertools.count():
         if trace.finished:

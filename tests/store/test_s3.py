@@ -110,7 +110,7 @@ def requests_of(trace: zt.Trace) -> Iterator[list[Request]]:
 
 @pytest.mark.once("oldest")
 def test_a_split_takes_few_requests(bucket: Place) -> None:
-    """Of 30 draws of two chains and six variables: 39, one for each copy, two for each new cut."""
+    """A split of 30 draws takes 39, and one for each copied chunk and two for each cut one."""
     encoded = Encoded()
     trace = encoded.fill(bucket.create(**encoded.groups, chains=2, tune=12, draws=18))
     chunk = "/(mu|theta|word|lp|late|when)/c[./]"

@@ -176,7 +176,7 @@ def trial(seed: int, folder: Path) -> tuple[int, int]:
         there += moments.counts[first][0]
         missing += max(0, moments.counts[first][0] - found)
         if number % 2 == 0:
-            # It goes on there, and whoever copies it then finds no row of before.
+            # The copy continues, and a copy of it holds no row from before.
             continue_with_other_rows(copy, columns, found, f"seed {seed}, {copy.name}")
     return there, missing
 

@@ -187,7 +187,7 @@ class StoredEpochs:
         return self._writer
 
     def _make_room(self, draws: int) -> None:
-        """Let the trace take so many more draws."""
+        """Make room for this many more draws."""
         trace = self._writable()
         # Never all of it: draws of a trace that has all of them are kept without a checkpoint.
         is_short = trace.has_end and int(trace.recorded.min()) + draws >= trace.draws
