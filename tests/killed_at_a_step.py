@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,10 +25,12 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def killed_at(
+    step: int, monkeypatch: pytest.MonkeyPatch, names: Sequence[str] = (*STEPS, *BATCHES)
+) -> Iterator[list[int]]:
     """Stop before the step-th thing that is done to the store; gives how many were done.
 
-    Of things that are done at once, half are done.
+    Of things that are done at once, half are done. With `names` only these are counted.
 
     What the heartbeat does meanwhile, on a slow machine, is none of them.
     """
@@ -50,7 +52,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
         return method
 
     with monkeypatch.context() as patch:
-        for name in (*STEPS, *BATCHES):
+        for name in names:
             patch.setattr(Location, name, stopping(name))
         yield done
 

@@ -170,6 +170,25 @@ def test_killed_while_it_is_split_again_nothing_is_lost(
         assert again.check() == []
 
 
+@pytest.mark.once("newest")
+def test_killed_between_two_renames_the_labels_are_read(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(directory)
+    write_back(directory, "posterior", twice=lambda group: 2 * group.x)
+    make_again = made_again(directory)
+    with killed_at(100, monkeypatch, ["move_tree"]) as done:
+        make_again().split_warmup(6)
+    assert done[0] == 8, "four groups, each of which makes room for another"
+    for step in range(done[0]):
+        with pytest.raises(Killed), killed_at(step, monkeypatch, ["move_tree"]):
+            make_again().split_warmup(6)
+        trace = directory.open()
+        check(trace, trace.burn_in)
+        assert (trace.posterior.day.values == DAYS).all()
+        assert [damage.why for damage in trace.check()] == ["a split or a finish was interrupted"]
+
+
 # Labels -----------------------------------------------------------------------------------------
 
 
