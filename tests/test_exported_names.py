@@ -19,7 +19,7 @@ from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
     *("ChainWriter", "Damage", "DamagedDraws", "Snapshot", "Trace", "TraceError", "Var"),
-    *("create", "errors", "folder", "from_datatree", "open", "run", "table"),
+    *("create", "errors", "folder", "follow", "from_datatree", "open", "run", "table"),
 ]
 
 
@@ -52,6 +52,7 @@ def test_everything_public_is_documented(name: str) -> None:
 
 FUNCTIONS = [
     zt.create,
+    zt.follow,
     zt.from_datatree,
     zt.open,
     zt.run,

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import errors, folder
 from .adopt.from_datatree import from_datatree
+from .adopt.stan.follow import follow
 from .errors import TraceError
 from .layout.layout import LIBRARY_VERSION
 from .layout.variables import Var
@@ -32,6 +33,7 @@ __all__ = [
     "create",
     "errors",
     "folder",
+    "follow",
     "from_datatree",
     "open",
     "run",

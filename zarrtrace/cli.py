@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from . import __version__, folder
 from .adopt.from_datatree import from_datatree
+from .adopt.stan.follow import follow
 from .errors import TraceError
 from .life import change
 from .life import description as summary
@@ -67,6 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "of all chains or their directory",
     )
     adopt.add_argument("out", metavar="OUT", help="where the trace goes")
+    following = commands.add_parser(
+        "follow", help="record the CSV files of CmdStan while it writes them"
+    )
+    following.add_argument(
+        "files", metavar="FILE", nargs="+", help="the CSV file of each chain; it may appear later"
+    )
+    following.add_argument("out", metavar="OUT", help="where the trace goes, or is already")
+    following.add_argument(
+        "--once", action="store_true", help="record what is there now, and do not wait for the rest"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.command == "demo":
@@ -82,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "adopt":
             paths = options.path
             show_info(from_datatree(paths[0] if len(paths) == 1 else paths, options.out))
+        elif options.command == "follow":
+            show_followed(options.files, options.out, options.once)
         else:
             show_info(open(options.path))
     except TraceError as error:
@@ -223,6 +236,20 @@ def show_finish(path: str, chains: list[int] | None) -> None:
     unequal = describe_unequal(now)
     if unequal:
         print(printable(unequal))
+
+
+# follow ---------------------------------------------------------------------------------------
+
+
+def show_followed(files: list[str], out: str, once: bool) -> None:
+    """Record files of CmdStan, and print the trace."""
+    if not once:
+        print(
+            f"recording {counted(len(files), 'file')} into {printable(out)}; Ctrl-C stops, and "
+            f"the next `zarrtrace follow` continues",
+            flush=True,
+        )
+    show_info(follow(files, out, once=once))
 
 
 # demo -----------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from ..store.locate import locate
 from ..store.location import Location
 from ..trace import Trace
 from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
+from .stan.follow import adopt_stan_files
+from .stan.run import stan_files
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,7 +45,7 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
         nutpie, or anything xarray opens), an HDF5 file of emcee, or CSV files of CmdStan: a list
         of them, their directory, a pattern such as `run-*.csv`, or one. What is lazy is read in
-        pieces; CSV files are read at once.
+        pieces.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`.
     **trace_options
@@ -90,6 +92,11 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
 def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> Trace:
     """Make the trace, in memory or at a place where nothing is."""
     if is_path(tree):
+        files = stan_files(tree)
+        if files:
+            trace = adopt_stan_files(files, store, trace_options)
+            finish(trace._hierarchy)
+            return trace
         with closing(read_result(tree)) as opened:
             return _adopt(opened, store, trace_options)
     groups = {name: tidy(name, data) for name, data in datasets(tree).items()}

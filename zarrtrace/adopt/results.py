@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import InvalidInputError, SchemaError, TraceNotFoundError
 from ..opening import open as open_trace
-from .cmdstan import read_stan_files, stan_files
 from .stat_names import arviz_names
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ def is_path(result: Any) -> bool:
     return all(isinstance(item, str | os.PathLike) for item in items)
 
 
-def read_result(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> xr.DataTree:
-    """Open a result that is on disk: lazily netCDF, Zarr, or an HDF5 file of emcee; CSV of CmdStan.
+def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
+    """Open a result that is on disk, lazily: netCDF, Zarr, or an HDF5 file of emcee.
 
     Raises
     ------
@@ -43,10 +42,6 @@ def read_result(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     """
     import xarray as xr
 
-    files = stan_files(path)
-    if files:
-        return read_stan_files(files)
-    assert isinstance(path, str | os.PathLike), "several are files of CmdStan, or refused"
     file = Path(path)
     if not file.exists():
         raise TraceNotFoundError(f"there is nothing at {file}")
