@@ -245,8 +245,7 @@ def show_followed(files: list[str], out: str, once: bool) -> None:
     """Record files of CmdStan, and print the trace."""
     if not once:
         print(
-            f"recording {counted(len(files), 'file')} into {printable(out)}; Ctrl-C stops, and "
-            f"the next `zarrtrace follow` continues",
+            f"recording into {printable(out)}; Ctrl-C stops, and the same command continues",
             flush=True,
         )
     show_info(follow(files, out, once=once))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Argument = str | int | float | bool
@@ -65,17 +65,20 @@ class Comments:
             self.step_size = float(found[1])
         elif text.endswith(_METRIC):
             self._in_metric = True
-        elif found := _SECONDS.search(text):
+        else:
+            self.read_seconds(line)
+
+    def read_seconds(self, line: str) -> None:
+        """Read the time that a comment says, if it says one."""
+        if found := _SECONDS.search(line):
             self.seconds[found[2]] = float(found[1])
 
 
-def short_names(arguments: dict[str, Argument]) -> dict[str, Argument]:
-    """The arguments without their sections, where that leaves no two with the same name."""
-    names = Counter(key.rpartition(".")[2] for key in arguments)
-    return {
-        short if names[short := key.rpartition(".")[2]] == 1 else key: value
-        for key, value in arguments.items()
-    }
+def short_name(name: str, arguments: Iterable[str]) -> str:
+    """The name of an argument without its section, if no other one is called the same."""
+    short = name.rpartition(".")[2]
+    same = [other for other in arguments if other.rpartition(".")[2] == short]
+    return short if len(same) == 1 else name
 
 
 def _value(text: str) -> Argument:

@@ -15,6 +15,7 @@ from .comments import Comments
 
 _FIRST_WORDS = b"# stan_version"
 _HEAD_BYTES = 1024  # by which a file is known again: the date is in them
+_TAIL_BYTES = 1024  # with the times, which come last
 _MOST_BYTES = 2**20  # read at once, unless one line is longer
 
 
@@ -80,6 +81,8 @@ class StanFile:
     def look(self) -> bool:
         """Read the comments up to the names of the columns; whether these were read by now.
 
+        Of a chain that has ended, the last comments say at once how long it took.
+
         Raises
         ------
         InvalidInputError
@@ -94,6 +97,7 @@ class StanFile:
                     self.comments.read_argument(text)
                 elif text:
                     self._read_header(text)
+                    self._read_seconds()
                     break
         return bool(self.header)
 
@@ -207,6 +211,15 @@ class StanFile:
             )
         self.header = line
         self._commas = line.count(",")
+
+    def _read_seconds(self) -> None:
+        with self.path.open("rb") as content:
+            size = content.seek(0, os.SEEK_END)
+            content.seek(max(0, size - _TAIL_BYTES))
+            lines = content.read().decode(errors="replace").splitlines()
+        for line in lines:
+            if line.startswith("#"):
+                self.comments.read_seconds(line)
 
     def _bad_row(self, draw: int, found: str) -> InvalidInputError:
         return InvalidInputError(

@@ -91,11 +91,10 @@ def follow(
             )
         time.sleep(look_every)
     require_one_run(chain_files)
-    run = read_to_the_end(chain_files) if once else chain_files
     if not trace_options.get("overwrite"):
         trace_options.setdefault("if_exists", "open")
     columns = Columns.of(_known(chain_files).header)
-    with create_trace(run, columns, store, trace_options) as trace:
+    with create_trace(chain_files, columns, store, trace_options) as trace:
         recorders = [ChainRecorder(trace, i, file) for i, file in enumerate(chain_files)]
         while not all(file.has_ended for file in chain_files):
             if not record_on(trace, recorders, columns):
@@ -160,6 +159,11 @@ def create_trace(
     files: Sequence[StanFile], columns: Columns, store: Place, trace_options: Mapping[str, Any]
 ) -> Trace:
     """The trace of the chains in these files, of which one at least has been looked at."""
+    if trace_options.get("chains_per_chunk", 1) != 1:
+        raise InvalidInputError(
+            "the files of CmdStan are recorded by a writer for each chain",
+            remedy="leave chains_per_chunk out",
+        )
     file = _known(files)
     described = describe_run(files)
     options: dict[str, Any] = {
@@ -230,7 +234,16 @@ class ChainRecorder:
                 remedy="record it into another trace, or pass overwrite=True",
                 chain=self._chain,
             )
-        if first + len(rows) > self._trace.tune + self._trace.draws:
+        there = min(max(0, self._recorded - first), len(rows))
+        last = self._recorded - 1
+        if there and first + there == self._recorded:
+            self._require_same(columns.values(self.file.parse(rows[there - 1 : there], last)))
+        room = self._trace.tune + self._trace.draws - first
+        new = rows[there:room]
+        if new:
+            writer = self._writer or self._trace.writer(self._chain)
+            writer.record_block(**columns.values(self.file.parse(new, first + there)))
+        if room < len(rows):
             raise InvalidInputError(
                 f"the file has more draws than the {self._trace.tune} of warmup and "
                 f"{self._trace.draws} after it that the trace has room for",
@@ -238,13 +251,6 @@ class ChainRecorder:
                 remedy="its arguments say so many; was another file appended to it?",
                 chain=self._chain,
             )
-        there = min(max(0, self._recorded - first), len(rows))
-        last = self._recorded - 1
-        if there and first + there == self._recorded:
-            self._require_same(columns.values(self.file.parse(rows[there - 1 : there], last)))
-        if there < len(rows):
-            writer = self._writer or self._trace.writer(self._chain)
-            writer.record_block(**columns.values(self.file.parse(rows[there:], first + there)))
 
     def _require_same(self, values: Mapping[str, Mapping[str, Values]]) -> None:
         """Refuse a file whose draw is not the last one that the trace has of this chain."""
@@ -255,12 +261,12 @@ class ChainRecorder:
             group = "warmup_posterior"
         else:
             return
-        last = trace.dataset(group, chains=chain).isel(chain=0, draw=-1)
-        for name, value in values["posterior"].items():
-            if not np.array_equal(last[name].values, value[0], equal_nan=True):
+        of_file = values["posterior"]
+        of_trace = trace.get(list(of_file), group=group, draws=slice(-1, None), chains=chain)
+        for name, value in of_file.items():
+            if not np.array_equal(of_trace[name][0], value, equal_nan=True):
                 raise InvalidInputError(
-                    f"the draw {self._recorded - 1} of this chain is another one in the trace: "
-                    f"{name} differs",
+                    f"its draw {self._recorded - 1} differs in {name} from the one in the trace",
                     where=str(self.file.path),
                     remedy="give the files of the run that the trace is of, in the same order, or "
                     "another place for the trace",

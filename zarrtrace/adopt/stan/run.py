@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidInputError, TraceNotFoundError
-from .comments import Argument, short_names
+from .comments import Argument, short_name
 from .csv_file import StanFile
 
 Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -113,7 +113,7 @@ def describe_run(files: Sequence[StanFile]) -> dict[str, Any]:
     known = [file.comments for file in files if file.header]
     first = known[0].arguments
     shared = {
-        name: value
+        short_name(name, first): value
         for name, value in first.items()
         if all(comments.arguments.get(name) == value for comments in known)
     }
@@ -121,7 +121,7 @@ def describe_run(files: Sequence[StanFile]) -> dict[str, Any]:
     attrs: dict[str, Any] = {
         "inference_library": "CmdStan",
         "inference_library_version": ".".join(version),
-        "sampler_settings": json.dumps(short_names(shared)),
+        "sampler_settings": json.dumps(shared),
     }
     seconds = [comments.seconds.get("Total") for comments in known]
     if len(known) == len(files) and None not in seconds:
