@@ -15,6 +15,7 @@ import pytest
 from scripts import Script
 
 import zarrtrace as zt
+from zarrtrace.adopt.stan.csv_file import StanFile
 from zarrtrace.cli import main
 from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
 
@@ -200,9 +201,10 @@ def test_columns_become_arrays_complex_numbers_and_parts_of_tuples(tmp_path: Pat
 
 def test_the_log_likelihood_is_a_group_of_its_own(tmp_path: Path) -> None:
     file = written(tmp_path / "run.csv", "mu,log_lik.1,log_lik.2", [[1.0, 2.0, 3.0]])
-    trace = zt.from_datatree(file)
+    labels = {"dims": {"log_lik": ["school"]}, "coords": {"school": ["A", "B"]}}
+    trace = zt.follow(file, None, once=True, **labels)
     assert list(trace.posterior) == ["mu"]
-    assert trace.get("log_lik", group="log_likelihood").tolist() == [[[2, 3]]]
+    assert trace["log_likelihood"].log_lik.sel(school="B").values.tolist() == [[3]]
 
 
 def test_parameters_called_like_a_dimension_get_another_name(tmp_path: Path) -> None:
@@ -290,6 +292,19 @@ def test_a_damaged_line_is_named_and_the_draws_before_it_are_kept(tmp_path: Path
         with pytest.raises(InvalidInputError, match=says):
             zt.follow(file, path, once=True, overwrite=True)
         assert zt.open(path).recorded.tolist() == [kept]
+
+
+def test_a_file_that_another_run_replaces_is_not_read_on(tmp_path: Path) -> None:
+    file = StanFile(written(tmp_path / "a.csv", "mu", [[1.0], [2.0]]))
+    assert len(file.read()) == 2
+    another = stan_text("mu", [[1.0], [2.0]], start_datetime="2026-11-21 09:04:38 UTC")
+    for text in (file.path.read_text()[:-5], another):
+        file.path.write_text(text)
+        with pytest.raises(InvalidInputError, match="another run has written a new file"):
+            file.read()
+    file.path.unlink()
+    with pytest.raises(InvalidInputError, match="the file was removed"):
+        file.read()
 
 
 def test_what_is_not_there_or_not_of_stan_is_said(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     tree : xarray.DataTree, arviz.InferenceData, xarray.Dataset, str, path or list of paths
         The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
         nutpie, or anything xarray opens), an HDF5 file of emcee, or CSV files of CmdStan: a list
-        of them, their directory, a pattern such as `run-*.csv`, or one. What is lazy is read in
-        pieces.
+        of them, their directory, a pattern such as `run-*.csv`, or one. A chain of CmdStan that
+        was killed gives its whole lines. What is lazy, and CSV, is read in pieces.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`.
     **trace_options

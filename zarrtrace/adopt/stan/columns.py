@@ -49,7 +49,7 @@ class Columns:
         Raises
         ------
         InvalidInputError
-            Two columns have the same name.
+            Two columns have the same name, or there is no parameter.
         """
         names = header.split(",")
         if len(set(names)) < len(names):
@@ -60,15 +60,19 @@ class Columns:
         stat_names = arviz_names(stats)
         parameters = {k: position for k, position in positions.items() if k not in stat_names}
         variables = _rename(_variables(parameters))
+        if not variables:
+            raise InvalidInputError("the columns are those of the sampler, without a parameter")
+        # A posterior is never empty.
+        likelihood = variables.keys() & {_LOG_LIKELIHOOD} if len(variables) > 1 else set()
         groups = {
-            "posterior": {k: v for k, v in variables.items() if k != _LOG_LIKELIHOOD},
+            "posterior": {k: v for k, v in variables.items() if k not in likelihood},
             "sample_stats": {
                 stat_names[stat]: VariableColumns(
                     stat, np.array(positions[stat]), dtype=_STAT_DTYPES.get(stat, "float64")
                 )
                 for stat in stats
             },
-            "log_likelihood": {k: v for k, v in variables.items() if k == _LOG_LIKELIHOOD},
+            "log_likelihood": {k: v for k, v in variables.items() if k in likelihood},
         }
         return cls(tuple(names), {name: group for name, group in groups.items() if group})
 
