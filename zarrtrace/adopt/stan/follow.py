@@ -118,7 +118,10 @@ def adopt_stan_files(
     InvalidInputError
         As `follow`; or no chain has a draw after warmup.
     """
-    files = read_to_the_end([StanFile(path) for path in paths])
+    files = [StanFile(path) for path in paths]
+    for file in files:
+        while file.read():
+            pass
     require_one_run(files)
     counts = [file.rows - file.tune if file.header else 0 for file in files]
     chains = [chain for chain, count in enumerate(counts) if count > 0]
@@ -144,15 +147,6 @@ def look_at_all(files: Sequence[StanFile]) -> bool:
     """Look at each file; whether the names of the columns are known of one at least."""
     known = [file.look() for file in files]
     return any(known)
-
-
-def read_to_the_end(files: Sequence[StanFile]) -> list[StanFile]:
-    """The files, all of whose comments are read as far as they are there."""
-    read = [StanFile(file.path) for file in files]
-    for file in read:
-        while file.read():
-            pass
-    return read
 
 
 def create_trace(
