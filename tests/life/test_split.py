@@ -78,9 +78,9 @@ def test_whole_chunks_are_linked_not_copied(directory: Place) -> None:
     trace.split_warmup()
     warmup = directory.path / "warmup_posterior" / "mu"
     after = directory.path / "posterior" / "mu"
-    assert [(warmup / f"c.0.{i}").stat().st_ino for i in range(2)] == list(before.values())[:2]
-    assert [(after / f"c.0.{i}").stat().st_ino for i in range(3)] == list(before.values())[2:]
-    assert not (after / "c.0.3").exists()
+    assert [(warmup / f"0.{i}").stat().st_ino for i in range(2)] == list(before.values())[:2]
+    assert [(after / f"0.{i}").stat().st_ino for i in range(3)] == list(before.values())[2:]
+    assert not (after / "0.3").exists()
     assert not (directory.path / "_sampling_state" / "split").exists()
 
 

@@ -82,7 +82,8 @@ def write_back(place: Place, group: str, **added: Any) -> None:
 
 def chunk(place: Place, array: str, *index: int) -> str:
     """The key of a chunk, which depends on the kind of store."""
-    return chunk_key(array, index, place.open()._layout.separator)
+    layout, group = place.open()._layout, array.partition("/")[0].removeprefix("warmup_")
+    return chunk_key(array, index, layout.key_form(layout.groups[group]))
 
 
 def delete(place: Place, key: str) -> None:
@@ -484,7 +485,7 @@ def test_a_whole_tree_is_written_back(directory: Place, encoded: Encoded) -> Non
 def test_text_that_is_blank_up_to_where_the_chains_stopped(directory: Place) -> None:
     finished(directory, TOTAL - 1, TOTAL - 1)
     write_back(directory, "sample_stats")
-    assert not directory.open()._location.exists("sample_stats/word/c.0.2")
+    assert not directory.open()._location.exists("sample_stats/word/0.2")
     check(directory.open(), stop=TOTAL - 1)
     assert directory.open().check() == []
     trace = directory.open("a")

@@ -244,9 +244,9 @@ def test_a_flush_leaves_no_chunk_that_is_not_full(directory: Place, tmp_path: Pa
         assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(14)]
     assert not (directory.path / "posterior/mu/c.0.1").exists()
     trace.split_warmup(2)
-    assert (directory.path / "posterior/mu/c.0.1").exists(), "as long as nobody writes"
+    assert (directory.path / "posterior/mu/0.1").exists(), "as long as nobody writes"
     with trace.writer(0) as writer:
-        assert not (directory.path / "posterior/mu/c.0.1").exists()
+        assert not (directory.path / "posterior/mu/0.1").exists()
         writer.resume()
         writer.record({"mu": 14.5})
     assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(2, 15)]

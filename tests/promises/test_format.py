@@ -47,14 +47,15 @@ class Reader:
         length = variable["draws_per_chunk"]
         split = variable["name"] in group["moved"]
         now, goal = self.arrays(group, moved=split), self.arrays(group, moved=True)
-        key, stop = self.key(now, group, variable, block, draw)
+        forms = [group["v2_keys"], group["moving_to_v2_keys"]]
+        key, stop = self.key(now, forms[split], group, variable, block, draw)
         if variable["dtype"] != "str" and group["moving_to"] is None:
             row = self.journal_row(group, variable, block, draw, stop)
             if row is not None:
                 return row
         file = self.path / key
         if group["moving_to"] is not None:
-            new, _ = self.key(goal, group, variable, block, draw)
+            new, _ = self.key(goal, forms[1], group, variable, block, draw)
             places = [self.path / "_sampling_state/split" / new]
             if group["swapping"]:
                 places.append(self.path / new)
@@ -76,14 +77,15 @@ class Reader:
         return first if draw < boundary else boundary
 
     def key(
-        self, arrays: tuple[int, int], group: Any, variable: Any, block: int, draw: int
+        self, arrays: tuple[int, int], v2: bool, group: Any, variable: Any, block: int, draw: int
     ) -> tuple[str, int]:
         start = self.start(arrays, draw)
         end, prefix = (arrays[1], "warmup_") if draw < arrays[1] else (math.inf, "")
         chunk = (draw - start) // variable["draws_per_chunk"]
         stop = int(min(start + (chunk + 1) * variable["draws_per_chunk"], end))
         tail = ".0" * len(variable["shape"])
-        return f"{prefix}{group['name']}/{variable['name']}/c.{block}.{chunk}{tail}", stop
+        chunk_name = f"{'' if v2 else 'c.'}{block}.{chunk}{tail}"
+        return f"{prefix}{group['name']}/{variable['name']}/{chunk_name}", stop
 
     def stored(self, group: Any, variable: Any) -> str:
         as_int8 = variable["dtype"] == "bool" and not group["name"].startswith("sample_stats")

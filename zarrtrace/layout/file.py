@@ -59,6 +59,8 @@ def to_text(layout: Layout) -> str:
                 "moving_to": group.moving_to,
                 "moved": group.moved,
                 "swapping": group.swapping,
+                "v2_keys": group.v2_keys,
+                "moving_to_v2_keys": group.moving_to_v2_keys,
                 "variables": [
                     {
                         **{k: v for k, v in vars(variable).items() if k not in _DERIVED},
@@ -250,6 +252,9 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         moving_to=None if moving_to is None else parse_count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
         swapping=bool(content["swapping"]),
+        # Older layouts have neither.
+        v2_keys=bool(content.get("v2_keys", False)),
+        moving_to_v2_keys=bool(content.get("moving_to_v2_keys", False)),
     )
 
 

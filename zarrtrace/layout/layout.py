@@ -16,7 +16,7 @@ import numpy as np
 
 from ..messages import chain_label, range_label
 from ..store.dtypes import dtype_name
-from ..store.zarr_json import array_document, chunk_key
+from ..store.zarr_json import V2_KEYS, array_document, chunk_key
 from .coordinates import SAMPLE_DIMS
 from .variables import Variable, ordered
 
@@ -34,7 +34,8 @@ MOST_CHAINS = 10**6
 # Where a chain without a declared end ends: no run gets there, and all numbers stay exact.
 NO_END = 2**53
 _CHUNK_KEY = re.compile(
-    r"(?P<array>.+?)/c(?P<sep>[./])(?P<block>\d+)(?P=sep)(?P<number>\d+)((?P=sep)\d+)*"
+    r"(?P<array>.+?)/(c(?P<sep>[./]))?(?P<block>\d+)(?(sep)(?P=sep)|\.)"
+    r"(?P<number>\d+)((?(sep)(?P=sep)|\.)\d+)*"
 )
 
 
@@ -60,6 +61,11 @@ class SampledGroup:
         The variables that were cut anew, and are read in the staging place only.
     swapping : bool
         Whether the staged groups are taking their place.
+    v2_keys : bool
+        Whether its chunks have keys such as `0.1`. Each split changes it, so that no key names
+        other draws than before it: what is copied meanwhile lacks chunks, and has no wrong ones.
+    moving_to_v2_keys : bool
+        While a split is under way, what `v2_keys` will be.
     """
 
     name: str
@@ -71,6 +77,8 @@ class SampledGroup:
     moving_to: int | None = None
     moved: tuple[str, ...] = ()
     swapping: bool = False
+    v2_keys: bool = False
+    moving_to_v2_keys: bool = False
 
     @property
     def next_warmup(self) -> int:
@@ -216,6 +224,14 @@ class Layout:
         """Whether a split was begun and is not finished."""
         return any(group.moving_to is not None for group in self.groups.values())
 
+    def key_form(self, group: SampledGroup) -> str:
+        """How the keys of the chunks of a group are made."""
+        return V2_KEYS if group.v2_keys else self.separator
+
+    def next_key_form(self, group: SampledGroup) -> str:
+        """How they will be made after a split that is under way."""
+        return V2_KEYS if group.moving_to_v2_keys else self.separator
+
     def encoding(self, dtype: np.dtype[Any]) -> dict[str, Any]:
         """How a dtype is stored: `data_type`, `fill_value` and `codecs` of a zarr.json."""
         return self.encodings[dtype_name(dtype)]
@@ -236,7 +252,7 @@ class Layout:
             self.chunk_shape(variable),
             (*SAMPLE_DIMS, *variable.dims),
             self.variable_attrs(variable),
-            self.separator,
+            self.key_form(self.groups[variable.group]),
         )
         return document if self.finished else {**document, **REFUSED}
 
@@ -271,9 +287,9 @@ def block_places(left_out: tuple[int, ...], blocks: int) -> tuple[int, ...]:
     return tuple(order.index(block) for block in range(blocks))
 
 
-def variable_key(path: str, variable: Variable, block: int, chunk: int, separator: str) -> str:
+def variable_key(path: str, variable: Variable, block: int, chunk: int, key_form: str) -> str:
     """The key of one chunk of a variable whose array lies at `path`."""
-    return chunk_key(path, (block, chunk, *(0 for _ in variable.shape)), separator)
+    return chunk_key(path, (block, chunk, *(0 for _ in variable.shape)), key_form)
 
 
 class ChunkKey(NamedTuple):

@@ -13,8 +13,8 @@ class Span(NamedTuple):
 
     Attributes
     ----------
-    separator : str
-        In the keys of its chunks.
+    key_form : str
+        How the keys of its chunks are made.
     places : tuple of int
         Where each block of chains lies; empty where that is its number.
     """
@@ -22,7 +22,7 @@ class Span(NamedTuple):
     path: str
     start: int
     stop: int
-    separator: str
+    key_form: str
     places: tuple[int, ...] = ()
 
     @property
@@ -58,31 +58,38 @@ class ChunkPlace(NamedTuple):
     def key(self, variable: Variable, block: int) -> str:
         """The key of the chunk for one block of chains."""
         place = self.span.place_of(block)
-        return variable_key(self.span.path, variable, place, self.number, self.span.separator)
+        return variable_key(self.span.path, variable, place, self.number, self.span.key_form)
 
 
 def spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable."""
     group = layout.groups[variable.group]
     boundary, left_out = group.stored_warmup, group.stored_left_out
-    return _arrays(layout, variable, group.stored_first, boundary, left_out)
+    key_form = layout.key_form(group)
+    return _arrays(layout, variable, group.stored_first, boundary, left_out, key_form)
 
 
 def future_spans(layout: Layout, variable: Variable) -> list[Span]:
     """The arrays of a variable after the split that is under way."""
     group = layout.groups[variable.group]
     assert group.moving_to is not None
-    return _arrays(layout, variable, layout.dropped, group.moving_to, layout.left_out)
+    key_form = layout.next_key_form(group)
+    return _arrays(layout, variable, layout.dropped, group.moving_to, layout.left_out, key_form)
 
 
 def _arrays(
-    layout: Layout, variable: Variable, first: int, boundary: int, left_out: tuple[int, ...]
+    layout: Layout,
+    variable: Variable,
+    first: int,
+    boundary: int,
+    left_out: tuple[int, ...],
+    key_form: str,
 ) -> list[Span]:
-    group, separator = layout.groups[variable.group], layout.separator
+    group = layout.groups[variable.group]
     places = block_places(left_out, layout.blocks) if left_out else ()
-    warmup = Span(array_path(group.warmup_name, variable), first, boundary, separator, places)
+    warmup = Span(array_path(group.warmup_name, variable), first, boundary, key_form, places)
     # A run may be extended while it is recorded: its declared end cuts no chunk.
-    after = Span(array_path(group.name, variable), boundary, NO_END, separator, places)
+    after = Span(array_path(group.name, variable), boundary, NO_END, key_form, places)
     return [warmup, after] if first < boundary else [after]
 
 

@@ -63,8 +63,11 @@ def plan_split(
         # What is warmup changes at once and for all groups together; where it lies, by and by.
         stored = (group.stored_first, group.stored_warmup, group.stored_left_out)
         there = stored == (layout.dropped, target, layout.left_out)
-        moving_to = None if there else target
-        group = replace(group, warmup=target, moving_to=moving_to)
+        group = replace(group, warmup=target, moving_to=None)
+        if not there:
+            # A store with transactions is never copied in the middle of one.
+            v2_keys = location.takes_any_key and not group.v2_keys
+            group = replace(group, moving_to=target, moving_to_v2_keys=v2_keys)
         layout = layout.with_group(group)
     return layout
 

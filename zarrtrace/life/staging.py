@@ -72,6 +72,7 @@ class Staging:
                 stored_first=layout.dropped,
                 stored_left_out=layout.left_out,
                 moving_to=None,
+                v2_keys=group.moving_to_v2_keys,
                 moved=(),
                 swapping=False,
             )
@@ -134,7 +135,8 @@ class Staging:
             for chunk in self._chunks.get(span.path, ()):
                 draw = span.chunk(chunk.number, length).draws.start
                 block = span.block_at(chunk.place)
-                if new.start <= draw < min(new.stop, self._count(block)):
+                is_there = new.start <= draw < min(new.stop, self._count(block))
+                if is_there and chunk.key == self._key(variable, span, chunk):
                     key = new.place(draw, length).key(variable, block)
                     yield chunk.key, staged(key)
 
@@ -203,13 +205,19 @@ class Staging:
                         if self._has_draws(variable, span, chunk):
                             copied.append((chunk.key, chunk.key.removeprefix(staged(""))))
                     for chunk in self._chunks.get(span.path, ()):
-                        if not self._has_draws(variable, span, chunk):
+                        is_new = chunk.key == self._key(variable, span, chunk)
+                        if not (is_new and self._has_draws(variable, span, chunk)):
                             gone.append(chunk.key)
         self._location.share_many(coordinates)
         documents = (item for group in self._groups for item in self._documents(group))
         self._location.write_many(documents)
         self._location.share_many(copied)
         self._location.delete_many([*gone, *staged_keys])
+
+    def _key(self, variable: Variable, span: Span, chunk: ChunkKey) -> str:
+        """The key of a chunk in an array: before the split it had another one."""
+        place = span.chunk(chunk.number, variable.draws_per_chunk)
+        return place.key(variable, span.block_at(chunk.place))
 
     def _has_draws(self, variable: Variable, span: Span, chunk: ChunkKey) -> bool:
         """Whether a chunk of an array has a draw that is recorded."""
@@ -229,12 +237,13 @@ class Staging:
         location, variables = self._location, group.variables.values()
         # Before the first finish nobody but us writes there; then attributes may have been added.
         names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
+        done = self.done
         whole, *found = read_documents(location, [group.name, *names])
         attrs = {**(whole or group_document())["attributes"], "tuning_steps": group.next_warmup}
         for path, draws in self._new_paths(group).items():
             yield f"{path}/zarr.json", encode_document(group_document(attrs))
             for number, variable in enumerate(variables):
-                document = self._layout.document(variable, draws)
+                document = done.document(variable, draws)
                 old = found[number] if found else None
                 if old is not None:
                     document["attributes"] = old["attributes"]

@@ -33,6 +33,7 @@ from ..store.zarr_json import (
     chunk_name,
     encode_document,
     group_document,
+    key_form_of,
     read_documents,
 )
 from .other_groups import parse_other_document
@@ -108,7 +109,7 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
         if sampled is not None and variable in sampled.variables:
             rows = dict.fromkeys(names, 0) if is_time else {}
             if group == sampled.name and not is_time:
-                rows = _rows_in_shape(layout, document, counts - sampled.stored_warmup)
+                rows = _rows_in_shape(document, counts - sampled.stored_warmup)
             if rows:
                 sums[path] = before.sums.get(path) or {
                     name: (rows[name], google_crc32c.value(data))
@@ -141,7 +142,7 @@ def _blank_text(
     shape = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     chunk, rows = divmod(document["shape"][1], shape[1])
     names = [
-        chunk_name((place, chunk, *(0 for _ in shape[2:])), layout.separator)
+        chunk_name((place, chunk, *(0 for _ in shape[2:])), key_form_of(document))
         for place, count in enumerate(counts if rows else [])
         if count - sampled.stored_warmup == document["shape"][1]
     ]
@@ -153,9 +154,7 @@ def _blank_text(
     return found
 
 
-def _rows_in_shape(
-    layout: Layout, document: Mapping[str, Any], counts: np.ndarray[Any, Any]
-) -> dict[str, int]:
+def _rows_in_shape(document: Mapping[str, Any], counts: np.ndarray[Any, Any]) -> dict[str, int]:
     """Of the chunks in which the shape ends and longer chains go on: how many rows it has."""
     length = document["shape"][1]
     chunk, rows = divmod(length, document["chunk_grid"]["configuration"]["chunk_shape"][1])
@@ -163,7 +162,7 @@ def _rows_in_shape(
         return {}
     tail = [0] * (len(document["shape"]) - 2)
     return {
-        chunk_name((place, chunk, *tail), layout.separator): rows
+        chunk_name((place, chunk, *tail), key_form_of(document)): rows
         for place, count in enumerate(counts)
         if count > length
     }
@@ -307,9 +306,8 @@ def _rewritten(
 def _chunk_names(document: Mapping[str, Any]) -> Iterator[str]:
     chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
     numbers = [-(-size // chunk) for size, chunk in zip(document["shape"], chunks, strict=True)]
-    separator = document["chunk_key_encoding"]["configuration"]["separator"]
     for index in product(*map(range, numbers)):
-        yield chunk_name(index, separator)
+        yield chunk_name(index, key_form_of(document))
 
 
 def _blank_chunk(document: Mapping[str, Any]) -> bytes:

@@ -139,7 +139,7 @@ def _finished_documents(layout: Layout, path: str) -> dict[str, set[str]]:
                     (size,),
                     (min(length, CHUNK_BYTES // 8),),
                     (name,),
-                    separator=layout.separator,
+                    key_form=layout.separator,
                 )
             )
             for length in lengths

@@ -19,6 +19,7 @@ from ..sampling_state.block import ChainBlock
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_file import NoMappingError
 from ..sampling_state.journal_format import has_rows
+from ..store.zarr_json import chunk_name
 
 
 def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:
@@ -76,10 +77,11 @@ def _remove_partial_files(block: ChainBlock) -> None:
     for variable in block.layout.variables:
         span = spans(block.layout, variable)[-1]
         place = span.place_of(block.number)
-        if block.layout.separator == "/":
+        if span.key_form == "/":
             block.location.remove_partial_files(f"{span.path}/c/{place}")
         else:
-            block.location.remove_partial_files(span.path, prefix=f"c.{place}.")
+            prefix = chunk_name((place, 0), span.key_form).removesuffix("0")
+            block.location.remove_partial_files(span.path, prefix=prefix)
 
 
 def _fill(hierarchy: Hierarchy, block: ChainBlock, journal: Journal) -> None:

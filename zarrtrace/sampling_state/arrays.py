@@ -68,6 +68,6 @@ def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:
             # The same for every chain: the fill value says it without a chunk.
             encoding = {**encoding, "fill_value": layout.tune}
         document = array_document(
-            encoding, (layout.chains,), per_block, ("chain",), separator=layout.separator
+            encoding, (layout.chains,), per_block, ("chain",), key_form=layout.separator
         )
         yield f"{STATE}/{name}/zarr.json", encode_document(document)

@@ -19,9 +19,11 @@ from .location import Location
 
 LONGEST_DOCUMENT = 2**28  # bytes
 
-# How the keys of chunks in arrays of ours are made, by the separator.
+# How the keys of chunks in arrays of ours are made: by a separator, or without the "c" before it.
+V2_KEYS = "v2"
 CHUNK_KEYS = {
-    separator: {"name": "default", "configuration": {"separator": separator}} for separator in "./"
+    **{form: {"name": "default", "configuration": {"separator": form}} for form in "./"},
+    V2_KEYS: {"name": "v2", "configuration": {"separator": "."}},
 }
 
 # Bookkeeping arrays are tiny: no compression, a checksum always.
@@ -104,11 +106,11 @@ def array_document(
     chunks: Sequence[int],
     dims: Sequence[str],
     attrs: Mapping[str, Any] | None = None,
-    separator: str = ".",
+    key_form: str = ".",
 ) -> dict[str, Any]:
     """The zarr.json of an array, its chunks keyed `c.0.1`: one directory for an array.
 
-    With the separator "/" the keys are `c/0/1`, as Zarr has them if nothing is said.
+    With the form "/" the keys are `c/0/1`, as Zarr has them if nothing is said; with "v2", `0.1`.
     """
     # An array may be empty along a dimension, but Zarr has no empty chunks.
     chunk_shape = [max(1, size) for size in chunks]
@@ -118,7 +120,7 @@ def array_document(
         "shape": list(shape),
         "data_type": encoding["data_type"],
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
-        "chunk_key_encoding": CHUNK_KEYS[separator],
+        "chunk_key_encoding": CHUNK_KEYS[key_form],
         "fill_value": encoding["fill_value"],
         "codecs": encoding["codecs"],
         "attributes": dict(attrs or {}),
@@ -127,14 +129,22 @@ def array_document(
     }
 
 
-def chunk_name(index: Iterable[int], separator: str) -> str:
+def chunk_name(index: Iterable[int], key_form: str) -> str:
     """The key of a chunk below the path of its array, in an array of ours."""
-    return separator.join(["c", *map(str, index)])
+    if key_form == V2_KEYS:
+        return ".".join(map(str, index)) or "0"
+    return key_form.join(["c", *map(str, index)])
 
 
-def chunk_key(path: str, index: Iterable[int], separator: str) -> str:
+def chunk_key(path: str, index: Iterable[int], key_form: str) -> str:
     """The key of a chunk in an array of ours."""
-    return f"{path}/{chunk_name(index, separator)}"
+    return f"{path}/{chunk_name(index, key_form)}"
+
+
+def key_form_of(document: Mapping[str, Any]) -> str:
+    """How the keys of the chunks of an array of ours are made, by its zarr.json."""
+    encoding = document["chunk_key_encoding"]
+    return V2_KEYS if encoding["name"] == V2_KEYS else str(encoding["configuration"]["separator"])
 
 
 def documents_first(keys: Iterable[str]) -> list[str]:
