@@ -113,7 +113,7 @@ def test_a_split_takes_few_requests(bucket: Place) -> None:
     """A split of 30 draws takes 39, and one for each copied chunk and two for each cut one."""
     encoded = Encoded()
     trace = encoded.fill(bucket.create(**encoded.groups, chains=2, tune=12, draws=18))
-    chunk = "/(mu|theta|word|lp|late|when)/c[./]"
+    chunk = r"/(mu|theta|word|lp|late|when)/(c[./])?\d+[./]"
     with requests_of(trace) as requests:
         trace.split_warmup()
     assert {request.method for request in requests} == {"GET", "PUT", "POST"}
@@ -148,7 +148,7 @@ def test_a_look_takes_few_requests(bucket: Place, recorded: zt.Trace) -> None:
     with requests_of(recorded) as requests:
         assert posterior.mu.values[0].tolist() == list(range(TUNE, TUNE + DRAWS))
     # The layout at the beginning and at the end, what finish kept, and the chunks.
-    assert len(requests) <= 3 + len(recorded._location.keys("posterior/mu/c"))
+    assert len(requests) <= 3 + len(recorded._location.keys("posterior/mu")) - 1
 
 
 @pytest.mark.once("oldest")
