@@ -92,6 +92,20 @@ def test_an_index_of_a_view_is_numpys(gate: StoreGate) -> None:
         gate["train"]["y"][15]
 
 
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_example_of_the_original_runs(backend: str) -> None:
+    gate = StoreGate(backend, data_id="test_id")
+    names, data = ["var0", "var1", "var2"], [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    with pytest.warns(UserWarning, match="4 arrays for 3 names: the first 3 are taken") as warned:
+        gate.add_data(var_names=names, data=data, phase=(0.5, 0.25, 0.25))
+    assert warned[0].filename == __file__
+    gate.compile()
+    assert gate.get_metadata()["total_events"] == [1, 1, 1]
+    assert gate["train"][names][0] == [0, 3, 6]
+    assert [values.tolist() for values in gate.get_data(names, "test")] == [[2], [5], [8]]
+
+
 def test_the_arrays_of_the_caller_are_their_own() -> None:
     gate = StoreGate(data_id="d")
     given = np.arange(10.0)

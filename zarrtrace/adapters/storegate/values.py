@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -23,7 +24,16 @@ def as_columns(var_names: str | Sequence[str], data: Any) -> dict[str, Any]:
     if not isinstance(var_names, tuple | list):
         raise ValueError(f"var_names is a str, a tuple or a list, got {type(var_names).__name__}")
     if isinstance(var_names, list):
-        columns = [np.asarray(values) for values in data]
+        given = list(data)
+        if len(given) > len(var_names):
+            # The original ignores them in silence.
+            warnings.warn(
+                f"data has {len(given)} arrays for {len(var_names)} names: the first "
+                f"{len(var_names)} are taken, one for each name, and the others are ignored; for a "
+                f"row of values for each sample give the names as a tuple",
+                stacklevel=3,
+            )
+        columns = [np.asarray(values) for values in given[: len(var_names)]]
     else:
         try:
             bound = np.asarray(data)
