@@ -301,8 +301,9 @@ def test_ctrl_c_during_tuning_says_what_is_there(normal: Any, tmp_path: Path) ->
 
 def test_a_used_store_is_left_as_it_is(normal: Any, tmp_path: Path) -> None:
     first = sample(normal, ZarrTrace(tmp_path / "run.zarr"), chains=1)
-    with pytest.raises(TraceExistsError, match="overwrite=True"):
+    with pytest.raises(TraceExistsError, match="overwrite=True") as raised:
         sample(normal, ZarrTrace(tmp_path / "run.zarr"), chains=1, random_seed=6)
+    assert "zarrtrace.adapters.pymc.resume(path, model)" in raised.value.remedy
     assert np.array_equal(zt.open(tmp_path / "run.zarr").get("mu"), first["posterior"]["mu"])
     again = ZarrTrace(tmp_path / "run.zarr", overwrite=True)
     second = sample(normal, again, chains=1, random_seed=6)

@@ -171,17 +171,19 @@ def _wait_for_unseen_maker(location: Location) -> None:
 def _exists(location: Location, content: Content) -> TraceExistsError:
     if content == "being made":
         return TraceExistsError(
-            f"another process is making a trace at {location}; wait until it has, and open it "
-            f"with zarrtrace.open(..., mode='a'), or pass if_exists='open'"
+            f"another process is making a trace at {location}",
+            remedy="wait until it has, and open it with zarrtrace.open(..., mode='a'), or pass "
+            "if_exists='open'",
         )
     if content == "trace":
         return TraceExistsError(
-            f"there is a trace at {location} already; open it with zarrtrace.open(..., mode='a'), "
-            f"choose another place, or pass overwrite=True to remove it"
+            f"there is a trace at {location} already",
+            remedy="open it with zarrtrace.open(..., mode='a'), choose another place, or pass "
+            "overwrite=True to remove it",
         )
     return TraceExistsError(
-        f"{location} holds something that is not a trace; zarrtrace removes nothing but traces: "
-        f"choose another place, or remove it yourself"
+        f"{location} holds something that is not a trace, and zarrtrace removes nothing but traces",
+        remedy="choose another place, or remove it yourself",
     )
 
 
@@ -362,8 +364,9 @@ def _require_nobody(location: Location, before: str | None) -> Layout | None:
     found = None if layout is None else layout.created_at
     if found != before or _is_of_the_same_job(_attributes(location, _DOCUMENT)):
         raise TraceExistsError(
-            f"another process has just made the trace at {location}; where every process runs the "
-            f"same script, let one of them create it, or pass if_exists='open' to all"
+            f"another process has just made the trace at {location}",
+            remedy="where every process runs the same script, let one of them create it, or pass "
+            "if_exists='open' to all",
         )
     if layout is not None:
         ours = {block.number for block, _ in _writers_of_this_process(location, layout)}

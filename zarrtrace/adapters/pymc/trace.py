@@ -12,7 +12,7 @@ import pymc as pm
 from pymc.util import UNSET
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError
+from zarrtrace.errors import InvalidInputError, TraceExistsError
 
 from .bases import TraceBase
 from .chain import ZarrChain
@@ -135,15 +135,23 @@ class ZarrTrace(TraceBase):
         groups["attrs"]["pymc_step"] = json.dumps(description(step))
         if self.compressor is not UNSET:
             groups["compressors"] = self.compressor
-        self._trace = zt.create(
-            self._store,
-            chains=chains,
-            draws=draws,
-            tune=tune,
-            draws_per_chunk=self.draws_per_chunk,
-            **groups,
-            **self._options,
-        )
+        try:
+            self._trace = zt.create(
+                self._store,
+                chains=chains,
+                draws=draws,
+                tune=tune,
+                draws_per_chunk=self.draws_per_chunk,
+                **groups,
+                **self._options,
+            )
+        except TraceExistsError as error:
+            raise TraceExistsError(
+                error.why,
+                where=error.where,
+                remedy="zarrtrace.adapters.pymc.resume(path, model) continues a run of PyMC; "
+                f"otherwise {error.remedy}",
+            ) from None
         self._keep_beginning(step)
         self.straces = [
             ZarrChain(
