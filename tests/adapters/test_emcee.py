@@ -394,6 +394,35 @@ def test_an_hdf5_file_comes_over_and_goes_on(tmp_path: Path, path: Path, kind: s
     assert ours.iteration == 20
 
 
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize("kind", ["none", "vector", "several", "bytes"])
+def test_an_hdf5_file_goes_back_and_goes_on(tmp_path: Path, path: Path, kind: str) -> None:
+    function, dtype = BLOBS[kind]
+    run(backends.HDFBackend(path, "deep/er"), 12, function, blobs_dtype=dtype)
+    backends.HDFBackend(path, "empty").reset(4, 2)
+    file = tmp_path / "run.h5"
+    assert backends.export_hdf(path, file) == ["deep/er", "empty"]
+    theirs = emcee.backends.HDFBackend(str(file), "deep/er")
+    require_equal(theirs, in_memory(12, function, blobs_dtype=dtype))
+    assert backends.import_hdf(file, tmp_path / "again.zarr") == ["deep/er", "empty"]
+    require_equal(backends.HDFBackend(tmp_path / "again.zarr", "deep/er"), theirs)
+    run(theirs, 8, function, blobs_dtype=dtype)
+    require_equal(theirs, in_memory(20, function, blobs_dtype=dtype))
+    assert emcee.backends.HDFBackend(str(file), "empty").shape == (4, 2)
+    with pytest.raises(zt.errors.TraceExistsError):
+        backends.export_hdf(path, file)
+
+
+@pytest.mark.once("oldest")
+def test_what_hdf5_cannot_hold_leaves_no_file(tmp_path: Path, path: Path) -> None:
+    run(backends.HDFBackend(path), 2, BLOBS["text"][0], blobs_dtype="U5")
+    with pytest.raises(InvalidInputError, match="HDF5 cannot store blobs of the type <U5"):
+        backends.export_hdf(path, tmp_path / "run.h5")
+    with pytest.raises(InvalidInputError, match="there are no runs in this directory"):
+        backends.export_hdf(tmp_path / "nowhere", tmp_path / "other.h5")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.zarr"]
+
+
 def test_a_file_without_runs_is_named(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = np.zeros(3)

@@ -194,6 +194,14 @@ def test_an_hdf5_file_of_emcee_is_cut_where_it_ended(tmp_path: Path) -> None:
     assert trace.blocks == [range(20)]
 
 
+def test_an_hdf5_file_of_two_runs_needs_import_hdf(tmp_path: Path) -> None:
+    backends = pytest.importorskip("emcee").backends
+    for name in ("first", "second"):
+        backends.HDFBackend(str(tmp_path / "run.h5"), name).reset(4, 2)
+    with pytest.raises(InvalidInputError, match=r"2 runs of emcee: first, second; .*import_hdf\("):
+        from_datatree(tmp_path / "run.h5", tmp_path / "run.zarr")
+
+
 def test_what_arviz_makes_of_emcee_is_adopted(tmp_path: Path) -> None:
     sampler = run_emcee(tmp_path / "run.h5", blobs=False)
     trace = from_datatree(az.from_emcee(sampler), None)

@@ -67,8 +67,9 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
         return tree
     if len(ensembles) > 1:
         raise InvalidInputError(
-            f"{file} holds {len(ensembles)} runs of emcee: {', '.join(ensembles)}; adopt them one "
-            f"by one with arviz.from_emcee and zarrtrace.from_datatree"
+            f"the file holds {len(ensembles)} runs of emcee: {', '.join(ensembles)}",
+            where=str(file),
+            remedy="zarrtrace.adapters.emcee.import_hdf(file, directory) makes a trace of each",
         )
     result = _from_emcee(tree[ensembles[0]].to_dataset())
     result.set_close(tree.close)

@@ -17,12 +17,13 @@ each name: `zarrtrace.open("run.zarr/mcmc")` reads it, also while the sampler ru
 from emcee.backends import Backend
 
 from .backend import HDFBackend, TempHDFBackend, get_test_backends, list_names
-from .hdf import import_hdf
+from .hdf import export_hdf, import_hdf
 
 __all__ = [
     "Backend",
     "HDFBackend",
     "TempHDFBackend",
+    "export_hdf",
     "get_test_backends",
     "import_hdf",
     "list_names",

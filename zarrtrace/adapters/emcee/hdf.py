@@ -1,15 +1,18 @@
-"""HDF5 files that emcee has written, brought into a directory of traces."""
+"""HDF5 files of emcee's own backend: into a directory of traces, and back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import emcee.backends
 import numpy as np
 
-from zarrtrace.errors import InvalidInputError
+from zarrtrace.errors import InvalidInputError, TraceExistsError
 
+from .backend import HDFBackend, list_names
 from .ensemble import Ensemble, create_ensemble, run_path
 
 _AT_ONCE = 32 * 2**20  # bytes of a file
@@ -40,11 +43,13 @@ def import_hdf(source: str | os.PathLike[str], filename: str | os.PathLike[str])
     import h5py
 
     with h5py.File(source, "r") as file:
-        names = [
-            name
-            for name, group in file.items()
-            if isinstance(group, h5py.Group) and "chain" in group
-        ]
+        names: list[str] = []
+
+        def take_run(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Group) and "chain" in item:
+                names.append(name)
+
+        file.visititems(take_run)
         if not names:
             raise InvalidInputError(
                 f"{os.fspath(source)} has no runs of emcee: no group with a dataset 'chain'"
@@ -93,10 +98,9 @@ def _pieces(
     chain: Any, steps: int
 ) -> Iterator[tuple[slice, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Some steps at a time: which, the positions, and which walkers have moved."""
-    length = max(1, _AT_ONCE // (chain.dtype.itemsize * int(np.prod(chain.shape[1:]))))
     before = None
-    for start in range(0, steps, length):
-        piece = slice(start, min(start + length, steps))
+    for numbers in _ranges(steps, chain.dtype.itemsize * int(np.prod(chain.shape[1:]))):
+        piece = slice(numbers.start, numbers.stop)
         coords = chain[piece]
         first = coords[:1] if before is None else before
         moved = (coords != np.concatenate([first, coords[:-1]])).any(axis=2)
@@ -110,3 +114,88 @@ def _random_state_of(attrs: Any) -> tuple[Any, ...] | None:
     # Numbers of NumPy, but for the first and the second: a name and an array.
     plain = (v.item() if isinstance(v, np.generic) else v for v in elements)
     return tuple(plain) or None
+
+
+def export_hdf(filename: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:
+    """Write the runs of a directory of traces to an HDF5 file, as emcee's own backend has them.
+
+    Parameters
+    ----------
+    filename : str or path
+        The directory, as `HDFBackend` takes it; it is only read.
+    target : str or path
+        The file, which must not exist. It is complete when it appears.
+
+    Returns
+    -------
+    list of str
+        The names of the runs. `emcee.backends.HDFBackend(target, name)` reads each of them bit for
+        bit and continues it from the same random numbers. It has no place for the names of the
+        parameters.
+
+    Raises
+    ------
+    InvalidInputError
+        The directory has no runs, or blobs of a type that HDF5 does not have, such as text of
+        `U20`.
+    TraceExistsError
+        There is something at the target.
+    """
+    names = list_names(filename)
+    if not names:
+        raise InvalidInputError(
+            "there are no runs in this directory",
+            where=os.fspath(filename),
+            remedy="give the path that HDFBackend was given",
+        )
+    if os.path.lexists(target):
+        raise TraceExistsError(
+            "there is a file of this name", where=os.fspath(target), remedy="give another name"
+        )
+    partial = f"{os.fspath(target)}.partial"
+    try:
+        for name in names:
+            _export_run(HDFBackend(filename, name, read_only=True), partial)
+        os.rename(partial, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.remove(partial)
+    return names
+
+
+def _export_run(run: HDFBackend, file_path: str) -> None:
+    ensemble, (steps, random_state) = Ensemble.of(run.trace), run._last_step()
+    walkers, blobs = len(ensemble.walkers), ensemble.blobs
+    target = emcee.backends.HDFBackend(file_path, run.name.strip("/"), dtype=ensemble.dtype)
+    target.reset(walkers, ensemble.dimensions)
+    try:
+        target.grow(steps, None if blobs is None else np.empty((walkers, *blobs.shape), blobs.base))
+    except TypeError as error:
+        raise InvalidInputError(
+            f"HDF5 cannot store blobs of the type {blobs} ({error})",
+            where=run.path,
+            remedy="trace.to_datatree().to_netcdf(...) can",
+        ) from None
+    accepted = ensemble.accepted_before
+    step_bytes = walkers * (ensemble.dimensions + 1) * ensemble.dtype.itemsize
+    step_bytes += 0 if blobs is None else walkers * blobs.itemsize
+    with target.open("a") as file:
+        group = file[target.name]
+        for piece in _ranges(steps, step_bytes):
+            where = slice(piece.start, piece.stop)
+            group["chain"][where] = np.swapaxes(ensemble.chain(piece), 0, 1)
+            group["log_prob"][where] = np.swapaxes(ensemble.log_prob(piece), 0, 1)
+            if blobs is not None:
+                group["blobs"][where] = np.swapaxes(ensemble.blob_values(piece), 0, 1)
+            accepted = accepted + ensemble.read("accepted", piece).sum(axis=1)
+        group["accepted"][...] = accepted
+        for number, element in enumerate(random_state or ()):
+            group.attrs[f"random_state_{number}"] = element
+        group.attrs["iteration"] = steps
+
+
+def _ranges(steps: int, bytes_per_step: int) -> Iterator[range]:
+    """All steps, some at a time."""
+    length = max(1, _AT_ONCE // bytes_per_step)
+    for start in range(0, steps, length):
+        yield range(start, min(start + length, steps))
