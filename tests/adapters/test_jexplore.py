@@ -23,6 +23,7 @@ from scripts import Script
 import zarrtrace as zt
 from zarrtrace.adapters.jexplore import DefaultBackend
 from zarrtrace.errors import ChainBusyError, InvalidInputError, TraceNotFoundError
+from zarrtrace.tables.table import Table
 
 Backend = DefaultBackend
 
@@ -297,6 +298,53 @@ def test_a_trace_of_epochs_is_read_as_a_file_is(tmp_path: Path) -> None:
     same(Backend.read_epoch(backend.path, 0), made(0))
     with pytest.raises(ValueError, match="no epoch 7"):
         Backend.read_epoch(backend.path, 7)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_name_of_a_file_finds_its_epochs_in_the_trace(tmp_path: Path, together: int) -> None:
+    backend = Backend(outdir=tmp_path / "run", epochs_per_file=together)
+    for number in range(5):
+        backend.ingest(made(number))
+    for number in range(5):
+        file = f"{tmp_path}/run/epochs_{number // together + 1}.h5"
+        same(Backend.read_epoch(file, number), made(number))
+    same(Backend.read_epoch(f"{tmp_path}/run/epochs_1.h5"), made(together - 1))
+    with pytest.raises(ValueError, match=rf"epochs_2.h5' has the epochs {together}"):
+        Backend.read_epoch(f"{tmp_path}/run/epochs_2.h5", 0)
+    with pytest.raises(ValueError, match="has the epochs none"):
+        Backend.read_epoch(tmp_path / "run/epochs_9.h5")
+    other = Backend(outdir=tmp_path / "other")
+    other.ingest(f"{tmp_path}/run/epochs_1.h5", 0)
+    same(other.get(0), made(0))
+    write_file(tmp_path / "run/epochs_1.h5", {7: made(7)})
+    same(Backend.read_epoch(tmp_path / "run/epochs_1.h5"), made(7))
+
+
+@pytest.mark.once("newest")
+def test_to_get_an_epoch_reads_the_places_of_new_ones_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Backend(outdir=tmp_path)
+    for number in range(30):
+        backend.ingest(made(number))
+    reader = Backend(outdir=tmp_path)
+    same(reader.get(29), made(29))
+    rows_read: list[int] = []
+    read = Table.read
+
+    def count(table: Table, column: str, rows: slice = slice(None)) -> Any:
+        found = read(table, column, rows)
+        if table.path.endswith("segments"):
+            rows_read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Table, "read", count)
+    for number in (0, 17, -1):
+        same(reader.get(number), made(number % 30))
+    assert rows_read == []
+    backend.ingest(made(30))
+    same(reader.get(), made(30))
+    assert set(rows_read) == {1}
 
 
 # What the original could not ------------------------------------------------------------------

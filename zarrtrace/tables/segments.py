@@ -165,12 +165,14 @@ class Segment:
 class Segments(Sequence[Segment]):
     """The segments of a trace, in their order: what `Trace.segments` is.
 
-    Made anew at each look, so it shows those there are at that moment. A segment is there when all
-    of its draws are.
+    It looks again at each call, so it shows those there are at that moment; one that is kept reads
+    only the rows that are new. A segment is there when all of its draws are.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+        # How many rows were read so far, and those of them that later ones left in place.
+        self._known: tuple[int, list[_Row]] = (0, [])
 
     def add(
         self,
@@ -305,17 +307,22 @@ class Segments(Sequence[Segment]):
             return []
         table = self._trace.table(SEGMENTS)
         count = len(table)
-        columns = [table.read(name, slice(0, count)).tolist() for name in _Row._fields]
-        kept: list[_Row] = []
-        for row in map(_Row._make, zip(*columns, strict=True)):
-            first = bisect_right(kept, row.start, key=lambda other: other.stop)
-            stop = bisect_left(kept, row.stop, key=lambda other: other.start)
-            kept[first:stop] = [row]
-        # A chain that went back has taken their draws.
+        # A repair may have cut rows off.
+        known, kept = self._known if self._known[0] <= count else (0, [])
+        if known < count:
+            columns = [table.read(name, slice(known, count)).tolist() for name in _Row._fields]
+            kept = kept.copy()
+            for row in map(_Row._make, zip(*columns, strict=True)):
+                first = bisect_right(kept, row.start, key=lambda other: other.stop)
+                stop = bisect_left(kept, row.stop, key=lambda other: other.start)
+                kept[first:stop] = [row]
+            self._known = count, kept
+        # A chain that went back has taken the draws of the last ones.
         recorded = int(self._trace.recorded.min())
-        while kept and kept[-1].stop > recorded:
-            kept.pop()
-        return kept
+        there = len(kept)
+        while there and kept[there - 1].stop > recorded:
+            there -= 1
+        return kept[:there]
 
     def __len__(self) -> int:
         return len(self._rows())
@@ -329,9 +336,10 @@ class Segments(Sequence[Segment]):
     @overload
     def __getitem__(self, index: slice) -> list[Segment]: ...
     def __getitem__(self, index: int | slice) -> Segment | list[Segment]:
-        if isinstance(index, slice):
-            return list(self)[index]
         rows = self._rows()
+        if isinstance(index, slice):
+            numbers = range(len(rows))[index]
+            return [Segment(self._trace, number, rows[number]) for number in numbers]
         if not -len(rows) <= index < len(rows):
             number_of = counted(len(rows), "segment")
             raise IndexError(f"{self._trace.path} has {number_of}, no segment {index}")

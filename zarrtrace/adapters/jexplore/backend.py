@@ -19,6 +19,7 @@ from .epochs import (
     Kind,
     as_class,
     check_epoch,
+    choose_epoch,
     kinds_of,
     read_hdf,
     require_same,
@@ -121,7 +122,8 @@ class DefaultBackend:
     @property
     def epochs(self) -> int:
         """How many epochs were ingested, burned ones too: the number of the next one."""
-        return self._first[0] + len(self._placed())
+        stored = 0 if self._stored is None else len(self._stored)
+        return self._first[0] + stored + len(self._waiting)
 
     @property
     def _first(self) -> tuple[int, int]:
@@ -168,11 +170,20 @@ class DefaultBackend:
         count = self.epochs
         if not -count <= ind < count:
             raise IndexError(f"there are {count} epochs at {self.path}, no epoch {ind}")
-        for placed, kept in self._kept():
-            if placed.number == range(count)[ind]:
-                samples = {name: self._values(name, placed, kept) for name in self._kinds()}
-                return {**self._described(placed), "samples": samples}
-        raise ValueError(f"Epoch {ind} was burned: it lies before draw {self.burn}")
+        placed = self._place(range(count)[ind], first_waiting=count - len(self._waiting))
+        burn = self.burn
+        if placed is None or placed.draws.stop <= burn:
+            raise ValueError(f"Epoch {ind} was burned: it lies before draw {burn}")
+        kept = range(max(placed.draws.start, burn), placed.draws.stop)
+        samples = {name: self._values(name, placed, kept) for name in self._kinds()}
+        return {**self._described(placed), "samples": samples}
+
+    def _place(self, number: int, first_waiting: int) -> _Placed | None:
+        """The place of one epoch; None when it was burned before anything was stored."""
+        position = number - self._first[0]
+        if self._stored is not None and position >= 0 and number < first_waiting:
+            return _Placed(number, self._stored.range_of(position), None)
+        return next((placed for placed in self._placed() if placed.number == number), None)
 
     def _described(self, placed: _Placed) -> Epoch:
         """An epoch without its samples."""
@@ -398,7 +409,8 @@ class DefaultBackend:
             self._stored = StoredEpochs.create(
                 self.path,
                 kinds_of(epoch["samples"]),
-                draws_together=self.epochs_per_file * draws,
+                draws_per_epoch=draws,
+                epochs_per_file=self.epochs_per_file,
                 first=self._never_stored,
                 parameter_names=self.parameter_names,
             )
@@ -485,7 +497,9 @@ class DefaultBackend:
         Parameters
         ----------
         fn : str or path
-            The file, or the directory of the trace.
+            The file, or the directory of the trace. Where there is no file such as `epochs_2.h5`,
+            but a trace `epochs.zarr`, these are the epochs of the trace that the original would
+            have put into its second file.
         iepoch : int, default -1
             Its number; from the newest back when it is negative.
 
@@ -493,15 +507,21 @@ class DefaultBackend:
         ------
         ValueError
             There is no such epoch.
+        FileNotFoundError
+            There is neither such a file nor such a trace.
         """
-        if not Path(fn).is_dir():
-            return read_hdf(fn, iepoch)
         path = Path(fn)
-        backend = DefaultBackend(outdir=path.parent, outfile_fmt=f"{path.stem}.h5")
-        try:
-            return backend.get(iepoch)
-        except IndexError as error:
-            raise ValueError(f"No epoch {iepoch} in {path}: {error}") from None
+        if path.is_dir():
+            backend = DefaultBackend(outdir=path.parent, outfile_fmt=f"{path.stem}.h5")
+            try:
+                return backend.get(iepoch)
+            except IndexError as error:
+                raise ValueError(f"No epoch {iepoch} in {path}: {error}") from None
+        found = None if path.exists() else _find_in_trace(path)
+        if found is None:
+            return read_hdf(path, iepoch)
+        backend, numbers = found
+        return backend.get(choose_epoch(path, numbers, iepoch))
 
     def load(
         self, iepoch: int = -1, eclass: type | None = None, pars: Sequence[str] | None = None
@@ -559,3 +579,17 @@ def _joined(chosen: list[tuple[_Placed, range]], most: int) -> list[tuple[_Place
                 continue
         joined.append((placed, draws))
     return joined
+
+
+def _find_in_trace(file: Path) -> tuple[DefaultBackend, list[int]] | None:
+    """The backend whose epochs the original would have in this file, and their numbers there."""
+    for match in reversed(list(re.finditer(r"[_.-]?(\d+)", file.stem))):
+        stem = file.stem[: match.start()] + file.stem[match.end() :]
+        backend = DefaultBackend(outdir=file.parent, outfile_fmt=f"{stem}.h5")
+        stored = backend._stored
+        if stored is not None:
+            first = stored.first_epoch + (int(match[1]) - 1) * stored.epochs_per_file
+            in_file = range(first, first + stored.epochs_per_file)
+            kept = [placed.number for placed, _ in backend._kept()]
+            return backend, [number for number in kept if number in in_file]
+    return None

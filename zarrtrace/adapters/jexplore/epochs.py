@@ -295,15 +295,27 @@ def read_hdf(path: str | os.PathLike[str], number: int = -1) -> Epoch:
         matches = (re.fullmatch(r"epoch_(\d+)", key) for key in file)
         # Not in the order of their names, in which 10 comes before 9.
         numbers = sorted(int(match[1]) for match in matches if match)
-        there = f"{os.fspath(path)!r} has the epochs {', '.join(map(str, numbers)) or 'none'}"
-        if number < 0:
-            if -number > len(numbers):
-                raise ValueError(f"There are only {len(numbers)} epochs in this file. {there}")
-            number = numbers[number]
-        if number not in numbers:
-            raise ValueError(f"No epoch epoch_{number} in the file. {there}")
-        found: Epoch = _read_group(file[f"epoch_{number}"])
+        chosen = choose_epoch(path, numbers, number)
+        found: Epoch = _read_group(file[f"epoch_{chosen}"])
         return found
+
+
+def choose_epoch(path: str | os.PathLike[str], numbers: Sequence[int], number: int) -> int:
+    """The number of an epoch of a file; counted from the end of the file when it is negative.
+
+    Raises
+    ------
+    ValueError
+        There is no such epoch in it.
+    """
+    there = f"{os.fspath(path)!r} has the epochs {', '.join(map(str, numbers)) or 'none'}"
+    if number < 0:
+        if -number > len(numbers):
+            raise ValueError(f"There are only {len(numbers)} epochs in this file. {there}")
+        return numbers[number]
+    if number not in numbers:
+        raise ValueError(f"No epoch epoch_{number} in the file. {there}")
+    return number
 
 
 def _read_group(group: Any) -> dict[str, Any]:

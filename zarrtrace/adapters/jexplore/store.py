@@ -38,6 +38,8 @@ class StoredEpochs:
         Where the trace is.
     first_epoch, first_draw : int
         How many epochs and draws were burned before anything was stored.
+    epochs_per_file : int
+        How many epochs a file of the original would have.
     kinds : dict of str to Kind
         What the samples are like.
     """
@@ -50,7 +52,11 @@ class StoredEpochs:
             raise InvalidInputError(f"{path} holds no epochs of jexplore; give another outdir")
         self.first_epoch = int(attrs["jexplore_first_epoch"])
         self.first_draw = int(attrs["jexplore_first_draw"])
+        # Traces of earlier versions do not say it.
+        self.epochs_per_file = int(attrs.get("jexplore_epochs_per_file", 1))
         self.kinds = kinds_stored(self._trace)
+        # Kept, so that a further look reads only what is new.
+        self._segments = self._trace.segments
         self._writer: zt.ChainWriter | None = None
         self._ranges: list[range] = []
 
@@ -68,13 +74,14 @@ class StoredEpochs:
         path: str,
         kinds: Mapping[str, Kind],
         *,
-        draws_together: int,
+        draws_per_epoch: int,
+        epochs_per_file: int,
         first: tuple[int, int],
         parameter_names: Sequence[str] | None,
     ) -> Self:
-        """Make the trace, for any number of epochs, with several draws in a chunk."""
+        """Make the trace, for any number of epochs, with those of a file in a chunk."""
         chains = kinds["p"].chains
-        groups = definitions(kinds, draws_together)
+        groups = definitions(kinds, epochs_per_file * draws_per_epoch)
         # Not at its place before it is whole: a process may be killed meanwhile.
         partial = f"{path}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,6 +101,7 @@ class StoredEpochs:
                 **_library_version(),
                 "jexplore_first_epoch": first[0],
                 "jexplore_first_draw": first[1],
+                "jexplore_epochs_per_file": epochs_per_file,
             },
         )
         with trace.writer(trace.blocks[0]) as writer:
@@ -102,15 +110,32 @@ class StoredEpochs:
         os.rename(partial, path)
         return cls(path)
 
+    def __len__(self) -> int:
+        if self._writer is not None:
+            return len(self._ranges)
+        # The last one may be on its way: it is stored when its checkpoint is, which is read later
+        # here because it is written later.
+        last = self._segments[-2:]
+        stored, _ = self._trace.last_checkpoint(self._trace.blocks[0])
+        return max((segment.number + 1 for segment in last if segment.stop <= stored), default=0)
+
     @property
     def ranges(self) -> list[range]:
         """The draws of each epoch."""
         if self._writer is not None:
             return self._ranges
-        first, trace = self.first_draw, self._trace
-        # An epoch is stored when its checkpoint is.
-        stored, _ = trace.last_checkpoint(trace.blocks[0])
-        return [range(first + s.start, first + s.stop) for s in trace.segments if s.stop <= stored]
+        stored = self._segments[: len(self)]
+        return [self._range(segment.start, segment.stop) for segment in stored]
+
+    def range_of(self, position: int) -> range:
+        """The draws of one epoch."""
+        if self._writer is not None:
+            return self._ranges[position]
+        segment = self._segments[position]
+        return self._range(segment.start, segment.stop)
+
+    def _range(self, start: int, stop: int) -> range:
+        return range(self.first_draw + start, self.first_draw + stop)
 
     @property
     def burn(self) -> int:
@@ -121,7 +146,7 @@ class StoredEpochs:
 
     def described(self, position: int) -> Epoch:
         """An epoch without its samples."""
-        segment = self._trace.segments[position]
+        segment = self._segments[position]
         return rebuild(segment.attrs, segment.arrays)
 
     def sample(self, name: str, draws: range) -> np.ndarray[Any, Any]:
@@ -152,7 +177,7 @@ class StoredEpochs:
         attrs, arrays = describe(epoch)
         try:
             writer.record_block(**as_recorded(samples))
-            self._trace.segments.add(draws, attrs, **arrays)
+            self._segments.add(draws, attrs, **arrays)
             # A process that dies before this goes back to the epoch before.
             writer.checkpoint(None)
         except BaseException:
@@ -175,6 +200,7 @@ class StoredEpochs:
     def _writable(self) -> zt.Trace:
         if not self._may_write:
             self._trace, self._may_write = zt.open(self.path, mode="a"), True
+            self._segments = self._trace.segments
         return self._trace
 
     def _open_writer(self) -> zt.ChainWriter:
@@ -200,7 +226,7 @@ class StoredEpochs:
         """Let other processes write; the next epoch opens the trace again."""
         self._close_writer()
         # Burning may have closed the writer before.
-        self._trace.segments.close()
+        self._segments.close()
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
