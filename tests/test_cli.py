@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Encoded, Place, open_plainly
@@ -52,6 +54,93 @@ def test_a_path_that_is_no_trace_is_said_on_one_line(
         assert captured.out == ""
         assert captured.err.startswith("zarrtrace: there is nothing at ")
         assert captured.err.count("\n") == 1
+
+
+def test_programs_are_given_json(
+    directory: Place, encoded: Encoded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: object, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert main([*map(str, arguments), "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    trace = encoded.create(
+        directory, chains=2, tune=4, draws=7, observed_data={"y": [1.0, 2.0]}, name="schools"
+    )
+    encoded.fill(trace, 11, 6)
+    trace.table("losses").append({"step": 1, "loss": 0.5})
+    info = printed("info", directory.path)
+    assert info["path"] == str(directory.path)
+    assert (info["status"], info["since"][:2], info["finished"]) == ("stopped", "20", False)
+    assert (info["tune"], info["draws"], info["recorded"]) == (4, 7, [11, 6])
+    assert info["groups"]["posterior"]["theta"] == {
+        "dtype": "int32", "dims": ["theta_dim_0"], "shape": [3],
+    }  # fmt: skip
+    assert info["groups"]["observed_data"]["y"]["shape"] == [2]
+    assert info["tables"] == {"losses": {"rows": 1, "columns": ["step", "loss"]}}
+    assert info["bytes"] > 1000
+    [run] = printed("ls", directory.path.parent)
+    assert (run["name"], run["model"], run["recorded"]) == ("run.zarr", "schools", 6)
+    assert run["worst_rhat"] is None
+    encoded.fill(trace)
+    trace.finish()
+    assert printed("check", directory.path)["damage"] == []
+    (directory.path / "posterior/mu/c.1.0").unlink()
+    check = printed("check", directory.path, code=1)
+    assert check["damage"][0]["variable"] == "mu"
+    assert check["damage"][0]["draws"] == [4, 8]
+    assert check["checksums"] is False
+
+
+@pytest.mark.once("oldest")
+def test_a_url_takes_options_of_fsspec(
+    bucket: Place, encoded: Encoded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoded.create(bucket, chains=1, draws=2)
+    given = bucket.options["storage_options"].items()
+    texts = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in given
+    ]
+    options = [part for text in texts for part in ("--storage-option", text)]
+    assert main(["info", bucket.store, *options]) == 0
+    assert "new: 1 chain" in capsys.readouterr().out
+    for place, says in (
+        (f"{bucket.store}/none", "is the path right?"),
+        ("s3://no-such-bucket/run.zarr", "bucket does not exist"),
+        ("nowhere://run.zarr", "Protocol not known: nowhere"),
+    ):
+        assert main(["info", place, *(options if place[:2] == "s3" else [])]) == 1
+        said = capsys.readouterr().err
+        assert says in said
+        assert said.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["info", bucket.store, "--storage-option", "anon"])
+
+
+def test_a_failure_that_nobody_thought_of_is_one_line_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["info", "run\0.zarr"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("zarrtrace: ValueError: ")
+    assert said.endswith("zarrtrace --traceback ... shows where\n")
+    assert said.count("\n") == 1
+    with pytest.raises(ValueError, match="null"):
+        main(["--traceback", "info", "run\0.zarr"])
+
+
+@pytest.mark.once("newest")
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "zarrtrace", "ls", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+        assert command.wait(timeout=300) == 1
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
+import os
+import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__, folder
 from .adopt.from_datatree import from_datatree
 from .adopt.stan.follow import follow
-from .errors import TraceError
-from .life import change
+from .errors import TraceError, TraceExistsError, TraceNotFoundError
+from .life import as_json, change
 from .life import description as summary
 from .life.check import checksummed
 from .life.finish import describe_unequal
@@ -22,6 +26,7 @@ from .opening import open
 from .processes import run
 from .trace import Trace
 
+_DEMO = "eight schools of zarrtrace demo"  # the name of its model, by which it knows its trace
 _MOST_STEPS = 5  # lines of `ls` that say what to do next
 
 
@@ -31,6 +36,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="zarrtrace", description="A trace store for MCMC: look at traces, try it out."
     )
     parser.add_argument("--version", action="version", version=f"zarrtrace {__version__}")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code a failure comes from"
+    )
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument(
+        "--storage-option",
+        action="append",
+        default=[],
+        type=_storage_option,
+        metavar="KEY=VALUE",
+        help="for a URL, an option of fsspec, JSON or text, such as anon=true or "
+        'client_kwargs=\'{"endpoint_url": "..."}\'; may be given several times',
+    )
+    shown = argparse.ArgumentParser(add_help=False, parents=[place])
+    shown.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo", help="sample the eight schools in four processes and show what comes out"
@@ -40,26 +60,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--tune", type=int, default=1000, help="draws of warmup (%(default)s)")
     demo.add_argument("--draws", type=int, default=1000, help="draws after it (%(default)s)")
-    info = commands.add_parser("info", help="show a trace, finished or running")
+    info = commands.add_parser("info", parents=[shown], help="show a trace, finished or running")
     info.add_argument("path", metavar="PATH", help="a trace: run.zarr, a URL, or a finished .zip")
-    listing = commands.add_parser("ls", help="list the runs of a folder, finished or running")
+    listing = commands.add_parser(
+        "ls", parents=[shown], help="list the runs of a folder, finished or running"
+    )
     listing.add_argument(
         "folder", nargs="?", default=".", help="a directory or URL with traces in it (%(default)s)"
     )
-    check = commands.add_parser("check", help="read all of a trace and name what is damaged")
+    check = commands.add_parser(
+        "check", parents=[shown], help="read all of a trace and name what is damaged"
+    )
     check.add_argument("path", metavar="PATH", help="a trace that is on a disk or at a URL")
     repair = commands.add_parser(
-        "repair", help="mend a damaged trace, keep what can be kept, say what was lost"
+        "repair",
+        parents=[place],
+        help="fix a damaged trace, keep what can be kept, say what was lost",
     )
     repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
     finish = commands.add_parser(
-        "finish", help="finish a trace with the draws that it has, so that any Zarr reader opens it"
+        "finish",
+        parents=[place],
+        help="finish a trace with the draws that it has, so that any Zarr reader opens it",
     )
     finish.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
     finish.add_argument(
         "--chains", metavar="N", type=int, nargs="+", help="leave out all chains but these"
     )
-    adopt = commands.add_parser("adopt", help="make a trace of what another library sampled")
+    adopt = commands.add_parser(
+        "adopt", parents=[place], help="make a trace of what another library sampled"
+    )
     adopt.add_argument(
         "path",
         metavar="PATH",
@@ -80,33 +110,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        if options.command == "demo":
-            show_demo(options.path, options.tune, options.draws)
-        elif options.command == "ls":
-            show_runs(folder.open(options.folder))
-        elif options.command == "check":
-            return show_check(open(options.path))
-        elif options.command == "repair":
-            show_repair(options.path)
-        elif options.command == "finish":
-            show_finish(options.path, options.chains)
-        elif options.command == "adopt":
-            paths = options.path
-            show_info(from_datatree(paths[0] if len(paths) == 1 else paths, options.out))
-        elif options.command == "follow":
-            show_followed(options.files, options.out, options.once)
-        else:
-            show_info(open(options.path))
-    except TraceError as error:
-        print(f"zarrtrace: {_lines(error)}", file=sys.stderr)
-        return 1
+        code = _run_command(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("\nzarrtrace: interrupted; every recorded draw is kept", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has enough; Python flushes again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if options.traceback:
+            raise
+        print(f"zarrtrace: {_reason(error)}", file=sys.stderr)
+        return 1
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    """Run a command that was parsed; 0, or 1 where it found damage."""
+    storage = dict(getattr(options, "storage_option", ())) or None
+    if options.command == "demo":
+        show_demo(options.path, options.tune, options.draws)
+    elif options.command == "ls":
+        found = folder.open(options.folder, storage_options=storage)
+        (print_runs if options.json else show_runs)(found)
+    elif options.command == "check":
+        trace = open(options.path, storage_options=storage)
+        return (print_check if options.json else show_check)(trace)
+    elif options.command == "repair":
+        show_repair(open(options.path, "a", storage_options=storage))
+    elif options.command == "finish":
+        show_finish(open(options.path, "a", storage_options=storage), options.chains)
+    elif options.command == "adopt":
+        paths = options.path
+        result = paths[0] if len(paths) == 1 else paths
+        show_info(from_datatree(result, options.out, storage_options=storage))
+    elif options.command == "follow":
+        show_followed(options.files, options.out, options.once)
+    else:
+        trace = open(options.path, storage_options=storage)
+        (print_info if options.json else show_info)(trace)
     return 0
 
 
+def _storage_option(text: str) -> tuple[str, Any]:
+    """`anon=true` as ("anon", True): the value is JSON, or text."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"give KEY=VALUE, such as anon=true, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; of an error that is not ours, its type too, on one line."""
+    if isinstance(error, TraceError):
+        return "\n".join(map(printable, str(error).splitlines()))
+    said = " ".join(str(error).split()) or "no reason given"
+    hint = "" if isinstance(error, OSError) else "; zarrtrace --traceback ... shows where"
+    return printable(f"{type(error).__name__}: {said}{hint}")
+
+
 # info -----------------------------------------------------------------------------------------
+
+
+def print_info(trace: Trace) -> None:
+    """Print a trace for programs."""
+    print(as_json.to_json(as_json.describe_trace(trace._now(), trace._beside())))
 
 
 def show_info(trace: Trace) -> None:
@@ -142,6 +215,12 @@ def show_info(trace: Trace) -> None:
 
 
 # ls -------------------------------------------------------------------------------------------
+
+
+def print_runs(found: folder.Runs) -> None:
+    """Print the runs of a folder for programs."""
+    runs = [as_json.describe_run(run.name, run.describe(), run.settings) for run in found]
+    print(as_json.to_json(runs))
 
 
 def show_runs(found: folder.Runs) -> None:
@@ -184,12 +263,15 @@ def _run_row(described: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
     return tuple(map(printable, summary.run_row(*described)))
 
 
-def _lines(text: object) -> str:
-    """Text of several lines, each as it can be printed."""
-    return "\n".join(map(printable, str(text).splitlines()))
-
-
 # check and repair -----------------------------------------------------------------------------
+
+
+def print_check(trace: Trace) -> int:
+    """Print what is damaged for programs; 1 when anything is."""
+    found = trace.check()
+    path, has_checksums = trace.path, checksummed(trace._layout)
+    print(as_json.to_json(as_json.describe_check(path, found, has_checksums)))
+    return 1 if found else 0
 
 
 def show_check(trace: Trace) -> int:
@@ -210,19 +292,17 @@ def show_check(trace: Trace) -> int:
     return 0
 
 
-def show_repair(path: str) -> None:
-    """Print what was mended and what was lost."""
-    done = open(path, "a").repair()
-    for line in done or ["nothing to mend"]:
+def show_repair(trace: Trace) -> None:
+    """Print what was fixed and what was lost."""
+    for line in trace.repair() or ["nothing to fix"]:
         print(printable(line))
 
 
 # finish ---------------------------------------------------------------------------------------
 
 
-def show_finish(path: str, chains: list[int] | None) -> None:
+def show_finish(trace: Trace, chains: list[int] | None) -> None:
     """Finish a trace, and print which draws other readers find in it."""
-    trace = open(path, "a")
     before = trace._layout
     change.finish(trace._hierarchy, chains)
     now = trace._now()
@@ -257,8 +337,9 @@ def show_followed(files: list[str], out: str, once: bool) -> None:
 def show_demo(path: str, tune: int, draws: int) -> None:
     """Sample the eight schools, and print what a user of the library would look at."""
     example = _import_example("eight_schools")
+    overwrite = _is_demo(path)
     print(f"Eight schools: 4 chains × ({tune} warmup + {draws} draws), each in its own process")
-    trace = example.create(path, tune=tune, draws=draws, overwrite=True)
+    trace = example.create(path, tune=tune, draws=draws, name=_DEMO, overwrite=overwrite)
     run(example.chain, trace)
     trace.finish()
     inference_data = trace.to_inferencedata()
@@ -267,17 +348,47 @@ def show_demo(path: str, tune: int, draws: int) -> None:
 
     table = arviz.summary(inference_data, var_names=["mu", "tau", "theta"])
     print(f"\n{table.to_string()}\n")
-    picture = Path(path).with_suffix(".png")
-    _save_trace_plot(inference_data, picture)
+    python, picture = shlex.quote(sys.executable), Path(path).with_suffix(".png")
+    if find_spec("matplotlib") is None:
+        plot = f"needs Matplotlib: {python} -m pip install matplotlib, then the demo again"
+    elif picture.exists() and _DEMO.encode() not in picture.read_bytes():
+        plot = f"none, because the demo has not made the {picture} that is there"
+    else:
+        _save_trace_plot(inference_data, picture)
+        plot = str(picture)
+    place = json.dumps(path)
+    with_zarrtrace = f"import zarrtrace; print(zarrtrace.open({place}).posterior)"
+    with_xarray = f'import xarray; print(xarray.open_datatree({place}, engine="zarr"))'
     print(
         f"trace  {path}\n"
-        f"plot   {picture}\n"
+        f"plot   {plot}\n"
         f"\n"
         f"Next:\n"
-        f"  zarrtrace info {path}\n"
-        f"  python -c \"import zarrtrace; print(zarrtrace.open('{path}').posterior)\"\n"
-        f"  python -c \"import xarray; print(xarray.open_datatree('{path}', engine='zarr'))\""
+        f"  {python} -m zarrtrace info {shlex.quote(path)}\n"
+        f"  {python} -c {shlex.quote(with_zarrtrace)}\n"
+        f"  {python} -c {shlex.quote(with_xarray)}"
     )
+
+
+def _is_demo(path: str) -> bool:
+    """Whether an earlier demo has left its trace there, which this one may replace.
+
+    Raises
+    ------
+    TraceExistsError
+        There is a trace of somebody's own.
+    """
+    try:
+        there = open(path)
+    except TraceNotFoundError:
+        return False
+    if there._layout.name != _DEMO:
+        raise TraceExistsError(
+            "there is a trace that the demo has not made",
+            where=there.path,
+            remedy="give the demo another place: zarrtrace demo other.zarr",
+        )
+    return True
 
 
 def _save_trace_plot(inference_data: Any, picture: Path) -> None:
@@ -287,12 +398,13 @@ def _save_trace_plot(inference_data: Any, picture: Path) -> None:
     import arviz
 
     names = ["mu", "tau"]
-    if hasattr(arviz, "plot_trace_dist"):
-        arviz.plot_trace_dist(inference_data, var_names=names, backend="matplotlib").savefig(
-            picture
-        )
-    else:
-        arviz.plot_trace(inference_data, var_names=names)[0, 0].figure.savefig(picture)
+    # Neither line of ArviZ leaves room for the labels between two rows.
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}):
+        if hasattr(arviz, "plot_trace_dist"):
+            plots = arviz.plot_trace_dist(inference_data, var_names=names, backend="matplotlib")
+        else:
+            plots = arviz.plot_trace(inference_data, var_names=names)[0, 0].figure
+        plots.savefig(picture, metadata={"Title": _DEMO})
 
 
 def _import_example(name: str) -> Any:

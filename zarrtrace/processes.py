@@ -159,7 +159,7 @@ def _failed(trace: Trace, failures: dict[int, str], tried: int) -> ChainsFailedE
         last = _first_line(report)
         last = last if len(last) <= _LONGEST_LINE else f"{last[:_LONGEST_LINE]} ..."
         lines.append(f"  chain {chain} after {counts[chain]} draws: {last}")
-    lines.append("Mend the cause and call run() again: it goes on from there.")
+    lines.append("Fix the cause and call run() again: it continues from there.")
     error = ChainsFailedError("\n".join(lines), failures)
     for chain, report in sorted(failures.items()):
         error.add_note(f"\nchain {chain}:\n{report.rstrip()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main() -> None:
     console = rich.get_console()
 
     def show(text: str) -> None:
+        # The interpreter of an environment beside the trace, whatever runs this.
+        text = text.replace(sys.executable, ".venv/bin/python")
         # rich has put an empty line after the bars already, which it does not in a terminal.
         console.print(text.removeprefix("\n"), markup=False, highlight=False)
 

@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 import arviz
+import numpy as np
 import pytest
+
+import zarrtrace as zt
+from zarrtrace import cli
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -177,10 +181,44 @@ def test_the_demo_leaves_a_trace_and_a_plot_and_info_shows_it(tmp_path: Path) ->
     for line in (*SHOWN["eight_schools"], r"^theta\[Choate\] +\d"):
         assert re.search(line, printed, re.MULTILINE), printed
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    for line in re.findall(r"^  python -c \"(.*)\"$", printed, re.MULTILINE):
-        assert "mu" in run_python(["-c", line], tmp_path)
-    info = run_python([*command, "info", "demo.zarr"], tmp_path)
-    assert "finished: 4 chains × (250 warmup + 600 draws), recorded 850 of 850 each" in info
+    # In a shell in which nothing was activated: nothing is found by its name alone.
+    outside = {**os.environ, "PATH": str(tmp_path)}
+    shown = [
+        subprocess.check_output(line, shell=True, cwd=tmp_path, env=outside, text=True)
+        for line in printed.partition("Next:\n")[2].splitlines()
+    ]
+    assert "finished: 4 chains × (250 warmup + 600 draws), recorded 850 of 850 each" in shown[0]
+    assert ["mu" in text for text in shown] == [True] * 3
+    # It knows both again, and replaces nothing else.
+    assert cli._is_demo(str(tmp_path / "demo.zarr"))
+    assert cli._DEMO.encode() in (tmp_path / "demo.png").read_bytes()
+
+
+def test_the_demo_removes_nothing_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zt.create(tmp_path / "mine.zarr", chains=1, draws=8, posterior={"x": 0.0})
+    assert cli.main(["demo", str(tmp_path / "mine.zarr")]) == 1
+    assert "mine.zarr: there is a trace that the demo has not made; give" in capsys.readouterr().err
+    assert zt.open(tmp_path / "mine.zarr").draws == 8
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ArviZ 0.23 with Matplotlib 3.11
+def test_nothing_overlaps_in_the_picture_of_the_demo(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    trace = zt.create(None, chains=2, draws=50, posterior={"mu": 0.0, "tau": 0.0})
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            drawn = np.random.default_rng(chain).normal(size=(2, 50))
+            writer.record_block({"mu": drawn[0], "tau": 1000 * drawn[1]})
+    cli._save_trace_plot(trace.to_inferencedata(), tmp_path / "demo.png")
+    figure = plt.gcf()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    plt.close(figure)
+    assert len(boxes) == 4
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
 
 
 def test_the_readme_shows_its_example_and_what_it_prints(tmp_path: Path) -> None:

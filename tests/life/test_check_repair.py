@@ -263,7 +263,7 @@ def test_the_command_says_when_all_is_well_and_what_it_cannot_see(
     assert main(["check", str(directory.path)]) == 0
     assert "may hide" not in capsys.readouterr().out
     assert main(["repair", str(directory.path)]) == 0
-    assert "nothing to mend" in capsys.readouterr().out
+    assert "nothing to fix" in capsys.readouterr().out
     assert main(["check", str(directory.path / "nowhere")]) == 1
 
 

@@ -275,8 +275,14 @@ def facts(now: Moment) -> list[tuple[str, str]]:
         found.append(("sampling time", f"{now.sampling_time:.1f} s, the longest chain"))
     for key, value in layout.attrs.items():
         found.append((key, str(value)))
-    if now.location.path is not None:
-        files = [file for file in now.location.path.rglob("*") if file.is_file()]
-        size = sum(file.stat().st_size for file in files)
-        found.append(("on disk", f"{size / 1e6:.1f} MB in {len(files)} files"))
+    sizes = file_sizes(now)
+    if sizes is not None:
+        found.append(("on disk", f"{sum(sizes) / 1e6:.1f} MB in {len(sizes)} files"))
     return found
+
+
+def file_sizes(now: Moment) -> list[int] | None:
+    """The bytes of each file; None where the trace does not lie in a directory."""
+    if now.location.path is None:
+        return None
+    return [file.stat().st_size for file in now.location.path.rglob("*") if file.is_file()]
