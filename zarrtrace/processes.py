@@ -103,7 +103,7 @@ def run(
         Some chains raised or died, after the others have ended. Their draws are kept too.
     KeyboardInterrupt
         After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
-        calling `run` again goes on from there.
+        calling `run` again continues from there.
     """
     trace._location.require_writable()
     total = trace.tune + trace.draws
