@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     adopt.add_argument("out", metavar="OUT", help="where the trace goes")
     following = commands.add_parser(
-        "follow", help="record the CSV files of CmdStan while it writes them"
+        "follow", parents=[place], help="record the CSV files of CmdStan while it writes them"
     )
     following.add_argument(
         "files", metavar="FILE", nargs="+", help="the CSV file of each chain; it may appear later"
@@ -147,7 +147,7 @@ def _run_command(options: argparse.Namespace) -> int:
         result = paths[0] if len(paths) == 1 else paths
         show_info(from_datatree(result, options.out, storage_options=storage))
     elif options.command == "follow":
-        show_followed(options.files, options.out, options.once)
+        show_followed(options.files, options.out, options.once, storage)
     else:
         trace = open(options.path, storage_options=storage)
         (print_info if options.json else show_info)(trace)
@@ -321,14 +321,16 @@ def show_finish(trace: Trace, chains: list[int] | None) -> None:
 # follow ---------------------------------------------------------------------------------------
 
 
-def show_followed(files: list[str], out: str, once: bool) -> None:
+def show_followed(
+    files: list[str], out: str, once: bool, storage_options: dict[str, Any] | None
+) -> None:
     """Record files of CmdStan, and print the trace."""
     if not once:
         print(
             f"recording into {printable(out)}; Ctrl-C stops, and the same command continues",
             flush=True,
         )
-    show_info(follow(files, out, once=once))
+    show_info(follow(files, out, once=once, storage_options=storage_options))
 
 
 # demo -----------------------------------------------------------------------------------------
