@@ -18,7 +18,7 @@ from zarrtrace.reading.groups import GroupReader
 from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
-    *("ChainWriter", "Damage", "DamagedDraws", "Snapshot", "Trace", "TraceError", "Var"),
+    *("ChainWriter", "Damage", "DamagedDraws", "Snapshot", "Trace", "TraceError", "UpTo", "Var"),
     *("create", "errors", "folder", "follow", "from_datatree", "open", "run", "table"),
 ]
 

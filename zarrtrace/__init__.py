@@ -11,7 +11,7 @@ from .adopt.from_datatree import from_datatree
 from .adopt.stan.follow import follow
 from .errors import TraceError
 from .layout.layout import LIBRARY_VERSION
-from .layout.variables import Var
+from .layout.variables import UpTo, Var
 from .life.damage import Damage, DamagedDraws
 from .opening import create, open
 from .processes import run
@@ -29,6 +29,7 @@ __all__ = [
     "Snapshot",
     "Trace",
     "TraceError",
+    "UpTo",
     "Var",
     "create",
     "errors",

@@ -462,8 +462,8 @@ class Trace(GroupReader):
         -------
         Snapshot
             It has `recorded`, `groups`, the groups as attributes and items, `dataset`,
-            `to_datatree`, `to_inferencedata` and `get`, all of the moment of this call. Each of
-            these calls on the trace itself shows a moment of its own.
+            `to_datatree`, `to_inferencedata`, `get` and `ragged`, all of the moment of this call.
+            Each of these calls on the trace itself shows a moment of its own.
         """
         return Snapshot(self._now())
 

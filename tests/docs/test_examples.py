@@ -40,6 +40,11 @@ SHOWN = {
         r"posterior 1500 draws: mean 0\.03",
         r"warmup_posterior 500 draws",
     ],
+    "changing_number": [
+        r"^the first draws: \[43, 69\]",
+        r"^changes: \{2: 0\.57, 3: 0\.28,",
+        r"^the first after 39\.0 years$",
+    ],
     "read_while_running": [
         r"^\[2700 2700 2700 2700\] +2500 +-0\.153 +1\.0",
         r"^finished: True$",

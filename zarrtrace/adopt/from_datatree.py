@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, SchemaError
 from ..layout.hierarchy import Hierarchy
-from ..layout.variables import Var
+from ..layout.variables import LENGTH_ATTRIBUTE, Var
 from ..life.change import finish
 from ..life.place import building
 from ..opening import create
@@ -216,6 +216,12 @@ def _goes_with_posterior(groups: Datasets, name: str) -> bool:
     )
 
 
+def _has_lengths(array: xr.DataArray, data: xr.Dataset) -> bool:
+    """Whether an array of NaN says nothing: its draws vary in size, and may be empty."""
+    name = array.attrs.get(LENGTH_ATTRIBUTE)
+    return isinstance(name, str) and name in data and data[name].dtype.kind in "iu"
+
+
 def _is_sampled(array: Any) -> bool:
     return {"chain", "draw"} <= set(array.dims)
 
@@ -237,7 +243,11 @@ def _count_draws(posterior: xr.Dataset) -> np.ndarray[Any, Any]:
     """Draws of each chain up to its last one that is not NaN throughout: int64, (chains,)."""
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     counts = np.full(chains, draws)
-    floats = [array for array in posterior.data_vars.values() if array.dtype.kind in "fc"]
+    floats = [
+        array
+        for array in posterior.data_vars.values()
+        if array.dtype.kind in "fc" and not _has_lengths(array, posterior)
+    ]
     if not floats:
         return counts
     length = _read_length(posterior, 1)

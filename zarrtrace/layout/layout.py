@@ -18,7 +18,7 @@ from ..messages import chain_label, range_label
 from ..store.dtypes import dtype_name
 from ..store.zarr_json import V2_KEYS, array_document, chunk_key
 from .coordinates import SAMPLE_DIMS
-from .variables import Variable, ordered
+from .variables import LENGTH_ATTRIBUTE, Variable, length_name, ordered
 
 FORMAT_VERSION = 3
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
@@ -94,6 +94,14 @@ class SampledGroup:
     def paths(self) -> list[str]:
         """The groups that have arrays of it: itself and, after a split, its warmup's."""
         return [self.name, *([self.warmup_name] if self.stored_first < self.stored_warmup else [])]
+
+    def lengths_of(self, variable: Variable) -> Variable | None:
+        """The variable with the lengths of one whose draws vary in size; None for all others."""
+        name = length_name(variable.name)
+        found = self.variables.get(name)
+        if variable.attrs.get(LENGTH_ATTRIBUTE) != name or not variable.shape or found is None:
+            return None
+        return found if found.declared.kind in "iu" and not found.shape else None
 
 
 class Lost(NamedTuple):

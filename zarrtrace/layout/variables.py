@@ -41,6 +41,32 @@ GROUP_ORDER = (
     "unconstrained_prior",
 )
 CONSTANT_GROUPS = ("observed_data", "constant_data", "predictions_constant_data")
+# The attribute of a variable of a varying size: the name of the variable that has its lengths.
+LENGTH_ATTRIBUTE = "length_variable"
+
+
+@dataclass(frozen=True)
+class UpTo:
+    """The first dimension of a variable whose draws vary in size: any length up to a bound.
+
+    ::
+
+        posterior={"particles": zt.Var(shape=(zt.UpTo(50), 2))}
+
+    A draw of `particles` is an array of shape (k, 2) with k from 0 to 50. The trace stores 50 rows
+    of it, those after the k-th filled with NaN, NaT, 0, False or "", and k beside it, in a variable
+    `particles_length`.
+
+    Parameters
+    ----------
+    most : int
+        The largest length, at least 1.
+    """
+
+    most: int
+
+    def __repr__(self) -> str:
+        return f"UpTo({self.most!r})"
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,8 @@ class Var:
     ----------
     shape : tuple of int, or int, optional
         Shape of one draw, without chain and draw. By default that of the coordinates of `dims`,
-        and `()` without them.
+        and `()` without them. The first dimension may be an `UpTo`: then each draw has a length of
+        its own.
     dtype : dtype, default float64
         Floats, complex64 and complex128, ints, bool, str, datetime64, timedelta64. A bool outside
         the sample_stats groups is kept as int8, 0 or 1: ArviZ 1.x cannot summarise booleans.
@@ -63,7 +90,7 @@ class Var:
         Attributes of the variable, such as units: strings, numbers, or lists of these.
     """
 
-    shape: tuple[int, ...] | int | None = None
+    shape: tuple[int | UpTo, ...] | int | UpTo | None = None
     dtype: DTypeLike = "float64"
     dims: str | Sequence[str] | None = None
     draws_per_chunk: int | None = None
@@ -151,9 +178,36 @@ def define_group(
             var = replace(var, dims=dims.get(name))
         if var.draws_per_chunk is None:
             var = replace(var, draws_per_chunk=draws_per_chunk)
+        varying, var = _with_bound(var, what)
         variable = define_variable(group, name, var, dimensions, what)
         variables.append(replace(variable, dtype=stored_dtype(group, variable.declared)))
+        if varying:
+            length = length_name(name)
+            if length in definition:
+                raise SchemaError(
+                    f"{what}: {length!r} is the variable with its lengths, which zarrtrace adds; "
+                    f"rename the other variable of that name"
+                )
+            variables[-1].attrs[LENGTH_ATTRIBUTE] = length
+            counted = Var(dtype="int64", draws_per_chunk=draws_per_chunk)
+            variables.append(define_variable(group, length, counted, dimensions, what))
     return variables
+
+
+def length_name(name: str) -> str:
+    """The name of the variable that has the lengths of one whose draws vary in size."""
+    return f"{name}_length"
+
+
+def _with_bound(var: Var, what: str) -> tuple[bool, Var]:
+    """Whether the draws of a variable vary in size, and the variable with the largest size."""
+    shape = var.shape if isinstance(var.shape, tuple | list) else (var.shape,)
+    if not (shape and isinstance(shape[0], UpTo)):
+        return False, var
+    most = shape[0].most
+    if not isinstance(most, int | np.integer) or isinstance(most, bool) or most < 1:
+        raise SchemaError(f"{what}: UpTo takes a whole number from 1, got {most!r}")
+    return True, replace(var, shape=(int(most), *shape[1:]))
 
 
 def _var_like(value: Any, dims: str | Sequence[str] | None, what: str) -> Var:
@@ -221,6 +275,11 @@ def check_group(
 
 def _shape(shape: Any, what: str) -> tuple[int, ...]:
     items = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if any(isinstance(size, UpTo) for size in items):
+        raise SchemaError(
+            f"{what}: shape {shape!r} varies where it cannot; UpTo stands for the first dimension "
+            f"of a variable of a sampled group: put that dimension first"
+        )
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in items):
         raise SchemaError(f"{what}: shape {shape!r} is not made of whole numbers")
     return tuple(int(size) for size in items)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GroupNotFoundError, VariableNotFoundError
+from ..errors import GroupNotFoundError, InvalidInputError, VariableNotFoundError
 from ..layout.variables import Variable
 from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
@@ -236,6 +236,54 @@ class GroupReader(ABC):
         read = dict(zip(wanted, read_values(wanted.values(), draws, flatten), strict=True))
         read |= of_others
         return read[name] if isinstance(name, str) else {one: read[one] for one in names}
+
+    def ragged(
+        self,
+        name: str,
+        *,
+        group: str | None = None,
+        draws: slice = slice(None),
+        chains: int | Iterable[int] | None = None,
+    ) -> list[list[Array]]:
+        """The values of a variable whose draws vary in size, each draw in its own length.
+
+        Parameters
+        ----------
+        name : str
+            A variable that was declared with `zarrtrace.UpTo`.
+        group, draws, chains
+            As in `get`, which reads the same draws padded to the largest length.
+
+        Returns
+        -------
+        list of list of numpy.ndarray
+            For each chain a list with an array of shape (k, *shape) for each draw. The arrays of a
+            call are parts of one array: copy what you keep of many.
+
+        Raises
+        ------
+        InvalidInputError
+            All draws of the variable have the same size.
+        GroupNotFoundError, VariableNotFoundError
+            As in `get`.
+        """
+        now = self._now()
+        [found] = _find_groups(now, [name], group)
+        sampled = now.layout.groups[found.removeprefix("warmup_")]
+        variable = sampled.variables.get(name)
+        lengths = variable and sampled.lengths_of(variable)
+        if lengths is None:
+            raise InvalidInputError(
+                f"{found}/{name} of {now} has draws of one size",
+                remedy=f"trace.get({name!r}) reads them",
+                group=found,
+                variable=name,
+            )
+        read = Snapshot(now).get([name, lengths.name], group=found, draws=draws, chains=chains)
+        return [
+            [values[:length] for values, length in zip(*chain, strict=True)]
+            for chain in zip(read[name], read[lengths.name].tolist(), strict=True)
+        ]
 
     def __getitem__(self, group: str) -> xr.Dataset:
         return self.dataset(group)

@@ -199,7 +199,7 @@ class Target:
 
     def check(self, value: Any, chains: range, draw: int) -> Array:
         """The value of one draw as an array that fits."""
-        array = self._as_array(value, chains, draw)
+        array = self.as_array(value, chains, draw)
         if array.shape != self.shape:
             raise self.refuse(
                 f"the value has shape {array.shape}, needed is {self.shape}; "
@@ -207,13 +207,13 @@ class Target:
                 chains,
                 draw,
             )
-        return self._cast(array, chains, draw)
+        return self.cast(array, chains, draw)
 
     def check_block(
         self, value: Any, draws: int | None, chains: range, draw: int
     ) -> tuple[Array, int]:
         """The values of a block as an array with the draws first, and their number."""
-        array = self._as_array(value, chains, draw)
+        array = self.as_array(value, chains, draw)
         lead = 1 if len(self.shape) == len(self.variable.shape) else 2
         wanted = (*self.shape[: lead - 1], "draws" if draws is None else draws)
         shape = array.shape[:lead]
@@ -227,7 +227,7 @@ class Target:
             raise self.refuse(
                 f"the block has shape {array.shape}, needed is ({expected})", chains, draw
             )
-        array = self._cast(array, chains, draw)
+        array = self.cast(array, chains, draw)
         return (np.moveaxis(array, 1, 0) if lead == 2 else array), shape[-1]
 
     def refuse(self, why: str, chains: range, draw: int) -> DrawError:
@@ -241,7 +241,8 @@ class Target:
             draw=draw,
         )
 
-    def _as_array(self, value: Any, chains: range, draw: int) -> Array:
+    def as_array(self, value: Any, chains: range, draw: int) -> Array:
+        """The value as an array of any shape and dtype."""
         try:
             return as_array(value)
         except MaskedValuesError as error:
@@ -249,7 +250,7 @@ class Target:
         except Exception as error:
             raise self.refuse(f"{value!r} is no array ({error})", chains, draw) from error
 
-    def _cast(self, array: Array, chains: range, draw: int) -> Array:
+    def cast(self, array: Array, chains: range, draw: int) -> Array:
         """The array in the declared dtype, if that loses nothing but floating precision."""
         declared = self.variable.declared
         if array.dtype == declared:

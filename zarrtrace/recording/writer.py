@@ -36,7 +36,8 @@ from .flusher import Flusher, end_of_chunks
 from .going_back import last_checkpoint, went_back
 from .holder import Holder, State
 from .open_chunks import OpenChunks
-from .row_plan import Block, RecordingPlan, Values, gather_groups
+from .row_plan import Block, Values, gather_groups
+from .varying_length import plan_recording
 
 _OPEN = State.OPEN  # every draw asks for it, and an enum takes its time
 _PATIENCE = 10.0  # seconds, for another thread that opens or closes a writer of the same chains
@@ -134,7 +135,7 @@ class ChainWriter(Holder):
         self._counter = self._journal.counter
         rows = {**self._journal.rows, **self._memory}
         self._chunks = OpenChunks(self._block, rows, count)
-        self._plan = RecordingPlan(self._layout, self.chains, self._journal, self._chunks)
+        self._plan = plan_recording(self._layout, self.chains, self._journal, self._chunks)
         self._seals = self._journal.seals(count)
         self._boundary = min(self._chunks.next_end(count), self._total)
 
@@ -244,7 +245,10 @@ class ChainWriter(Holder):
         ----------
         posterior, sample_stats, **groups : mapping of str to value
             Values shaped as their variables; a writer for a block of chains takes a leading
-            chain axis as well. Numbers, lists, NumPy arrays, and what has `__array__`.
+            chain axis as well. Numbers, lists, NumPy arrays, and what has `__array__`. Of a
+            variable that was declared with `zarrtrace.UpTo` an array of any length up to the
+            bound, and for a block of chains a list of such arrays; or an array padded to the
+            bound, if the lengths are given as the variable `<name>_length`.
 
         Raises
         ------
@@ -283,7 +287,9 @@ class ChainWriter(Holder):
         ----------
         posterior, sample_stats, **groups : mapping of str to array
             Values with a leading draw axis, (draws, *shape); for a block of chains with the chain
-            axis before it as everywhere in ArviZ, (chains, draws, *shape).
+            axis before it as everywhere in ArviZ, (chains, draws, *shape). Of a variable that was
+            declared with `zarrtrace.UpTo` a list of arrays, and for a block of chains a list of
+            such lists; or a padded array and its lengths, as `record()` takes them.
 
         Raises
         ------
