@@ -22,6 +22,7 @@ from ..opening import create
 from ..store.locate import locate
 from ..store.location import Location
 from ..trace import Trace
+from .lists import pad_lists, smc_stats_by_chain
 from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
 from .stan.follow import adopt_stan_files
 from .stan.run import stan_files
@@ -59,6 +60,8 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         and draws that are not numbered, or come in another order of dimensions; the names of
         stats, which become ArviZ's; stats that have warmup and draws in one group, as ArviZ 1.3
         makes them of CmdStan's; attributes that netCDF cannot hold; object arrays of text;
+        lists of numbers, one for each chain or draw, such as the stats of `pymc.sample_smc`, which
+        are padded to the longest, with a variable `<name>_length` beside them;
         chains whose last draws are NaN in every float of the posterior, because the sampler never
         got there: they end where they ended, and chains without any draw are left out, as the
         attribute `adopted_chains` says. What a group has that does not depend on the draw, and is
@@ -99,7 +102,8 @@ def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> 
             return trace
         with closing(read_result(tree)) as opened:
             return _adopt(opened, store, trace_options)
-    groups = {name: tidy(name, data) for name, data in datasets(tree).items()}
+    found = smc_stats_by_chain(datasets(tree))
+    groups = {name: tidy(name, pad_lists(data)) for name, data in found.items()}
     groups = _set_constants_apart(_set_warmup_apart(groups))
     if "posterior" not in groups or None in _sizes(groups["posterior"]):
         raise InvalidInputError(
