@@ -47,6 +47,7 @@ def create(
     chains: int,
     draws: int | None,
     tune: int = 0,
+    thin: int = 1,
     posterior: Definition,
     sample_stats: Definition | None = None,
     observed_data: Definition | xr.Dataset | None = None,
@@ -79,6 +80,9 @@ def create(
     draws : int or None
         Draws of each chain after warmup. With None there is no fixed number: chains are recorded
         until their sampler stops, one may be longer than another, and `finish()` ends the run.
+    thin : int, default 1
+        Of the draws that a writer is given, every `thin`-th is kept; of warmup too. `tune`, `draws`
+        and all counts are of kept draws: a chain is given `thin * (tune + draws)` of them.
     posterior, sample_stats : mapping of str to Var or example value
         The variables of each sampled group. An example value stands for a variable of its shape
         and dtype.
@@ -154,6 +158,7 @@ def create(
         chains=chains,
         draws=draws,
         tune=tune,
+        thin=thin,
         definitions={
             group: definition
             for group, definition in {**by_keyword, **_own(groups, by_keyword)}.items()

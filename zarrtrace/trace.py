@@ -92,6 +92,11 @@ class Trace(GroupReader):
         return self._layout.draws is not None
 
     @property
+    def thin(self) -> int:
+        """Of the draws that a writer is given, every so many one is kept; 1 where all are."""
+        return self._layout.thin
+
+    @property
     def split_groups(self) -> tuple[str, ...]:
         """The sampled groups whose warmup is a `warmup_` group of the store; none before a split.
 
@@ -556,7 +561,8 @@ class Trace(GroupReader):
         Returns
         -------
         draws : int
-            The draws it belongs to, warmup included.
+            The draws it belongs to, warmup included; where the trace thins, as many as the writer
+            was given.
         state : object or None
             What `ChainWriter.checkpoint` was given; (0, None) when it never was.
 
@@ -565,7 +571,8 @@ class Trace(GroupReader):
         DamagedTraceError
             It cannot be read.
         """
-        return self._block(self._block_of(chains)).last_checkpoint(like) or (0, None)
+        found = self._block(self._block_of(chains)).last_checkpoint(like)
+        return (found.draws * self.thin + found.skipped, found.state) if found else (0, None)
 
     # Life ---------------------------------------------------------------------------------
 

@@ -198,7 +198,7 @@ def check(path: Path, but: Sequence[int] = ()) -> list[int]:
         block = trace._block(number)
         found = block.last_checkpoint()
         if found is not None and block.chains[0] not in but and block.journal_file.exists():
-            draws, state = found
+            draws, state, _ = found
             assert draws <= counts[block.chains[0]], f"{path}: {block}, {found}"
             assert state["draw"] == draws
     return counts

@@ -253,6 +253,11 @@ def create_or_continue(
         As `with_stored_names` gives them.
     """
     options = dict(trace_options or {})
+    if "thin" in options:
+        raise InvalidInputError(
+            "trace_options: the draws are thinned before they are recorded",
+            remedy="give thinning= instead of thin",
+        )
     coords = {stored_name(dim): labels for dim, labels in (coords or {}).items()}
     dims = {stored_name(name): _dimension_names(named) for name, named in (dims or {}).items()}
     values = jax.eval_shape(step, state, 0)[1]

@@ -81,6 +81,11 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     itself, or what the result is read from; an error or a kill changes nothing. The result is never
     changed.
     """
+    if "thin" in trace_options:
+        raise InvalidInputError(
+            "thin: a result is adopted as it is; thin it before, with "
+            "tree.isel(draw=slice(None, None, 10))"
+        )
     if store is None:
         return _adopt(tree, None, trace_options)
     location = locate(store, storage_options=trace_options.pop("storage_options", None))

@@ -40,6 +40,7 @@ def to_text(layout: Layout) -> str:
                 "separator",
                 "identity",
                 "lost",
+                "thin",
                 "dropped",
                 "left_out",
                 "closed",
@@ -120,6 +121,7 @@ def from_text(text: str, where: str) -> Layout:
             # Older layouts have none; two of them at one place were not made at the same moment.
             identity=str(content.get("identity", content["created_at"])),
             lost=tuple(_lost(item) for item in content["lost"]),
+            thin=parse_count(content.get("thin", 1), 1),  # older layouts keep every draw
             dropped=parse_count(content.get("dropped", 0), 0),  # none before draws could be dropped
             left_out=_blocks(content.get("left_out", [])),
             closed=bool(content["closed"]),

@@ -152,6 +152,7 @@ class Layout:
     separator: str = "."  # in the keys of chunks
     identity: str = ""  # of this trace alone: another one at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
+    thin: int = 1  # of the draws that a writer is given, every so many one is kept
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
     left_out: tuple[int, ...] = ()  # blocks of chains that a finished trace does not show
     closed: bool = False  # takes no more draws
@@ -365,6 +366,8 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
     if sampled is not None:
         attrs["sample_dims"] = list(SAMPLE_DIMS)
         attrs["tuning_steps"] = sampled.warmup
+        if layout.thin > 1:
+            attrs["thin"] = layout.thin
         if layout.dropped:
             attrs["draws_dropped"] = layout.dropped
         if sampled.name == "posterior":

@@ -65,6 +65,7 @@ def plan(
     chains: int,
     draws: int | None,
     tune: int,
+    thin: int,
     definitions: Mapping[str, Definition | xr.Dataset],
     coords: Mapping[str, Any] | None,
     dims: Mapping[str, str | Sequence[str]] | None,
@@ -83,6 +84,7 @@ def plan(
         ("chains", chains, 1),
         ("draws", 0 if draws is None else draws, 0),
         ("tune", tune, 0),
+        ("thin", thin, 1),
         ("chains_per_chunk", chains_per_chunk, 1),
     ):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
@@ -146,6 +148,7 @@ def plan(
         durable=durability == "disk",
         separator=location.separator,
         identity=uuid.uuid4().hex,
+        thin=int(thin),
     )
     return Plan(layout, coordinates, data)
 
@@ -194,6 +197,7 @@ def require_same(location: Location, layout: Layout, planned: Layout) -> None:
     for what, found, wanted in (
         ("chains", layout.chains, planned.chains),
         ("tune", layout.tune, planned.tune),
+        ("thin", layout.thin, planned.thin),
         ("draws", max(layout.total, planned.total), layout.total),  # it may have been extended
         ("chains_per_chunk", layout.chains_per_chunk, planned.chains_per_chunk),
         ("variables", _definitions(layout), _definitions(planned)),

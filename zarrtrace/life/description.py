@@ -60,6 +60,8 @@ def size(now: Moment) -> str:
     tune = now.layout.tune
     draws = "any number of draws" if now.layout.draws is None else f"{now.layout.draws} draws"
     each = f"({tune} warmup + {draws})" if tune else draws
+    if now.layout.thin > 1:
+        each = f"{each} with thin={now.layout.thin}"
     return f"{counted(now.layout.chains, 'chain')} × {each}"
 
 

@@ -147,7 +147,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
 def _repair_checkpoint(block: ChainBlock) -> Iterator[str]:
     count = int(recorded(block.location, block.layout)[block.chains[0]])
     try:
-        draws, content = read_checkpoint(block.checkpoint_text())
+        draws, content, _ = read_checkpoint(block.checkpoint_text())
         decode_state(content)
         why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:

@@ -13,12 +13,13 @@ from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import has_rows
+from ..sampling_state.state_text import Checkpoint
 from .chain_journal import load_rows
 from .open_chunks import OpenChunks
 
 
-def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> tuple[int, Any]:
-    """The draw that a chain with `count` draws continues from, and the state there.
+def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> Checkpoint | None:
+    """The checkpoint that a chain with `count` draws continues from; None for its last draw.
 
     Parameters
     ----------
@@ -31,20 +32,17 @@ def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> 
         The checkpoint cannot be read, or belongs to a draw that is not there.
     """
     found = block.last_checkpoint(like)
-    if found is None:
-        return count, None
-    draws, state = found
-    if is_full and draws != count:
-        return count, None
-    if draws > count:
+    if found is None or (is_full and found.draws != count):
+        return None
+    if found.draws > count:
         raise DamagedTraceError(
-            f"its checkpoint belongs to draw {draws}, but the chain has {count}",
+            f"its checkpoint belongs to draw {found.draws}, but the chain has {count}",
             where=str(block),
             remedy="`zarrtrace repair` drops it, and the chain continues without a state",
             chain=block.chains[0],
-            draw=draws,
+            draw=found.draws,
         )
-    return draws, state
+    return found
 
 
 def went_back(

@@ -9,7 +9,7 @@ from ..layout.hierarchy import Hierarchy
 from ..messages import warn_caller
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import LOOK_EVERY, STALE_AFTER
-from .writer import ChainWriter
+from .writer import ChainWriter, ThinningWriter
 
 
 def open_writer(
@@ -32,9 +32,10 @@ def open_writer(
     block = ChainBlock(hierarchy.location, hierarchy.layout, number)
     deadline = time.monotonic() + patience
     told = False
+    writer = ThinningWriter if hierarchy.layout.thin > 1 else ChainWriter
     while True:
         try:
-            return ChainWriter(hierarchy, number, force=force)
+            return writer(hierarchy, number, force=force)
         except ChainBusyError:
             left = deadline - time.monotonic()
             claim = block.claim

@@ -142,6 +142,11 @@ class Block:
     draws: int
     values: list[Array]
 
+    def every(self, step: int, first: int) -> Block:
+        """Every `step`-th of its draws, from draw `first` on."""
+        values = [value[first::step] for value in self.values] if step > 1 else self.values
+        return Block(len(range(first, self.draws, step)), values)
+
 
 class Target:
     """Where the values of one variable go, and what may go there.

@@ -88,6 +88,7 @@ class ChainWriter(Holder):
             self._write_claim(self._claim)
             self._require_place()
             self._total = layout.total
+            self._skipped_after = (0, 0)
             self._memory = rows_in_memory(hierarchy, block, self._count)
             self._writes_text = self._journal.survives and any(
                 variable.is_text for variable in layout.variables
@@ -147,6 +148,21 @@ class ChainWriter(Holder):
         return self._count
 
     @property
+    def given(self) -> int:
+        """Draws given so far that count, warmup included: `recorded`, but where the trace thins.
+
+        With `thin` it is `thin * recorded`, and the draws after these that were not kept.
+        """
+        return self._count * self._layout.thin + self._skipped
+
+    @property
+    def _skipped(self) -> int:
+        """The draws given since the last one that was kept."""
+        # Together with the count, so that no interrupt comes between the two.
+        count, skipped = self._skipped_after
+        return skipped if count == self._count else 0
+
+    @property
     def _count(self) -> int:
         """The published count. There is no other one that could differ from it."""
         return self._journal.count
@@ -167,7 +183,9 @@ class ChainWriter(Holder):
         Returns
         -------
         draws : int
-            How many are kept, warmup included: the next `record()` adds to them.
+            How many are kept, warmup included: the next `record()` adds to them. Where the trace
+            thins, how many the writer was given, as `given` says. Without a checkpoint those count
+            up to the last one that was kept.
         state : object or None
             What `checkpoint()` was given after that many draws; None when there was none.
 
@@ -182,13 +200,15 @@ class ChainWriter(Holder):
                 self._require_claim()
             self._total = self._hierarchy.layout.total
             is_full = self._count == self._total
-            draws, state = last_checkpoint(self._block, self._count, is_full, like)
-            if draws < self._count:
-                self._go_back(draws)
+            checkpoint = last_checkpoint(self._block, self._count, is_full, like)
+            if checkpoint is not None:
+                if checkpoint.draws < self._count:
+                    self._go_back(checkpoint.draws)
+                self._skipped_after = (checkpoint.draws, checkpoint.skipped)
             with self._claiming:
                 if self._state is State.NOT_RESUMED:
                     self._state = State.OPEN
-            return self._count, state
+            return self.given, None if checkpoint is None else checkpoint.state
 
     def checkpoint(self, state: Any) -> None:
         """Keep the sampler's state together with the draws recorded so far, atomically.
@@ -209,7 +229,7 @@ class ChainWriter(Holder):
         """
         with self._only_call():
             self._require_recording()
-            text = write_checkpoint(self._count, state)
+            text = write_checkpoint(self._count, state, self._skipped)
             if self._journal.keep_checkpoint(text):
                 return
             if not self._journal.survives:
@@ -240,6 +260,8 @@ class ChainWriter(Holder):
         self, posterior: Values | None = None, sample_stats: Values | None = None, **groups: Values
     ) -> None:
         """Record one draw: a value for every variable of every sampled group.
+
+        Where the trace thins, only every `thin`-th draw is kept; those between are checked as well.
 
         Parameters
         ----------
@@ -274,7 +296,7 @@ class ChainWriter(Holder):
                 self._require_room(1)
                 self._begin_chunks(count)
             self._plan.put(gather_groups(posterior, sample_stats, groups), count)
-            self._advance(count + 1)
+            self._accept(count + 1)
         finally:
             self._in_call = False
 
@@ -305,12 +327,13 @@ class ChainWriter(Holder):
             self._require_recording()
             given = gather_groups(posterior, sample_stats, groups)
             block = self._plan.check_block(given, self._count)
-            self._require_room(block.draws)
-            begin = self._count
+            thin, skipped, begin = self._layout.thin, self._skipped, self.given
+            self._require_room(-(-(skipped + block.draws) // thin))
             try:
-                self._record_parts(block, begin)
+                self._record_parts(block.every(thin, thin - 1 - skipped), self._count)
+                self._skipped_after = (self._count, (skipped + block.draws) % thin)
             except (NotWritableError, DamagedTraceError, OSError) as error:
-                kept = self._count - begin
+                kept = self.given - begin
                 if not kept or isinstance(error, TraceNotFoundError):
                     raise
                 raise PartlyRecordedError(
@@ -320,7 +343,7 @@ class ChainWriter(Holder):
                     remedy=f"remove the cause and record the rest of the block, from its draw "
                     f"{kept} on",
                     chain=self.chains[0],
-                    draw=begin + kept,
+                    draw=self._count,
                     kept=kept,
                 ) from error
 
@@ -359,6 +382,9 @@ class ChainWriter(Holder):
         if count == self._boundary:
             with suppress(TraceError, OSError):
                 self._begin_chunks(count)
+
+    # What `record()` does with a draw that was checked.
+    _accept = _advance
 
     def _write_full(self, count: int) -> None:
         """Write the chunks that the draws below the count complete."""
@@ -484,6 +510,18 @@ class ChainWriter(Holder):
             "a writer stays in the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
+
+
+class ThinningWriter(ChainWriter):
+    """The writer of a trace that keeps every `thin`-th of the draws it is given."""
+
+    def _accept(self, count: int) -> None:
+        """Publish the draw if it is one to keep; otherwise the next one takes its rows."""
+        skipped = self._skipped + 1
+        if skipped == self._layout.thin:
+            self._advance(count)
+        else:
+            self._skipped_after = (count - 1, skipped)
 
 
 ChainWriter._calls = frozenset(

@@ -28,7 +28,7 @@ from .journal_count import is_elsewhere, read_count
 from .journal_file import is_locked, journal_directory, journal_file
 from .journal_header import CHECKPOINT_WORD
 from .proof import NOT_RECORDED
-from .state_text import decode_state, read_checkpoint
+from .state_text import Checkpoint, decode_state, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,8 @@ class ChainBlock:
             return text
         return None
 
-    def last_checkpoint(self, like: Any = None) -> tuple[int, Any] | None:
-        """The draws its last checkpoint belongs to, and the state; None where there is none.
+    def last_checkpoint(self, like: Any = None) -> Checkpoint | None:
+        """Its last checkpoint, with the state as it was given; None where there is none.
 
         Raises
         ------
@@ -307,8 +307,8 @@ class ChainBlock:
         """
         try:
             text = self.checkpoint_text()
-            draws, content = read_checkpoint(text)
-            return (draws, decode_state(content, like)) if text else None
+            found = read_checkpoint(text)
+            return found._replace(state=decode_state(found.state, like)) if text else None
         except InvalidInputError:
             raise
         except (ValueError, DamagedTraceError) as error:
@@ -338,7 +338,7 @@ class ChainBlock:
 def _draws_of(checkpoint: str | None) -> int:
     """The draws a checkpoint belongs to; 0 for one that cannot be read, which its reader says."""
     try:
-        return read_checkpoint(checkpoint)[0]
+        return read_checkpoint(checkpoint).draws
     except ValueError:
         return 0
 

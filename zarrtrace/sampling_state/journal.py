@@ -313,7 +313,7 @@ class Journal:
         for number in (1, 2):
             text = self._slot_text(number)
             with contextlib.suppress(ValueError):
-                draws = -1 if text is None else read_checkpoint(text)[0]
+                draws = -1 if text is None else read_checkpoint(text).draws
                 if latest < draws <= self.count:
                     best, latest = number, draws
         return best

@@ -14,7 +14,7 @@ import json
 import math
 import re
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,13 +75,32 @@ def decode_state(content: Any, like: Any = None) -> Any:
     return _shape_like(state, like, "state")
 
 
-def write_checkpoint(draws: int, state: Any) -> str:
+class Checkpoint(NamedTuple):
+    """A state, and where in its chain it belongs.
+
+    Attributes
+    ----------
+    draws : int
+        The draws it belongs to.
+    state
+        The sampler's state, or the content of its JSON text.
+    skipped : int
+        The draws after these that the sampler had given and that were not kept, as `thin` says.
+    """
+
+    draws: int
+    state: Any
+    skipped: int = 0
+
+
+def write_checkpoint(draws: int, state: Any, skipped: int = 0) -> str:
     """The text of a checkpoint: a state and the number of draws it belongs to."""
-    return f'{{"draw":{draws},"state":{encode_state(state)}}}'
+    thinned = f'"skipped":{skipped},' if skipped else ""
+    return f'{{"draw":{draws},{thinned}"state":{encode_state(state)}}}'
 
 
-def read_checkpoint(text: str | None) -> tuple[int, Any]:
-    """The draws a checkpoint belongs to and the content of its state; (0, None) without one.
+def read_checkpoint(text: str | None) -> Checkpoint:
+    """A checkpoint with the content of its state; one of 0 draws and None where there is no text.
 
     Raises
     ------
@@ -89,15 +108,17 @@ def read_checkpoint(text: str | None) -> tuple[int, Any]:
         The text is no checkpoint.
     """
     if not text:
-        return 0, None
+        return Checkpoint(0, None)
     try:
         content = json.loads(text)
         draws, state = content["draw"], content["state"]
-    except (KeyError, TypeError, RecursionError) as error:
+        skipped = content.get("skipped", 0)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no checkpoint ({error!r})") from None
-    if type(draws) is not int or draws < 0:
-        raise ValueError(f"no number of draws: {draws!r}")
-    return draws, state
+    for number in (draws, skipped):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"no number of draws: {number!r}")
+    return Checkpoint(draws, state, skipped)
 
 
 def _encode(value: Any, where: str) -> Any:

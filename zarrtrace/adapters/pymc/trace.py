@@ -81,6 +81,11 @@ class ZarrTrace(TraceBase):
         self.checkpoint_every = checkpoint_every
         self.straces: list[ZarrChain] = []
         self._store = store
+        if "thin" in options:
+            raise InvalidInputError(
+                "thin: PyMC counts the draws that are kept, warmup and posterior apart; thin what "
+                "is read: trace.posterior.isel(draw=slice(None, None, 10))"
+            )
         self._options = options
         self._trace: zt.Trace | None = None
         self._sampling_time = 0.0
