@@ -226,6 +226,12 @@ def test_counts_are_whole_numbers(name: str) -> None:
         run(None, **options)
 
 
+@pytest.mark.once("newest")
+def test_draws_are_thinned_before_they_are_recorded_and_not_twice() -> None:
+    with pytest.raises(InvalidInputError, match="give thinning= instead of thin"):
+        run(None, trace_options={"thin": 2})
+
+
 # What is recorded -----------------------------------------------------------------------------
 
 

@@ -258,6 +258,12 @@ def test_it_has_the_methods_and_properties_of_the_original(mixed: Any, tmp_path:
             refused()
 
 
+@pytest.mark.once("newest")
+def test_a_trace_that_thins_is_refused_pymc_counts_what_it_draws(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="thin: PyMC counts"):
+        ZarrTrace(tmp_path / "run.zarr", thin=2)
+
+
 def test_before_sampling_there_is_no_trace(tmp_path: Path) -> None:
     trace = ZarrTrace(tmp_path / "run.zarr")
     with pytest.raises(ValueError, match=r"zarrtrace\.open"):

@@ -12,6 +12,7 @@ from conftest import Place
 
 import zarrtrace as zt
 from zarrtrace.errors import DrawError, InvalidInputError, SchemaError
+from zarrtrace.reading.convergence import worst_rhat
 
 TUNE, TOTAL, MOST = 2, 9, 5
 DEFINITION: dict[str, Any] = {
@@ -218,6 +219,17 @@ def test_a_definition_that_varies_where_it_cannot_is_refused(
     with pytest.raises(SchemaError, match=says):
         memory.create(chains=1, draws=4, posterior=definition)
     assert "zarr.json" not in memory.store._store_dict
+
+
+@pytest.mark.once("newest")
+def test_padding_is_no_number_that_chains_disagree_about(memory: Place) -> None:
+    trace = memory.create(chains=2, draws=8, posterior={"x": zt.Var(shape=zt.UpTo(3), dtype=int)})
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block({"x": [[100 * chain + i] * (i % 3) for i in range(8)]})
+    found = worst_rhat(trace._hierarchy)
+    assert (found.variable, found.complete) == ("x_length", True)
+    assert found.value < 1.2
 
 
 @pytest.mark.once("newest")

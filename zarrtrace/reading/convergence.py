@@ -50,7 +50,8 @@ def worst_rhat(hierarchy: Hierarchy) -> WorstRhat:
     -------
     WorstRhat
         Its value is NaN with one chain, with fewer than 4 draws after warmup, and where nothing
-        varies; values that are NaN or that never change do not count.
+        varies; values that are NaN or that never change do not count. Of a variable whose draws
+        vary in size the lengths do.
     """
     return _read_kept(hierarchy.location) or _compute(hierarchy)
 
@@ -99,7 +100,12 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
     if len(cut.chains) < 2:
         return worst
     each = len(cut.chains) * cut.length
-    variables = [v for v in group.variables.values() if v.dtype.kind in "fiub" and each]
+    variables = [
+        variable
+        for variable in group.variables.values()
+        # The padding of draws that vary in size is no number; their lengths are some.
+        if variable.dtype.kind in "fiub" and each and not group.lengths_of(variable)
+    ]
     room, chosen = _MOST_NUMBERS, []
     for variable in variables:
         numbers = each * math.prod(variable.shape)
