@@ -61,6 +61,11 @@ class UpTo:
     ----------
     most : int
         The largest length, at least 1.
+
+    Notes
+    -----
+    On disk the padding costs about 50 bytes a draw with the default compressor, which is much where
+    draws have few numbers, and next to nothing with `compressors=` a Blosc codec with zstd.
     """
 
     most: int
