@@ -193,3 +193,7 @@ def test_only_what_counts_its_own_draws_thins(directory: Place, tmp_path: Path) 
     with pytest.raises(InvalidInputError, match="thin: a result is adopted as it is"):
         zt.from_datatree(result, tmp_path / "adopted.zarr", thin=2)
     assert not (tmp_path / "adopted.zarr").exists()
+    stan = Path(__file__).parent.parent / "data" / "cmdstan" / "chain-1.csv"
+    with pytest.raises(InvalidInputError, match="give thin= to CmdStan"):
+        zt.follow(stan, tmp_path / "adopted.zarr", once=True, thin=2)
+    assert not (tmp_path / "adopted.zarr").exists()

@@ -158,6 +158,11 @@ def create_trace(
             "the files of CmdStan are recorded by a writer for each chain",
             remedy="leave chains_per_chunk out",
         )
+    if trace_options.get("thin", 1) != 1:
+        raise InvalidInputError(
+            "the files have the draws that CmdStan has kept, and all of them are recorded",
+            remedy="give thin= to CmdStan",
+        )
     file = _known(files)
     described = describe_run(files)
     options: dict[str, Any] = {
