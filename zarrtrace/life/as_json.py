@@ -44,6 +44,7 @@ def describe_trace(now: Moment, beside: Beside) -> dict[str, Any]:
         "finished": layout.finished,
         "chains": layout.chains,
         "tune": layout.tune,
+        "thin": layout.thin,
         "draws": layout.draws,
         "recorded": now.counts.tolist(),
         "dropped": layout.dropped,
