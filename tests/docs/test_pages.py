@@ -1,0 +1,66 @@
+"""The code of the site's pages runs, and prints what the pages say it prints."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from scripts import Script
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGES = sorted([*DOCS.glob("howto/*.md"), *DOCS.glob("explanation/*.md"), DOCS / "index.md"])
+FENCE = re.compile(r"^```(\{setup\}|python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+END = "--- end of a block ---"
+
+
+class Step(NamedTuple):
+    """A block of Python, and the text that the page shows after it, if any."""
+
+    code: str
+    shown: str
+
+
+def steps(page: Path) -> list[Step]:
+    found: list[Step] = []
+    language_before = ""
+    for language, content in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in ("python", "{setup}"):
+            found.append(Step(content, ""))
+        elif language == "text" and language_before == "python":
+            found[-1] = found[-1]._replace(shown=content)
+        language_before = language
+    return found
+
+
+WITH_CODE = [page for page in PAGES if steps(page)]
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(
+    page: Path, script: Script, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if page.stem == "s3":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_server"))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+    blocks = steps(page)
+    code = "".join(f"{block.code}\nprint({END!r}, flush=True)\n" for block in blocks)
+    printed = script.run(code).split(f"{END}\n")
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    for block, output in zip(blocks, printed, strict=False):
+        if block.shown:
+            alike = doctest.OutputChecker().check_output(block.shown, output, flags)
+            assert alike, f"{block.code}\nshows\n{block.shown}\nand prints\n{output}"
+
+
+def test_every_page_says_what_is_run() -> None:
+    # A block in another language than these is neither run nor compared.
+    known = {"python", "{setup}", "text", "sh", "diff"}
+    for page in PAGES:
+        fences = re.findall(r"^```([\w{}-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        directives = {name for name in fences if name.startswith("{")} - {"{setup}"}
+        assert set(fences) - directives <= known, page
