@@ -29,6 +29,7 @@ extensions = [
     "command_line",
     "format_page",
     "setup_code",
+    "tutorial_runs",
     "myst_parser",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -36,7 +37,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
 ]
-exclude_patterns = ["tutorial_scripts", "_build", "**/README.rst", "tutorials/sg_execution_times.rst"]
+exclude_patterns = ["tutorial_scripts", "_build", "tutorials/sg_execution_times.rst"]
 default_role = "py:obj"
 needs_sphinx = "8.1"
 
@@ -49,19 +50,21 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
+
 sphinx_gallery_conf = {
     "examples_dirs": "tutorial_scripts",
     "gallery_dirs": "tutorials",
     "filename_pattern": r"\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "tutorial_runs.InOrder",
     "copyfile_regex": r".*\.py",
     "download_all_examples": False,
+    "reset_modules_order": "both",
     "show_memory": False,
     "min_reported_time": 10_000,
     "abort_on_example_error": True,
     "only_warn_on_example_error": False,
     "plot_gallery": True,
-    "reset_modules": ("matplotlib",),
+    "reset_modules": ("matplotlib", "tutorial_runs.remove_traces"),
     "remove_config_comments": True,
     "capture_repr": ("_repr_html_", "__repr__"),
     "show_signature": False,
@@ -82,6 +85,19 @@ html_theme_options: dict[str, Any] = {
     "footer_end": [],
 }
 
+# Nobody makes these; what returns them stands in their first sentence.
+_NOT_CONSTRUCTED = {
+    *("zarrtrace.Trace", "zarrtrace.Snapshot", "zarrtrace.ChainWriter"),
+    *("zarrtrace.table.Table", "zarrtrace.tables.segments.Segments"),
+    *("zarrtrace.tables.segments.Segment", "zarrtrace.folder.Runs", "zarrtrace.folder.Run"),
+}
+
+
+def leave_signature_out(app: object, what: str, name: str, *_: object) -> tuple[str, None] | None:
+    """Show no arguments of the classes that nobody constructs."""
+    return ("", None) if what == "class" and name in _NOT_CONSTRUCTED else None
+
+
 # A docstring may say `(chains, draws, *shape)`; only reStructuredText takes the star for markup.
 _STAR = re.compile(r"(?<![\w`*\\])(\*{1,2})(?=[A-Za-z_])(?!\w+\*)")
 
@@ -98,3 +114,4 @@ def escape_stars(
 def setup(app: Any) -> None:
     """Register what this file adds to Sphinx."""
     app.connect("autodoc-process-docstring", escape_stars, priority=400)
+    app.connect("autodoc-process-signature", leave_signature_out)

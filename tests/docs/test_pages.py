@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from scripts import Script
+
+import zarrtrace as zt
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("howto/*.md"), *DOCS.glob("explanation/*.md"), DOCS / "index.md"])
@@ -64,3 +71,31 @@ def test_every_page_says_what_is_run() -> None:
         fences = re.findall(r"^```([\w{}-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
         directives = {name for name in fences if name.startswith("{")} - {"{setup}"}
         assert set(fences) - directives <= known, page
+
+
+@pytest.mark.long
+@pytest.mark.once("newest")
+def test_the_site_builds_without_a_warning_and_is_read_offline(tmp_path: Path) -> None:
+    # A copy, so that every tutorial runs and nothing is written beside the sources.
+    made = shutil.ignore_patterns("tutorials", "generated", "_build", "__pycache__", "*.zarr")
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=made)
+    (tmp_path / "zarrtrace.svg").symlink_to(DOCS.parent / "zarrtrace.svg")
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", site],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert built.returncode == 0, built.stderr
+    inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[-1]
+    documented = zlib.decompress(inventory).decode()
+    for name in zt.__all__:
+        assert re.search(rf"^zarrtrace\.(errors\.)?{name}\b.* py:", documented, re.MULTILINE), name
+    for page in site.rglob("*.html"):
+        fetched = re.findall(
+            r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"https?:[^\"]*", page.read_text()
+        )
+        assert not fetched, page
