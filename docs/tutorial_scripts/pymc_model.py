@@ -21,9 +21,11 @@ from zarrtrace.adapters.pymc import ZarrTrace, resume
 
 logging.getLogger("pymc").setLevel(logging.ERROR)
 
-y = np.array([5.50, 5.61, 4.88, 5.07, 5.26, 5.55, 5.36, 5.29, 5.58, 5.65, 5.57, 5.53, 5.62, 5.29,
-              5.44, 5.34, 5.79, 5.10, 5.27, 5.39, 5.42, 5.47, 5.63, 5.34, 5.46, 5.30, 5.75, 5.68,
-              5.85])  # fmt: skip
+y = np.array(
+    "5.50 5.61 4.88 5.07 5.26 5.55 5.36 5.29 5.58 5.65 5.57 5.53 5.62 5.29 5.44 "
+    "5.34 5.79 5.10 5.27 5.39 5.42 5.47 5.63 5.34 5.46 5.30 5.75 5.68 5.85".split(),
+    dtype=float,
+)
 
 # %%
 # The model
@@ -43,9 +45,14 @@ with pm.Model() as model:
 
 with model:
     pm.sample(
-        300, tune=300, chains=2, cores=1, random_seed=1798, progressbar=False,
+        300,
+        tune=300,
+        chains=2,
+        cores=1,
+        random_seed=1798,
+        progressbar=False,
         trace=ZarrTrace("density.zarr"),
-    )  # fmt: skip
+    )
 
 print(zt.open("density.zarr"))
 
@@ -68,7 +75,7 @@ print(trace.recorded, float(trace.posterior["mu"].mean()))
 # that was done already.
 
 zt.open("density.zarr", mode="a").extend(300)
-data = resume("density.zarr", model, random_seed=1798, cores=1, progressbar=False)
+data = resume("density.zarr", model, cores=1, progressbar=False)
 print(zt.open("density.zarr").recorded)
 
 # %%
@@ -79,9 +86,10 @@ print(zt.open("density.zarr").recorded)
 
 rng = np.random.default_rng(1798)
 draws = zt.open("density.zarr").posterior
-predicted = rng.normal(draws["mu"], draws["sigma"], size=(len(y), *draws["mu"].shape))
+mean, sd = draws["mu"].values[..., None], draws["sigma"].values[..., None]
+predicted = rng.normal(mean, sd, size=(*draws["mu"].shape, len(y)))
 zt.open("density.zarr", mode="a").add_group(
-    "posterior_predictive", {"y": (("chain", "draw", "y_dim_0"), np.moveaxis(predicted, 0, -1))}
+    "posterior_predictive", {"y": (("chain", "draw", "y_dim_0"), predicted)}
 )
 
 # %%
