@@ -21,11 +21,11 @@ from zarrtrace.adapters.pymc import ZarrTrace, resume
 
 logging.getLogger("pymc").setLevel(logging.ERROR)
 
-y = np.array(
-    "5.50 5.61 4.88 5.07 5.26 5.55 5.36 5.29 5.58 5.65 5.57 5.53 5.62 5.29 5.44 "
-    "5.34 5.79 5.10 5.27 5.39 5.42 5.47 5.63 5.34 5.46 5.30 5.75 5.68 5.85".split(),
-    dtype=float,
-)
+measured = """
+5.50 5.61 4.88 5.07 5.26 5.55 5.36 5.29 5.58 5.65 5.57 5.53 5.62 5.29 5.44 5.34 5.79 5.10 5.27 5.39
+5.42 5.47 5.63 5.34 5.46 5.30 5.75 5.68 5.85
+"""
+y = np.array(measured.split(), dtype=float)
 
 # %%
 # The model
