@@ -37,7 +37,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
 ]
-exclude_patterns = ["tutorial_scripts", "_build", "tutorials/sg_execution_times.rst"]
+exclude_patterns = ["tutorial_scripts", "_build"]
 default_role = "py:obj"
 needs_sphinx = "8.1"
 
@@ -60,7 +60,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "reset_modules_order": "both",
     "show_memory": False,
-    "min_reported_time": 10_000,
+    "write_computation_times": False,  # its page fetches scripts from elsewhere
     "abort_on_example_error": True,
     "only_warn_on_example_error": False,
     "plot_gallery": True,
