@@ -7,8 +7,8 @@ processes as you like, read it at any moment, `finish` it. The whole life is in 
 from typing import Any
 
 from . import errors, folder
+from .adopt.follow import follow
 from .adopt.from_datatree import from_datatree
-from .adopt.stan.follow import follow
 from .errors import TraceError
 from .layout.layout import LIBRARY_VERSION
 from .layout.variables import UpTo, Var

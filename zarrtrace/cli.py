@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__, folder
+from .adopt.follow import follow
 from .adopt.from_datatree import from_datatree
-from .adopt.stan.follow import follow
 from .errors import TraceError, TraceExistsError, TraceNotFoundError
 from .life import as_json, change
 from .life import description as summary
@@ -94,15 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "path",
         metavar="PATH",
         nargs="+",
-        help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee, CSV of CmdStan: the files "
-        "of all chains or their directory",
+        help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee, CSV of CmdStan or their "
+        "directory, other tables of draws: the files of all chains",
     )
     adopt.add_argument("out", metavar="OUT", help="where the trace goes")
     following = commands.add_parser(
-        "follow", parents=[place], help="record the CSV files of CmdStan while it writes them"
+        "follow",
+        parents=[place],
+        help="record CSV files of CmdStan, or other tables of draws, as they grow",
     )
     following.add_argument(
-        "files", metavar="FILE", nargs="+", help="the CSV file of each chain; it may appear later"
+        "files", metavar="FILE", nargs="+", help="the text file of each chain; it may appear later"
     )
     following.add_argument("out", metavar="OUT", help="where the trace goes, or is already")
     following.add_argument(
@@ -324,7 +326,7 @@ def show_finish(trace: Trace, chains: list[int] | None) -> None:
 def show_followed(
     files: list[str], out: str, once: bool, storage_options: dict[str, Any] | None
 ) -> None:
-    """Record files of CmdStan, and print the trace."""
+    """Record text files of draws, and print the trace."""
     if not once:
         print(
             f"recording into {printable(out)}; Ctrl-C stops, and the same command continues",

@@ -318,10 +318,13 @@ def test_csv_of_killed_chains_is_adopted_as_far_as_it_goes(tmp_path: Path) -> No
 
 def test_csv_that_cannot_be_adopted_says_why(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InvalidInputError, match=r"table\.csv is not a CSV file of CmdStan"):
+    with pytest.raises(InvalidInputError, match=r"table\.csv: the file is not a CSV file of CmdSt"):
         from_datatree([CSV[0], tmp_path / "table.csv"], tmp_path / "run.zarr")
+    (tmp_path / "binary.csv").write_bytes(b"\0\1\2\n")
+    with pytest.raises(InvalidInputError, match=r"binary\.csv: the file is not a text file"):
+        from_datatree([CSV[0], tmp_path / "binary.csv"], tmp_path / "run.zarr")
     with pytest.raises(InvalidInputError, match="nor is there CSV of CmdStan"):
-        from_datatree(tmp_path / "table.csv", tmp_path / "run.zarr")
+        from_datatree(tmp_path / "binary.csv", tmp_path / "run.zarr")
     with pytest.raises(TraceNotFoundError, match="there is nothing at"):
         from_datatree([CSV[0], tmp_path / "nothing.csv"], tmp_path / "run.zarr")
     assert not (tmp_path / "run.zarr").exists()

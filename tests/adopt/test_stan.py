@@ -17,7 +17,7 @@ from scripts import Script
 import zarrtrace as zt
 from zarrtrace.adopt.stan.csv_file import StanFile
 from zarrtrace.cli import main
-from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
+from zarrtrace.errors import FinishedError, InvalidInputError, TraceExistsError, TraceNotFoundError
 
 CMDSTAN = Path(__file__).parent.parent / "data" / "cmdstan"
 CHAINS = [CMDSTAN / "chain-1.csv", CMDSTAN / "chain-2.csv"]
@@ -231,6 +231,18 @@ def test_a_run_may_be_nothing_but_warmup(tmp_path: Path) -> None:
         zt.from_datatree(file)
 
 
+def test_a_trace_that_was_finished_early_takes_no_more_draws(tmp_path: Path) -> None:
+    path, file = tmp_path / "run.zarr", written(tmp_path / "a.csv", "mu", [[1.0]], num_samples=3)
+    zt.follow(file, path, once=True).finish()
+    for once in (True, False):
+        with pytest.raises(FinishedError, match="was finished before its chains had ended"):
+            zt.follow(file, path, once=once)
+    written(file, "mu", [[1.0], [2.0]], num_samples=3)
+    with pytest.raises(FinishedError, match="record the files into another trace"):
+        zt.follow(file, path, once=True)
+    assert zt.open(path).get("mu").tolist() == [[1]]
+
+
 # What is refused ------------------------------------------------------------------------------
 
 
@@ -286,7 +298,7 @@ def test_a_damaged_line_is_named_and_the_draws_before_it_are_kept(tmp_path: Path
     for damaged, says, kept in (
         (f"{row}\n", "draw 3 has 7 values, where 8", 3),
         (f"{row},4\n{row},5\n", "more draws than the 0 of warmup and 4", 4),
-        (f"{row},1-2\n", "draw 3 has '1-2'", 0),
+        (f"{row},1-2\n", "draw 3 has '1-2'", 3),
     ):
         file.write_text(good + damaged)
         with pytest.raises(InvalidInputError, match=says):
@@ -313,7 +325,7 @@ def test_what_is_not_there_or_not_of_stan_is_said(tmp_path: Path) -> None:
             zt.follow(files, None, once=True)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n5,6\n")
     with pytest.raises(InvalidInputError, match="the file is not a CSV file of CmdStan"):
-        zt.follow(tmp_path / "table.csv", None)
+        zt.follow([CHAINS[0], tmp_path / "table.csv"], None, once=True)
     file = written(tmp_path / "a.csv", "mu", [[1.0]], method="optimize")
     with pytest.raises(InvalidInputError, match="method optimize"):
         zt.follow(file, None)

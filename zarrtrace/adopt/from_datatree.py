@@ -22,10 +22,10 @@ from ..opening import create
 from ..store.locate import locate
 from ..store.location import Location
 from ..trace import Trace
+from .follow import adopt_files
+from .input_files import text_files
 from .lists import pad_lists, smc_stats_by_chain
 from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
-from .stan.follow import adopt_stan_files
-from .stan.run import stan_files
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,9 +44,10 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     ----------
     tree : xarray.DataTree, arviz.InferenceData, xarray.Dataset, str, path or list of paths
         The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
-        nutpie, or anything xarray opens), an HDF5 file of emcee, or CSV files of CmdStan: a list
-        of them, their directory, a pattern such as `run-*.csv`, or one. A chain of CmdStan that
-        was killed gives its whole lines. What is lazy, and CSV, is read in pieces.
+        nutpie, or anything xarray opens), an HDF5 file of emcee, or text files of draws, as
+        `follow` takes them: a list of them, a pattern such as `run-*.csv`, one, or the directory
+        of CmdStan's. A chain that was killed gives its whole lines. What is lazy, and text, is
+        read in pieces.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`.
     **trace_options
@@ -100,9 +101,9 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
 def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> Trace:
     """Make the trace, in memory or at a place where nothing is."""
     if is_path(tree):
-        files = stan_files(tree)
+        files = text_files(tree)
         if files:
-            trace = adopt_stan_files(files, store, trace_options)
+            trace = adopt_files(files, store, trace_options)
             finish(trace._hierarchy)
             return trace
         with closing(read_result(tree)) as opened:

@@ -60,7 +60,7 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             f"{file} is no netCDF file, Zarr hierarchy or HDF5 file that xarray can open, nor is "
-            f"there CSV of CmdStan: {error}"
+            f"there CSV of CmdStan or a table of draws as text: {error}"
         ) from error
     ensembles = [name for name, node in tree.children.items() if "nwalkers" in node.attrs]
     if not ensembles:

@@ -9,124 +9,50 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInputError
-from ...layout.variables import Var
-from ...messages import warn_caller
+from ..columns import Columns, Positions, VariableColumns, rename_variables
 from ..stat_names import arviz_names
-
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
-Values = np.ndarray[Any, Any]
-Positions = np.ndarray[Any, np.dtype[np.intp]]
 
 _PARTS = re.compile(r"([.:])([^.:]+)")
 _STAT_DTYPES = {"treedepth__": "int64", "n_leapfrog__": "int64", "divergent__": "bool"}
 _LOG_LIKELIHOOD = "log_lik"  # the variable that ArviZ takes for it
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The variables of a file.
+def stan_columns(header: str) -> Columns:
+    """The columns of the line that names them.
 
-    Attributes
-    ----------
-    names : tuple of str
-        Those of the columns, as they are in the file.
-    groups : dict of str to dict of str to VariableColumns
-        For each sampled group its variables, under the names that they get in the trace.
+    Raises
+    ------
+    InvalidInputError
+        Two columns have the same name, or there is no parameter.
     """
-
-    names: tuple[str, ...]
-    groups: dict[str, dict[str, VariableColumns]]
-
-    @classmethod
-    def of(cls, header: str) -> Columns:
-        """The columns of the line that names them.
-
-        Raises
-        ------
-        InvalidInputError
-            Two columns have the same name, or there is no parameter.
-        """
-        names = header.split(",")
-        if len(set(names)) < len(names):
-            twice = next(name for position, name in enumerate(names) if name in names[:position])
-            raise InvalidInputError(f"two columns are called {twice!r}", variable=twice)
-        stats = [name for name in names if name.endswith("__")]
-        positions = {name: position for position, name in enumerate(names)}
-        stat_names = arviz_names(stats)
-        parameters = {k: position for k, position in positions.items() if k not in stat_names}
-        variables = _rename(_variables(parameters))
-        if not variables:
-            raise InvalidInputError("the columns are those of the sampler, without a parameter")
-        # A posterior is never empty.
-        likelihood = variables.keys() & {_LOG_LIKELIHOOD} if len(variables) > 1 else set()
-        groups = {
-            "posterior": {k: v for k, v in variables.items() if k not in likelihood},
-            "sample_stats": {
-                stat_names[stat]: VariableColumns(
-                    stat, np.array(positions[stat]), dtype=_STAT_DTYPES.get(stat, "float64")
-                )
-                for stat in stats
-            },
-            "log_likelihood": {k: v for k, v in variables.items() if k in likelihood},
-        }
-        return cls(tuple(names), {name: group for name, group in groups.items() if group})
-
-    def definitions(self) -> dict[str, dict[str, Var]]:
-        """The variables of each group, as `zarrtrace.create` takes them."""
-        return {
-            group: {name: variable.definition(name) for name, variable in variables.items()}
-            for group, variables in self.groups.items()
-        }
-
-    def values(self, rows: Numbers) -> dict[str, dict[str, Values]]:
-        """The values of each variable in rows of the file, (draws, *shape)."""
-        return {
-            group: {name: variable.values(rows) for name, variable in variables.items()}
-            for group, variables in self.groups.items()
-        }
-
-
-@dataclass(frozen=True)
-class VariableColumns:
-    """The columns that hold one variable.
-
-    Attributes
-    ----------
-    stan_name : str
-        What Stan calls the variable.
-    positions : numpy.ndarray of int
-        For each element the number of its column, in the shape of the variable.
-    imaginary : numpy.ndarray of int, optional
-        The same for the imaginary parts of complex numbers.
-    dtype : str
-        Of the values.
-    """
-
-    stan_name: str
-    positions: Positions
-    imaginary: Positions | None = None
-    dtype: str = "float64"
-
-    def definition(self, name: str) -> Var:
-        """The variable, where the trace calls it `name`."""
-        is_stat = self.stan_name.endswith("__")
-        attrs = {} if is_stat or name == self.stan_name else {"name_in_model": self.stan_name}
-        return Var(shape=self.positions.shape, dtype=self.dtype, attrs=attrs)
-
-    def values(self, rows: Numbers) -> Values:
-        """The values in rows of the file, (draws, *shape)."""
-        if self.imaginary is None:
-            return rows[:, self.positions].astype(self.dtype, copy=False)
-        values = np.empty((len(rows), *self.positions.shape), dtype=self.dtype)
-        # A sum of the two would make NaN of an infinite part.
-        values.real = rows[:, self.positions]
-        values.imag = rows[:, self.imaginary]
-        return values
+    names = header.split(",")
+    if len(set(names)) < len(names):
+        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        raise InvalidInputError(f"two columns are called {twice!r}", variable=twice)
+    stats = [name for name in names if name.endswith("__")]
+    positions = {name: position for position, name in enumerate(names)}
+    stat_names = arviz_names(stats)
+    parameters = {k: position for k, position in positions.items() if k not in stat_names}
+    variables = rename_variables(_variables(parameters))
+    if not variables:
+        raise InvalidInputError("the columns are those of the sampler, without a parameter")
+    # A posterior is never empty.
+    likelihood = variables.keys() & {_LOG_LIKELIHOOD} if len(variables) > 1 else set()
+    groups = {
+        "posterior": {k: v for k, v in variables.items() if k not in likelihood},
+        "sample_stats": {
+            stat_names[stat]: VariableColumns(
+                stat, np.array(positions[stat]), dtype=_STAT_DTYPES.get(stat, "float64")
+            )
+            for stat in stats
+        },
+        "log_likelihood": {k: v for k, v in variables.items() if k in likelihood},
+    }
+    return Columns(tuple(names), {name: group for name, group in groups.items() if group})
 
 
 @dataclass(frozen=True)
@@ -200,24 +126,3 @@ def _array(elements: dict[tuple[int, ...], int]) -> Positions | None:
     for index, position in elements.items():
         array[tuple(i - 1 for i in index)] = position
     return array
-
-
-def _rename(variables: dict[str, VariableColumns]) -> dict[str, VariableColumns]:
-    """The variables under names that are not those of a dimension."""
-    taken = {"chain", "draw"} | {
-        f"{name}_dim_{axis}"
-        for name, variable in variables.items()
-        for axis in range(variable.positions.ndim)
-    }
-    renamed: dict[str, VariableColumns] = {}
-    for name, variable in variables.items():
-        stored = name
-        while stored in taken or (stored != name and stored in variables):
-            stored += "_"
-        if stored != name:
-            warn_caller(
-                f"the parameter {name!r} is stored as {stored!r}: a dimension of the trace is "
-                f"called {name!r}"
-            )
-        renamed[stored] = variable
-    return renamed

@@ -2,90 +2,22 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidInputError, TraceNotFoundError
+import numpy as np
+
+from ...errors import InvalidInputError
+from ..chain_file import two_runs
 from .comments import Argument, short_name
-from .csv_file import StanFile
 
-Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+if TYPE_CHECKING:
+    from .csv_file import StanFile
 
 # Arguments that are different for the chains of one run; those of `output` are too.
 _OF_A_CHAIN = {"id", "seed", "init", "metric_file", "stepsize", "start_datetime", "num_threads"}
-
-
-# The files -------------------------------------------------------------------------------------
-
-
-def stan_files(path: Any) -> list[Path]:
-    """The CSV files of CmdStan at a path, a directory or a pattern, in the order of their numbers.
-
-    Empty where there are none; of a sequence of paths each has to be one.
-    """
-    if not isinstance(path, str | os.PathLike):
-        return [_require_stan_file(Path(file)) for file in path]
-    pattern = os.path.join(path, "*.csv") if os.path.isdir(path) else os.fspath(path)
-    found = [path] if os.path.isfile(path) else glob.glob(pattern)
-    return sorted(filter(_is_stan_file, map(Path, found)), key=_by_number)
-
-
-def files_to_follow(files: Files) -> list[Path]:
-    """The files that are given, those of directories and patterns among them; others may be absent.
-
-    Raises
-    ------
-    TraceNotFoundError
-        There is no file of CmdStan in a directory, or none that matches a pattern.
-    """
-    given = [files] if isinstance(files, str | os.PathLike) else list(files)
-    found: list[Path] = []
-    for item in given:
-        path = Path(item)
-        if path.is_dir() or (glob.has_magic(os.fspath(item)) and not path.exists()):
-            there = stan_files(item)
-            if not there:
-                raise TraceNotFoundError(
-                    f"there is no CSV file of CmdStan at {path}",
-                    remedy="give the names of all files to wait for them",
-                )
-            found += there
-        else:
-            found.append(path)
-    if not found:
-        raise InvalidInputError("no file to follow was given", remedy="give one for each chain")
-    return found
-
-
-def _is_stan_file(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as content:
-        return content.read(14) == b"# stan_version"
-
-
-def _require_stan_file(file: Path) -> Path:
-    if not file.exists():
-        raise TraceNotFoundError(f"there is nothing at {file}")
-    if not _is_stan_file(file):
-        raise InvalidInputError(
-            f"{file} is not a CSV file of CmdStan, and only those are adopted several at a time"
-        )
-    return file
-
-
-def _by_number(file: Path) -> list[Any]:
-    """With chain-2 before chain-10."""
-    parts = re.split(r"(\d+)", file.name)
-    return [int(part) if part.isdigit() else part for part in parts]
-
-
-# The run ---------------------------------------------------------------------------------------
+_CONSTANTS = {"seed": "random.seed", "id": "id"}
 
 
 def require_one_run(files: Sequence[StanFile]) -> None:
@@ -96,12 +28,6 @@ def require_one_run(files: Sequence[StanFile]) -> None:
     InvalidInputError
         Two of them have other columns or arguments, or are the same chain.
     """
-    paths = [file.path.resolve() for file in files]
-    for position, path in enumerate(paths):
-        if path in paths[:position]:
-            raise InvalidInputError(
-                "the file is given twice", where=str(path), remedy="give each chain once"
-            )
     known = [file for file in files if file.header]
     for file in known[1:]:
         _require_same_arguments(known[0], file)
@@ -129,6 +55,26 @@ def describe_run(files: Sequence[StanFile]) -> dict[str, Any]:
     return {"name": str(first.get("model", "")).removesuffix("_model"), "attrs": attrs}
 
 
+def adaptation(files: Sequence[StanFile]) -> dict[str, Any]:
+    """The seed, the step size and the inverse metric of each chain, where all files say them."""
+    found: dict[str, Any] = {}
+    for name, argument in _CONSTANTS.items():
+        numbers = [file.comments.arguments.get(argument) for file in files]
+        if all(isinstance(number, int) for number in numbers):
+            found[name] = (("chain",), numbers)
+    steps = [file.comments.step_size for file in files]
+    if None not in steps:
+        found["step_size"] = (("chain",), steps)
+    metrics = [np.array(file.comments.inverse_metric) for file in files]
+    if len({metric.shape for metric in metrics}) == 1 and metrics[0].size:
+        stacked = np.stack(metrics)
+        # A diagonal is one line.
+        stacked = stacked[:, 0] if stacked.shape[1] == 1 else stacked
+        axes = [f"inv_metric_dim_{axis}" for axis in range(stacked.ndim - 1)]
+        found["inv_metric"] = (("chain", *axes), stacked)
+    return found
+
+
 def _require_same_arguments(one: StanFile, other: StanFile) -> None:
     first, second = one.comments.arguments, other.comments.arguments
     different = [
@@ -138,9 +84,9 @@ def _require_same_arguments(one: StanFile, other: StanFile) -> None:
     ]
     if different:
         name, value, another = different[0]
-        raise _two_runs(one, other, f"{name} is {value} there and {another} here")
+        raise two_runs(one, other, f"{name} is {value} there and {another} here")
     if one.header != other.header:
-        raise _two_runs(one, other, "their columns are different")
+        raise two_runs(one, other, "their columns are different")
 
 
 def _is_of_a_chain(name: str) -> bool:
@@ -174,14 +120,6 @@ def _require_other_chains(files: Sequence[StanFile]) -> None:
     if other is not None:
         all_have_one = len(set(seeds)) == len(seeds)
         if not all_have_one or len(set(ids)) not in (1, len(ids)):
-            raise _two_runs(
+            raise two_runs(
                 files[0], files[other], f"the seed is {seeds[0]} there and {seeds[other]} here"
             )
-
-
-def _two_runs(one: StanFile, other: StanFile, why: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"the file is of another run than {one.path}: {why}",
-        where=str(other.path),
-        remedy="give the files of one run",
-    )

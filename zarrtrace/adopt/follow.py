@@ -1,4 +1,4 @@
-"""CmdStan's CSV files into a trace, as they grow.
+"""Text files of draws into a trace, as they grow: CmdStan's CSV files, and plain tables.
 
 A chain is recorded from where the trace has it: the draws that are there are counted, and the lines
 of as many draws are passed over in the file. So there is nothing else to keep between two calls,
@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidInputError, TraceNotFoundError
-from ...messages import counted
-from ...opening import create
-from ...store.locate import Place
-from ...trace import Trace
+from ..errors import FinishedError, InvalidInputError, TraceNotFoundError
+from ..messages import counted
+from ..opening import create
+from ..store.locate import Place
+from ..trace import Trace
+from .chain_file import ChainFile
 from .columns import Columns, Values
-from .csv_file import StanFile
-from .run import Files, describe_run, files_to_follow, require_one_run
+from .input_files import Files, files_to_follow, open_files
 
 # The group of what is known once for each chain: of its adaptation, and its random numbers.
 _ADAPTATION = "constant_sample_stats"
-_ARGUMENTS = {"seed": "random.seed", "id": "id"}
+_MOST_DRAWS = 10_000  # that are recorded at once
 
 
 def follow(
@@ -36,13 +36,15 @@ def follow(
     look_every: float = 0.5,
     **trace_options: Any,
 ) -> Trace:
-    """Record the CSV files of CmdStan while it writes them, whoever started it.
+    """Record text files of draws while a sampler writes them, whoever started it.
 
     Parameters
     ----------
     files : str, path or iterable of these
-        The file of each chain, or a directory or a pattern such as `run-*.csv` of those that are
-        there. A file that is named may appear later.
+        The file of each chain: CSV files of CmdStan, or tables with a line for each draw and a
+        name for each column, as Cobaya, GetDist, MrBayes, BEAST and RevBayes write them. A pattern
+        such as `run-*.csv` stands for the files that are there, a directory for those of CmdStan.
+        A file that is named may appear later.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`. If it is there already, the draws that it
         does not have are added.
@@ -57,11 +59,16 @@ def follow(
     Returns
     -------
     Trace
-        Finished, if all chains have ended. Its variables are those of the model: columns such as
-        `x.1.2` are an array, `z.real` and `z.imag` complex numbers, and `log_lik` is in the group
-        `log_likelihood`; stats have ArviZ's names. The arguments of CmdStan are the attribute
-        `sampler_settings`; the seed, the step size and the inverse metric of each chain are in the
-        group `constant_sample_stats` as soon as no chain is in its warmup.
+        Of CmdStan: finished, if all chains have ended. Its variables are those of the model:
+        columns such as `x.1.2` are an array, `z.real` and `z.imag` complex numbers, and `log_lik`
+        is in the group `log_likelihood`; stats have ArviZ's names. The arguments of CmdStan are the
+        attribute `sampler_settings`; the seed, the step size and the inverse metric of each chain
+        are in the group `constant_sample_stats` as soon as no chain is in its warmup.
+
+        Of tables: each column is a variable. Those that the sampler says of a draw, such as the
+        number of its step, are in `sample_stats`; the steps from one draw to the next are the
+        attribute `thinning`. Where Cobaya's or GetDist's integer weights say for how many steps
+        the chain stayed, the draw is recorded as often.
 
     Raises
     ------
@@ -72,44 +79,49 @@ def follow(
         There is none of the files, and `once` is set.
     TraceExistsError
         The trace that is there is of other variables or lengths.
+    FinishedError
+        The trace that is there was finished before its chains had ended.
     ChainBusyError
         Another process records the trace.
 
     Notes
     -----
     A file that a killed run left gives all its whole lines. Nobody can see from the files whether
-    CmdStan still runs: where it does not, `once=True` returns, and `trace.finish()` ends the trace.
+    the sampler still runs, and tables do not say that a chain has ended: `once=True` or Ctrl-C
+    stops waiting, and `trace.finish()` ends the trace.
     """
-    chain_files = [StanFile(path) for path in files_to_follow(files)]
-    require_one_run(chain_files)
+    paths = files_to_follow(files)
+    chain_files = open_files(paths)
     while not look_at_all(chain_files):
         if once:
-            names = ", ".join(str(file.path) for file in chain_files)
             raise TraceNotFoundError(
-                f"there is no file of CmdStan with the names of its columns yet among {names}",
+                f"there is no file with the names of its columns and its first draws among "
+                f"{', '.join(map(str, paths))}",
                 remedy="without once=True, follow waits for them",
             )
         time.sleep(look_every)
+        chain_files = chain_files or open_files(paths)
     require_one_run(chain_files)
     if not trace_options.get("overwrite"):
         trace_options.setdefault("if_exists", "open")
-    columns = Columns.of(_known(chain_files).header)
+    columns = _known(chain_files).columns()
     with create_trace(chain_files, columns, store, trace_options) as trace:
         recorders = [ChainRecorder(trace, i, file) for i, file in enumerate(chain_files)]
         while not all(file.has_ended for file in chain_files):
             if not record_on(trace, recorders, columns):
-                if once:
+                if once or trace.finished:
                     break
                 time.sleep(look_every)
-    if all(file.has_ended for file in chain_files) and trace.draws and not trace.finished:
+    if not all(file.has_ended for file in chain_files):
+        if trace.finished:
+            raise _finished(trace)
+    elif trace.draws and not trace.finished:
         trace.finish()
     return trace
 
 
-def adopt_stan_files(
-    paths: Sequence[Path], store: Place, trace_options: Mapping[str, Any]
-) -> Trace:
-    """A trace of the draws that are in CSV files of CmdStan, not finished.
+def adopt_files(paths: Sequence[Path], store: Place, trace_options: Mapping[str, Any]) -> Trace:
+    """A trace of the draws that are in text files, not finished.
 
     Chains without a draw after warmup are left out, as the attribute `adopted_chains` says.
 
@@ -118,7 +130,7 @@ def adopt_stan_files(
     InvalidInputError
         As `follow`; or no chain has a draw after warmup.
     """
-    files = [StanFile(path) for path in paths]
+    files = open_files(paths)
     for file in files:
         while file.read():
             pass
@@ -134,37 +146,49 @@ def adopt_stan_files(
     options = {"draws": max(counts), **trace_options}
     if len(run) < len(files):
         options["attrs"] = {"adopted_chains": chains, **options.get("attrs", {})}
-    columns = Columns.of(run[0].header)
+    columns = run[0].columns()
     with create_trace(run, columns, store, options) as trace:
-        recorders = [ChainRecorder(trace, i, StanFile(file.path)) for i, file in enumerate(run)]
+        again = open_files([file.path for file in run])
+        recorders = [ChainRecorder(trace, i, file) for i, file in enumerate(again)]
         while record_on(trace, recorders, columns):
             pass
         add_adaptation(trace, run)
     return trace
 
 
-def look_at_all(files: Sequence[StanFile]) -> bool:
+def require_one_run(files: Sequence[ChainFile]) -> None:
+    """Refuse files that are not the chains of one run, as far as they are read.
+
+    Raises
+    ------
+    InvalidInputError
+        Two of them are of different runs, or are the same chain.
+    """
+    type(files[0]).require_one_run(files)
+
+
+def look_at_all(files: Sequence[ChainFile]) -> bool:
     """Look at each file; whether the names of the columns are known of one at least."""
     known = [file.look() for file in files]
     return any(known)
 
 
 def create_trace(
-    files: Sequence[StanFile], columns: Columns, store: Place, trace_options: Mapping[str, Any]
+    files: Sequence[ChainFile], columns: Columns, store: Place, trace_options: Mapping[str, Any]
 ) -> Trace:
     """The trace of the chains in these files, of which one at least has been looked at."""
     if trace_options.get("chains_per_chunk", 1) != 1:
         raise InvalidInputError(
-            "the files of CmdStan are recorded by a writer for each chain",
+            "text files are recorded by a writer for each chain",
             remedy="leave chains_per_chunk out",
         )
     if trace_options.get("thin", 1) != 1:
         raise InvalidInputError(
-            "the files have the draws that CmdStan has kept, and all of them are recorded",
-            remedy="give thin= to CmdStan",
+            "the files have the draws that the sampler has kept, and all of them are recorded",
+            remedy="let the sampler thin its draws, as with thin= of CmdStan",
         )
     file = _known(files)
-    described = describe_run(files)
+    described = type(file).describe_run(files)
     options: dict[str, Any] = {
         "name": described["name"],
         "tune": file.tune,
@@ -198,11 +222,11 @@ class ChainRecorder:
 
     Attributes
     ----------
-    file : StanFile
+    file : ChainFile
         Where the draws come from.
     """
 
-    def __init__(self, trace: Trace, chain: int, file: StanFile) -> None:
+    def __init__(self, trace: Trace, chain: int, file: ChainFile) -> None:
         self.file = file
         self._trace = trace
         self._chain = chain
@@ -238,18 +262,27 @@ class ChainRecorder:
         if there and first + there == self._recorded:
             self._require_same(columns.values(self.file.parse(rows[there - 1 : there], last)))
         room = self._trace.tune + self._trace.draws - first
-        new = rows[there:room]
-        if new:
-            writer = self._writer or self._trace.writer(self._chain)
-            writer.record_block(**columns.values(self.file.parse(new, first + there)))
+        self._record_new(rows[there:room], first + there, columns)
         if room < len(rows):
             raise InvalidInputError(
                 f"the file has more draws than the {self._trace.tune} of warmup and "
                 f"{self._trace.draws} after it that the trace has room for",
                 where=str(self.file.path),
-                remedy="its arguments say so many; was another file appended to it?",
+                remedy="another file was appended to it, or `draws` was given and is too small",
                 chain=self._chain,
             )
+
+    def _record_new(self, rows: list[bytes], draw: int, columns: Columns) -> None:
+        """Record lines that the trace does not have, those before a damaged one too."""
+        if not rows:
+            return
+        if self._writer is None:
+            raise _finished(self._trace)
+        while rows:
+            numbers = self.file.parse(rows[:_MOST_DRAWS], draw)
+            self._writer.record_block(**columns.values(numbers))
+            draw += len(numbers)
+            rows = rows[len(numbers) :]
 
     def _require_same(self, values: Mapping[str, Mapping[str, Values]]) -> None:
         """Refuse a file whose draw is not the last one that the trace has of this chain."""
@@ -274,29 +307,23 @@ class ChainRecorder:
                 )
 
 
-def add_adaptation(trace: Trace, files: Sequence[StanFile]) -> None:
+def add_adaptation(trace: Trace, files: Sequence[ChainFile]) -> None:
     """Keep what the comments say of each chain, if the trace does not have that yet."""
     if _ADAPTATION in trace.groups:
         return
-    found: dict[str, Any] = {}
-    for name, argument in _ARGUMENTS.items():
-        numbers = [file.comments.arguments.get(argument) for file in files]
-        if all(isinstance(number, int) for number in numbers):
-            found[name] = (("chain",), numbers)
-    steps = [file.comments.step_size for file in files]
-    if None not in steps:
-        found["step_size"] = (("chain",), steps)
-    metrics = [np.array(file.comments.inverse_metric) for file in files]
-    if len({metric.shape for metric in metrics}) == 1 and metrics[0].size:
-        stacked = np.stack(metrics)
-        # A diagonal is one line.
-        stacked = stacked[:, 0] if stacked.shape[1] == 1 else stacked
-        axes = [f"inv_metric_dim_{axis}" for axis in range(stacked.ndim - 1)]
-        found["inv_metric"] = (("chain", *axes), stacked)
+    found = type(files[0]).adaptation(files)
     if found:
         trace.add_group(_ADAPTATION, found)
 
 
-def _known(files: Sequence[StanFile]) -> StanFile:
+def _finished(trace: Trace) -> FinishedError:
+    return FinishedError(
+        f"the trace at {trace.path} was finished before its chains had ended, and takes no more "
+        f"draws",
+        remedy="record the files into another trace, or pass overwrite=True",
+    )
+
+
+def _known(files: Sequence[ChainFile]) -> ChainFile:
     """The first file the names of whose columns are known."""
     return next(file for file in files if file.header)
