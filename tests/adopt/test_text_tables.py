@@ -9,7 +9,7 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace.cli import main
-from zarrtrace.errors import FinishedError, InvalidInputError, TraceExistsError
+from zarrtrace.errors import FinishedError, InvalidInputError, TraceError, TraceExistsError
 
 TABLES = Path(__file__).parent.parent / "data" / "text_tables"
 MRBAYES = [TABLES / "mrbayes.run1.p", TABLES / "mrbayes.run2.p"]
@@ -83,6 +83,13 @@ def test_beast_is_read_with_its_comments_tabs_and_infinities(
     assert trace.posterior.attrs["thinning"] == 1000
 
 
+def test_the_first_draws_are_warmup_where_that_is_said(tmp_path: Path) -> None:
+    for trace in (zt.from_datatree(MRBAYES, tune=10), zt.follow(MRBAYES, None, once=True, tune=10)):
+        assert (trace.tune, trace.recorded.tolist()) == (10, [31, 31])
+        assert trace.warmup_sample_stats.Gen[1].values.tolist() == list(range(0, 1000, 100))
+        assert trace.get("Gen").shape == (2, 21)
+
+
 def test_separators_and_names_are_those_of_the_first_row(tmp_path: Path) -> None:
     for text in ('"pop size","b"\r\n1,2\r\n3,4\r\n', "pop size\tb\n1\t2\n# note\n\n3\t4\n",
                  "# a comment\n#pop_size b\n# one more comment\n 1  2\n 3  4\n",
@@ -144,12 +151,13 @@ def test_a_finished_table_takes_no_more_draws(tmp_path: Path) -> None:
     ("a b c\n1 2\n", "no line before the first 2 numbers has as many words"),
     ("a,b,a\n1,2,3\n", "two columns are called 'a'"),
     (",b\n1,2\n", "a column has no name"),
+    ("# sta", "no chain in .* has a draw|no file with the names of its columns"),
     ("Gen\tLnL\n1\t2\n2\t3\n", "those of the sampler, without a parameter"),
 ])  # fmt: skip
 def test_a_file_that_is_not_a_table_of_draws_says_why(text: str, says: str, tmp_path: Path) -> None:
     file = written(tmp_path / "a.txt", text)
     for function in (zt.from_datatree, lambda it: zt.follow(it, None, once=True)):
-        with pytest.raises(InvalidInputError, match=says):
+        with pytest.raises(TraceError, match=says):
             function(file)
 
 

@@ -68,7 +68,8 @@ def follow(
         Of tables: each column is a variable. Those that the sampler says of a draw, such as the
         number of its step, are in `sample_stats`; the steps from one draw to the next are the
         attribute `thinning`. Where Cobaya's or GetDist's integer weights say for how many steps
-        the chain stayed, the draw is recorded as often.
+        the chain stayed, the draw is recorded as often. These files do not say what is warmup:
+        pass `tune`, or call `trace.set_burn_in`.
 
     Raises
     ------
@@ -164,7 +165,8 @@ def require_one_run(files: Sequence[ChainFile]) -> None:
     InvalidInputError
         Two of them are of different runs, or are the same chain.
     """
-    type(files[0]).require_one_run(files)
+    if files:
+        type(files[0]).require_one_run(files)
 
 
 def look_at_all(files: Sequence[ChainFile]) -> bool:
@@ -185,7 +187,7 @@ def create_trace(
     if trace_options.get("thin", 1) != 1:
         raise InvalidInputError(
             "the files have the draws that the sampler has kept, and all of them are recorded",
-            remedy="let the sampler thin its draws, as with thin= of CmdStan",
+            remedy="let the sampler thin them: give thin= to CmdStan",
         )
     file = _known(files)
     described = type(file).describe_run(files)
