@@ -271,7 +271,7 @@ def test_the_readme_is_short() -> None:
 
 def test_the_readme_has_the_two_commands() -> None:
     assert blocks("sh") == [
-        "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/zarrtrace demo\n",
+        "python3 -m venv .venv && .venv/bin/pip install -e '.[plot]' && .venv/bin/zarrtrace demo\n",
         ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest\n",
     ]
 
