@@ -1,7 +1,7 @@
 """Draw what a draw and a step cost, from the rows of a benchmark.
 
 python tests/benchmarks --json rows.json
-python tests/benchmarks/plot.py rows.json tests/benchmarks/speed.svg
+python tests/benchmarks/publish.py rows.json docs/pictures/speed.svg
 """
 
 from __future__ import annotations
