@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import xarray as xr
 import zarr
 
 import zarrtrace as zt
@@ -51,6 +52,16 @@ def finished(path: Path) -> None:
     zt.open(path, "a").finish()
 
 
+def with_group(path: Path) -> None:
+    recorded(path)
+    zt.open(path, "a").add_group("predictions", {"z": [1, 2, 3]})
+
+
+def finished_with_group(path: Path) -> None:
+    with_group(path)
+    zt.open(path, "a").finish()
+
+
 def damaged(path: Path) -> None:
     recorded(path)
     (path / "sample_stats/zarr.json").write_text("nothing")
@@ -58,21 +69,21 @@ def damaged(path: Path) -> None:
     (path / "posterior/mu/c.0.9.partial").write_bytes(b"half")
 
 
-State: TypeAlias = tuple[int, int, bool, int, int, bool]
+State: TypeAlias = tuple[int, int, bool, int, int, tuple[int, ...]]
 
 
 def after(
     dropped: int = 0, warmup: int = TUNE, end: bool = False, count: int = TOTAL, room: int = TOTAL,
-    group: bool = False,
+    group: tuple[int, ...] = (),
 ) -> State:  # fmt: skip
     """The first draws that are gone, the others that are warmup, whether the trace is finished, how
-    many draws there are, how many there may be, and whether a group was added."""
+    many draws there are, how many there may be, and what a group that was added has."""
     return dropped, warmup, end, count, room, group
 
 
-def on_trace(name: str, *arguments: Any) -> Callable[[Path], object]:
+def on_trace(name: str, *arguments: Any, **options: Any) -> Callable[[Path], object]:
     def act(path: Path) -> None:
-        getattr(zt.open(path, "a"), name)(*arguments)
+        getattr(zt.open(path, "a"), name)(*arguments, **options)
 
     return act
 
@@ -104,7 +115,18 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], State
     "drop": (recorded, on_trace("drop_before", 7), after(dropped=7, warmup=7)),
     "drop again": (finished, on_trace("drop_before", 4), after(dropped=4, end=True)),
     "burn in": (recorded, on_trace("set_burn_in", 8), after(warmup=8)),
-    "group": (recorded, on_trace("add_group", "predictions", {"z": [1, 2]}), after(group=True)),
+    "group": (recorded, on_trace("add_group", "predictions", {"z": [1, 2]}), after(group=(1, 2))),
+    "group again": (
+        with_group,
+        on_trace("add_group", "predictions", {"z": [4]}, overwrite=True),
+        after(group=(4,)),
+    ),
+    "group at the end": (
+        finished_with_group,
+        on_trace("add_group", "predictions", {"z": [4]}, overwrite=True),
+        after(end=True, group=(4,)),
+    ),
+    "no group": (finished_with_group, on_trace("remove_group", "predictions"), after(end=True)),
     "repair": (damaged, on_trace("repair"), after()),
     "create": (nothing, create, after(count=0)),
     "overwrite": (recorded, overwrite, after(count=0)),
@@ -133,7 +155,13 @@ def state(path: Path) -> State | None:
                     plain = zarr.open_array(path / f"{prefix}{group}/{name}", mode="r")
                     assert np.asarray(plain[:]).tolist() == expected[name].tolist()
     room = trace.tune + trace.draws
-    added = "predictions" in trace.groups
+    added: tuple[int, ...] = ()
+    if "predictions" in trace.groups:
+        added = tuple(trace.predictions.z.values.tolist())
+    if trace.finished and not trace._layout.replacing:
+        with xr.open_datatree(path, engine="zarr") as tree:
+            plain = tree["predictions/z"].values.tolist() if "predictions" in tree else []
+            assert tuple(plain) == added
     return trace.dropped, trace.burn_in, trace.finished, count, room, added
 
 
@@ -192,4 +220,4 @@ def begin(prepared: Path, path: Path) -> None:
 
 
 def is_left_over(file: Path) -> bool:
-    return file.name.endswith(".partial") or file.name in ("split", "replacement")
+    return file.name.endswith(".partial") or file.name in ("split", "replacement", "_groups")

@@ -15,6 +15,7 @@ from .layout.variables import GROUP_ORDER
 from .life import create as creation
 from .life import finish as finishing
 from .life import place
+from .life.given_groups import settle_groups
 from .messages import counted
 from .store.locate import Place, locate
 from .store.location import Location
@@ -237,11 +238,14 @@ def open(
 def _do_what_is_left(hierarchy: Hierarchy) -> None:
     """Do what is left of what a process was doing to a trace when it was killed."""
     layout = hierarchy.layout
-    if layout.paused or layout.splitting or (layout.closed and not layout.finished):
+    is_half_done = layout.splitting or (layout.closed and not layout.finished)
+    if layout.paused or layout.replacing or is_half_done:
         with hierarchy.location.alone() as alone:
             # Whoever is at it now will do it.
             if alone:
-                finishing.complete(hierarchy, place.stay(hierarchy))
+                if place.stay(hierarchy).replacing:
+                    settle_groups(hierarchy)
+                finishing.complete(hierarchy, hierarchy.layout)
 
 
 def _known(keywords: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -433,25 +433,63 @@ class Trace(GroupReader):
             done += [f"{TABLES}/{name}/{line}" for line in self.table(name).repair()]
         return done
 
-    def add_group(self, name: str, data: Definition | xr.Dataset) -> None:
+    def add_group(
+        self, name: str, data: Definition | xr.Dataset, *, overwrite: bool = False
+    ) -> None:
         """Add a group that is given whole, at any time: predictions, log likelihoods, data.
 
         Parameters
         ----------
         name : str
-            A new group's name.
+            The group's name.
         data : xarray.Dataset, DataTree node, or mapping
             With any dimensions; those named chain and draw come first and are stored by chain.
             Arrays of dask are written piece by piece.
+        overwrite : bool, default False
+            Whether to replace a group of this name that was given whole.
 
         Raises
         ------
         TraceExistsError
-            There is such a group already.
+            There is such a group already, and `overwrite` is False.
+        InvalidInputError
+            There is a sampled group of this name.
         SchemaError
             Something in it cannot be stored, or disagrees with the coordinates of the trace.
+        ChainBusyError
+            Another process changes the trace just now.
+
+        Notes
+        -----
+        Killed anywhere, the trace has the group as it was or as it shall be, and the next
+        `open(mode="a")` does what is left. So has every reader of zarrtrace: what it has opened
+        before stays what it is on a local disk, and raises StaleViewError elsewhere when it is
+        read after the group was replaced. Other readers shall open the trace again.
         """
-        change.add_group(self._hierarchy, name, data)
+        change.add_group(self._hierarchy, name, data, overwrite)
+
+    def remove_group(self, name: str) -> None:
+        """Remove a group that was given whole.
+
+        Parameters
+        ----------
+        name : str
+            The group's name.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group.
+        InvalidInputError
+            The group is sampled: draws are never removed.
+        ChainBusyError
+            Another process changes the trace just now.
+
+        Notes
+        -----
+        What holds of a group that `add_group` replaces holds of one that is removed.
+        """
+        change.remove_group(self._hierarchy, name)
 
     # Reading ------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ def to_text(layout: Layout) -> str:
                 "closed",
                 "finished",
                 "paused",
+                "added_at",
+                "replacing",
             )
         },
         # It is out of date as soon as the trace may be recorded again.
@@ -128,6 +130,14 @@ def from_text(text: str, where: str) -> Layout:
             finished=bool(content["finished"]),
             paused=bool(content.get("paused", False)),  # older layouts do not say
             ended=_ended(content.get("ended")),
+            added_at={
+                check_group_name(name): str(when)
+                for name, when in content.get("added_at", {}).items()  # older layouts have none
+            },
+            replacing={
+                check_group_name(name): _aside(name, place)
+                for name, place in content.get("replacing", {}).items()
+            },
             version=parse_count(version, 1),
         )
         _check(layout)
@@ -216,6 +226,13 @@ def parse_separator(content: Any) -> str:
     """What stands between the numbers in the keys of chunks; ValueError for anything else."""
     if content not in (".", "/"):
         raise ValueError(f"no separator: {content!r}")
+    return str(content)
+
+
+def _aside(group: str, content: Any) -> str:
+    # What is there is moved and removed.
+    if content and not re.fullmatch(re.escape(group) + r"\.[0-9a-f]{32}", content):
+        raise ValueError(f"no place for another {group}: {content!r}")
     return str(content)
 
 

@@ -9,7 +9,7 @@ import functools
 import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ FORMAT_VERSION = 3
 LIBRARY_VERSION = importlib.metadata.version("zarrtrace")  # takes 10 ms to find
 STATE = "_sampling_state"
 STAGING = f"{STATE}/split"
+# Of groups given whole what will take its place, and what had it and is still read.
+ASIDE = "_groups"
 IN_STORE = "store"
 TABLES = "tables"
 # A key in the zarr.json of an array. A reader of Zarr that does not know it must refuse the array,
@@ -159,6 +161,10 @@ class Layout:
     finished: bool = False  # and is split, trimmed and consolidated
     paused: bool = False  # it is about to be changed or overwritten: no writer may open
     ended: Ended | None = None  # what holds while it is finished; older ones do not say it
+    # Group given whole after the trace was created → when: no two of one name have the same time.
+    added_at: dict[str, str] = field(default_factory=dict)
+    # Group whose change is under way → where in `ASIDE` the new one is, or was; "" for nowhere.
+    replacing: dict[str, str] = field(default_factory=dict)
     version: int = FORMAT_VERSION  # of the format; a trace keeps the one that it was made with
 
     @property
@@ -284,6 +290,11 @@ class Layout:
             for lost in self.lost
         )
 
+    def group_created_at(self, group: str) -> str:
+        """The attribute `created_at` of a group, by which one is told from another of its name."""
+        given = str(self.attrs.get("created_at", self.created_at))
+        return self.added_at.get(group, given)
+
     def with_group(self, group: SampledGroup) -> Layout:
         """The same with one group replaced."""
         return replace(self, groups={**self.groups, group.name: group})
@@ -362,6 +373,8 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
         "creation_library_language": "Python",
         **layout.attrs,
     }
+    if group in layout.added_at:
+        attrs["created_at"] = layout.added_at[group]
     sampled = layout.groups.get(group.removeprefix("warmup_"))
     if sampled is not None:
         attrs["sample_dims"] = list(SAMPLE_DIMS)

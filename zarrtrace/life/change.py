@@ -17,9 +17,8 @@ from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, require_free, watch_until_free
 from ..sampling_state.counts import recorded
 from . import burn_in, create, place, split
-from .add_group import add_data_group
+from .add_group import add_data_group, remove_data_group
 from .carry import require_ours
-from .consolidate import consolidate
 from .finish import (
     carry_out,
     complete,
@@ -28,6 +27,7 @@ from .finish import (
     take_back,
     with_chains,
 )
+from .given_groups import settle_groups
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def alone(hierarchy: Hierarchy) -> Iterator[Layout]:
                 f"{hierarchy} is being split, finished or extended by another process; "
                 f"try again when that is done"
             )
-        yield place.stay(hierarchy)
+        layout = place.stay(hierarchy)
+        yield settle_groups(hierarchy) if layout.replacing else layout
 
 
 def split_warmup(
@@ -125,7 +126,8 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
         require_draws(now)
         return replace(split.plan_split(now), closed=True, finished=False)
 
-    with alone(hierarchy) as layout:
+    with alone(hierarchy):
+        layout = settle_groups(hierarchy)
         if layout.finished:
             wanted = with_chains(Moment.of(hierarchy), chains) if chains is not None else layout
             if wanted.left_out == layout.left_out:
@@ -134,19 +136,32 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
         return describe_unequal(Moment.of(hierarchy))
 
 
-def add_group(hierarchy: Hierarchy, name: str, data: create.Definition | xr.Dataset) -> None:
-    """Add a group that is given whole."""
+def add_group(
+    hierarchy: Hierarchy,
+    name: str,
+    data: create.Definition | xr.Dataset,
+    overwrite: bool = False,
+) -> None:
+    """Add a group that is given whole, or put it in the place of another one."""
     with alone(hierarchy):
-        add_data_group(hierarchy, name, data)
-        if hierarchy.layout.finished:
-            consolidate(hierarchy.location, hierarchy.layout)
+        add_data_group(hierarchy, name, data, overwrite)
+
+
+def remove_group(hierarchy: Hierarchy, name: str) -> None:
+    """Remove a group that was given whole."""
+    with alone(hierarchy):
+        remove_data_group(hierarchy, name)
 
 
 def repair_trace(hierarchy: Hierarchy) -> list[str]:
     """Fix what `check` finds, while no chain is recorded; returns what was done."""
+    replacing = hierarchy.layout.replacing
     with alone(hierarchy) as layout:
+        done = [f"{group}: the change that was interrupted is done" for group in replacing]
         watch_until_free(chain_blocks(hierarchy.location, layout))
-        return list(repair(hierarchy))
+        done += repair(hierarchy)
+        settle_groups(hierarchy)
+        return done
 
 
 def _split(hierarchy: Hierarchy, layout: Layout, plan: Callable[[Moment], Layout]) -> None:

@@ -35,6 +35,8 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     """Everything that is wrong with a trace, as it is found."""
     if layout.splitting or (layout.closed and not layout.finished):
         yield Damage(f"{STATE}/zarr.json", "a split or a finish was interrupted")
+    for group in layout.replacing:
+        yield Damage(f"{STATE}/zarr.json", f"a change of the group {group} was interrupted")
     for key in location.keys(""):
         if key.endswith(".partial") and key.partition("/")[0] != TABLES:
             yield Damage(key, "left behind by a process that was killed; of no use")
@@ -97,7 +99,7 @@ def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
                     continue
                 expected = layout.document(variable, 0)  # whose draws are not compared
                 yield from _check_document(location, array_path(path, variable), expected)
-    for name in ("", *layout.data_groups):
+    for name in ("", *_given_groups(layout)):
         yield from _check_document(location, name, None)
 
 
@@ -120,7 +122,8 @@ def _check_document(
 
 def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
     """The groups given whole, those of other tools, and what is in a group beside variables."""
-    for name in (*layout.groups, *layout.data_groups, *find_other_groups(location, layout)):
+    others = find_other_groups(location, layout)
+    for name in (*layout.groups, *_given_groups(layout), *others):
         group = layout.groups.get(name)
         for path in [name] if group is None else group.paths:
             known = (*layout.coords, *layout.data_groups.get(name, ()))
@@ -143,6 +146,11 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
                     yield Damage(f"{path}/{node}", error.why)
             if of_others and (group is None or layout.finished):
                 yield from _check_of_others(location, path, of_others)
+
+
+def _given_groups(layout: Layout) -> list[str]:
+    """The groups given whole that lie where they shall."""
+    return [name for name in layout.data_groups if name not in layout.replacing]
 
 
 def _check_of_others(location: Location, path: str, names: list[str]) -> Iterator[Damage]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import product
 from typing import Any, NamedTuple
@@ -61,6 +61,18 @@ class AsFinished(NamedTuple):
     times: dict[str, dict[str, bytes]]
     sums: dict[str, dict[str, tuple[int, int]]]
 
+    def without(self, groups: Container[str]) -> AsFinished:
+        """The same of all arrays but those in some groups."""
+
+        def others(paths: Iterable[str]) -> list[str]:
+            return [path for path in paths if path.partition("/")[0] not in groups]
+
+        return AsFinished(
+            {path: self.blank[path] for path in others(self.blank)},
+            {path: self.times[path] for path in others(self.times)},
+            {path: self.sums[path] for path in others(self.sums)},
+        )
+
 
 _NOTHING = AsFinished({}, {}, {})
 
@@ -73,7 +85,7 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     nodes : mapping of str to dict
         Path → zarr.json, of groups too.
     """
-    before = _read(location)
+    before = _read(location).without(layout.replacing)
     blank: dict[str, list[str]] = {}
     times: dict[str, dict[str, str]] = {}
     sums: dict[str, dict[str, tuple[int, int]]] = {}
@@ -194,6 +206,8 @@ def read_whole(
 ) -> DataArray:
     """An array of ours that was given whole, as `read_array`; times as they were given."""
     kept = _as_finished(location, layout)
+    if path.partition("/")[0] in layout.replacing:
+        kept = _NOTHING
     return read_array(
         location,
         _path_now(location, layout, path),
@@ -239,7 +253,8 @@ def overwritten_chunks(location: Location, layout: Layout) -> list[str]:
 
 def times_given(location: Location, layout: Layout, group: str) -> list[str]:
     """The arrays of a group that are times, given whole, and kept."""
-    paths = _as_finished(location, layout).times
+    # What was kept may be that of the group that is replaced.
+    paths = {} if group in layout.replacing else _as_finished(location, layout).times
     return [path.partition("/")[2] for path in paths if path.startswith(f"{group}/")]
 
 

@@ -19,6 +19,7 @@ from ..store.location import Location
 from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
 from .as_finished import read_whole, times_given
+from .given_group import GivenGroup
 from .other_groups import is_rewritten
 from .others import Others
 
@@ -28,9 +29,8 @@ _ALWAYS_FITS = 2**26  # bytes
 
 
 class _Group(NamedTuple):
-    hierarchy: Hierarchy
+    given: GivenGroup
     layout: Layout
-    name: str
 
 
 class _Array(BackendArray):
@@ -39,16 +39,17 @@ class _Array(BackendArray):
     def __init__(
         self,
         location: Location,
-        hierarchy: Hierarchy | None,
         group: str,
         name: str,
         variable: xr.Variable,
+        source: Hierarchy | GivenGroup | None,
     ) -> None:
-        self._where = f"{location}: {group}/{name}"
-        self._hierarchy = hierarchy
+        self._location = location
         self._group = group
         self._name = name
         self._variable = variable
+        self._path = group
+        self._source = source
         self.shape = variable.shape
         self.dtype = variable.dtype
 
@@ -57,28 +58,47 @@ class _Array(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
-        try:
-            values: np.ndarray[Any, Any] = self._variable[key].values
-            _require_same_trace(self._hierarchy)
-            return values
-        except TraceError:
-            raise
-        except Exception as error:
-            _require_same_trace(self._hierarchy)
-            # So little always has room: it is the bytes that ask for more.
-            if isinstance(error, MemoryError) and self._variable.nbytes > _ALWAYS_FITS:
+        while True:
+            damage: DamagedTraceError | None = None
+            try:
+                values: np.ndarray[Any, Any] = self._variable_now()[key].values
+            except TraceError:
                 raise
-            raise DamagedTraceError(
-                f"{self._where} cannot be read ({error}); restore it from a copy",
-                group=self._group,
-                variable=self._name,
-            ) from error
+            except Exception as error:
+                # So little always has room: it is the bytes that ask for more.
+                if isinstance(error, MemoryError) and self._variable.nbytes > _ALWAYS_FITS:
+                    raise
+                damage = DamagedTraceError(
+                    f"{self._group}/{self._name} cannot be read ({error})",
+                    where=str(self._location),
+                    remedy="restore it from a copy",
+                    group=self._group,
+                    variable=self._name,
+                )
+                damage.__cause__ = error
+            if self._has_moved():
+                continue
+            if damage is not None:
+                raise damage
+            return values
 
+    def _variable_now(self) -> xr.Variable:
+        """The array where it lies now."""
+        if isinstance(self._source, GivenGroup) and self._path != self._source.path:
+            self._path = self._source.path
+            self._variable = _open_raw(self._location, self._path).variables[self._name]
+        return self._variable
 
-def _require_same_trace(hierarchy: Hierarchy | None) -> None:
-    """Refuse what was read, good or bad, if it is that of another trace."""
-    if hierarchy is not None:
-        _ = hierarchy.layout
+    def _has_moved(self) -> bool:
+        """Whether what was read, good or bad, may be that of another group.
+
+        If it is that of another trace, this raises.
+        """
+        if isinstance(self._source, GivenGroup):
+            return self._source.follow()
+        if self._source is not None:
+            _ = self._source.layout
+        return False
 
 
 @contextmanager
@@ -97,17 +117,11 @@ def errors_as_damage(what: str, location: Location, group: str) -> Iterator[None
         ) from error
 
 
-def open_group_plainly(
-    location: Location,
-    group: str,
-    hierarchy: Hierarchy | None = None,
-    drop_variables: str | Iterable[str] | None = None,
+def _open_raw(
+    location: Location, group: str, drop_variables: str | Iterable[str] | None = None
 ) -> xr.Dataset:
-    """A group as xarray reads it: arrays are read when they are needed, with errors of ours.
-
-    With a hierarchy they are refused once another trace has taken its place.
-    """
-    plain: xr.Dataset = xr.open_dataset(
+    """A group as xarray opens it."""
+    opened: xr.Dataset = xr.open_dataset(
         location.plain_store,  # type: ignore[arg-type]
         engine="zarr",
         group=group,
@@ -117,13 +131,28 @@ def open_group_plainly(
         cache=False,
         drop_variables=drop_variables,
     )
+    return opened
+
+
+def open_group_plainly(
+    location: Location,
+    group: str,
+    source: Hierarchy | GivenGroup | None = None,
+    drop_variables: str | Iterable[str] | None = None,
+) -> xr.Dataset:
+    """A group as xarray reads it: arrays are read when they are needed, with errors of ours.
+
+    With a hierarchy they are refused once another trace has taken its place. With a group that was
+    given whole they are read where it lies by then.
+    """
+    plain = _open_raw(location, group, drop_variables)
     for variable in plain.variables.values():
         for key in _OF_ZARR_3:
             variable.encoding.pop(key, None)
     lazy = {
         key: xr.Variable(
             variable.dims,
-            indexing.LazilyIndexedArray(_Array(location, hierarchy, group, str(key), variable)),
+            indexing.LazilyIndexedArray(_Array(location, group, str(key), variable, source)),
             variable.attrs,
             variable.encoding,
         )
@@ -164,14 +193,15 @@ class _GroupEntrypoint(BackendEntrypoint):
     ) -> xr.Dataset:
         """The Dataset of a `_Group`."""
         group: _Group = filename_or_obj
-        hierarchy, layout, name = group
-        location = hierarchy.location
-        plain = open_group_plainly(location, name, hierarchy, drop_variables)
+        given, layout = group
+        location, name, path = given.hierarchy.location, given.name, given.path
+        plain = open_group_plainly(location, path, given, drop_variables)
         # Stores list their keys in no order.
-        given = layout.data_groups.get(name, ())
-        added = sorted(str(key) for key in plain.data_vars if key not in given)
-        dataset = plain[[*given, *added, *plain.coords]]
-        for key in times_given(location, layout, name):
+        named = layout.data_groups.get(name, ())
+        added = sorted(str(key) for key in plain.data_vars if key not in named)
+        dataset = plain[[*named, *added, *plain.coords]]
+        # What was kept is that of the group which is in place.
+        for key in times_given(location, layout, name) if path == name else ():
             if key in dataset.variables and not is_rewritten(location, f"{name}/{key}"):
                 array = read_whole(location, layout, f"{name}/{key}")
                 dataset[key] = (array.dims, array.values, array.attrs)
@@ -181,18 +211,40 @@ class _GroupEntrypoint(BackendEntrypoint):
         return dataset
 
 
-def open_data_group(
-    hierarchy: Hierarchy, layout: Layout, name: str, chunks: Any = None
-) -> xr.Dataset:
-    """A group that was given whole.
+def open_data_groups(
+    hierarchy: Hierarchy, layout: Layout, names: Iterable[str], chunks: Any = None
+) -> dict[str, xr.Dataset]:
+    """The groups of a layout that were given whole.
 
     Raises
     ------
     DamagedTraceError
-        A document of it is missing or damaged.
+        A document of one is missing or damaged.
+    StaleViewError
+        One was replaced or removed since, and is nowhere any more.
     """
-    location = hierarchy.location
-    if read_document(location, name) is None:
+    groups = {name: GivenGroup(hierarchy, layout, name) for name in names}
+    opened: dict[str, xr.Dataset] = {}
+    while len(opened) < len(groups):
+        damages = []
+        for name, given in groups.items():
+            if name not in opened:
+                try:
+                    opened[name] = _open_data_group(given, layout, chunks)
+                except DamagedTraceError as error:
+                    damages.append(error)
+        # What a group had lost is right if it went elsewhere meanwhile.
+        for name in [name for name, given in groups.items() if given.follow()]:
+            opened.pop(name, None)
+            damages = []
+        for damage in damages:
+            raise damage
+    return opened
+
+
+def _open_data_group(given: GivenGroup, layout: Layout, chunks: Any) -> xr.Dataset:
+    location, name, path = given.hierarchy.location, given.name, given.path
+    if read_document(location, path) is None:
         raise DamagedTraceError(
             f"the group {name} is missing",
             where=str(location),
@@ -200,10 +252,10 @@ def open_data_group(
             group=name,
         )
     variables = layout.data_groups.get(name, ())
-    others = [] if location.waits else location.children(name)
+    others = [] if location.waits else location.children(path)
     for variable in dict.fromkeys((*variables, *others)):
-        if variable in variables or location.exists(f"{name}/{variable}/zarr.json"):
-            require_credible(location, f"{name}/{variable}")
-    group = _Group(hierarchy, layout, name)
+        if variable in variables or location.exists(f"{path}/{variable}/zarr.json"):
+            require_credible(location, f"{path}/{variable}")
+    group = _Group(given, layout)
     with errors_as_damage(f"the group {name}", location, name):
         return xr.open_dataset(group, engine=_GroupEntrypoint, chunks=chunks)  # type: ignore[arg-type]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GroupNotFoundError, InvalidInputError, VariableNotFoundError
+from ..errors import GroupNotFoundError, InvalidInputError, StaleViewError, VariableNotFoundError
 from ..layout.variables import Variable
 from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
@@ -86,10 +86,8 @@ class GroupReader(ABC):
         GroupNotFoundError
             There is no such group, or no such warmup group yet.
         """
-        now = self._now()
-        cuts = _make_cuts(now, [group], align, chains)
-        say_left_out(cuts.values())
-        return _open_groups(now, cuts, chunks)[group]
+        _, opened = self._open(lambda now: [group], align, chains, chunks)
+        return opened[group]
 
     def to_datatree(
         self,
@@ -113,15 +111,15 @@ class GroupReader(ABC):
         """
         from .dataset import build_tree
 
-        now = self._now()
-        names = [
-            name
-            for name in (now.groups if groups is None else list(groups))
-            if groups is not None or save_warmup or not name.startswith("warmup_")
-        ]
-        cuts = _make_cuts(now, names, align, chains)
-        say_left_out(cuts.values())
-        return build_tree(_open_groups(now, cuts, chunks), now.layout)
+        chosen = None if groups is None else list(groups)
+
+        def names(now: Moment) -> Iterable[str]:
+            if chosen is not None:
+                return chosen
+            return [name for name in now.groups if save_warmup or not name.startswith("warmup_")]
+
+        now, opened = self._open(names, align, chains, chunks)
+        return build_tree(opened, now.layout)
 
     def to_inferencedata(
         self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
@@ -285,6 +283,27 @@ class GroupReader(ABC):
             for chain in zip(read[name], read[lengths.name].tolist(), strict=True)
         ]
 
+    def _open(
+        self,
+        names: Callable[[Moment], Iterable[str]],
+        align: Align,
+        chains: int | Iterable[int] | None,
+        chunks: Any,
+    ) -> tuple[Moment, dict[str, xr.Dataset]]:
+        """Some groups of one moment: of a later one if a group was replaced while it was opened."""
+        chains = chains if chains is None or isinstance(chains, int) else list(chains)
+        while True:
+            now = self._now()
+            cuts = _make_cuts(now, names(now), align, chains)
+            try:
+                opened = _open_groups(now, cuts, chunks)
+            except StaleViewError:
+                if self._now().layout is now.layout:
+                    raise
+                continue
+            say_left_out(cuts.values())
+            return now, opened
+
     def __getitem__(self, group: str) -> xr.Dataset:
         return self.dataset(group)
 
@@ -293,9 +312,7 @@ class GroupReader(ABC):
             raise AttributeError(name)
         now = self._now()
         if now.has_group(name):
-            cuts = _make_cuts(now, [name])
-            say_left_out(cuts.values())
-            return _open_groups(now, cuts)[name]
+            return self.dataset(name)
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
             f"its groups are {', '.join(now.groups)}"
@@ -335,7 +352,8 @@ class Snapshot(GroupReader):
 
     Everything that is read of it is of that moment, whatever is recorded meanwhile: the groups
     have the same draws of each chain, and later calls see what the first one saw. Draws that were
-    dropped since, or whose chain went back to a checkpoint, cannot be read any more and raise.
+    dropped since, or whose chain went back to a checkpoint, cannot be read any more and raise, and
+    neither can a group that was replaced before it was asked for.
     """
 
     def __init__(self, moment: Moment) -> None:
@@ -430,14 +448,13 @@ def _open_groups(
     now: Moment, cuts: Mapping[str, Cut | None], chunks: Any = None
 ) -> dict[str, xr.Dataset]:
     """The groups of a moment, as they are cut."""
-    from .data_groups import open_data_group
+    from .data_groups import open_data_groups
     from .dataset import open_cut
 
+    given = [name for name, cut in cuts.items() if cut is None]
+    opened = open_data_groups(now.hierarchy, now.layout, given, chunks)
     return {
-        name: open_data_group(now.hierarchy, now.layout, name, chunks)
-        if cut is None
-        else open_cut(cut, chunks)
-        for name, cut in cuts.items()
+        name: opened[name] if cut is None else open_cut(cut, chunks) for name, cut in cuts.items()
     }
 
 

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from ..errors import DamagedTraceError
-from ..layout.layout import STATE, TABLES, Layout
+from ..layout.layout import ASIDE, STATE, TABLES, Layout
 from ..store.location import Location
 from ..store.zarr_json import LONGEST_DOCUMENT, encode_document, parse_document
 
@@ -23,7 +23,7 @@ def find_other_groups(location: Location, layout: Layout) -> tuple[str, ...]:
 
 def _look(location: Location, layout: Layout) -> tuple[str, ...]:
     warmups = [group.warmup_name for group in layout.groups.values()]
-    known = {*layout.group_names, *warmups, STATE, TABLES, "zarr.json"}
+    known = {*layout.group_names, *warmups, STATE, TABLES, ASIDE, "zarr.json"}
     names = [name for name in node_names(location, "") if name not in known]
     found = location.read_many([f"{name}/zarr.json" for name in names], LONGEST_DOCUMENT)
     groups = []

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .local import DirectoryLock, can_lock, locks_work, rename_with
+from .local import EXCHANGE, DirectoryLock, can_lock, locks_work, rename_with
 
 _NEW, _OLD = "new", "old"  # in such a directory
 _STALE_AFTER = 24 * 3600.0  # seconds, where the file system has no locks that tell
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
-_EXCHANGE = 2  # of renameat2(2)
 
 
 def real_place(path: Path) -> Path:
@@ -142,4 +141,4 @@ def _abandoned(place: Path) -> Iterator[Path]:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two directories at once, where the system can; nobody sees neither."""
-    return rename_with(_EXCHANGE, one, other)
+    return rename_with(EXCHANGE, one, other)

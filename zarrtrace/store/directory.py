@@ -12,10 +12,12 @@ from pathlib import Path
 from ..errors import NotWritableError
 from .failures import changing
 from .local import (
+    EXCHANGE,
     DirectoryLock,
     can_lock,
     files_below,
     open_regular,
+    rename_with,
     sync_paths,
     walk,
     write_file_into,
@@ -108,6 +110,12 @@ def move_tree(root: Path, source: str, target: str) -> None:
     with changing(root, f"{source} cannot be moved"):
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(root / source, root / target)
+
+
+def exchange_trees(root: Path, one: str, other: str) -> bool:
+    """Let two directories below it change places at once; False where the system cannot do that."""
+    require_no_link(root, one.rpartition("/")[0], other.rpartition("/")[0])
+    return rename_with(EXCHANGE, root / one, root / other)
 
 
 def remove_partial_files(

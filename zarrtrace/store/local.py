@@ -38,7 +38,7 @@ _PASSING = {
 _SYNCED_AT_ONCE = 16
 _MANY_TO_SYNC = 8
 _HERE = -100  # the working directory, for the functions of the C library that end in "at"
-_NO_REPLACE = 1  # of renameat2(2)
+_NO_REPLACE, EXCHANGE = 1, 2  # of renameat2(2)
 # A tree that is removed: another process was faster, or NFS keeps a file that somebody has open.
 _AS_GOOD_AS_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EBUSY, errno.ENOTEMPTY}
 
@@ -68,7 +68,7 @@ class DirectoryLock:
             self._descriptors.extend(map(os.open, [directory], [flags]))
             descriptor = self._descriptors[-1]
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, self._kind() | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.let_go()
                 return False
@@ -80,12 +80,31 @@ class DirectoryLock:
                     return True
             self.let_go()
 
+    def _kind(self) -> int:
+        return fcntl.LOCK_EX
+
     def let_go(self) -> None:
         """Release the lock, if it is held."""
         while self._descriptors:
             list(map(os.close, map(self._descriptors.pop, [-1])))
 
     __del__ = let_go
+
+
+class SharedLock(DirectoryLock):
+    """A lock on a directory that any number may hold, while nobody has a `DirectoryLock` on it.
+
+    A copy of one is the same lock, and in another process a free one.
+    """
+
+    def _kind(self) -> int:
+        return fcntl.LOCK_SH
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedLock, ()
+
+    def __deepcopy__(self, copied: object) -> SharedLock:
+        return self
 
 
 def locks_work(directory: Path) -> bool:

@@ -443,6 +443,11 @@ class Location:
         assert self.path is not None
         directory.move_tree(self.path, source, target)
 
+    def exchange_trees(self, one: str, other: str) -> bool:
+        """Let two directories of a local store change places at once; False where none can."""
+        assert self.path is not None
+        return directory.exchange_trees(self.path, one, other)
+
 
 def _located_again(
     place: str | Store, read_only: bool, options: dict[str, Any] | None, prefix: str
