@@ -87,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finish.add_argument(
         "--chains", metavar="N", type=int, nargs="+", help="leave out all chains but these"
     )
+    packing = commands.add_parser(
+        "pack", parents=[place], help="write a finished trace to one .zip file"
+    )
+    packing.add_argument("path", metavar="PATH", help="a finished trace")
+    packing.add_argument("out", metavar="OUT", nargs="?", help="the file (PATH.zip)")
     adopt = commands.add_parser(
         "adopt", parents=[place], help="make a trace of what another library sampled"
     )
@@ -144,6 +149,8 @@ def _run_command(options: argparse.Namespace) -> int:
         show_repair(open(options.path, "a", storage_options=storage))
     elif options.command == "finish":
         show_finish(open(options.path, "a", storage_options=storage), options.chains)
+    elif options.command == "pack":
+        print(printable(open(options.path, storage_options=storage).pack(options.out)))
     elif options.command == "adopt":
         paths = options.path
         result = paths[0] if len(paths) == 1 else paths

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -490,6 +492,65 @@ class Trace(GroupReader):
         What holds of a group that `add_group` replaces holds of one that is removed.
         """
         change.remove_group(self._hierarchy, name)
+
+    def update(self, results: Any, *, overwrite: bool = False) -> list[str]:
+        """Add the groups of a result that are not sampled here: predictions, priors, data.
+
+        ::
+
+            trace.update(pm.sample_posterior_predictive(trace.to_inferencedata()))
+
+        Parameters
+        ----------
+        results : xarray.DataTree, arviz.InferenceData, str or path
+            The groups; a path is a netCDF file. What is lazy is read in pieces.
+        overwrite : bool, default False
+            Whether groups that were given whole are replaced; otherwise they are left as they are.
+            Sampled groups always are.
+
+        Returns
+        -------
+        list of str
+            The groups that were taken, one after the other: an error leaves those before it.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no such file.
+        InvalidInputError
+            It is no result, or the file is none that xarray can open.
+        SchemaError, ChainBusyError
+            As `add_group`.
+        """
+        return change.update(self._hierarchy, results, overwrite)
+
+    # Copies -------------------------------------------------------------------------------
+
+    def pack(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write a finished trace to one .zip file, which is not compressed again.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            A file that does not exist; by default `run.zarr.zip` beside `run.zarr`.
+
+        Returns
+        -------
+        pathlib.Path
+            The file, for `zarrtrace.open`, and for other readers as a `zarr.storage.ZipStore`.
+
+        Raises
+        ------
+        IncompleteTraceError
+            The trace is not finished.
+        TraceExistsError
+            There is a file already.
+        InvalidInputError
+            The name does not end in .zip, or the place is inside of the trace.
+        """
+        from .life.pack import pack
+
+        return pack(self._hierarchy, path)
 
     # Reading ------------------------------------------------------------------------------
 

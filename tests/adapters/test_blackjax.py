@@ -18,7 +18,7 @@ from dying_runs import run_and_die
 
 import zarrtrace as zt
 from zarrtrace.adapters.blackjax import sample
-from zarrtrace.adopt.stat_names import rename_stats
+from zarrtrace.adopt import rename_stats
 from zarrtrace.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -4,6 +4,6 @@
 that ArviZ knows.
 """
 
-from .stat_names import arviz_names, rename_stats
+from ..life.stat_names import arviz_names, rename_stats
 
 __all__ = ["arviz_names", "rename_stats"]

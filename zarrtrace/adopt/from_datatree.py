@@ -6,7 +6,6 @@ lengths; groups that a sampler does not record draw by draw are added whole.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,16 @@ from ..errors import InvalidInputError, SchemaError
 from ..layout.hierarchy import Hierarchy
 from ..layout.variables import LENGTH_ATTRIBUTE, Var
 from ..life.change import finish
+from ..life.foreign_groups import (
+    Datasets,
+    datasets,
+    in_pieces,
+    mended,
+    plain,
+    read_length,
+    set_apart,
+    tidy,
+)
 from ..life.place import building
 from ..opening import create
 from ..store.locate import locate
@@ -25,13 +34,12 @@ from ..trace import Trace
 from .follow import adopt_files
 from .input_files import text_files
 from .lists import pad_lists, smc_stats_by_chain
-from .results import Datasets, datasets, is_path, mended, plain, read_result, tidy
+from .results import is_path, read_result
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-_READ_BYTES = 16 * 2**20  # at once
 _MANY_CHAINS = 16  # more of them of equal length are one block: fewer files
 # Of the library that wrote the result; the trace says these of itself.
 _NOT_OURS = ("created_at", "sample_dims", "sampled_variables", "tuning_steps", "arviz_version")
@@ -145,7 +153,7 @@ def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> 
         if name not in recorded and name.removeprefix("warmup_") not in recorded:
             if _sizes(data) == _sizes(posterior):
                 data = data.isel(kept).drop_vars(["chain", "draw"], errors="ignore")
-            trace.add_group(name, _in_pieces(data))
+            trace.add_group(name, in_pieces(data))
     # Its chains end where they ended: that is nothing to warn of.
     finish(trace._hierarchy)
     return trace
@@ -170,17 +178,12 @@ def _set_warmup_apart(groups: Datasets) -> Datasets:
 def _set_constants_apart(groups: Datasets) -> Datasets:
     """The groups, those with draws without what does not depend on the draw, and that beside."""
     variables = {name for data in groups.values() for name in data.data_vars}
+    sizes = _sizes(groups["posterior"]) if "posterior" in groups else None
     found: Datasets = {}
     for name, data in groups.items():
-        # A trace has coordinates along one dimension, whose names no variable has.
-        others = [
-            key
-            for key, coord in data.coords.items()
-            if key not in data.xindexes
-            and (coord.ndim != 1 or coord.dims[0] in ("chain", "draw") or key in variables)
-        ]
-        data = data.reset_coords(others)
-        if _draws(groups, name):
+        data = set_apart(data, variables)
+        # Other groups with draws are added whole, with all that they have.
+        if _sizes(data) == sizes or name.startswith("warmup_"):
             constant = [key for key, array in data.data_vars.items() if not _is_sampled(array)]
             if constant:
                 found[f"constant_{name}"] = data[constant].drop_vars("draw", errors="ignore")
@@ -260,7 +263,7 @@ def _count_draws(posterior: xr.Dataset) -> np.ndarray[Any, Any]:
     ]
     if not floats:
         return counts
-    length = _read_length(posterior, 1)
+    length = read_length(posterior, 1)
     for chain in range(chains):
         # From the end: where all is well, one piece is read.
         for start in range((draws - 1) // length * length, -1, -length):
@@ -323,7 +326,7 @@ def _record(
     stretches = [("warmup_", trace.tune), ("", count)] if trace.tune else [("", count)]
     with trace.writer(block) as writer:
         for prefix, draws in stretches:
-            length = min(_read_length(groups[prefix + name], len(chains)) for name in recorded)
+            length = min(read_length(groups[prefix + name], len(chains)) for name in recorded)
             for start in range(0, draws, length):
                 piece = {"chain": which, "draw": slice(start, min(start + length, draws))}
                 writer.record_block(
@@ -335,37 +338,6 @@ def _record(
                         for name in recorded
                     }
                 )
-
-
-def _read_length(data: xr.Dataset, chains: int) -> int:
-    """Draws to read at once: whole chunks of the source, if they are not too large."""
-    per_draw = chains * sum(
-        math.prod(array.shape[2:]) * array.dtype.itemsize for array in data.data_vars.values()
-    )
-    length = max(1, _READ_BYTES // max(1, per_draw))
-    chunks = [a.encoding.get("preferred_chunks", {}).get("draw", 1) for a in data.values()]
-    chunk = max(chunks, default=1)
-    return int(length // chunk * chunk or length)
-
-
-def _in_pieces(data: xr.Dataset) -> xr.Dataset:
-    """A group that is added whole; in pieces where it is large and dask is there."""
-    texts = {
-        name: array.copy(data=plain(array.values, str(name)))
-        for name, array in data.data_vars.items()
-        if array.dtype.kind in "OS"
-    }
-    # Dimensions without labels are counted here, whatever another group calls theirs.
-    counted = {d: np.arange(n) for d, n in data.sizes.items() if d not in data.coords}
-    data = data.assign(texts).assign_coords(counted)
-    for array in data.data_vars.values():
-        array.attrs = mended(array.attrs)
-    if "draw" not in data.dims or data.nbytes <= _READ_BYTES:
-        return data
-    try:
-        return data.chunk({"draw": _read_length(data, data.sizes.get("chain", 1))})
-    except ImportError:
-        return data
 
 
 # Attributes -------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from ..reading.moment import Moment
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, require_free, watch_until_free
 from ..sampling_state.counts import recorded
-from . import burn_in, create, place, split
+from . import burn_in, create, foreign_groups, place, split
 from .add_group import add_data_group, remove_data_group
 from .carry import require_ours
 from .finish import (
@@ -27,7 +29,7 @@ from .finish import (
     take_back,
     with_chains,
 )
-from .given_groups import settle_groups
+from .given_groups import is_there, settle_groups
 from .repair import repair
 
 if TYPE_CHECKING:
@@ -151,6 +153,26 @@ def remove_group(hierarchy: Hierarchy, name: str) -> None:
     """Remove a group that was given whole."""
     with alone(hierarchy):
         remove_data_group(hierarchy, name)
+
+
+def update(hierarchy: Hierarchy, results: Any, overwrite: bool) -> list[str]:
+    """Add, or replace, the groups of a result that are not sampled; returns their names."""
+    hierarchy.location.require_writable()
+    if isinstance(results, str | os.PathLike):
+        with closing(foreign_groups.open_netcdf(Path(results))) as opened:
+            return update(hierarchy, opened, overwrite)
+    taken = []
+    for name, data in foreign_groups.datasets(results).items():
+        layout = hierarchy.layout
+        is_kept = not overwrite and is_there(hierarchy.location, layout, name)
+        if is_kept or name.startswith("warmup_") or name in layout.groups:
+            continue
+        tidy = foreign_groups.tidy(name, data)
+        tidy = foreign_groups.set_apart(tidy, tidy.data_vars)
+        if tidy.data_vars:
+            add_group(hierarchy, name, foreign_groups.in_pieces(tidy), overwrite)
+            taken.append(name)
+    return taken
 
 
 def repair_trace(hierarchy: Hierarchy) -> list[str]:

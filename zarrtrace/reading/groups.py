@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import GroupNotFoundError, InvalidInputError, StaleViewError, VariableNotFoundError
 from ..layout.variables import Variable
+from ..store.local import new_file
 from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
 
@@ -150,6 +154,51 @@ class GroupReader(ABC):
 
         converted: arviz.InferenceData = arviz.InferenceData.from_datatree(tree)  # type: ignore[no-untyped-call, unused-ignore]
         return converted
+
+    def to_netcdf(
+        self,
+        path: str | os.PathLike[str],
+        groups: Iterable[str] | None = None,
+        *,
+        save_warmup: bool = False,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the trace to a netCDF file, as `arviz.from_netcdf` and xarray read it.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        groups, save_warmup, align, chains
+            As in `to_datatree`.
+        overwrite : bool, default False
+            Whether to replace a file that is there.
+
+        Returns
+        -------
+        pathlib.Path
+            The file. It is there when it is whole.
+
+        Raises
+        ------
+        TraceExistsError
+            There is a file, and `overwrite` is False.
+        InvalidInputError
+            h5netcdf, which writes it, is not installed.
+
+        Notes
+        -----
+        A variable is read whole to be written. Tables and segments stay in the trace.
+        """
+        if find_spec("h5netcdf") is None or find_spec("h5py") is None:
+            raise InvalidInputError("writing netCDF needs `pip install h5netcdf h5py`")
+        tree = self.to_datatree(groups, save_warmup=save_warmup, align=align, chains=chains)
+        file = Path(path).expanduser().absolute()
+        with new_file(file, overwrite) as partial:
+            tree.to_netcdf(partial, engine="h5netcdf")
+        return file
 
     @overload
     def get(

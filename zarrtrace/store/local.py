@@ -9,12 +9,12 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeVar
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError, TraceError, TraceExistsError
 
 try:
     import fcntl
@@ -275,6 +275,39 @@ def write_file_into(path: str, data: bytes) -> None:
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+@contextmanager
+def new_file(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Where to write a file that is at its place when the block ends well, and not before.
+
+    Raises
+    ------
+    TraceExistsError
+        Something is there, and `overwrite` is False.
+    """
+    if not overwrite and os.path.lexists(path):
+        raise _is_taken(path)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        _sync_path(partial)
+        if overwrite:
+            os.replace(partial, path)
+        else:
+            try:
+                link_or_move(partial, path)
+            except FileExistsError:
+                raise _is_taken(path) from None
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def _is_taken(path: Path) -> TraceExistsError:
+    return TraceExistsError(
+        "there is something already", where=str(path), remedy="choose another place, or remove it"
+    )
 
 
 def sync_tree(directory: Path) -> None:

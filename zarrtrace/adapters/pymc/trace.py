@@ -16,6 +16,7 @@ from zarrtrace.errors import InvalidInputError, TraceExistsError
 
 from .bases import TraceBase
 from .chain import ZarrChain
+from .kept import keeping
 from .model import StoredValues, data_arrays, definition, stored_variables
 from .resume import longest_chains
 from .stats import Statistics
@@ -261,7 +262,8 @@ class ZarrTrace(TraceBase):
         -------
         arviz.InferenceData or xarray.DataTree
             What the installed ArviZ takes, read when it is needed. After Ctrl-C the chains that
-            together have most draws, cut to the shortest of them.
+            together have most draws, cut to the shortest of them. When the trace is finished, a
+            log_likelihood or log_prior that PyMC adds to it is added to the trace too.
 
         Raises
         ------
@@ -269,9 +271,10 @@ class ZarrTrace(TraceBase):
             No chain has a draw after tuning.
         """
         self.split_warmup_groups()
-        return self.trace.to_inferencedata(
+        data = self.trace.to_inferencedata(
             save_warmup=save_warmup, chains=longest_chains(self.trace)
         )
+        return keeping(data, self.trace)
 
     def groups(self) -> list[str]:
         """The names of the groups."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InvalidInputError
+from ...life.stat_names import arviz_names
 from ..columns import Columns, Positions, VariableColumns, rename_variables
-from ..stat_names import arviz_names
 
 _PARTS = re.compile(r"([.:])([^.:]+)")
 _STAT_DTYPES = {"treedepth__": "int64", "n_leapfrog__": "int64", "divergent__": "bool"}
