@@ -32,7 +32,8 @@ def add_data_group(
     group = new_group_name(name)
     if overwrite and group in layout.groups:
         raise _is_sampled(location, group, "replaced")
-    if group in layout.groups or (not overwrite and is_there(location, layout, group)):
+    is_given = is_there(location, layout, group)
+    if group in layout.groups or (is_given and not overwrite):
         raise TraceExistsError(
             f"there is a group {group!r} already",
             where=str(location),
@@ -43,7 +44,7 @@ def add_data_group(
         )
     # The group may be a data set of StoreGate; what a killed process left of a group never has it.
     is_of_others = "consolidated_metadata" in (read_document(location, group) or {})
-    if group not in layout.data_groups and is_of_others:
+    if is_of_others and not is_given:
         raise TraceExistsError(
             f"{location} holds {group!r}, which is not a group of the trace; name it differently"
         )

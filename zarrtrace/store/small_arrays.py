@@ -197,7 +197,9 @@ def _read_values(
         # A chunk that decodes shows that the shape is not made up.
         if values is None:
             values = np.full(shape, codec.fill, dtype=codec.dtype)
-        target = values[tuple(slice(i * c, None) for i, c in zip(index, chunks, strict=True))]
+        # With the ellipsis it is an array where there are no dimensions too.
+        start = (slice(i * c, None) for i, c in zip(index, chunks, strict=True))
+        target = values[(*start, ...)]
         inside = tuple(map(slice, np.minimum(target.shape, chunks)))
         target[inside] = part[inside]
     return np.full(shape, codec.fill, dtype=codec.dtype) if values is None else values

@@ -16,7 +16,7 @@ import zarrtrace as zt
 _KEPT = ("log_likelihood", "log_prior")
 
 
-class KeepingTree(xr.DataTree):
+class KeepingTree(xr.DataTree):  # type: ignore[no-untyped-call]
     """A tree that passes log likelihoods on to the trace it comes from."""
 
     __slots__ = ("_zarrtrace",)
