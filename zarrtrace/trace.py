@@ -550,6 +550,9 @@ class Trace(GroupReader):
         """
         from .life.pack import pack
 
+        # Rows that wait in memory, or in a journal, are in no file that a zip has.
+        for table in self._tables.values():
+            table.flush()
         return pack(self._hierarchy, path)
 
     # Reading ------------------------------------------------------------------------------

@@ -386,3 +386,13 @@ def test_the_numbers_of_every_draw_are_packed_by_one_call(
     assert len(packed) > 5
     assert not {name for name in one_by_one if name.removeprefix("sample_stats/") in packed}
     assert not {name for name in one_by_one if name.startswith("posterior/")}
+
+
+@pytest.mark.filterwarnings("ignore:Passing `log_likelihood`:FutureWarning")
+def test_the_log_likelihood_is_kept_in_the_trace(normal: Any, tmp_path: Path) -> None:
+    trace = ZarrTrace(tmp_path / "run.zarr")
+    found = sample(normal, trace, idata_kwargs={"log_likelihood": True})
+    kept = zt.open(tmp_path / "run.zarr").log_likelihood
+    assert kept.y.dims == found["log_likelihood"].y.dims
+    assert np.array_equal(kept.y, found["log_likelihood"].y)
+    assert "log_prior" not in trace.groups()

@@ -67,7 +67,8 @@ def _arrays(
     found = {key.split("/")[1] for key in location.keys(name) if key.count("/") > 1}
     found |= {path.split("/")[1] for path in changed if path.startswith(f"{name}/")}
     group = layout.groups.get(name.removeprefix("warmup_"))
-    variables = [] if group is None else [name for name in group.variables if name in found]
+    named = layout.data_groups.get(name, ()) if group is None else group.variables
+    variables = [variable for variable in named if variable in found]
     return [f"{name}/{node}" for node in (*variables, *sorted(found.difference(variables)))]
 
 
