@@ -198,8 +198,10 @@ def _read_values(
         if values is None:
             values = np.full(shape, codec.fill, dtype=codec.dtype)
         # With the ellipsis it is an array where there are no dimensions too.
-        start = (slice(i * c, None) for i, c in zip(index, chunks, strict=True))
-        target = values[(*start, ...)]
+        region: tuple[Any, ...] = tuple(
+            slice(i * chunk, None) for i, chunk in zip(index, chunks, strict=True)
+        )
+        target = values[(*region, ...)]
         inside = tuple(map(slice, np.minimum(target.shape, chunks)))
         target[inside] = part[inside]
     return np.full(shape, codec.fill, dtype=codec.dtype) if values is None else values
