@@ -95,7 +95,7 @@ class _Array(BackendArray):
         If it is that of another trace, this raises.
         """
         if isinstance(self._source, GivenGroup):
-            return self._source.follow()
+            return self._source.follow(self._source.hierarchy.layout)
         if self._source is not None:
             _ = self._source.layout
         return False
@@ -234,7 +234,8 @@ def open_data_groups(
                 except DamagedTraceError as error:
                     damages.append(error)
         # What a group had lost is right if it went elsewhere meanwhile.
-        for name in [name for name, given in groups.items() if given.follow()]:
+        current = hierarchy.layout
+        for name in [name for name, given in groups.items() if given.follow(current)]:
             opened.pop(name, None)
             damages = []
         for damage in damages:

@@ -49,20 +49,18 @@ class GivenGroup:
         else:
             self._look_aside()
 
-    def follow(self) -> bool:
-        """Look whether the group lies where it did; True if it lies elsewhere now.
+    def follow(self, layout: Layout) -> bool:
+        """Look where the group lies now, by the layout of now; whether that is another place.
 
-        What was read before is right if it does.
+        If it is not, what was read before is right.
 
         Raises
         ------
         StaleViewError
             It is nowhere any more.
-        TraceReplacedError
-            Another trace has taken the place of the whole.
         """
         before = self.path
-        if self._is_in_place(self.hierarchy.layout):
+        if self._is_in_place(layout):
             self.path = self.name
         else:
             self._look_aside()

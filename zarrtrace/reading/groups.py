@@ -90,7 +90,7 @@ class GroupReader(ABC):
         GroupNotFoundError
             There is no such group, or no such warmup group yet.
         """
-        _, opened = self._open(lambda now: [group], align, chains, chunks)
+        _, opened = self._open(self._now(), lambda now: [group], align, chains, chunks)
         return opened[group]
 
     def to_datatree(
@@ -122,7 +122,7 @@ class GroupReader(ABC):
                 return chosen
             return [name for name in now.groups if save_warmup or not name.startswith("warmup_")]
 
-        now, opened = self._open(names, align, chains, chunks)
+        now, opened = self._open(self._now(), names, align, chains, chunks)
         return build_tree(opened, now.layout)
 
     def to_inferencedata(
@@ -334,21 +334,23 @@ class GroupReader(ABC):
 
     def _open(
         self,
+        now: Moment,
         names: Callable[[Moment], Iterable[str]],
-        align: Align,
-        chains: int | Iterable[int] | None,
-        chunks: Any,
+        align: Align = "cut",
+        chains: int | Iterable[int] | None = None,
+        chunks: Any = None,
     ) -> tuple[Moment, dict[str, xr.Dataset]]:
-        """Some groups of one moment: of a later one if a group was replaced while it was opened."""
-        chains = chains if chains is None or isinstance(chains, int) else list(chains)
+        """Some groups of a moment: of a later one if a group was replaced while it was opened."""
+        chains = list(chains) if isinstance(chains, Iterator) else chains
         while True:
-            now = self._now()
             cuts = _make_cuts(now, names(now), align, chains)
             try:
                 opened = _open_groups(now, cuts, chunks)
             except StaleViewError:
-                if self._now().layout is now.layout:
+                later = self._now()
+                if later.layout is now.layout:
                     raise
+                now = later
                 continue
             say_left_out(cuts.values())
             return now, opened
@@ -361,7 +363,7 @@ class GroupReader(ABC):
             raise AttributeError(name)
         now = self._now()
         if now.has_group(name):
-            return self.dataset(name)
+            return self._open(now, lambda now: [name])[1][name]
         raise AttributeError(
             f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
             f"its groups are {', '.join(now.groups)}"
