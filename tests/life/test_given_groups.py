@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from zarrtrace.errors import (
     TraceExistsError,
     TraceNotFoundError,
 )
+from zarrtrace.reading import given_group
+from zarrtrace.store.location import Location
 
 NAME = "predictions"
 
@@ -138,18 +141,23 @@ def test_a_snapshot_of_what_was_replaced_says_so(directory: Place) -> None:
 
 
 @pytest.mark.once("newest")
-def test_many_views_do_not_use_up_the_descriptors(directory: Place) -> None:
+def test_many_views_do_not_use_up_the_descriptors(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given_group, "_MOST_HELD", 3)
     trace = sampled(directory, finished=False)
-    views = [trace[NAME] for _ in range(130)]
+    before = len(os.listdir("/proc/self/fd"))
+    views = [trace[NAME] for _ in range(6)]
+    assert len(os.listdir("/proc/self/fd")) == before + 3
     trace.add_group(NAME, version(2), overwrite=True)
     # The last of them keep the files for all.
     assert number_of(views[0]) == number_of(views[-1]) == 1
-    views = [trace[NAME] for _ in range(128)][:1]
+    old = trace[NAME]
+    others = [trace.observed_data for _ in range(3)]
     trace.remove_group(NAME)
-    assert number_of(views[0]) == 2
-    del views
-    trace.finish()
-    assert not trace._location.keys("_groups")
+    with pytest.raises(StaleViewError):
+        old.load()
+    assert [view.n.item() for view in others] == [1, 1, 1]
 
 
 # Killed, and read by others -------------------------------------------------------------------
@@ -200,6 +208,28 @@ def test_killed_anywhere_there_is_the_old_one_or_the_new_one(
         again.add_group(NAME, version(4), overwrite=True)
         assert not again._location.keys("_groups")
     assert found == {1, after}
+
+
+@pytest.mark.once("oldest")
+def test_killed_where_two_directories_cannot_change_places_at_once(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Location, "exchange_trees", lambda *arguments: False)
+    sampled(directory, finished=True)
+    make_again = made_again(directory)
+    with killed_at(10**9, monkeypatch, ["write", "move_tree", "delete_tree"]) as done:
+        replace_group(make_again())
+    for step in range(done[0]):
+        trace = make_again()
+        with (
+            pytest.raises(Killed),
+            killed_at(step, monkeypatch, ["write", "move_tree", "delete_tree"]),
+        ):
+            replace_group(trace)
+        now = number_of(directory.open()[NAME])
+        directory.open("a")
+        with xr.open_datatree(directory.path, engine="zarr") as plain:
+            assert number_of(plain[NAME].to_dataset()) == now
 
 
 READER = """

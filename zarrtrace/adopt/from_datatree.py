@@ -73,9 +73,9 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         are padded to the longest, with a variable `<name>_length` beside them;
         chains whose last draws are NaN in every float of the posterior, because the sampler never
         got there: they end where they ended, and chains without any draw are left out, as the
-        attribute `adopted_chains` says. What a group has that does not depend on the draw, and is
-        no coordinate along one dimension, is in a group `constant_...` of its own; arrays
-        without any draw are left out.
+        attribute `adopted_chains` says. What a group with the draws of the posterior has
+        that does not depend on the draw, and is no coordinate along one dimension, is in a group
+        `constant_...` of its own; arrays without any draw are left out.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DamagedTraceError
+from ..errors import DamagedTraceError, StaleViewError
 from ..layout.layout import SampledGroup
 from ..layout.variables import Var, Variable
 from ..messages import counted, list_chains, printable, range_label
@@ -230,6 +230,9 @@ def _data_variables(now: Moment, group: str) -> list[tuple[str, str, str]]:
     except DamagedTraceError:
         names = now.layout.data_groups.get(group, ())
         return [(name, f"{name} (damaged: see check())", "") for name in names]
+    except StaleViewError:
+        # It was replaced since this moment.
+        return [(name, name, "") for name in now.layout.data_groups.get(group, ())]
     found = []
     for key, array in arrays.items():
         dims = ", ".join(f"{dim}: {length}" for dim, length in array.sizes.items())
