@@ -146,9 +146,10 @@ def test_many_views_do_not_use_up_the_descriptors(
 ) -> None:
     monkeypatch.setattr(given_group, "_MOST_HELD", 3)
     trace = sampled(directory, finished=False)
-    before = len(os.listdir("/proc/self/fd"))
     views = [trace[NAME] for _ in range(6)]
-    assert len(os.listdir("/proc/self/fd")) == before + 3
+    links = Path("/proc/self/fd").iterdir()
+    places = [os.readlink(link) for link in links if link.is_symlink()]
+    assert places.count(str(directory.path / NAME)) == 3
     trace.add_group(NAME, version(2), overwrite=True)
     # The last of them keep the files for all.
     assert number_of(views[0]) == number_of(views[-1]) == 1
