@@ -30,7 +30,7 @@ def assert_refused(
 # Names ----------------------------------------------------------------------------------------
 
 NAMES = [
-    ("a/b", r"'/' would make a group of it; use 'a\.b'"),
+    ("a/b", r"'/' separates groups in Zarr; use 'a\.b'"),
     ("", "non-empty string"),
     ("..", "dots"),
     (".", "dots"),
@@ -38,7 +38,7 @@ NAMES = [
     ("zarr.json", "rename"),
     ("x" * 201, "200 bytes; shorten"),
     ("é" * 101, "200 bytes; shorten"),
-    ("a\0b", "would make a group"),
+    ("a\0b", "separates groups"),
     ("a\ud800", "surrogate"),
 ]
 NO_STRINGS = [(3, "non-empty string, got 3"), (None, "got None"), (("a", "b"), "got")]
@@ -108,8 +108,8 @@ def test_every_other_name_is_recorded_and_read(directory: Any, name: str) -> Non
         ([("x", "f8"), ("y", "i4")], "one variable per field"),
         ("M8[ps]", r"use datetime64\[ns\]"),
         ("m8[as]", r"use timedelta64\[ns\]"),
-        ("nonsense", "'nonsense' is no dtype"),
-        (3, "3 is no dtype"),
+        ("nonsense", "'nonsense' is not a dtype"),
+        (3, "3 is not a dtype"),
     ],
     ids=str,
 )
@@ -173,9 +173,9 @@ def test_a_shape_that_is_none_is_refused(directory: Any, shape: Any) -> None:
         ({"posterior": {"x": np.zeros(2)}, "dims": {"x": ["s", "t"]}}, "1 dimensions, dims"),
         ({"coords": {"chain": [0, 1]}}, "coordinate 'chain': .* leave it out"),
         ({"coords": {"draw": [0, 1]}}, "coordinate 'draw': .* leave it out"),
-        ({"coords": {"s": "abc"}}, "labels are a sequence, got 'abc'"),
-        ({"coords": {"s": 3}}, "labels are a sequence, got 3"),
-        ({"coords": {"s": np.zeros((2, 2))}}, r"shape \(2, 2\); they are one per element"),
+        ({"coords": {"s": "abc"}}, "expected a sequence of labels, got 'abc'"),
+        ({"coords": {"s": 3}}, "expected a sequence of labels, got 3"),
+        ({"coords": {"s": np.zeros((2, 2))}}, r"shape \(2, 2\); expected one label per element"),
         ({"coords": {"s": [b"a", b"b"]}}, "coordinate 's': dtype"),
         ({"coords": {"s": np.zeros(2, dtype="f16")}}, "coordinate 's': .* use float64"),
         (
@@ -215,11 +215,11 @@ def test_labels_of_data_that_contradict_the_trace_are_refused(directory: Any) ->
         ({"observed_data": {}}, "group 'observed_data' has no variables"),
         ({"observed_data": [1.0]}, "group 'observed_data': give a mapping"),
         ({"constant_data": 3}, "group 'constant_data': give a mapping"),
-        ({"draws_per_chunk": 0}, "draws_per_chunk is a whole number from 1, got 0"),
-        ({"draws_per_chunk": 1.5}, "draws_per_chunk is a whole number"),
-        ({"draws_per_chunk": True}, "draws_per_chunk is a whole number"),
-        ({"posterior": {"x": zt.Var(draws_per_chunk=-1)}}, "draws_per_chunk is a whole number"),
-        ({"compressors": "zst"}, "compressors='zst': zarr refuses it"),
+        ({"draws_per_chunk": 0}, "draws_per_chunk must be a whole number from 1, got 0"),
+        ({"draws_per_chunk": 1.5}, "draws_per_chunk must be a whole number"),
+        ({"draws_per_chunk": True}, "draws_per_chunk must be a whole number"),
+        ({"posterior": {"x": zt.Var(draws_per_chunk=-1)}}, "draws_per_chunk must be a whole number"),
+        ({"compressors": "zst"}, "compressors='zst': zarr refuses them"),
         ({"compressors": [1]}, "compressors="),
         ({"compressors": 3}, "compressors="),
     ],
@@ -320,7 +320,7 @@ def test_a_group_that_is_there_is_not_added_again(fast_place: Any) -> None:
 @pytest.mark.parametrize(
     ("definition", "says"),
     [
-        ({"x": zt.Var}, r"posterior/x: zarrtrace\.Var is a class; give zarrtrace\.Var\(\)"),
+        ({"x": zt.Var}, r"posterior/x: zarrtrace\.Var is a class; pass zarrtrace\.Var\(\)"),
         ({"x": {"a": 1.0}}, r"posterior/x: a mapping is not a value; .* define 'x\.a'"),
         ({"x": object}, "posterior/x: dtype object cannot be stored"),
     ],

@@ -152,7 +152,7 @@ def test_a_later_group_may_have_labels_of_its_own(
             assert found["predictions"].school.values.tolist() == labels
             assert found["posterior"].school.values.tolist() == SCHOOLS
     arrays = {"y": predictions.y, "z": predictions.y.assign_coords(school=SCHOOLS[: len(labels)])}
-    with pytest.raises(SchemaError, match="'school' has other labels than elsewhere"):
+    with pytest.raises(SchemaError, match="'school' has other labels here than elsewhere"):
         trace.add_group("prior", arrays)
 
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_added_is_refused_and_nothing_changes(trace: zt.Trace) ->
     for name, data, message in [
         ("prior", {}, "no variables"),
         ("prior", {"x": np.array([object()])}, "object cannot be stored"),
-        ("prior", {"a/b": 1.0}, "'/' would make a group"),
+        ("prior", {"a/b": 1.0}, "'/' separates groups"),
         ("prior", {"school": VALUES}, "also the name of a dimension"),
         ("warmup_prior", {"x": 1.0}, "made by split_warmup"),
         ("_hidden", {"x": 1.0}, "leading '_'"),

@@ -186,7 +186,7 @@ def test_a_wrong_shape_is_refused_also_one_that_would_broadcast(
 
 def test_a_ragged_list_is_refused(trace_in_memory: zt.Trace) -> None:
     ragged: list[Any] = [[1.0], [1.0, 2.0]]
-    says = "is no array"
+    says = "is not an array"
     assert_refused_at_every_draw(
         trace_in_memory, lambda draw: draw["posterior"].update(L=ragged), ("posterior", "L"), says
     )
@@ -303,7 +303,7 @@ def test_a_value_that_cannot_be_converted_leaves_the_draw_out(trace: zt.Trace) -
         draw["sample_stats"]["diverging"] = broken
 
     where = ("sample_stats", "diverging")
-    assert_refused_at_every_draw(trace, spoil, where, "is no array.*no device")
+    assert_refused_at_every_draw(trace, spoil, where, "is not an array.*no device")
 
 
 def test_ctrl_c_in_the_middle_of_a_draw_leaves_it_out(trace: zt.Trace) -> None:

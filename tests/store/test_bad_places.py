@@ -217,14 +217,14 @@ def test_a_mode_is_r_or_a(directory: Any, mode: Any) -> None:
 @pytest.mark.parametrize("store", [5, 1.5, b"run.zarr", ["run.zarr"]], ids=repr)
 def test_a_trace_lives_in_a_path_or_a_store(store: Any) -> None:
     for make in (lambda: zt.open(store), lambda: zt.create(store, **GOOD)):
-        with pytest.raises(InvalidInputError, match="a trace lives at a path"):
+        with pytest.raises(InvalidInputError, match="the place of a trace is a path"):
             make()
 
 
 def test_storage_options_go_with_a_url(directory: Any) -> None:
     options = {"key": "secret"}
     for store in (directory.path, MemoryStore()):
-        with pytest.raises(InvalidInputError, match="storage_options goes with a URL"):
+        with pytest.raises(InvalidInputError, match="storage_options is only for a URL"):
             zt.create(store, **GOOD, storage_options=options)
 
 

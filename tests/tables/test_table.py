@@ -378,7 +378,7 @@ def test_bad_tables_are_refused(directory: Place) -> None:
         trace.table("a", {"x": object})
     with pytest.raises(errors.SchemaError, match="name of a dimension"):
         trace.table("a", {"row": int})
-    with pytest.raises(errors.SchemaError, match="'/' would make a group"):
+    with pytest.raises(errors.SchemaError, match="'/' separates groups"):
         trace.table("a/b", {"x": int})
     with pytest.raises(errors.TraceNotFoundError, match=r"has no table 'a'; it has none"):
         directory.open().table("a")

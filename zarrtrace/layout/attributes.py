@@ -34,7 +34,7 @@ def check_attrs(attrs: Mapping[str, Any], what: str) -> dict[str, Any]:
 def check_variable_attrs(
     attrs: Mapping[str, Any], what: str, dtype: np.dtype[Any]
 ) -> dict[str, Any]:
-    """Attributes of an array: none that tells xarray to read other values than are stored."""
+    """Attributes of an array; one by which xarray would change the stored values is refused."""
     checked = check_attrs(attrs, what)
     for key, value in checked.items():
         if changes_values({key: value}, dtype):
@@ -46,7 +46,7 @@ def check_variable_attrs(
 
 
 def changes_values(attrs: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
-    """Whether an array with these attributes is read by xarray as other values than are stored."""
+    """Whether xarray would change the stored values of an array with these attributes."""
     encoded = {"units", "calendar"} if dtype.kind in "mM" else set()
     return any(
         key in _DECODED or key in encoded or (key == "units" and " since " in str(value))

@@ -11,7 +11,7 @@ from .variables import Variable
 
 # The buffer of one writer: enough for long chunks, bounded whatever the number of variables.
 BUFFER_BYTES = 64 * 2**20
-# From here on a file for each draw costs less than passing its bytes through the journal.
+# From this size on, a file for each draw costs less than passing it through the journal.
 _LARGE_DRAW = 512 * 2**10
 _MOST_CHUNKS = 32
 _SHORTEST_CHUNK = 4096
@@ -23,13 +23,13 @@ _SHORTEST_CHUNK = 4096
 def choose_chunk_lengths(
     variables: Iterable[Variable], *, chains_per_chunk: int, tune: int, total: int | None
 ) -> list[Variable]:
-    """Variables with a `draws_per_chunk` each, chosen by size where the user has not.
+    """Return the variables with `draws_per_chunk` set, chosen by size where the user chose none.
 
     Files are the bottleneck for scalars (0.2 to 0.6 ms each through zarr-python), memory for
     large vectors: chunks of about 4 MB at most, at most some 32 of them per chain for a small
     variable, a buffer of 64 MiB per writer, and, where it costs little, a length that divides
     `tune`, so that the split moves whole chunks. A draw of 512 KiB or more is a chunk of its own.
-    Where no total is declared, those of a small variable have 4,096 draws.
+    Where no total is declared, a chunk of a small variable has 4,096 draws.
     """
     total = _MOST_CHUNKS * _SHORTEST_CHUNK if total is None else total
     chosen = []

@@ -1,4 +1,4 @@
-"""Dimensions, their labels, and data that is given whole rather than drawn."""
+"""Dimensions, their labels, and data that is passed whole rather than drawn."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dimensions:
             name = check_name(dim, "coordinate")
             if name in SAMPLE_DIMS:
                 raise SchemaError(
-                    f"coordinate {name!r}: chains and draws are numbered by zarrtrace; leave it out"
+                    f"coordinate {name!r}: zarrtrace numbers chains and draws; leave it out"
                 )
             self.coords.update(_coordinate(name, labels, coords or {}))
         for name, array in self.coords.items():
@@ -59,7 +59,7 @@ class Dimensions:
                     f"{what}: dimension {dim!r} is added by zarrtrace; give the shape of one draw"
                 )
         if len(set(names)) != len(names):
-            raise SchemaError(f"{what}: dimension names {names} repeat; xarray needs distinct ones")
+            raise SchemaError(f"{what}: dimension names {names} are not distinct, as xarray needs")
         if shape is None:
             unknown = [dim for dim in names if dim not in self.sizes]
             if unknown:
@@ -77,12 +77,12 @@ class Dimensions:
             if size < 0:
                 raise SchemaError(f"{what}: dimension {dim!r} has size {size}, which is negative")
             if dims is None and dim not in self.sizes:
-                continue  # nobody named it: another group may have it with another size
+                continue  # the user did not name it: its size may differ in another group
             if self.sizes.setdefault(dim, size) != size:
                 given = "coordinate labels" if dim in self.coords else "elements elsewhere"
                 raise SchemaError(
                     f"{what}: dimension {dim!r} has {size} elements here but {self.sizes[dim]} "
-                    f"{given}; mend the shape, or name the dimension differently"
+                    f"{given}; fix the shape, or name the dimension differently"
                 )
         return shape, names
 
@@ -96,9 +96,9 @@ class Dimensions:
 
 
 def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str, DataArray]:
-    """The coordinate arrays of a dimension; a pandas MultiIndex gives one more for each level.
+    """The coordinate arrays of a dimension; a pandas MultiIndex adds one for each level.
 
-    An array that names a dimension of `coords` other than its own labels that one too.
+    An array whose dimension is another one of `coords` labels that one too.
     """
     levels = getattr(labels, "levels", None)
     if levels is not None and hasattr(labels, "get_level_values"):
@@ -112,7 +112,7 @@ def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str,
             arrays[level] = DataArray((dim,), _label_values(level, values))
         return arrays
     if isinstance(labels, str | bytes) or not hasattr(labels, "__iter__"):
-        raise SchemaError(f"coordinate {dim!r}: labels are a sequence, got {labels!r}")
+        raise SchemaError(f"coordinate {dim!r}: expected a sequence of labels, got {labels!r}")
     dims = getattr(labels, "dims", (dim,))
     attrs = getattr(labels, "attrs", {})
     if not hasattr(labels, "dtype"):
@@ -128,7 +128,7 @@ def _coordinate(dim: str, labels: Any, coords: Container[Any] = ()) -> dict[str,
     values = _label_values(dim, np.asarray(labels))
     if values.ndim != 1 or len(dims) != 1:
         raise SchemaError(
-            f"coordinate {dim!r}: labels have shape {values.shape}; they are one per element"
+            f"coordinate {dim!r}: labels have shape {values.shape}; expected one label per element"
         )
     attrs = check_variable_attrs(attrs, f"coordinate {dim!r}", values.dtype)
     along = str(dims[0]) if dims[0] in coords else dim

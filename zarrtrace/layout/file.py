@@ -82,7 +82,7 @@ _DERIVED = ("group", "declared", "dtype")
 
 
 def from_text(text: str, where: str) -> Layout:
-    """The layout in JSON text; a TraceError for anything that is none."""
+    """The layout in a JSON text; a TraceError for any other text."""
     try:
         content = json.loads(text)
         version = content["format_version"]
@@ -90,7 +90,7 @@ def from_text(text: str, where: str) -> Layout:
         raise DamagedTraceError(f"the layout cannot be read ({error!r})", where=where) from None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{where} has format version {version!r}, this zarrtrace reads up to {FORMAT_VERSION}; "
+            f"{where} has format version {version!r}; this zarrtrace reads up to {FORMAT_VERSION}; "
             f"upgrade it: pip install -U zarrtrace"
         )
     try:
@@ -149,7 +149,7 @@ def from_text(text: str, where: str) -> Layout:
 
 
 def _check(layout: Layout) -> None:
-    """Refuse a layout whose parts do not fit each other."""
+    """Refuse a layout whose parts contradict each other."""
     if not layout.variables:
         raise ValueError("no variables")
     if layout.ended is not None and len(layout.ended.recorded) != layout.blocks:
@@ -196,20 +196,20 @@ def try_codecs(name: str, encoding: str) -> None:
 @functools.lru_cache(maxsize=64)
 def _dtype(name: object) -> np.dtype[Any]:
     if not isinstance(name, str):
-        raise TypeError(f"{name!r} is no name of a dtype")
+        raise TypeError(f"{name!r} is not the name of a dtype")
     return as_dtype(str if name == "str" else name, "layout")
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
+        raise TypeError(f"{value!r} is not a list")
     return value
 
 
 def parse_count(value: Any, least: int, most: int = 2**62) -> int:
     """A whole number within its limits; ValueError for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
@@ -218,14 +218,14 @@ def _journal(content: Any) -> str:
     if content in ("", IN_STORE):
         return str(content)
     if not isinstance(content, str) or not _JOURNAL_DIRECTORY.fullmatch(content):
-        raise ValueError(f"no place for journals: {content!r}")
+        raise ValueError(f"{content!r} is not a place for journals")
     return content
 
 
 def parse_separator(content: Any) -> str:
     """What stands between the numbers in the keys of chunks; ValueError for anything else."""
     if content not in (".", "/"):
-        raise ValueError(f"no separator: {content!r}")
+        raise ValueError(f"{content!r} is not a separator")
     return str(content)
 
 
@@ -252,7 +252,7 @@ def _blocks(content: Any) -> tuple[int, ...]:
 
 
 def _ended(content: Any) -> Ended | None:
-    if content is None:  # as of every trace that is not finished, and of older ones that are
+    if content is None:  # in every unfinished trace, and in finished ones of older versions
         return None
     recorded = tuple(parse_count(count, 0) for count in _list(content["recorded"]))
     return Ended(recorded, float(content["sampling_time"]))
@@ -271,7 +271,7 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         moving_to=None if moving_to is None else parse_count(moving_to, 0),
         moved=tuple(check_name(moved, "variable") for moved in content["moved"]),
         swapping=bool(content["swapping"]),
-        # Older layouts have neither.
+        # Older layouts have neither of them.
         v2_keys=bool(content.get("v2_keys", False)),
         moving_to_v2_keys=bool(content.get("moving_to_v2_keys", False)),
     )
@@ -293,7 +293,7 @@ def parse_variable(group: str, content: Mapping[str, Any]) -> Variable:
 
 
 def encode_layout(layout: Layout, maker: str = "") -> bytes:
-    """The bytes of the zarr.json that holds a layout; the first one says who made the trace."""
+    """The bytes of the zarr.json that holds a layout; the first layout says who made the trace."""
     text = to_text(layout)
     checksum = google_crc32c.value(text.encode())
     attrs = {LAYOUT_ATTRIBUTE: text, f"{LAYOUT_ATTRIBUTE}_crc32c": checksum}
@@ -321,7 +321,7 @@ def decode_layout(data: memoryview, where: str) -> Layout:
         raise TraceNotFoundError(f"{where} is not a trace of zarrtrace")
     if google_crc32c.value(text.encode()) != attributes.get(f"{LAYOUT_ATTRIBUTE}_crc32c"):
         raise DamagedTraceError(
-            f"the layout in {STATE}/zarr.json is damaged, its checksum does not match",
+            f"the layout in {STATE}/zarr.json is damaged: its checksum does not match",
             where=where,
             remedy="restore that file from a copy",
         )

@@ -1,4 +1,4 @@
-"""Groups that are given whole: data, constants, predictions."""
+"""Groups that are passed whole: data, constants, predictions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def define_data(
         except MaskedValuesError as error:
             raise SchemaError(f"{what}: {error}") from None
         except ValueError as error:
-            raise SchemaError(f"{what}: the value is no array ({error})") from None
+            raise SchemaError(f"{what}: the value is not an array ({error})") from None
         values = values.astype(as_dtype(dtype_of_values(values), what), copy=False)
         attrs = check_variable_attrs(attrs, what, values.dtype)
         all_names = None if named is None else (named,) if isinstance(named, str) else tuple(named)
@@ -101,13 +101,13 @@ def _adopt_coordinate(group: str, name: Hashable, coord: Any, dimensions: Dimens
         dimensions.coords.update(arrays)
     elif not np.array_equal(known.values, arrays[str(name)].values):
         raise SchemaError(
-            f"group {group!r}: coordinate {name!r} has other labels than elsewhere; "
+            f"group {group!r}: coordinate {name!r} has other labels here than elsewhere; "
             f"name the dimension differently"
         )
 
 
 def labelled_dims(data: Any) -> set[str]:
-    """The dimensions for which data that is given whole brings labels."""
+    """The dimensions that are labelled by data that is passed whole."""
     items = [data, *data.values()] if isinstance(data, Mapping) else [data]
     coords = [coords for item in items if isinstance(coords := getattr(item, "coords", 0), Mapping)]
     return {str(dim) for group in coords for coord in group.values() for dim in coord.dims}

@@ -1,4 +1,4 @@
-"""A trace as a place and what is known of it: where it is stored, and how it is laid out now."""
+"""A trace as a place and a layout: where it is stored, and how it is laid out now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .layout import STATE, Layout
 
 
 class Hierarchy:
-    """The Zarr hierarchy of one trace: once it has been read, of that trace and no other.
+    """The Zarr hierarchy of one trace: once it has been read, it stays with that trace.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class Hierarchy:
     Parameters
     ----------
     layout : Layout, optional
-        That of a trace which has just been made, so that no other one is taken for it.
+        The layout of a trace that was just made, so that no other trace is taken for it.
     """
 
     def __init__(self, location: Location, layout: Layout | None = None) -> None:
@@ -47,7 +47,7 @@ class Hierarchy:
             The layout cannot be read.
         """
         known = self._known
-        # Before it is read: when it changes in between, it is read again the next time.
+        # The stamp is taken before the read: after a change in between, the next call reads again.
         stamp = self.location.stamp(f"{STATE}/zarr.json")
         if known is not None and stamp is not None and stamp == known[0]:
             return known[2]
@@ -60,7 +60,7 @@ class Hierarchy:
         layout = known[2] if known and same else decode_layout(memoryview(data), str(self.location))
         if known is not None and layout.identity != known[2].identity:
             raise TraceReplacedError(
-                "another trace lies here now, this one was overwritten or removed",
+                "another trace lies here now: this one was overwritten or removed",
                 where=str(self.location),
                 remedy=f"zarrtrace.open({str(self.location)!r}) opens the other",
             )
@@ -70,7 +70,7 @@ class Hierarchy:
     def change(self, layout: Layout) -> None:
         """Put a new layout in place of the old one, at once for every reader.
 
-        It survives power loss: what it makes superfluous may go afterwards.
+        It survives power loss: what it makes superfluous may be removed afterwards.
         """
         self.location.write(f"{STATE}/zarr.json", encode_layout(layout))
         self.location.make_durable([f"{STATE}/zarr.json"])

@@ -29,11 +29,11 @@ ASIDE = "_groups"
 IN_STORE = "store"
 TABLES = "tables"
 # A key in the zarr.json of an array. A reader of Zarr that does not know it must refuse the array,
-# and names the key when it does: whoever looks for that name finds what to do.
+# and names the key when it does: users who search for that name find what to do.
 UNFINISHED = "zarrtrace_unfinished"
 REFUSED = {UNFINISHED: {"must_understand": True}}
 MOST_CHAINS = 10**6
-# Where a chain without a declared end ends: no run gets there, and all numbers stay exact.
+# The end of a chain without a declared one: no run gets there, and all numbers stay exact.
 NO_END = 2**53
 _CHUNK_KEY = re.compile(
     r"(?P<array>.+?)/(c(?P<sep>[./]))?(?P<block>\d+)(?(sep)(?P=sep)|\.)"
@@ -60,12 +60,12 @@ class SampledGroup:
         While a split is under way, what `stored_warmup` will be; `stored_first` will be the number
         of draws that the trace has dropped.
     moved : tuple of str
-        The variables that were cut anew, and are read in the staging place only.
+        The variables that were cut into new chunks, and are read in the staging place only.
     swapping : bool
         Whether the staged groups are taking their place.
     v2_keys : bool
         Whether its chunks have keys such as `0.1`. Each split changes it, so that no key names
-        other draws than before it: what is copied meanwhile lacks chunks, and has no wrong ones.
+        other draws than before it: a copy made meanwhile lacks chunks, and has no wrong ones.
     moving_to_v2_keys : bool
         While a split is under way, what `v2_keys` will be.
     """
@@ -94,7 +94,7 @@ class SampledGroup:
 
     @property
     def paths(self) -> list[str]:
-        """The groups that have arrays of it: itself and, after a split, its warmup's."""
+        """The groups that hold its arrays: itself and, after a split, its warmup's."""
         return [self.name, *([self.warmup_name] if self.stored_first < self.stored_warmup else [])]
 
     def lengths_of(self, variable: Variable) -> Variable | None:
@@ -117,14 +117,14 @@ class Lost(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What the writers of a finished trace left: with it, one document tells all of the trace.
+    """What the writers of a finished trace left, so that one document describes all of the trace.
 
     Attributes
     ----------
     recorded : tuple of int
         The draws of each block of chains, warmup included.
     sampling_time : float
-        Seconds that the writers of the chain that took longest were open; 0 if none was.
+        Seconds for which the writers of the slowest chain were open; 0 if there was none.
     """
 
     recorded: tuple[int, ...]
@@ -134,7 +134,7 @@ class Ended(NamedTuple):
 # Equal only to itself, so that what follows from a layout can be kept for it.
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a trace consists of, and how far its life has gone."""
+    """What a trace consists of, and in which state it is."""
 
     chains: int
     tune: int
@@ -150,9 +150,9 @@ class Layout:
     library_version: str
     journal: str  # "store", a directory on another disk, or "" for none
     flush_every: float  # seconds, where there is no journal
-    durable: bool  # whether draws shall survive power loss, at checkpoints and flushes
+    durable: bool  # whether draws survive power loss, at checkpoints and flushes
     separator: str = "."  # in the keys of chunks
-    identity: str = ""  # of this trace alone: another one at the same place has another
+    identity: str = ""  # unique: another trace at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
     thin: int = 1  # of the draws that a writer is given, every so many one is kept
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
@@ -205,7 +205,7 @@ class Layout:
 
     @property
     def most_warmup(self) -> int:
-        """Draws at the start of each chain that are warmup in a group at least."""
+        """Draws at the start of each chain that are warmup in at least one group."""
         return max(group.warmup for group in self.groups.values())
 
     @property
@@ -222,7 +222,7 @@ class Layout:
     def arrays(self) -> dict[str, tuple[int, int, int | None, tuple[int, ...]]]:
         """For each sampled group, which draws its arrays begin with, and will after a split.
 
-        And which blocks of chains they have last.
+        Also which blocks of chains they have last.
         """
         return {
             name: (
@@ -313,7 +313,7 @@ def variable_key(path: str, variable: Variable, block: int, chunk: int, key_form
 
 
 class ChunkKey(NamedTuple):
-    """The key of a chunk of a variable, and which chunk it is: of which block, by its place."""
+    """The key of a chunk of a variable, and which chunk it is, with the place of its block."""
 
     key: str
     place: int
@@ -349,7 +349,7 @@ def same_but_for_draws(shape: Any, document: Mapping[str, Any]) -> bool:
 def changed_keys(found: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
     """The keys of a zarr.json that are not as they should be, attributes and draws aside.
 
-    An array of an older trace may lack what keeps other readers from it while it is unfinished.
+    An array of an older trace may lack the key that keeps other readers from an unfinished one.
     """
     changed = [
         key
@@ -365,7 +365,7 @@ def changed_keys(found: Mapping[str, Any], document: Mapping[str, Any]) -> list[
 
 
 def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
-    """Attributes of a group as ArviZ writes them, without those only sampling gives."""
+    """Attributes of a group as ArviZ writes them, without those that only sampling adds."""
     attrs = {
         "created_at": layout.created_at,
         "creation_library": "zarrtrace",
@@ -389,7 +389,7 @@ def group_attrs(layout: Layout, group: str) -> dict[str, Any]:
 
 
 def coordinates_attr(coords: Mapping[str, str]) -> dict[str, str]:
-    """How xarray knows labels without the name of their dimension; from the dims of all."""
+    """The attribute by which xarray finds labels that do not have the name of their dimension."""
     others = [name for name, dim in coords.items() if name != dim and " " not in name]
     return {"coordinates": " ".join(others)} if others else {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import SchemaError
 from .attributes import _is_text
 
-# The tables of a trace that hold its segments: one of where they lie, one of values for each dtype.
+# The tables of a trace that hold its segments: one for their places, one for values of each dtype.
 SEGMENTS = "segments"
 SEGMENT_VALUES = "segment_values_"
 
@@ -18,17 +18,17 @@ _LONGEST_NAME = 200  # bytes: a name is a file name, and zarr adds a suffix of i
 def check_name(name: object, what: str) -> str:
     """A name that can be a Zarr node, a file and a netCDF variable; SchemaError otherwise."""
     if not isinstance(name, str) or not name:
-        raise SchemaError(f"{what}: a name is a non-empty string, got {name!r}")
+        raise SchemaError(f"{what}: expected a non-empty string, got {name!r}")
     if "/" in name or "\x00" in name:
         raise SchemaError(
-            f"{what} {name!r}: '/' would make a group of it; use {name.replace('/', '.')!r}"
+            f"{what} {name!r}: '/' separates groups in Zarr; use {name.replace('/', '.')!r}"
         )
     if name.startswith("__") or name.strip(".") == "":
-        raise SchemaError(f"{what} {name!r}: Zarr keeps '__' and dots for itself; rename it")
+        raise SchemaError(f"{what} {name!r}: Zarr reserves '__' and names of dots; rename it")
     if name == "zarr.json":
-        raise SchemaError(f"{what} {name!r}: Zarr keeps this name for its documents; rename it")
+        raise SchemaError(f"{what} {name!r}: Zarr reserves this name for its documents; rename it")
     if not _is_text(name):
-        raise SchemaError(f"{what} {name!r}: half a surrogate pair is no text; rename it")
+        raise SchemaError(f"{what} {name!r}: half a surrogate pair cannot be encoded; rename it")
     if len(name.encode()) > _LONGEST_NAME:
         raise SchemaError(f"{what} {name[:40]!r}...: longer than {_LONGEST_NAME} bytes; shorten it")
     return name
@@ -38,10 +38,10 @@ def check_group_name(name: object) -> str:
     """A group's name; `_...` and `warmup_...` are the library's own."""
     checked = check_name(name, "group")
     if checked.startswith("_"):
-        raise SchemaError(f"group {checked!r}: a leading '_' is kept for zarrtrace; rename it")
+        raise SchemaError(f"group {checked!r}: a leading '_' is reserved for zarrtrace; rename it")
     if checked.startswith("warmup_"):
         raise SchemaError(
-            f"group {checked!r}: warmup groups are made by split_warmup(); "
+            f"group {checked!r}: split_warmup() makes the warmup groups; "
             f"define {checked.removeprefix('warmup_')!r} and pass tune="
         )
     return checked

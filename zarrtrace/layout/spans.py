@@ -35,7 +35,7 @@ class Span(NamedTuple):
         return self.places[block] if self.places else block
 
     def block_at(self, place: int) -> int:
-        """The block of chains that lies at a place; the place itself where there is none."""
+        """The block of chains that lies at a place; the place itself if there is none."""
         return self.places.index(place) if place in self.places else place
 
     def place(self, draw: int, length: int) -> ChunkPlace:
@@ -94,9 +94,9 @@ def _arrays(
 
 
 def written_spans(layout: Layout, variable: Variable) -> list[Span]:
-    """Where a writer finds itself: the arrays, and before them what was dropped.
+    """The arrays as a writer sees them, after one span for the draws that were dropped.
 
-    A chain may go back to a checkpoint there, and draw what nobody reads again.
+    A chain may go back to a checkpoint there, and draw again what is never read.
     """
     gone = Span("", 0, layout.groups[variable.group].stored_first, layout.separator)
     return [*([gone] if gone.stop else []), *spans(layout, variable)]

@@ -141,7 +141,7 @@ class Variable:
 
     @property
     def bytes_per_draw(self) -> int:
-        """Of one chain, uncompressed."""
+        """The bytes of a chunk of one chain, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -178,7 +178,7 @@ def define_group(
         except SchemaError:
             raise
         except ValueError as error:
-            raise SchemaError(f"{what}: the example is no array ({error})") from None
+            raise SchemaError(f"{what}: the example is not an array ({error})") from None
         if var.dims is None:
             var = replace(var, dims=dims.get(name))
         if var.draws_per_chunk is None:
@@ -218,11 +218,11 @@ def _with_bound(var: Var, what: str) -> tuple[bool, Var]:
 def _var_like(value: Any, dims: str | Sequence[str] | None, what: str) -> Var:
     """A variable by what stands for one: a type of numbers, a dtype, or an example value."""
     if value is Var:
-        raise SchemaError(f"{what}: zarrtrace.Var is a class; give zarrtrace.Var(), with brackets")
+        raise SchemaError(f"{what}: zarrtrace.Var is a class; pass zarrtrace.Var(), with brackets")
     if isinstance(value, Mapping):
         raise SchemaError(
-            f"{what}: a mapping is not a value; a trace has one level of groups: define "
-            f"{'.'.join((what.split('/')[-1], str(next(iter(value), 'name'))))!r} and its sisters"
+            f"{what}: a mapping is not a value, and groups are not nested; define "
+            f"{'.'.join((what.split('/')[-1], str(next(iter(value), 'name'))))!r} and so on"
         )
     if isinstance(value, type | np.dtype):
         return Var(dtype=value, dims=dims)
@@ -230,7 +230,7 @@ def _var_like(value: Any, dims: str | Sequence[str] | None, what: str) -> Var:
 
 
 def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, what: str) -> Variable:
-    """A variable that is stored in the dtype it has been declared with."""
+    """A variable that is stored in its declared dtype."""
     declared = as_dtype(var.dtype, what)
     shape = _shape(var.shape, what) if var.shape is not None else None
     if shape is None and var.dims is None:
@@ -239,7 +239,7 @@ def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, wha
     length = var.draws_per_chunk
     whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
     if length is not None and (not whole or length < 1):
-        raise SchemaError(f"{what}: draws_per_chunk is a whole number from 1, got {length!r}")
+        raise SchemaError(f"{what}: draws_per_chunk must be a whole number from 1, got {length!r}")
     return Variable(
         group=group,
         name=name,
@@ -255,7 +255,7 @@ def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, wha
 def check_group(
     group: str, arrays: Mapping[str, Variable | DataArray], dimensions: Dimensions
 ) -> dict[str, int]:
-    """The sizes of a group's dimensions, other than chain and draw, or why it cannot be.
+    """The sizes of a group's dimensions, other than chain and draw, or a SchemaError.
 
     A variable with the name of a dimension or coordinate is refused: xarray would hide it.
     """

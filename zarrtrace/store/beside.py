@@ -1,4 +1,4 @@
-"""Directories beside a place, in which something is built whole before it takes that place.
+"""Directories next to a place, where something is built completely before it is moved there.
 
 For a place `run.zarr` they are called `.run.zarr.<32 hex digits>.building`. Their maker holds a
 lock on them; one whose lock is free was left behind by a process that was killed, and the next
@@ -20,7 +20,7 @@ from pathlib import Path
 from .local import EXCHANGE, DirectoryLock, can_lock, locks_work, rename_with
 
 _NEW, _OLD = "new", "old"  # in such a directory
-_STALE_AFTER = 24 * 3600.0  # seconds, where the file system has no locks that tell
+_STALE_AFTER = 24 * 3600.0  # seconds, where the file system has no locks
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
@@ -36,7 +36,7 @@ def is_building(name: str) -> bool:
 
 @contextmanager
 def building_beside(place: Path) -> Iterator[Path]:
-    """The path of a directory to be made beside a place; what is there at the end is removed.
+    """Yield the path for a new directory beside a place, which is removed at the end.
 
     Raises
     ------
@@ -78,18 +78,18 @@ def take_free_place(built: Path, place: Path) -> bool:
 
 
 def change_places(built: Path, place: Path) -> None:
-    """Put what was built in the place of what is there, which is removed with the building.
+    """Replace what is at a place by what was built; the old one is removed with the building.
 
     Raises
     ------
     OSError
-        It cannot be renamed: somebody else owns the directory around it, or it is a mount point.
+        It cannot be renamed: its parent belongs to another user, or it is a mount point.
     """
     if _exchange(built, place):
         return
     old = built.with_name(_OLD)
     os.rename(place, old)
-    # A process that is killed here leaves nothing at the place: see `bring_back`.
+    # If the process is killed here, the place stays empty: see `bring_back`.
     try:
         os.rename(built, place)
     except BaseException:
@@ -98,7 +98,7 @@ def change_places(built: Path, place: Path) -> None:
 
 
 def bring_back(place: Path) -> bool:
-    """Put something at an empty place that a killed process left between its two renames."""
+    """Restore what a process, killed between its two renames, took away from a place."""
     if place.exists():
         return False
     for outer in _abandoned(place):

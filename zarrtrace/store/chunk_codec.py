@@ -2,7 +2,7 @@
 
 The common codecs (blosc, zstd, gzip, crc32c) go through numcodecs: the same bytes as zarr-python's
 codec pipeline, at a tenth of its cost for small chunks. Any other codec goes through a Zarr array
-of one chunk in memory, so that whatever zarr can encode, a trace can hold.
+of one chunk in memory, so that a trace can hold all that zarr can encode.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .dtypes import fill_value
 
 _BLOSC_SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
-# Nothing says how long the texts of a chunk are. So much is allowed, and so much for each byte.
+# No header says how long the texts of a chunk are: these bytes are allowed, and these per byte.
 _MOST_TEXT = 2**28
 _MOST_TEXT_PER_BYTE = 1024
 
 Encode = Callable[[Any], Any]
-Decode = Callable[[Any, int], Any]  # with the number of bytes that it may give
+Decode = Callable[[Any, int], Any]  # with the number of bytes that it may return
 
 
 class ChunkCodec:
@@ -35,7 +35,7 @@ class ChunkCodec:
     Parameters
     ----------
     dtype : numpy.dtype
-        Of the decoded chunk; `numpy.dtypes.StringDType` for strings.
+        The dtype of the decoded chunk; `numpy.dtypes.StringDType` for strings.
     encoding : dict
         `data_type`, `fill_value` and `codecs`, as an array's zarr.json has them.
     """
@@ -43,14 +43,14 @@ class ChunkCodec:
     def __init__(self, dtype: np.dtype[Any], encoding: dict[str, Any]) -> None:
         self.dtype = dtype
         self.fill = fill_value(dtype)
-        # Of a whole zarr.json too: its shape is not that of a chunk.
+        # The encoding may be a whole zarr.json, whose shape is not the shape of a chunk.
         self._encoding = {key: encoding[key] for key in ("data_type", "fill_value", "codecs")}
         self._strings = isinstance(dtype, np.dtypes.StringDType)
         first, *rest = encoding["codecs"]
         known = [_transforms(codec) for codec in rest]
         known_first = first["name"] == ("vlen-utf8" if self._strings else "bytes")
         little = first.get("configuration", {}).get("endian", "little") == "little"
-        # None: a codec we have no short way for.
+        # None: a codec that only zarr can run.
         self._transforms: list[tuple[Encode, Decode]] | None = None
         if known_first and little and all(known):
             self._transforms = [pair for pair in known if pair is not None]
@@ -71,7 +71,7 @@ class ChunkCodec:
         return data.tobytes() if isinstance(data, np.ndarray) else bytes(data)
 
     def most_encoded(self, shape: tuple[int, ...]) -> int | None:
-        """The bytes that a chunk of this shape takes at most; None when nothing says it."""
+        """The bytes that a chunk of this shape takes at most; None when it is unknown."""
         if self._transforms is None or self._strings:
             return None
         return _with_overhead(math.prod(shape) * self.dtype.itemsize)
@@ -94,13 +94,13 @@ class ChunkCodec:
             raise _as_value_error(error) from error
 
     def decode_into(self, data: memoryview | bytes, into: np.ndarray[Any, Any]) -> None:
-        """Decode a chunk into an array of its shape and dtype: straight there, if Blosc alone can.
+        """Decode a chunk into an array of its shape and dtype, directly if Blosc is the only codec.
 
         Raises as `decode`.
         """
         if not into.size:
             return
-        # What the bytes say they hold: Blosc itself would also accept less.
+        # Compare with the length in the header: Blosc itself would also accept less.
         fits = int.from_bytes(data[4:8], "little") == into.nbytes
         if self._only_blosc and fits and into.flags.c_contiguous:
             try:
@@ -111,7 +111,7 @@ class ChunkCodec:
             into[...] = self.decode(data, into.shape)
 
     def decode_strings(self, data: memoryview | bytes, count: int) -> np.ndarray[Any, Any]:
-        """So many strings as Python objects: NumPy's own take a second for a megabyte.
+        """That many strings as Python objects: NumPy's own take a second for a megabyte.
 
         Raises as `decode`.
         """
@@ -119,9 +119,9 @@ class ChunkCodec:
         try:
             decoded = self._transformed(data, most)
             found = int.from_bytes(memoryview(decoded)[:4], "little")
-            # Before the decoder makes room for them.
+            # Check before the decoder allocates memory for them.
             if found != count:
-                raise ValueError(f"it says that it holds {found:,} texts, and has room for {count}")
+                raise ValueError(f"its header says {found:,} texts, expected {count}")
             return np.asarray(numcodecs.VLenUTF8().decode(decoded), dtype=object)
         except Exception as error:
             raise _as_value_error(error) from error
@@ -191,14 +191,14 @@ def _transforms(codec: dict[str, Any]) -> tuple[Encode, Decode] | None:
 
 
 def _with_overhead(length: int) -> int:
-    """What so many bytes take at most when a codec cannot make them fewer."""
+    """The most bytes that a codec can make of this number of bytes."""
     return length + length // 64 + 4096
 
 
 def _as_value_error(error: Exception) -> ValueError:
-    """The error of a decoder, which may be of any kind, as the one kind that callers know.
+    """Turn any error of a decoder into the one kind that callers know.
 
-    Memory that is missing for what the layout says is there is not the fault of the bytes.
+    Too little memory for the size in the layout does not mean that the bytes are damaged.
     """
     if isinstance(error, MemoryError):
         raise error

@@ -1,7 +1,7 @@
 """Decompression that takes no more memory than it is told.
 
-A compressed chunk says of itself how much it holds, and its decoder believes it: one flipped bit
-asks for gigabytes. Here that number is looked at first.
+The header of a compressed chunk has its size, and the decoder trusts it: one flipped bit there
+allocates gigabytes. This module checks that number first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numcodecs
 import numpy as np
 
 _BLOSC_HEADER = 16  # bytes; 4 to 7 are the length of what is decoded, 12 to 15 of what is encoded
-# One with any other settings decodes it too.
+# One instance decodes data written with any settings.
 _BLOSC = numcodecs.Blosc()
 _ZSTD = numcodecs.Zstd()
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -23,24 +23,24 @@ Data = memoryview | bytes
 
 
 def blosc(data: Data, most: int, into: np.ndarray[Any, Any] | None = None) -> Any:
-    """What a Blosc chunk holds, in an array if one is given; ValueError if it is more than `most`.
+    """Decode a Blosc chunk, into an array if one is passed; ValueError for more than `most` bytes.
 
-    Blosc also believes the length that the bytes say they have, and would read past their end.
+    Blosc trusts the length in the header and would read past the end of truncated data.
     """
     if len(data) < _BLOSC_HEADER or int.from_bytes(data[12:16], "little") != len(data):
-        raise ValueError("its length is not what it says of itself")
+        raise ValueError("its length differs from the one in its header")
     _require_at_most(int.from_bytes(data[4:8], "little"), most)
     return _BLOSC.decode(data, into)
 
 
 def zstd(data: Data, most: int) -> Any:
-    """What the frames of Zstandard hold; ValueError if it is more than `most`."""
+    """Decode frames of Zstandard; ValueError for more than `most` bytes."""
     _require_at_most(_zstd_length(data), most)
     return _ZSTD.decode(data)
 
 
 def gzip(data: Data, most: int) -> bytes:
-    """What the members of a gzip file hold; ValueError if it is more than `most`."""
+    """Decode the members of a gzip file; ValueError for more than `most` bytes."""
     found = b""
     rest = bytes(data)
     while rest or not found:
@@ -55,11 +55,11 @@ def gzip(data: Data, most: int) -> bytes:
 
 def _require_at_most(length: int, most: int) -> None:
     if length > most:
-        raise ValueError(f"it says that it holds {length:,} bytes, and {most:,} are the most")
+        raise ValueError(f"its header says {length:,} bytes, at most {most:,} are expected")
 
 
 def _zstd_length(data: Data) -> int:
-    """The bytes that frames of Zstandard say they hold, or can hold if they do not say it."""
+    """The decoded size of Zstandard frames by their headers, or the most where they have none."""
     length, start = 0, 0
     while start < len(data):
         if bytes(data[start : start + 4]) != _ZSTD_MAGIC:

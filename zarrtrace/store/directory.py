@@ -1,4 +1,4 @@
-"""A directory that holds a store: what links, renames and syncs do there, and nowhere else."""
+"""A directory that holds a store: links, renames and syncs, which no other store has."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keys(root: Path, prefix: str) -> list[str]:
 
 
 def stamp(path: str) -> tuple[int, ...] | None:
-    """What is the same as long as a file is; None where nothing says it, as of a young one."""
+    """A stamp that changes when a file changes; None where there is none, as for a new file."""
     try:
         descriptor, size = open_regular(path)
     except OSError:
@@ -53,7 +53,7 @@ def stamp(path: str) -> tuple[int, ...] | None:
 
 @contextmanager
 def alone(root: Path, patience: float) -> Iterator[bool]:
-    """Hold off other processes that would do the same; False when one is at it all the time."""
+    """Hold a lock; yields False if another process still holds it after `patience` seconds."""
     if not can_lock():
         yield True
         return
@@ -81,7 +81,7 @@ def require_no_link(root: Path, *prefixes: str) -> None:
             path = path / part
             if os.path.islink(path):
                 raise NotWritableError(
-                    f"{path} is a link to {os.readlink(path)}, and what is there is not "
+                    f"{path} is a link to {os.readlink(path)}; what it points to is not "
                     f"changed: put a copy in the place of the link"
                 )
 
@@ -89,7 +89,7 @@ def require_no_link(root: Path, *prefixes: str) -> None:
 def link(root: Path, source: str, target: str) -> bool:
     """Have a file under another key too; False where the file system has no links.
 
-    A target that is there already stays as it is.
+    An existing target stays as it is.
     """
     require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
     with changing(root, f"{target} cannot be written"):
@@ -99,13 +99,13 @@ def link(root: Path, source: str, target: str) -> bool:
     except FileNotFoundError:
         raise
     except OSError:
-        # Done before a kill, or there are no hard links.
+        # It was done before a kill, or there are no hard links.
         return os.path.lexists(root / target)
     return True
 
 
 def move_tree(root: Path, source: str, target: str) -> None:
-    """Rename a directory below it, with everything in there."""
+    """Rename a directory below the root, with everything in it."""
     require_no_link(root, source.rpartition("/")[0], target.rpartition("/")[0])
     with changing(root, f"{source} cannot be moved"):
         (root / target).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def exchange_trees(root: Path, one: str, other: str) -> bool:
 def remove_partial_files(
     root: Path, directory: str, prefix: str, outside: Container[str]
 ) -> list[str]:
-    """Remove what killed processes left half-written below a directory; gives its keys."""
+    """Remove what killed processes left half-written below a directory; returns the keys."""
     removed = []
     for file in list(files_below(root / directory)):
         if not file.name.endswith(".partial") or not file.name.startswith(prefix):
@@ -135,9 +135,9 @@ def remove_partial_files(
 
 
 def make_durable(root: Path, keys: Iterable[str]) -> None:
-    """Return when what was written under these keys survives power loss."""
+    """Wait until the bytes under these keys survive power loss."""
     paths = [root / key for key in keys]
-    with changing(root, "what was written is not on the disk"):
+    with changing(root, "what was written cannot be synced to the disk"):
         sync_paths(paths)
         sync_paths(dict.fromkeys(path.parent for path in paths))
 
@@ -156,7 +156,7 @@ def age(path: str) -> float | None:
 
 
 def write_into_array(path: str, data: bytes) -> None:
-    """Write a file whole, and of the directories that it misses make only those of its array."""
+    """Write a file whole; of the missing directories, make only those of its array."""
     try:
         write_file_into(path, data)
     except FileNotFoundError:

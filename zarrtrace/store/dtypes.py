@@ -29,7 +29,7 @@ def as_dtype(dtype: DTypeLike, what: str) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError as error:
-        raise SchemaError(f"{what}: {dtype!r} is no dtype ({error})") from None
+        raise SchemaError(f"{what}: {dtype!r} is not a dtype ({error})") from None
     if found.kind in "UT":
         return STRING
     if found.kind in "mM":
@@ -50,7 +50,7 @@ def as_dtype(dtype: DTypeLike, what: str) -> np.dtype[Any]:
         )
     if (found.kind in "fc" and found.itemsize not in (2, 4, 8, 16)) or found.char in "gG":
         raise SchemaError(
-            f"{what}: {found} is not the same on every machine and Zarr has no such dtype; "
+            f"{what}: {found} differs between machines, and Zarr has no such dtype; "
             f"use {'float64' if found.kind == 'f' else 'complex128'}"
         )
     if found.kind not in "fciub":
@@ -75,7 +75,7 @@ def dtype_of_values(values: Any) -> np.dtype[Any]:
 
 
 def as_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Values of a coordinate as ArviZ's users have them: text as objects, as netCDF gives it.
+    """Values of a coordinate as ArviZ's users know them: text as objects, as from netCDF.
 
     NumPy does not cast its own dtype of text to `str`.
     """
@@ -83,7 +83,7 @@ def as_labels(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:
-    """What stands where nothing was recorded: NaN, NaT, 0, False or ""."""
+    """The value where nothing was recorded: NaN, NaT, 0, False or ""."""
     if isinstance(dtype, np.dtypes.StringDType):
         return ""
     if dtype.kind in "fc":

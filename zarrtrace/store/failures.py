@@ -1,4 +1,4 @@
-"""What goes wrong in a store, as errors of ours that say what to do."""
+"""Turn failures of a store into errors of ours that say what to do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..errors import DamagedTraceError, NotWritableError, TraceError
 
 _PATIENCE = 60.0  # seconds for the answer to one request
 
-_NO_ROOM = "there is no room left; nothing is lost: make room and go on"
-_NO_RIGHT = "permission is denied; nothing is lost: mend the permissions and go on"
+_NO_ROOM = "the disk is full; nothing is lost: free some space and continue"
+_NO_RIGHT = "permission is denied; nothing is lost: fix the permissions and continue"
 _REMEDIES = {
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
@@ -37,12 +37,12 @@ def errors_of_ours(
     kind: type[TraceError] = TraceError,
     but: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Errors of a store that is not a directory as errors of ours.
+    """Turn errors of a store that is not a directory into errors of ours.
 
     Parameters
     ----------
     where : object
-        The store, as people know it.
+        The store, as messages name it.
     what : str
         What could not be done.
     kind : type
@@ -58,8 +58,8 @@ def errors_of_ours(
         raise DamagedTraceError(f"{where}: {what} ({error})") from error
     except TimeoutError as error:
         raise kind(
-            f"{where}: {what}, the store has not answered for {patience():.0f} s; "
-            f"zarr.config.set({{'async.timeout': seconds}}) waits longer"
+            f"{where}: {what}: the store has not answered for {patience():.0f} s; "
+            f"zarr.config.set({{'async.timeout': seconds}}) makes it wait longer"
         ) from error
     except Exception as error:
         if isinstance(error, but):
@@ -69,7 +69,7 @@ def errors_of_ours(
 
 @contextmanager
 def changing(where: object, what: str) -> Iterator[None]:
-    """What the system refuses as an error of ours, which says what could not be done."""
+    """Turn an error of the system into one of ours, which says what could not be done."""
     try:
         yield
     except (TraceError, FileNotFoundError):
@@ -79,11 +79,11 @@ def changing(where: object, what: str) -> Iterator[None]:
 
 
 def refused(where: object, what: str, error: OSError) -> NotWritableError:
-    """The error for something that the system refuses to do to a file."""
+    """The error for a change of a file that the system refuses."""
     remedy = _REMEDIES.get(error.errno or 0)
     if remedy is None:
         why = error.strerror or f"{type(error).__name__}: {error}"
-        remedy = f"{why}; nothing is lost: remove the cause and go on"
+        remedy = f"{why}; nothing is lost: remove the cause and continue"
     return NotWritableError(f"{where}: {what}, {remedy}")
 
 

@@ -30,7 +30,7 @@ _OPENING = (
     | getattr(os, "O_BINARY", 0)
 )
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-# Of these a file is not the cause: nothing in it is damaged, and the next try may read it.
+# The file does not cause these errors: it is not damaged, and the next try may read it.
 _PASSING = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
     errno.EINTR,
@@ -49,7 +49,7 @@ def can_lock() -> bool:
 
 
 class DirectoryLock:
-    """A lock on a directory, held until it is let go, or until nobody has this object any more.
+    """A lock on a directory, held until it is released or this object is deleted.
 
     An interrupt may come between any two lines, and must not leave a directory locked for ever: a
     descriptor gets into the list, and out of it to be closed, in one call each.
@@ -125,7 +125,7 @@ def locks_work(directory: Path) -> bool:
 
 
 def file_holds(path: str, data: bytes) -> bool:
-    """Whether a file holds just these bytes; of one that does not, little is read."""
+    """Whether a file holds exactly these bytes; it reads little of a file that does not."""
     try:
         descriptor, size = open_regular(path)
     except OSError:
@@ -143,10 +143,10 @@ def file_holds(path: str, data: bytes) -> bool:
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tuple[int, int]:
-    """Open a file; gives its descriptor and its size.
+    """Open a file; returns its descriptor and its size.
 
-    Anything else that has the name is refused: a pipe or a device would wait for ever, or never
-    end. Opening them waits for nobody.
+    Anything but a regular file is refused: a pipe or a device could wait for ever, or never
+    end. Opening one does not block.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> tupl
 
 
 def read_file(path: str, most: int) -> bytes:
-    """All bytes of a file, if it has at most so many.
+    """All bytes of a file, if it has at most that many.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read_file(path: str, most: int) -> bytes:
     descriptor, size = open_regular(path)
     try:
         if size > most:
-            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {most:,} are the most", path)
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, at most {most:,} allowed", path)
         data = os.read(descriptor, size)
         while len(data) < size and (more := os.read(descriptor, size - len(data))):
             data += more
@@ -196,9 +196,9 @@ T = TypeVar("T")
 
 
 def read_twice(read: Callable[[], T]) -> T:
-    """What a function reads, at the second try if the first one has an input or output error.
+    """Call a function that reads, and call it again after an input or output error.
 
-    A network that falters answers then; a disk that has lost a file fails again.
+    A network that faltered answers then; a disk that has lost a file fails again.
     """
     try:
         return read()
@@ -209,7 +209,7 @@ def read_twice(read: Callable[[], T]) -> T:
 
 
 def unreadable(what: str, where: str, error: OSError) -> TraceError:
-    """The error for a file that cannot be read: it is damaged, unless the system is at fault."""
+    """The error for a file that cannot be read: damage, unless the system caused it."""
     why = f"{what} cannot be read ({error.strerror})"
     if error.errno in _PASSING:
         return TraceError(why, where=where, remedy="it is not damaged: try again")
@@ -228,7 +228,7 @@ def rename_with(flag: int, source: Path, target: Path) -> bool:
 
 
 def link_or_move(source: Path, target: Path) -> None:
-    """Have a file appear under another name, where nothing is: as a link if the disk has links.
+    """Move a file to an unused name: as a link if the disk has links.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def link_or_move(source: Path, target: Path) -> None:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Write a file whole, and make the directories it misses."""
+    """Write a file whole, and make the missing directories."""
     try:
         write_file_into(path, data)
     except FileNotFoundError:
@@ -257,7 +257,7 @@ def write_file(path: str, data: bytes) -> None:
 
 
 def write_file_into(path: str, data: bytes) -> None:
-    """Write a file whole: under another name first, so that a reader never finds half of it."""
+    """Write a file whole: first under another name, so that a reader never finds half of it."""
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(partial, flags, 0o666)
@@ -311,7 +311,7 @@ def _is_taken(path: Path) -> TraceExistsError:
 
 
 def sync_tree(directory: Path) -> None:
-    """Return when everything in a directory, itself and its name survive power loss."""
+    """Wait until a directory, its name and everything in it survive power loss."""
     files, directories = [], [directory.parent]
     for root, _, names in walk(directory):
         directories.append(Path(root))
@@ -321,9 +321,9 @@ def sync_tree(directory: Path) -> None:
 
 
 def sync_paths(paths: Iterable[Path]) -> None:
-    """Return when files, or the names in directories, survive power loss.
+    """Wait until files, or the names in directories, survive power loss.
 
-    Side by side if there are many: the disk then commits many at once.
+    In parallel if there are many: the disk then commits many at once.
     """
     paths = list(paths)
     if len(paths) < _MANY_TO_SYNC:
@@ -331,7 +331,7 @@ def sync_paths(paths: Iterable[Path]) -> None:
             _sync_path(path)
         return
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-        # As a list: an error of one is raised, when all have ended.
+        # A list waits for all of them, and then raises the error of one.
         list(pool.map(_sync_path, paths))
 
 
@@ -341,7 +341,7 @@ def _sync_path(path: Path) -> None:
         os.fsync(descriptor)
     except OSError as error:
         error.filename = os.fspath(path)
-        # Some file systems sync files, but no directories.
+        # Some file systems sync files but not directories.
         if error.errno not in _NO_SYNC or not S_ISDIR(os.fstat(descriptor).st_mode):
             raise
     finally:
@@ -349,18 +349,18 @@ def _sync_path(path: Path) -> None:
 
 
 def walk(directory: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each directory in a tree with the names in it, as `os.walk` gives them; no link is followed.
+    """Each directory in a tree with its names, as `os.walk` yields them; links are not followed.
 
     Raises
     ------
     OSError
-        A directory cannot be listed: `os.walk` would go on as if it were empty.
+        A directory cannot be listed: `os.walk` would continue as if it were empty.
     """
     yield from os.walk(directory, onerror=_raise_unless_gone)
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    # A file system of its own has this directory, which its owner alone may list.
+    # The root of a file system has this directory, which only root may list.
     if os.path.basename(error.filename) == "lost+found":
         return
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -368,7 +368,7 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 def files_below(directory: Path) -> Iterator[Path]:
-    """Every file in a directory and in those below it; no link is followed."""
+    """Every file in a directory and in those below it; links are not followed."""
     if directory.is_symlink():
         return
     for root, _, names in walk(directory):
@@ -382,7 +382,7 @@ def remove_tree(directory: Path) -> None:
     Raises
     ------
     OSError
-        Something in it cannot be removed; all else is.
+        Something in it cannot be removed; everything else is.
     """
     errors: list[OSError] = []
 

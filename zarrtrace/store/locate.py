@@ -1,4 +1,4 @@
-"""Find the store of what a user gives: a path, a URL, a zarr store, or None for memory."""
+"""Find the store for a path, a URL, a zarr store, or None for memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, NotWritableError, TraceNotFoundError
 from .location import Location
 from .remote import open_url
 
-# A Location is found already: for what builds in one place what belongs to another.
+# A Location is returned as it is: some callers build in one place what belongs to another.
 Place: TypeAlias = "str | os.PathLike[str] | Store | Location | None"
 
 
@@ -37,19 +37,19 @@ def locate(
         place = MemoryStore()
     if isinstance(place, Store):
         if storage_options:
-            raise InvalidInputError("storage_options goes with a URL; this is a store already")
+            raise InvalidInputError("storage_options is only for a URL; this is already a store")
         if type(place) is LocalStore:
             return Location(LocalStore(place.root.absolute()), read_only or place.read_only)
         if isinstance(place, ZipStore) and not (read_only or place.read_only):
             raise NotWritableError(
-                f"{place}: a .zip takes no draws, because what it holds cannot be replaced; create "
-                f"the trace in a directory, and zip that when it is finished"
+                f"{place}: a .zip cannot take draws, because its files cannot be replaced; create "
+                f"the trace in a directory, and zip the finished directory"
             )
         sync(place._ensure_open())
         return Location(place, read_only or place.read_only)
     if not isinstance(place, str | os.PathLike):
         raise InvalidInputError(
-            f"a trace lives at a path, a URL, a zarr Store, or None for memory; "
+            f"the place of a trace is a path, a URL, a zarr Store, or None for memory; "
             f"got {type(place).__name__}"
         )
     text = os.fspath(place)
@@ -59,13 +59,13 @@ def locate(
         options = dict(storage_options or {})
         return Location(open_url(text, options), read_only, address=(text, options))
     if storage_options:
-        raise InvalidInputError(f"storage_options goes with a URL; {text!r} is a local path")
+        raise InvalidInputError(f"storage_options is only for a URL, and {text!r} is a local path")
     path = Path(text).expanduser().absolute()
     try:
         is_file = S_ISREG(path.stat().st_mode)
     except PermissionError as error:
         raise TraceNotFoundError(
-            f"{path} cannot be looked at: {error.strerror}. Ask its owner to let you read every "
+            f"{path} cannot be accessed: {error.strerror}. Ask its owner to let you read every "
             "directory on the way to it"
         ) from None
     except OSError:
@@ -78,5 +78,5 @@ def locate(
         try:
             return Location(sync(ZipStore.open(path, mode="r")), read_only=True)
         except BadZipFile:
-            raise TraceNotFoundError(f"{path} is no zip file; is the path right?") from None
+            raise TraceNotFoundError(f"{path} is not a zip file; is the path right?") from None
     return Location(LocalStore(path), read_only)

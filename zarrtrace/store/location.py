@@ -77,7 +77,7 @@ class Location:
         return ("memory" if self.in_memory else str(self.store)) + below
 
     def below(self, prefix: str) -> Location:
-        """The same store from a group in it on."""
+        """The same store, seen from a group in it."""
         if type(self.store) is LocalStore:
             return Location(LocalStore(self.store.root / prefix), self.read_only)
         inside = f"{self._prefix}{prefix}/"
@@ -87,13 +87,13 @@ class Location:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the draws live in this process alone."""
+        """Whether the draws are in the memory of this process alone."""
         return isinstance(self.store, MemoryStore)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.in_memory:
             raise NotShareableError(
-                "a trace in memory lives in this process alone and cannot be sent to another; "
+                "a trace in memory belongs to this process and cannot be sent to another; "
                 "create it with a path (zarrtrace.create('run.zarr', ...)), or use threads"
             )
         if self.path is not None:
@@ -106,7 +106,7 @@ class Location:
     def require_writable(self) -> None:
         """Refuse when the store is read-only, or its memory belongs to a parent process."""
         if self.read_only:
-            zipped = "a .zip is not written to; unpack it into a directory"
+            zipped = "a .zip cannot be written; unpack it into a directory"
             again = "open it with zarrtrace.open(..., mode='a') to write"
             remedy = zipped if str(self).startswith("zip:") else again
             raise NotWritableError(f"{self} is open read-only; {remedy}")
@@ -118,26 +118,26 @@ class Location:
 
     @property
     def separator(self) -> str:
-        """What stands between the numbers in the keys of a new array's chunks.
+        """The separator of the numbers in the keys of a new array's chunks.
 
-        "." keeps an array in one directory; "/" is what every store takes.
+        "." keeps an array in one directory; every store takes "/".
         """
         return "/" if self.path is None else "."
 
     @property
     def waits(self) -> bool:
-        """Whether reading means waiting for another machine, so that many at a time are better."""
+        """Whether reading waits for another machine, so that many keys at a time are faster."""
         return not self._direct
 
     @property
     def plain_store(self) -> Store:
-        """The store for zarr-python to read, which gets nothing but regular files."""
+        """The store for zarr-python to read, which reads regular files only."""
         return plain_store(self.store)
 
     # Reading ------------------------------------------------------------------------------
 
     def stamp(self, key: str) -> tuple[int, ...] | None:
-        """What is the same as long as the bytes under a key are; None where nothing says it.
+        """A stamp that changes when the bytes under a key change; None where there is none.
 
         A file that was put in place of another differs in its times, unless both were written
         within the few milliseconds that file systems count in: a file so young has no stamp.
@@ -150,7 +150,7 @@ class Location:
         Raises
         ------
         DamagedTraceError
-            There is something else than a file, or more than `most` bytes.
+            There is something other than a file, or more than `most` bytes.
         """
         if self._root:
             try:
@@ -171,15 +171,15 @@ class Location:
         return None if buffer is None else memoryview(buffer.as_numpy_array())
 
     def read_many(self, keys: Iterable[str], most: int | None = None) -> list[memoryview | None]:
-        """The bytes under each key, fetched side by side where the store is remote."""
+        """The bytes under each key, fetched in parallel where the store is remote."""
         if self._direct:
             return [self.read(key, most) for key in keys]
         return self._waiting.read_many([self._prefix + key for key in keys])
 
     def hold(self, path: str, names: Iterable[str], data: bytes) -> list[bool]:
-        """Whether there are just these bytes under each name below a path.
+        """Whether exactly these bytes are under each name below a path.
 
-        Reads as little as that takes.
+        It reads as little as possible.
         """
         keys = [f"{path}/{name}" for name in names]
         if self._root:
@@ -196,7 +196,7 @@ class Location:
         return [key for key, found in zip(keys, sizes, strict=True) if found == size]
 
     def exists(self, key: str) -> bool:
-        """Whether there is something under a key."""
+        """Whether a key exists."""
         if self.path is not None:
             return (self.path / key).is_file()
         if self._direct:
@@ -227,7 +227,7 @@ class Location:
         if self.path is not None:
             return directory.keys(self.path, prefix)
         if prefix and not self.takes_any_key and not self.exists(f"{prefix}/zarr.json"):
-            return []  # such a store lists what is in groups and arrays, and nothing else
+            return []  # such a store lists the keys of groups and arrays only
         below = self._prefix + (f"{prefix.rstrip('/')}/" if prefix else "")
 
         async def collect() -> list[str]:
@@ -248,7 +248,7 @@ class Location:
             return sync(remote.names(self.store, self._prefix + prefix))
 
     def listing(self, prefix: str) -> dict[str, Listed] | None:
-        """Every key below a prefix, with its size, and the MD5 of its bytes where the store has it.
+        """Every key below a prefix, with its size, and its MD5 where the store lists one.
 
         None where the store would have to be asked for each key.
         """
@@ -264,7 +264,7 @@ class Location:
     # Writing ------------------------------------------------------------------------------
 
     def write_again(self, key: str, data: bytes) -> None:
-        """Put other bytes under a key, but bring no directory back that was removed.
+        """Replace the bytes under a key, without creating a directory that was removed.
 
         Raises
         ------
@@ -283,10 +283,10 @@ class Location:
         self._put(key, data, write_file)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put bytes under a key where there are none; False where there are.
+        """Put bytes under a new key; False if the key exists.
 
-        Of several processes that do so at the same time one succeeds, on S3 and whatever else has
-        conditional puts; elsewhere those hold each other off that need it.
+        If several processes do so at the same time, one succeeds on S3 and on other stores with
+        conditional puts; elsewhere the callers that need it use a lock.
         """
         if self._direct:
             if self.exists(key):
@@ -303,7 +303,7 @@ class Location:
             if not self._direct:
                 self._waiting.write(self._prefix + key, data)
                 return
-            # Fresh bytes each time: zarr 3.2.1's MemoryStore and earlier ones keep what they get.
+            # Fresh bytes each time: the MemoryStore of zarr <= 3.2.1 keeps the buffer itself.
             buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
             self.store.set_sync(self._prefix + key, buffer)  # type: ignore[attr-defined]
         except IsADirectoryError as error:
@@ -314,7 +314,7 @@ class Location:
             raise refused(self, f"{key} cannot be written", error) from error
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        """Put bytes under each key, in order; side by side where the store is remote."""
+        """Put bytes under each key, in order; in parallel where the store is remote."""
         if self._direct or not self.takes_any_key:
             for key, data in items:
                 self.write(key, data)
@@ -323,16 +323,16 @@ class Location:
         self._waiting.write_many((self._prefix + key, data) for key, data in items)
 
     def sync_tree(self, prefix: str) -> None:
-        """Return when all that is below a prefix on a local disk survives power loss."""
+        """Wait until everything below a prefix on a local disk survives power loss."""
         if self.path is not None:
-            with changing(self, f"{prefix} is not on the disk"):
+            with changing(self, f"{prefix} cannot be synced to the disk"):
                 sync_tree(self.path / prefix)
 
     @contextmanager
     def alone(self, patience: float = 0.0) -> Iterator[bool]:
-        """Hold off other processes that would do the same; False when one is at it all the time.
+        """Hold a lock; yields False if another process still holds it after `patience` seconds.
 
-        On a local disk only; elsewhere nothing is held and the answer is True. Patience is in
+        Only a local disk has this lock; elsewhere it yields True and holds nothing. Patience is in
         seconds.
         """
         if self.path is None:
@@ -342,15 +342,15 @@ class Location:
             yield is_alone
 
     def make_durable(self, keys: Iterable[str]) -> None:
-        """Return when what was written under these keys survives power loss.
+        """Wait until the bytes under these keys survive power loss.
 
-        On a remote store it does when it is written.
+        A remote store returns from a write only then.
         """
         if self.path is not None:
             directory.make_durable(self.path, keys)
 
     def delete(self, key: str) -> None:
-        """Remove a key, if it is there; what a link points to stays."""
+        """Remove a key if it exists; the target of a link stays."""
         self.require_no_link(key.rpartition("/")[0])
         if self._root:
             try:
@@ -367,7 +367,7 @@ class Location:
             self._waiting.delete(self._prefix + key)
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Remove each key that is there, many in one request where the store is remote."""
+        """Remove the keys that exist, many in one request where the store is remote."""
         if self._direct:
             for key in keys:
                 self.delete(key)
@@ -375,7 +375,7 @@ class Location:
         self._waiting.delete_many(self._prefix + key for key in keys)
 
     def delete_tree(self, prefix: str) -> None:
-        """Remove everything below a prefix, if there is anything; what a link points to stays."""
+        """Remove everything below a prefix; the target of a link stays."""
         if self.path is not None:
             self.require_no_link(prefix.rpartition("/")[0])
             with changing(self, f"{prefix} cannot be removed"):
@@ -390,9 +390,9 @@ class Location:
     def remove_partial_files(
         self, below: str = "", prefix: str = "", outside: Container[str] = ()
     ) -> list[str]:
-        """Remove what killed processes left half-written below a directory; gives its keys.
+        """Remove what killed processes left half-written below a directory; returns the keys.
 
-        Whoever could still be writing such files must not: the caller sees to that, or names the
+        No process may be writing such files: the caller makes sure of that, or passes the
         groups where others write.
         """
         if self.path is None:
@@ -416,9 +416,9 @@ class Location:
         return self.path is not None
 
     def share(self, source: str, target: str) -> None:
-        """Have the bytes of a key under another one too: as a link, where there are links.
+        """Copy a key to another one: as a link, where there are links.
 
-        A local target that is there already stays as it is.
+        An existing local target stays as it is.
         """
         if self.path is None:
             data = self.read(source)
@@ -429,7 +429,7 @@ class Location:
             self.write(target, (self.path / source).read_bytes())
 
     def share_many(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Have the bytes of each first key under the second one too: a remote store copies them."""
+        """Copy each first key to the second one; a remote store copies them itself."""
         if self._direct or not self.takes_any_key:
             for source, target in pairs:
                 self.share(source, target)

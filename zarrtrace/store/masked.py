@@ -1,4 +1,4 @@
-"""Values as arrays: what a mask hides is missing, whatever lies under the mask."""
+"""Values as arrays: masked values are missing, whatever is stored under the mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .dtypes import fill_value
 
 
 class MaskedValuesError(ValueError):
-    """Values are masked whose dtype has no missing value."""
+    """Some values are masked, and their dtype has no missing value."""
 
 
 def as_array(value: Any) -> np.ndarray[Any, Any]:

@@ -14,17 +14,17 @@ from zarr.storage import LocalStore
 from ..errors import DamagedTraceError
 from .remote import read_whole
 
-# Bytes under a key of which nothing else says how many there may be: what Blosc can hold.
+# The most bytes under a key whose size is not known otherwise: as many as Blosc can hold.
 LARGEST = 2**31
 
 
 def plain_store(store: Store) -> Store:
-    """The same store, which hands out nothing but regular files, in as few requests as it takes."""
+    """The same store, which reads regular files only, in as few requests as possible."""
     return RegularFiles(store.root) if type(store) is LocalStore else read_whole(store)
 
 
 class RegularFiles(LocalStore):
-    """A local store to read from, whose keys are files: a pipe or a device is refused."""
+    """A local store that reads regular files only: a pipe or a device is refused."""
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
         super().__init__(root, read_only=read_only)

@@ -1,4 +1,4 @@
-"""Stores of other machines: what is copied and removed there, without passing through this one."""
+"""Stores on other machines, where keys are copied and removed without passing through this one."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from fsspec.asyn import AsyncFileSystem
     from zarr.core.buffer import Buffer, BufferPrototype
 
-# What S3 removes, or lists, in one request.
+# The keys that S3 removes, or lists, in one request.
 MOST_REMOVED = 1000
 MOST_LISTED = 1000
-_BUCKETS = ("s3", "gs", "abfs")  # they list all below a prefix at once, each in its file system
+_BUCKETS = ("s3", "gs", "abfs")  # their file systems list everything below a prefix at once
 
 
 class Listed(NamedTuple):
-    """What a store says of the bytes under a key when it lists them.
+    """What a store says about the bytes under a key in a listing.
 
     Attributes
     ----------
     md5 : str
-        Their MD5 in hexadecimal digits. "" where nothing like it is said; and some stores say
-        something else that looks like it.
+        Their MD5 in hexadecimal digits. "" where the store says nothing; some stores say
+        something else that looks like an MD5.
     """
 
     size: int
@@ -74,22 +74,22 @@ def open_url(url: str, options: dict[str, Any]) -> FsspecStore:
     except ImportError as error:
         packages = _PACKAGES.get(url.partition("://")[0], "fsspec")
         raise InvalidInputError(
-            f"{url} cannot be opened, a package is missing ({error}): pip install {packages}"
+            f"{url} cannot be opened because a package is missing ({error}): pip install {packages}"
         ) from error
     except ValueError as error:
         raise TraceNotFoundError(f"{url} cannot be opened: {error}") from error
 
 
 def whole(store: Store) -> ByteRequest | None:
-    """How all bytes of a key are asked for in one request.
+    """A request for all bytes of a key at once.
 
-    Without a beginning s3fs asks for the size first, or takes it from an old listing.
+    Without a start, s3fs first asks for the size or takes it from an old listing.
     """
     return OffsetByteRequest(0) if _is_s3(store) else None
 
 
 class _WholeGets(FsspecStore):
-    """An S3 store to read from, which asks for all bytes of a key in one request."""
+    """An S3 store that reads all bytes of a key in one request."""
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -99,7 +99,7 @@ class _WholeGets(FsspecStore):
 
 
 def read_whole(store: Store) -> Store:
-    """The same store for zarr-python to read from, with no more requests than it takes."""
+    """The same store for zarr-python to read from, with as few requests as possible."""
     if type(store) is FsspecStore and _is_s3(store):
         return _WholeGets(
             store.fs,
@@ -127,9 +127,9 @@ def takes_any_key(store: Store) -> bool:
 
 
 def forget_listings(store: Store) -> None:
-    """Have a file system list what is there now, and not what was there when it listed it last.
+    """Make a file system list what is there now, not what its cache of listings holds.
 
-    It would never see what another process has written since.
+    With the cache it would never see what another process has written since.
     """
     if isinstance(store, WrapperStore):
         forget_listings(store._store)
@@ -143,14 +143,14 @@ def forget_listings(store: Store) -> None:
 async def names(store: Store, prefix: str) -> list[str]:
     """The names directly below a prefix."""
     if isinstance(store, FsspecStore) and _is_s3(store):
-        # Where nothing is, its `_ls` asks once more, for the parent.
+        # For an empty prefix, its `_ls` sends one more request, for the parent.
         path = _path(store, prefix).rstrip("/")
         return [info["name"].removeprefix(f"{path}/") for info in await store.fs._lsdir(path)]
     return [name async for name in store.list_dir(prefix)]
 
 
 async def listing(store: Store, prefix: str) -> dict[str, Listed] | None:
-    """Every key below a prefix, and what the store says of it; None if one answer does not."""
+    """Every key below a prefix with its listing; None if one request cannot list them."""
     if isinstance(store, FsspecStore) and any(kind in store.fs.protocol for kind in _BUCKETS):
         root = _path(store, "")
         found = await store.fs._find(_path(store, prefix).rstrip("/"), detail=True)
@@ -175,12 +175,12 @@ def _digest(tag: str | None) -> str:
 
 
 async def create(store: Store, key: str, data: Buffer) -> bool:
-    """Put bytes under a key where there are none; False where there are.
+    """Put bytes under a new key; False if the key exists.
 
-    Of several processes that do so at the same time one succeeds, if the store can tell; other
+    If several processes do so at the same time, one succeeds where the store can tell; other
     stores are asked first, and two processes may both succeed.
     """
-    # Some servers refuse such a put: they are asked as stores are that know nothing of it.
+    # Some servers refuse such a put, and count as stores that do not have it.
     with suppress(Exception):
         if isinstance(store, FsspecStore) and _is_s3(store):
             try:
@@ -204,7 +204,7 @@ async def create(store: Store, key: str, data: Buffer) -> bool:
 
 
 async def copy(store: Store, source: str, target: str) -> None:
-    """Copy the bytes of a key to another one: where they are, if the store can do that.
+    """Copy the bytes of a key to another one: inside the store, if it can do that.
 
     Raises
     ------
@@ -233,7 +233,7 @@ async def copy(store: Store, source: str, target: str) -> None:
 
 
 async def remove(store: Store, keys: Sequence[str]) -> None:
-    """Remove each key that is there: all in one request, if the store can do that."""
+    """Remove the keys that exist: all in one request, if the store can do that."""
     if isinstance(store, FsspecStore) and _is_remote(store.fs):
         paths = [_path(store, key) for key in keys]
         # A name such as β[0] would be taken for a pattern.
@@ -249,7 +249,7 @@ async def remove(store: Store, keys: Sequence[str]) -> None:
         with suppress(FileNotFoundError):
             await obstore.delete_async(store.store, list(keys))
             return
-    # One of them is not there, and the others may still be.
+    # One of them does not exist, and the others still may.
     await asyncio.gather(*(store.delete(key) for key in keys))
 
 
@@ -263,7 +263,7 @@ def _is_s3(store: Store) -> bool:
 
 
 def _is_remote(files: Any) -> bool:
-    """Whether a file system is one that waits for another machine, and not one made to look so."""
+    """Whether a file system is asynchronous itself, and not wrapped to look so."""
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     return not isinstance(files, AsyncFileSystemWrapper)

@@ -19,7 +19,7 @@ from .zarr_json import array_document, chunk_key, encode_document, key_of_chunk,
 
 @dataclass(frozen=True)
 class DataArray:
-    """An array that is given whole, as it will be stored: dimensions, values, attributes."""
+    """A whole array as it will be stored: dimensions, values, attributes."""
 
     dims: tuple[str, ...]
     values: Any
@@ -32,7 +32,7 @@ class DataArray:
 
 
 class Numbers:
-    """0, 1, 2 and so on: as many draws as there may be, and never in memory as a whole."""
+    """The numbers 0, 1, 2 and so on, of any length, and never in memory as a whole."""
 
     dtype = np.dtype("int64")
     ndim = 1
@@ -45,7 +45,7 @@ class Numbers:
 
 
 CHUNK_BYTES = 4 * 2**20
-# What is left out because it is blank costs nothing to store, but memory to read.
+# Blank chunks that are left out cost nothing to store, but memory to read.
 _MOST_BLANK = 2**28  # bytes
 _MANY_CHUNKS = 1024
 
@@ -56,7 +56,7 @@ _MANY_CHUNKS = 1024
 def array_items(
     path: str, array: DataArray, encoding: Mapping[str, Any], separator: str
 ) -> Iterator[tuple[str, bytes]]:
-    """The keys and bytes of an array that is given whole, chunk by chunk.
+    """The keys and bytes of a whole array, chunk by chunk.
 
     Chunks run along the first dimension only; with chain and draw, one chain each, along draw.
     """
@@ -123,12 +123,12 @@ def read_array(
 
 
 def require_credible(location: Location, path: str) -> None:
-    """Refuse an array of which far more is said to be there than is.
+    """Refuse an array whose document says that it is far larger than its chunks are.
 
     Raises
     ------
     DamagedTraceError
-        It has no document, or one whose shape the chunks that are there do not justify.
+        It has no document, or one whose shape the existing chunks do not justify.
     """
     document = read_document(location, path)
     if document is None:
@@ -155,7 +155,7 @@ def _require_chunks(
 ) -> None:
     blank = number - len(location.keys(path))
     if blank * chunk_bytes > _MOST_BLANK or blank > _MANY_CHUNKS:
-        raise ValueError(f"its shape is {shape}, and {blank:,} of its chunks are missing")
+        raise ValueError(f"its shape is {shape}, but {blank:,} of its chunks are missing")
 
 
 def _read_values(
@@ -168,7 +168,7 @@ def _read_values(
     blank: Container[str],
     given: Mapping[str, bytes],
 ) -> np.ndarray[Any, Any]:
-    """The values of an array, which takes no more memory than the chunks that are there justify."""
+    """The values of an array, with no more memory than the existing chunks justify."""
     codec = ChunkCodec(dtype_of_document(document), document)
     if min(chunks, default=1) < 1 or min(shape, default=0) < 0:
         raise ValueError(f"the shape {shape} in chunks of {chunks} is impossible")
@@ -194,7 +194,7 @@ def _read_values(
         if data is None:
             continue
         part = codec.decode(data, chunks)
-        # A chunk that decodes shows that the shape is not made up.
+        # A chunk that decodes shows that the shape is right.
         if values is None:
             values = np.full(shape, codec.fill, dtype=codec.dtype)
         # With the ellipsis it is an array where there are no dimensions too.

@@ -1,4 +1,4 @@
-"""A store that answers by and by: many keys are asked for at the same time, and waited for."""
+"""An asynchronous store: many keys are requested at the same time, and waited for."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from . import remote
 from .failures import errors_of_ours, patience
 
 _SIDE_BY_SIDE = 32
-_SLOWEST = 100_000  # bytes in a second that a request may be slow to send
+_SLOWEST = 100_000  # bytes per second of the slowest request
 _SECONDS_A_KEY = 0.1  # for each key that one request removes
 
 
 class WaitingStore:
-    """The keys of a store of another machine, or of one that is asked like it.
+    """The keys of a store of another machine, or of one that is used like it.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
         The store itself.
     where : str
-        How people know it, for errors.
+        Its name in errors.
     """
 
     def __init__(self, store: Store, where: str) -> None:
@@ -75,7 +75,7 @@ class WaitingStore:
             return sync(gather())
 
     def exists(self, key: str) -> bool:
-        """Whether there is something under a key."""
+        """Whether a key exists."""
         with errors_of_ours(self._where, f"{key} cannot be read"):
             return sync(asyncio.wait_for(self._store.exists(key), patience()))
 
@@ -92,7 +92,7 @@ class WaitingStore:
         async def put(batch: list[tuple[str, bytes]]) -> None:
             await asyncio.gather(*(self._set(key, data) for key, data in batch))
 
-        # So many at a time, or a large group would be in memory as a whole.
+        # A few at a time, or a large group would be in memory as a whole.
         remaining = iter(items)
         while batch := list(islice(remaining, _SIDE_BY_SIDE)):
             with errors_of_ours(self._where, "it cannot be written", NotWritableError):
@@ -104,13 +104,13 @@ class WaitingStore:
         await asyncio.wait_for(self._store.set(key, buffer), seconds)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put bytes under a key where there are none; False where there are."""
+        """Put bytes under a new key; False if the key exists."""
         buffer = zarr.buffer.cpu.Buffer.from_bytes(data)
         with errors_of_ours(self._where, f"{key} cannot be written", NotWritableError):
             return sync(asyncio.wait_for(remote.create(self._store, key, buffer), patience()))
 
     def copy_many(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Put the bytes of each first key under the second one too."""
+        """Copy each first key to the second one."""
 
         async def copy(batch: list[tuple[str, str]]) -> None:
             copies = (remote.copy(self._store, source, target) for source, target in batch)
@@ -125,12 +125,12 @@ class WaitingStore:
     # Removing -----------------------------------------------------------------------------
 
     def delete(self, key: str) -> None:
-        """Remove a key, if it is there."""
+        """Remove a key if it exists."""
         with errors_of_ours(self._where, f"{key} cannot be removed", NotWritableError):
             sync(asyncio.wait_for(self._store.delete(key), patience()))
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Remove each key that is there, many in one request."""
+        """Remove the keys that exist, many in one request."""
         remaining = iter(keys)
         while batch := list(islice(remaining, remote.MOST_REMOVED)):
             seconds = patience() + len(batch) * _SECONDS_A_KEY

@@ -110,7 +110,7 @@ def array_document(
 ) -> dict[str, Any]:
     """The zarr.json of an array, its chunks keyed `c.0.1`: one directory for an array.
 
-    With the form "/" the keys are `c/0/1`, as Zarr has them if nothing is said; with "v2", `0.1`.
+    With the form "/" the keys are `c/0/1`, as is Zarr's default; with "v2", `0.1`.
     """
     # An array may be empty along a dimension, but Zarr has no empty chunks.
     chunk_shape = [max(1, size) for size in chunks]
@@ -153,7 +153,7 @@ def documents_first(keys: Iterable[str]) -> list[str]:
 
 
 def key_of_chunk(path: str, index: Sequence[int], document: Mapping[str, Any]) -> str:
-    """The key of a chunk in an array that anything has written, by its zarr.json."""
+    """The key of a chunk in an array that any program has written, by its zarr.json."""
     encoding = document["chunk_key_encoding"]
     separator = encoding.get("configuration", {}).get("separator")
     if encoding["name"] == "v2":
@@ -166,7 +166,7 @@ def compose_encoding(
 ) -> dict[str, Any]:
     """How zarr stores a dtype with these compressors; "auto" is Blosc lz4 with shuffle.
 
-    Blosc lz4 encodes at 4.8 GB/s and, on floats, smaller than zarr's default zstd.
+    Blosc lz4 encodes at 4.8 GB/s and, for floats, smaller than zarr's default zstd.
     """
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
@@ -189,7 +189,7 @@ def compose_encoding(
         )
     except (TypeError, ValueError) as error:
         raise SchemaError(
-            f"compressors={compressors!r}: zarr refuses it for {dtype} ({error})"
+            f"compressors={compressors!r}: zarr refuses them for {dtype} ({error})"
         ) from error
     buffer = store.get_sync("zarr.json")
     assert buffer is not None
