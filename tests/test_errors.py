@@ -142,7 +142,9 @@ def test_a_view_whose_chain_went_back_is_stale(tmp_path: Path) -> None:
         writer.record({"x": 4.0})
     view = trace.posterior
     with trace.writer(0) as writer:
-        with pytest.raises(errors.NotResumedError, match="has 5 draws from before") as unready:
+        with pytest.raises(
+            errors.NotResumedError, match="has 5 draws from an earlier writer"
+        ) as unready:
             writer.record({"x": 5.0})
         assert (unready.value.chain, unready.value.draw) == (0, 5)
         writer.resume()

@@ -218,7 +218,10 @@ def test_labels_of_data_that_contradict_the_trace_are_refused(directory: Any) ->
         ({"draws_per_chunk": 0}, "draws_per_chunk must be a whole number from 1, got 0"),
         ({"draws_per_chunk": 1.5}, "draws_per_chunk must be a whole number"),
         ({"draws_per_chunk": True}, "draws_per_chunk must be a whole number"),
-        ({"posterior": {"x": zt.Var(draws_per_chunk=-1)}}, "draws_per_chunk must be a whole number"),
+        (
+            {"posterior": {"x": zt.Var(draws_per_chunk=-1)}},
+            "draws_per_chunk must be a whole number",
+        ),
         ({"compressors": "zst"}, "compressors='zst': zarr refuses them"),
         ({"compressors": [1]}, "compressors="),
         ({"compressors": 3}, "compressors="),

@@ -118,7 +118,7 @@ def test_a_writer_whose_place_was_taken_stops_before_it_harms(fast_place: Place)
     writer.record({"mu": 1})
     writer.flush()
     trace._block(0).write_claim(far_away())
-    with pytest.raises(zt.errors.ChainBusyError, match="its place was taken by process"):
+    with pytest.raises(zt.errors.ChainBusyError, match="it was replaced by process"):
         writer.flush()
     with pytest.raises(zt.errors.ChainBusyError):
         writer.record({"mu": 2})
@@ -154,7 +154,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     assert eventually(is_fresher)
     trace._block(0).write_claim(far_away())
     assert eventually(lambda: writer._lost_to is not None)
-    with pytest.raises(zt.errors.ChainBusyError, match="place was taken"):
+    with pytest.raises(zt.errors.ChainBusyError, match="was replaced by"):
         writer.record({"mu": 1})
     writer._release()
 

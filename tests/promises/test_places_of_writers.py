@@ -77,7 +77,7 @@ def test_a_writer_that_was_opened_again_takes_the_place_of_the_first(place: Plac
     trace = place.create(**DEFINITION)
     first = trace.writer(0)
     record(first, 15)
-    with pytest.warns(RuntimeWarning, match="takes the place of that one.*15 draws") as warned:
+    with pytest.warns(RuntimeWarning, match="a new writer replaces it.*15 draws") as warned:
         second = place.open("a").writer(0)
     assert [warning.filename for warning in warned] == [__file__]
     assert second.resume() == (15, None)
@@ -89,7 +89,7 @@ def test_a_writer_that_was_opened_again_takes_the_place_of_the_first(place: Plac
         first.resume,
         first.flush,
     ):
-        with pytest.raises(ChainBusyError, match=r"its place was taken.*its draws are kept"):
+        with pytest.raises(ChainBusyError, match=r"it was replaced.*its draws are kept"):
             attempt()
     first._beat()
     first.close()
@@ -222,9 +222,9 @@ def test_a_table_that_is_opened_again_takes_the_place_of_the_first(fast_place: P
     first = trace.table("notes", {"n": int, "text": str})
     first.append(n=0, text="a")
     again = fast_place.open("a").table("notes")
-    with pytest.warns(RuntimeWarning, match="takes the place of that one.*1 row"):
+    with pytest.warns(RuntimeWarning, match="a new writer replaces it.*1 row"):
         again.append(n=1, text="b")
-    with pytest.raises(ChainBusyError, match=r"was taken by.*all its rows are kept"):
+    with pytest.raises(ChainBusyError, match=r"was replaced by.*all its rows are kept"):
         first.append(n=2, text="c")
     first.close()
     again.append(n=2, text="c")
@@ -396,7 +396,7 @@ def test_a_call_in_this_thread_keeps_its_writer(fast_place: Place) -> None:
     assert_draws(trace, 40)
 
 
-@pytest.mark.filterwarnings("ignore:.*takes the place:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*a new writer replaces:RuntimeWarning")
 def test_a_writer_that_is_opened_again_waits_for_the_call_of_another_thread(
     fast_place: Place,
 ) -> None:
@@ -677,7 +677,7 @@ def test_a_writer_that_was_displaced_and_forgotten_writes_no_chunk(memory: Place
     old.flush()
     # Another one took its place, recorded, and is gone.
     trace._block(0).write_claim(None)
-    with pytest.raises(ChainBusyError, match="another writer, which has ended"):
+    with pytest.raises(ChainBusyError, match="another writer, which is closed now"):
         record(old, 40)
     assert old.recorded == 9
     old._release()

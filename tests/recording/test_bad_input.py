@@ -113,7 +113,7 @@ def rename(group: str, old: str, new: Any) -> Callable[[Draw], None]:
         (
             lambda draw: draw["sample_stats"].pop("lp"),
             ("sample_stats", "lp"),
-            "no value for 'lp'; give one each draw",
+            "no value for 'lp'; give a value for each draw",
         ),
         (
             lambda draw: draw["posterior"].clear(),
@@ -196,7 +196,7 @@ def test_blocks_of_unequal_length_are_refused(trace_in_memory: zt.Trace) -> None
     block = as_block(good(0))
     block["sample_stats"]["diverging"] = [True, False]
     with trace_in_memory.writer(0) as writer:
-        with pytest.raises(DrawError, match=r"shape \(2,\), needed is \(1\)") as caught:
+        with pytest.raises(DrawError, match=r"shape \(2,\), expected \(1\)") as caught:
             writer.record_block(**block)
         assert (caught.value.group, caught.value.variable) == ("sample_stats", "diverging")
         assert writer.recorded == 0
@@ -215,7 +215,7 @@ def test_a_block_of_chains_needs_its_chain_axis(fast_place: Any) -> None:
             with pytest.raises(DrawError, match="chains 0 to 1, draw 0"):
                 writer.record({"mu": mu, "v": v})
         for shape in ((1, 2), (3, 2), (2,)):
-            with pytest.raises(DrawError, match=r"needed is \(2, draws\)"):
+            with pytest.raises(DrawError, match=r"expected \(2, draws\)"):
                 writer.record_block({"mu": np.ones(shape), "v": np.ones((2, 2, 3))})
         assert writer.recorded == 0
         writer.record({"mu": [1, 2], "v": np.ones((2, 3))})

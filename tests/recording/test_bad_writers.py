@@ -88,7 +88,7 @@ def test_recording_past_the_end_is_refused_and_keeps_nothing_of_a_block(trace: z
 def test_a_closed_writer_is_refused(trace: zt.Trace, use: Callable[[Any], Any]) -> None:
     with trace.writer(1) as writer:
         writer.record({"x": 0.0})
-    with pytest.raises(NotWritableError, match=r"chain 1 .* is closed; ask the trace") as caught:
+    with pytest.raises(NotWritableError, match=r"chain 1 .* is closed; open another one") as caught:
         use(writer)
     assert caught.value.chain == 1
     writer.close()

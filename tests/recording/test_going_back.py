@@ -73,7 +73,7 @@ def test_the_chain_is_at_its_checkpoint_or_where_it_was(
         assert found in (KEPT, BEFORE) if error is not None else found == KEPT
         assert_draws(trace, values(0, found, again=False))
         if writer.closed:
-            with pytest.raises(zt.errors.NotWritableError, match="ask the trace for another"):
+            with pytest.raises(zt.errors.NotWritableError, match="open another one"):
                 writer.resume()
         if then == "another writer" or writer.closed:
             writer._release()

@@ -287,7 +287,7 @@ def test_a_disk_without_room_for_the_journal_says_so_at_the_start(small_disk: Pa
         draws=1000,
         posterior={"x": zt.Var(shape=1000, draws_per_chunk=500)},
     )
-    with pytest.raises(zt.errors.NotWritableError, match="no room for a journal"):
+    with pytest.raises(zt.errors.NotWritableError, match="no space for a journal"):
         trace.writer(0)
     assert not list((small_disk / "run.zarr").rglob("*.partial"))
     assert trace.recorded.tolist() == [0]

@@ -154,7 +154,7 @@ def test_a_journal_that_cannot_be_mapped_here_keeps_its_draws(
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr(mmap, "mmap", failing(errno.ENODEV))
-        with pytest.raises(NotWritableError, match="on the disk it comes from"):
+        with pytest.raises(NotWritableError, match="on its original disk"):
             trace.writer(0)
     with trace.writer(0) as writer:
         assert writer.resume()[0] == 1

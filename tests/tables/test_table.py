@@ -351,7 +351,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"draw": 1}, "no value for 'step_size'"),
     ({**row(1), "stepsize": 1.0}, "there is no column 'stepsize'; did you mean 'step_size'"),
     ({**row(1), "draw": 1.5}, "column 'draw', row 1: a value of dtype float64 cannot become int64"),
-    ({**row(1), "scales": [1, 2, 3]}, "has shape (3,), needed is (2,)"),
+    ({**row(1), "scales": [1, 2, 3]}, "has shape (3,), expected (2,)"),
     ({**row(1), "ended": "no"}, "column 'ended'"),
 ]
 

@@ -16,16 +16,16 @@ _LONGEST = 10.0  # seconds, for a call of another thread that must end first
 
 
 class OneCallAtATime:
-    """What a writer needs so that its calls never overlap.
+    """Keeps the calls of a writer from overlapping.
 
-    A call whose time matters does what `_only_call` does without asking for it. It asks for
+    A call whose time matters does by itself what `_only_call` does. It reads
     `_in_call` and sets it in two statements, between which no other thread and no signal handler
-    runs: Python lets them in at calls and at the ends of loops alone.
+    runs: Python switches only at calls and at the ends of loops.
     """
 
-    # The functions that are calls, once the class is there.
+    # The functions that are calls, set once the class exists.
     _calls: ClassVar[frozenset[CodeType]] = frozenset()
-    # Whether a call waits for that of another thread, or is refused.
+    # Whether a call waits for the call of another thread, or is refused.
     _waits_for_threads: ClassVar[bool] = False
 
     def __init__(self, where: str, chain: int | None) -> None:
@@ -54,11 +54,11 @@ class OneCallAtATime:
                 raise self._busy_in("another thread")
             time.sleep(0.001)
         elif self._in_call and len(self._threads_in_calls()) == 1:
-            # An interrupt ended the other one before it could say so.
+            # An interrupt ended the other call before it could reset the flag.
             self._in_call = False
 
     def _wait_for_other_threads(self) -> None:
-        """Return when no other thread is in a call.
+        """Wait until no other thread is in a call.
 
         Raises
         ------
@@ -72,13 +72,13 @@ class OneCallAtATime:
             time.sleep(0.001)
 
     def _require_no_call(self) -> None:
-        """Return when no thread is in a call; this one cannot end it."""
+        """Wait until no thread is in a call; a call of this thread is refused."""
         self._wait_for_other_threads()
         if threading.get_ident() in self._threads_in_calls():
             raise self._busy_in("this thread")
 
     def _threads_in_calls(self) -> list[int]:
-        """The thread of each call that is under way, as the stacks say it for certain."""
+        """The thread of each call that is under way, read from the stacks of all threads."""
         threads = []
         for thread, top in sys._current_frames().items():
             frame: FrameType | None = top
@@ -92,7 +92,7 @@ class OneCallAtATime:
         return ChainBusyError(
             f"another call of this writer is under way in {thread}",
             where=self._where,
-            remedy="it continues, and nothing of this one is kept: use a writer in one thread, and "
+            remedy="that call continues, and this one did nothing: use a writer in one thread, and "
             "not in a signal handler",
             chain=self._first_chain,
         )

@@ -1,4 +1,4 @@
-"""The journal that a writer of chains begins with: an earlier writer's, or a new one.
+"""The journal that a writer of chains starts with: an earlier writer's, or a new one.
 
 A new one gets the rows of the chunks that are partly filled, so that the writer fills them up.
 """
@@ -28,7 +28,7 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
     Parameters
     ----------
     force : bool
-        Whether to take the place of a writer that this process cannot see.
+        Whether to replace a writer that this process cannot see.
 
     Raises
     ------
@@ -48,8 +48,8 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
     except NoMappingError:
         if path.exists():
             raise NotWritableError(
-                f"{path}: the draws in this journal cannot be taken over here, where files "
-                f"are not mapped; open the trace with mode='a' on the disk it comes from, and "
+                f"{path}: the draws in this journal cannot be continued here, because files "
+                f"cannot be mapped; open the trace with mode='a' on its original disk, and "
                 f"flush or finish it there",
                 chain=block.chains[0],
             ) from None
@@ -65,7 +65,7 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
 
 
 def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:
-    """Rows in memory, where they cannot be mapped."""
+    """A journal in memory, where no file can be mapped."""
     block.require_unclaimed(has_lock=False, force=force)
     journal = Journal.in_memory(block.layout)
     _fill(hierarchy, block, journal)
@@ -73,7 +73,7 @@ def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
 
 
 def _remove_partial_files(block: ChainBlock) -> None:
-    """Remove what a writer that was killed was writing at that moment: it is of no use."""
+    """Remove the unfinished files of a writer that was killed."""
     for variable in block.layout.variables:
         span = spans(block.layout, variable)[-1]
         place = span.place_of(block.number)
@@ -92,14 +92,14 @@ def _fill(hierarchy: Hierarchy, block: ChainBlock, journal: Journal) -> None:
             load_rows(hierarchy, block, variable, count, journal.rows_of(variable))
     journal.seal_rows(count)
     journal.count = count
-    # Before any reader sees it.
+    # This happens before any reader sees it.
     require_standing(hierarchy, block)
 
 
 def rows_in_memory(
     hierarchy: Hierarchy, block: ChainBlock, count: int
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The rows of the variables that have none in the journal, by `group/variable`."""
+    """New rows for the variables that have none in the journal, by `group/variable`."""
     rows: dict[str, np.ndarray[Any, Any]] = {}
     for variable in block.layout.variables:
         if not has_rows(block.layout, variable):
@@ -125,13 +125,13 @@ def load_rows(
     try:
         rows[:, :filled] = RowReader(block, variable).chunk(place)[:, :filled]
     except DamagedTraceError:
-        # Its chunk was removed: nobody will ever read these draws.
+        # Its chunk was removed: these draws are never read.
         if count > hierarchy.layout.dropped:
             raise
 
 
 def require_standing(hierarchy: Hierarchy, block: ChainBlock) -> None:
-    """Refuse to record while arrays are moved: rows are laid out for where they are.
+    """Refuse to record while arrays are moved: the rows fit the arrays as they are now.
 
     Raises
     ------
@@ -141,7 +141,6 @@ def require_standing(hierarchy: Hierarchy, block: ChainBlock) -> None:
     current = hierarchy.layout
     if current.arrays != block.layout.arrays or current.splitting or current.closed:
         raise ChainBusyError(
-            f"{block.location} is being split, extended or finished just now; "
-            f"try again when that is done",
+            f"{block.location} is being split, extended or finished now; try again afterwards",
             chain=block.chains[0],
         )

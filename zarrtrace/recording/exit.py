@@ -1,8 +1,8 @@
 """How a process with open writers ends, and how it shows that it lives.
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
-closed; in a forked child they are let go, since they belong to the parent. While there are open
-writers, one thread keeps their claims fresh. Nothing here holds a writer: one that nobody else
+closed; in a forked child they are released, since they belong to the parent. While there are open
+writers, one thread keeps their claims fresh. Nothing here keeps a writer alive: one that nobody else
 holds closes itself.
 """
 
@@ -26,14 +26,14 @@ class OpenWriter(Protocol):
     """What this module needs of a writer."""
 
     def close(self) -> None:
-        """Flush and end."""
+        """Flush and close."""
 
     @property
     def _token(self) -> str:
-        """What its claim is known by."""
+        """The token of its claim."""
 
     def _release(self) -> None:
-        """End without flushing."""
+        """Close without flushing."""
 
     def _beat(self) -> None:
         """Refresh the claim."""
@@ -48,7 +48,7 @@ _took_sigterm = False
 
 
 def register(writer: OpenWriter) -> None:
-    """Look after a writer until it is forgotten."""
+    """Refresh this writer's claim, and close it at exit, until `forget`."""
     global _thread, _stop
     with _lock:
         _prepare_process()
@@ -63,7 +63,7 @@ def register(writer: OpenWriter) -> None:
 
 
 def forget(writer: OpenWriter) -> None:
-    """Look after a writer no more; with the last one the thread ends."""
+    """Stop watching a writer; after the last one the thread ends."""
     global _thread
     with _lock:
         _writers.discard(writer)
@@ -77,30 +77,30 @@ def forget(writer: OpenWriter) -> None:
 
 
 def close_forgotten(writer: OpenWriter) -> None:
-    """Close a writer that nobody holds any more."""
+    """Close a writer that is no longer referenced."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         _close_quietly(writer)
     else:
-        # The store may need this thread, which has found the writer among the garbage.
+        # Closing may need this thread, which runs the garbage collector at this moment.
         threading.Thread(target=_close_quietly, args=(writer,)).start()
 
 
 def _close_quietly(writer: OpenWriter) -> None:
-    # There is nobody to be told that the trace is gone.
+    # No caller is left who could be told that the trace is gone.
     with contextlib.suppress(TraceNotFoundError, TraceReplacedError):
         writer.close()
 
 
 def open_writers() -> list[OpenWriter]:
-    """The writers of this process that are open."""
+    """The open writers of this process."""
     with _lock:
         return list(_writers)
 
 
 def writer_with(token: str) -> OpenWriter | None:
-    """The open writer of this process that has a claim, known by its token; None if none has."""
+    """The open writer of this process whose claim has this token, or None."""
     return next((writer for writer in open_writers() if writer._token == token), None)
 
 
@@ -110,15 +110,15 @@ def _beat(stop: threading.Event, every: float) -> None:
 
 
 def _beat_once() -> None:
-    # A function of its own: while the thread waits, no variable of it holds a writer.
+    # This is a separate function, so that no variable holds a writer while the thread waits.
     for writer in open_writers():
-        # A store that does not answer now is the recording thread's to report.
+        # The recording thread reports a store that does not answer.
         with contextlib.suppress(Exception):
             writer._beat()
 
 
 def _close_all() -> None:
-    # Every one of them, also when another cannot be flushed.
+    # All of them are closed, even if one cannot be flushed.
     with contextlib.ExitStack() as stack:
         for writer in open_writers():
             stack.callback(writer.close)
@@ -161,7 +161,7 @@ def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
 
 def _release_in_child() -> None:
     global _thread, _lock, _took_sigterm
-    # The thread was not copied, and the lock may have been held by it.
+    # The thread was not copied, and it may have held the lock.
     _lock, _thread = threading.RLock(), None
     for writer in list(_writers):
         writer._release()

@@ -1,4 +1,4 @@
-"""Buffer → chunks: what one writer puts into the store."""
+"""Buffer → chunks: what one writer stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .open_chunks import EncodedChunk, OpenChunks
 
 
 class Flusher:
-    """Writes the chunks of one block of chains, and how many of its draws are in them."""
+    """Writes the chunks of one block of chains, and the number of draws in them."""
 
     def __init__(self, hierarchy: Hierarchy, block: ChainBlock) -> None:
         layout = block.layout
@@ -26,8 +26,8 @@ class Flusher:
         self._location = block.location
         self._layout = layout
         self._block = block
-        # glibc maps and unmaps what is larger than any block it saw freed, and half of the time of
-        # encoding a large chunk would go to the pages of its bytes. Let it see one.
+        # glibc maps and unmaps blocks larger than any it saw freed, and half of the time of
+        # encoding a large chunk would be spent on page faults. So one is freed here.
         largest = max(v.draws_per_chunk * v.bytes_per_draw for v in layout.variables)
         np.empty(layout.chains_per_chunk * largest + 4096, np.uint8)
         self._since = time.time()
@@ -39,7 +39,7 @@ class Flusher:
     # Chunks and counts --------------------------------------------------------------------
 
     def write(self, chunks: Iterable[EncodedChunk]) -> None:
-        """Write chunks, in a local store where the trace is still this one."""
+        """Write chunks; in a local store, check first that the trace is still this one."""
         if self._location.path is not None:
             self.require_own_trace()
         self.put(chunks)
@@ -54,9 +54,9 @@ class Flusher:
         self._location.make_durable(key for key, _ in chunks)
 
     def require_own_trace(self) -> None:
-        """Refuse to write where the trace is gone, or another one has taken its place.
+        """Refuse to write where the trace was removed or replaced by another one.
 
-        LocalStore makes the directories that it misses: a trace that was removed must not come
+        LocalStore makes missing directories: a trace that was removed must not come
         back.
         """
         try:
@@ -66,7 +66,7 @@ class Flusher:
             raise
         except TraceNotFoundError:
             raise TraceNotFoundError(
-                "there is no trace any more: it was removed while it was recorded",
+                "the trace was removed while it was recorded",
                 where=str(self._location),
                 remedy="what is in memory cannot be flushed",
                 chain=self._block.chains[0],
@@ -77,7 +77,7 @@ class Flusher:
         self._write_values({"draw_idx": count})
 
     def write_times(self) -> None:
-        """Put down when sampling began, and how long writers of these chains were open."""
+        """Store when sampling began, and how long writers of these chains were open."""
         now = time.time()
         self._spent += now - self._since
         self._since = now
@@ -88,7 +88,7 @@ class Flusher:
         self._start_is_written = True
 
     def write_checkpoint(self, text: str) -> None:
-        """Put a checkpoint where it is a file of its own."""
+        """Store a checkpoint as a file of its own."""
         self.require_own_trace()
         key = self._block.write("state", text)
         if self._layout.durable:
@@ -112,12 +112,12 @@ class Flusher:
         self.write_times()
         checkpoint = journal.read_checkpoint()
         if checkpoint is not None:
-            # The journal is not there for ever.
+            # finish() removes the journal, so the checkpoint is kept in the array too.
             self.write_checkpoint(checkpoint)
 
     def store_rows(self, journal: Journal, chunks: OpenChunks) -> None:
         """Write the chunks that are not full, so that every draw is in a chunk."""
-        # Full chunks were written when they became full, and may have left the buffer since.
+        # Full chunks were written when they became full, and may no longer be in the buffer.
         self.write(chunks.partial(journal.count))
         if self._layout.durable:
             journal.make_durable()
@@ -126,7 +126,7 @@ class Flusher:
     def keeps_rows(self, journal: Journal) -> bool:
         """Whether rows stay in the journal until their chunk is full.
 
-        In a copy of a trace a chunk that is there must be a full one. A journal that lies elsewhere
+        In a copy of a trace every existing chunk must be full. A journal that is stored elsewhere
         than the trace is not copied with it.
         """
         in_store = self._layout.sealed and self._layout.journal == IN_STORE
@@ -135,7 +135,7 @@ class Flusher:
     def leave_whole_chunks(self, journal: Journal, chunks: OpenChunks, stop: int) -> None:
         """Remove the chunks that hold draws from the count on, up to draw `stop`.
 
-        The one that is being filled may have been written before a split, and others before the
+        The chunk that is being filled may have been written before a split, and others before the
         chain went back. Their draws are in the journal now, or will be drawn again.
         """
         count = journal.count
@@ -158,7 +158,7 @@ class Flusher:
 
 
 def end_of_chunks(block: ChainBlock) -> int:
-    """The draw after the last one that a chunk which is there may hold."""
+    """The draw after the last one that an existing chunk may hold."""
     layout = block.layout
     groups = [path for group in layout.groups.values() for path in group.paths]
     chunks = chunks_among(key for path in groups for key in block.location.keys(path))

@@ -1,4 +1,4 @@
-"""Back to the last checkpoint: its draw and state, and the rows as they were after that draw."""
+"""Go back to the last checkpoint: its draw and state, and the rows as they were after it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> 
     Parameters
     ----------
     is_full : bool
-        Whether the chain has all its draws: then it never goes back.
+        Whether the chain has all its draws; it then never goes back.
 
     Raises
     ------
     DamagedTraceError
-        The checkpoint cannot be read, or belongs to a draw that is not there.
+        The checkpoint cannot be read, or belongs to a draw that does not exist.
     """
     found = block.last_checkpoint(like)
     if found is None or (is_full and found.draws != count):
@@ -48,25 +48,25 @@ def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> 
 def went_back(
     hierarchy: Hierarchy, block: ChainBlock, journal: Journal, chunks: OpenChunks, draws: int
 ) -> tuple[Journal, dict[str, np.ndarray[Any, Any]]]:
-    """Drop the draws from `draws` on, at once for every reader.
+    """Drop the draws from `draws` on, atomically for every reader.
 
     Parameters
     ----------
     journal, chunks
-        What is being filled.
+        The journal and the chunks that are being filled.
 
     Returns
     -------
     journal : Journal
-        The one that has taken the place of the other.
+        The new journal, which replaces the old one.
     rows : dict of str to numpy.ndarray
-        The rows of the variables that have none in the journal, by `group/variable`.
+        New rows for the variables that have none in the journal, by `group/variable`.
     """
     layout, count = block.layout, journal.count
 
     def load(variable: Variable, target: np.ndarray[Any, Any]) -> None:
         span = span_of(written_spans(layout, variable), draws)
-        # The chunk that is being filled is in the buffer, every other one in the store.
+        # The chunk that is being filled is in the buffer, every other one is in the store.
         if count in span.place(draws, variable.draws_per_chunk).draws:
             target[...] = chunks.chunk(variable).rows
         else:

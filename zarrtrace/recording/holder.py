@@ -1,8 +1,8 @@
-"""Who writes: one writer at a time holds a place, which is a block of chains or a table.
+"""One writer at a time holds a place, which is a block of chains or a table.
 
-On one machine the lock on its journal keeps others out, and death frees it. The claim in the store
+On one machine the lock on its journal keeps others out; its death frees it. The claim in the store
 says who holds the place, and decides where there is no lock; a thread of the process keeps it
-fresh. Within one process a new writer takes the place of an earlier one and continues with its
+fresh. Within one process a new writer replaces an earlier one and continues with its
 journal, so that the lock is never free in between.
 """
 
@@ -34,16 +34,16 @@ from .calls import OneCallAtATime
 
 
 class State(enum.Enum):
-    """Whether a writer can write. It goes through these in their order, and never back."""
+    """Whether a writer can write. The states follow each other in this order, never back."""
 
-    NOT_RESUMED = "there are draws from before, and the sampler does not know of them yet"
+    NOT_RESUMED = "there are earlier draws, and the sampler does not know of them yet"
     OPEN = "it can write"
-    DISPLACED = "another writer has taken its place"
-    CLOSED = "it has ended"
+    DISPLACED = "another writer replaced it"
+    CLOSED = "it is closed"
 
 
 class Holder(OneCallAtATime, ABC):
-    """What a writer needs to hold its place, to lose it, to give it over and to give it up.
+    """Lets a writer hold its place, lose it, hand it over and release it.
 
     A writer is open from the moment its `_state` says so. Before that it has opened `_journal` and
     put its claim into the store.
@@ -51,12 +51,12 @@ class Holder(OneCallAtATime, ABC):
     Parameters
     ----------
     where : str
-        The place, for people.
+        The place, for messages.
     chain : int or None
-        The first chain of it, if it has chains.
+        Its first chain, if it has chains.
     """
 
-    # What it writes one of after the other, and how to come by a writer, for people.
+    # What one record is called, and how to get a new writer, for messages.
     _unit: ClassVar[str]
     _another: ClassVar[str]
     _journal: Journal
@@ -66,31 +66,31 @@ class Holder(OneCallAtATime, ABC):
         super().__init__(where, chain)
         self._process = os.getpid()
         self._claim = Claim.new()
-        self._claiming = threading.Lock()  # the heartbeat writes from a thread of its own
+        self._claiming = threading.Lock()  # the heartbeat has a thread of its own
         self._lost_to: Claim | None = None
-        self._gave_way = False  # its place was taken in this process, and it has nothing to end
+        self._gave_way = False  # another writer of this process has its place
 
     # What a place is ----------------------------------------------------------------------
 
     @abstractmethod
     def _read_claim(self) -> Claim | None:
-        """The claim in the store; None for nobody."""
+        """The claim in the store; None if there is none."""
 
     @abstractmethod
     def _write_claim(self, claim: Claim | None) -> None:
-        """Put a claim into the store, or take it back."""
+        """Store a claim, or remove it."""
 
     @abstractmethod
     def _write_out(self) -> None:
-        """Write what waits in memory."""
+        """Write what is buffered in memory."""
 
     @abstractmethod
     def _write_last(self) -> None:
-        """Write what a writer that closes leaves behind."""
+        """Write what a closing writer leaves behind."""
 
     @property
     def closed(self) -> bool:
-        """Whether it can write no more."""
+        """Whether it can no longer write."""
         return self._state is State.CLOSED
 
     # Taking it ----------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Holder(OneCallAtATime, ABC):
         claim : Claim or None
             The claim in the store.
         patience : float
-            Seconds, for another thread that opens or closes such a writer.
+            Seconds to wait for another thread that opens or closes such a writer.
         """
         deadline = time.monotonic() + patience
         while claim is not None and claim.is_held:
@@ -117,7 +117,7 @@ class Holder(OneCallAtATime, ABC):
         return None
 
     def _is_claimed(self) -> bool:
-        """Whether the claim in the store is that of this writer."""
+        """Whether the claim in the store belongs to this writer."""
         claim = self._read_claim()
         return claim is not None and claim.token == self._claim.token
 
@@ -128,7 +128,7 @@ class Holder(OneCallAtATime, ABC):
         return self._claim.token
 
     def _beat(self) -> None:
-        """Show other hosts that this writer lives."""
+        """Show other hosts that this writer is alive."""
         with self._claiming:
             claim = self._read_claim()
             if self._state in (State.DISPLACED, State.CLOSED):
@@ -147,7 +147,7 @@ class Holder(OneCallAtATime, ABC):
     # Giving it over -----------------------------------------------------------------------
 
     def _give_way(self, successor: Claim) -> Journal:
-        """Let another writer of this process go on from here; returns the locked journal.
+        """Let another writer of this process continue from here; returns the locked journal.
 
         Raises
         ------
@@ -155,8 +155,8 @@ class Holder(OneCallAtATime, ABC):
             A call of this writer is under way, and does not end.
         """
         warn_caller(
-            f"{self._where} was open in this process: a new writer takes the place of that one, "
-            f"which takes no more {self._unit}s; those that it has are kept, "
+            f"{self._where} was open in this process: a new writer replaces it, and the old one "
+            f"accepts no more {self._unit}s; what it recorded is kept, "
             f"{counted(self._journal.count, self._unit)} so far"
         )
         with self._stepping_aside(successor):
@@ -168,12 +168,12 @@ class Holder(OneCallAtATime, ABC):
         return self._journal
 
     def _withdraw(self) -> None:
-        """End, because this process puts something else in the place of what it writes to.
+        """Close, because this process replaces what it writes to.
 
         Raises
         ------
         ChainBusyError
-            As `_give_way`.
+            As for `_give_way`.
         """
         with self._stepping_aside(self._claim):
             self._let_go()
@@ -181,7 +181,7 @@ class Holder(OneCallAtATime, ABC):
 
     @contextmanager
     def _stepping_aside(self, successor: Claim) -> Iterator[None]:
-        """Write no more, unless the block fails."""
+        """Stop writing, unless the block fails."""
         before = self._state
         # A heartbeat would put the old claim over the new one.
         with self._claiming:
@@ -196,11 +196,11 @@ class Holder(OneCallAtATime, ABC):
     # Giving it up -------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush and end the writer; closing it again does nothing."""
+        """Flush and close the writer; closing it again does nothing."""
         if self.closed:
             return
         try:
-            # First, so that no other call begins.
+            # This comes first, so that no other call begins.
             self._state = State.CLOSED
             self._wait_for_other_threads()
             if not self._gave_way:
@@ -209,13 +209,13 @@ class Holder(OneCallAtATime, ABC):
             self._let_go()
 
     def _release(self) -> None:
-        """End the writer without flushing; what the journal holds stays there."""
+        """Close the writer without flushing; the journal stays as it is."""
         if not self.closed:
             self._state = State.CLOSED
             self._let_go()
 
     def _let_go(self) -> None:
-        """Let others have the place, if they do not have it already."""
+        """Release the place, if no other writer has it already."""
         if self._gave_way:
             return
         try:
@@ -226,10 +226,10 @@ class Holder(OneCallAtATime, ABC):
             ending.forget(self)
 
     def _give_up_claim(self) -> None:
-        # In a forked child it goes on being the parent's.
+        # In a forked child it still belongs to the parent.
         if os.getpid() != self._process:
             return
-        # What was removed meanwhile needs no claim to be taken back.
+        # If the trace was removed meanwhile, there is no claim to remove.
         with self._claiming, suppress(TraceNotFoundError):
             if self._is_claimed():
                 self._write_claim(None)
@@ -237,7 +237,7 @@ class Holder(OneCallAtATime, ABC):
     # Refusing -----------------------------------------------------------------------------
 
     def _require_open(self) -> None:
-        """Refuse to write after the end, and in a child of the process."""
+        """Refuse to write after closing, and in a forked child."""
         if os.getpid() != self._process:
             raise NotWritableError(
                 f"this writer belongs to the parent process {self._process}",
@@ -254,11 +254,11 @@ class Holder(OneCallAtATime, ABC):
             )
 
     def _claim_for_certain(self) -> Claim | None:
-        """The claim in the store, or an error where that cannot be known."""
+        """The claim in the store, or an error if it cannot be read."""
         return self._read_claim()
 
     def _require_claim(self) -> None:
-        """Refuse to write when another writer has taken the place."""
+        """Refuse to write when another writer has replaced this one."""
         try:
             claim = self._claim_for_certain()
         except (StaleViewError, TraceNotFoundError, DamagedTraceError):
@@ -272,14 +272,14 @@ class Holder(OneCallAtATime, ABC):
             ) from error
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
-        # Without a lock it may have been taken, and given up again.
+        # Without a lock another writer may have taken it and released it again.
         if self._lost_to is not None or (claim is None and not self._journal.locked):
             raise ChainBusyError(
-                f"its place was taken by {self._lost_to or 'another writer, which has ended'}",
+                f"it was replaced by {self._lost_to or 'another writer, which is closed now'}",
                 where=self._where,
                 remedy=f"all its {self._unit}s are kept"
                 if self._gave_way
-                else "what this writer has flushed is kept, the rest belongs to the other",
+                else "what this writer has flushed is kept; the rest belongs to the other",
                 chain=self._first_chain,
             )
 

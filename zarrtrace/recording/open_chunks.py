@@ -25,12 +25,12 @@ class OpenChunk:
     variable : Variable
         The variable it belongs to.
     rows : numpy.ndarray
-        The whole chunk. Only the rows of recorded draws mean anything.
+        The whole chunk. Only the rows of recorded draws are valid.
 
     Parameters
     ----------
     end
-        What stands after the last draw in a chunk that will have more.
+        The value after the last draw in a chunk that will have more draws.
     """
 
     __slots__ = ("_block", "_codec", "_end", "_span", "rows", "variable")
@@ -53,7 +53,7 @@ class OpenChunk:
 
     @property
     def is_stored(self) -> bool:
-        """Whether it will be written: the draws before a drop are drawn again for nobody."""
+        """Whether it will be written: draws that were dropped are never read again."""
         return not self._span.gone
 
     def encoded(self, number: int, draws: int) -> EncodedChunk:
@@ -74,7 +74,7 @@ class OpenChunk:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When chunks begin and end: those of all variables whose arrays are cut alike.
+    """When chunks begin and end, for all variables with chunks of the same length.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Schedule:
     length : int
         The draws of a chunk.
     chunks : list of OpenChunk
-        One for each variable.
+        One chunk for each variable.
     """
 
     start: int
@@ -106,7 +106,7 @@ class Schedule:
 
 
 class OpenChunks:
-    """The chunks that one writer is filling, laid out once for all draws up to the next array.
+    """The chunks that one writer is filling, planned once for all draws up to the next array.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class OpenChunks:
             timing = (span.start, span.stop, variable.draws_per_chunk)
             schedule = schedules.setdefault(timing, Schedule(*timing))
             codec = codecs[dtype]
-            # The chunk of a text is written with each draw, and says how many it has.
+            # The chunk of a text is written with each draw, and holds its number of draws.
             end = NOT_RECORDED if variable.is_text and layout.sealed else codec.fill
             chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number, end)
             schedule.chunks.append(chunk)
@@ -147,7 +147,7 @@ class OpenChunks:
         return self._chunks[variable.label]
 
     def schedule(self, variable: Variable) -> Schedule:
-        """When the chunks of a variable begin and end."""
+        """The begin and end of the chunks of a variable."""
         return self._schedule_of[variable.label]
 
     def whole_draws(self, count: int) -> int:
@@ -164,17 +164,17 @@ class OpenChunks:
         return min([schedule.end_of(count) for schedule in self._schedules])
 
     def at_end_of_array(self, count: int) -> bool:
-        """Whether draw `count` lies in another array than the draw before it."""
+        """Whether draw `count` is in a different array from the draw before it."""
         return any(count == schedule.stop for schedule in self._schedules)
 
     def all_full(self, count: int) -> bool:
-        """Whether no chunk is partly filled by the draws below the count."""
+        """Whether the draws below the count leave no chunk partly filled."""
         return all(schedule.end_of(count - 1) == count for schedule in self._schedules)
 
     def full(self, count: int) -> Iterator[EncodedChunk]:
         """The chunks whose last draw is the one before the count.
 
-        Their rows are in the buffer only until the next draw is.
+        Their rows are in the buffer only until the next draw is recorded.
         """
         for schedule in self._schedules:
             number = schedule.number_of(count - 1)
@@ -185,7 +185,7 @@ class OpenChunks:
                         yield chunk.encoded(number, len(draws))
 
     def partial(self, count: int, *, text_only: bool = False) -> Iterator[EncodedChunk]:
-        """The chunks that the draws below the count fill in part."""
+        """The chunks that the draws below the count fill partly."""
         for schedule in self._schedules if count else []:
             number = schedule.number_of(count - 1)
             draws = schedule.draws_of(number)

@@ -1,4 +1,4 @@
-"""Opening a writer, with patience for one elsewhere that may be dead."""
+"""Open a writer, and wait for another one elsewhere that may be dead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_writer(
     number : int
         The block, counted from 0.
     patience : float, default 0
-        Seconds to try again while the chains are claimed by a writer that this process cannot see.
+        Seconds to retry while a writer that this process cannot see claims the chains.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def open_writer(
         if not told:
             told = True
             warn_caller(
-                f"{block} is not free: it was recorded by {claim or 'another writer'}; waiting up "
-                f"to {patience:.0f} s for it to be closed, or to be silent for {STALE_AFTER:.0f} s"
+                f"{block} is claimed by {claim or 'another writer'}; waiting up "
+                f"to {patience:.0f} s until that is closed, or silent for {STALE_AFTER:.0f} s"
             )
         time.sleep(min(LOOK_EVERY, left))

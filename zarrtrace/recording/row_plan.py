@@ -1,4 +1,4 @@
-"""May this value go into this variable? The one place that decides what `record()` takes."""
+"""The one place that decides which values `record()` accepts for a variable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .open_chunks import OpenChunk, OpenChunks, Schedule
 Values = Mapping[str, Any]
 Array = np.ndarray[Any, Any]
 
-# How the module struct calls the dtypes of numbers.
+# The format characters of the module struct for dtypes of numbers.
 _STRUCT_CODES = {
     **{"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"},
     **{"u1": "B", "u2": "H", "u4": "I", "u8": "Q"},
@@ -33,12 +33,12 @@ _STRUCT_CODES = {
 
 
 class RecordingPlan:
-    """Where the values of a draw go, laid out once for all draws up to the next array.
+    """Where the values of a draw go, planned once for all draws up to the next array.
 
     Parameters
     ----------
     journal : Journal
-        The buffer. It has the rows of each variable but text.
+        The buffer. It has the rows of each variable except text.
     open_chunks : OpenChunks
         The chunks that the draws go into.
     """
@@ -64,7 +64,7 @@ class RecordingPlan:
     def put(self, given: Mapping[str, Values], count: int) -> None:
         """Put the values of draw `count` into the buffer.
 
-        When one is refused others may be there already: they count for nothing until the draw is
+        If one is refused, others may be in the buffer already: they do not count until the draw is
         published, and the next draw replaces them.
         """
         for group, rows in self._rows.items():
@@ -83,7 +83,7 @@ class RecordingPlan:
             raise self._misnamed(unknown, None, count)
 
     def check_block(self, given: Mapping[str, Values], count: int) -> Block:
-        """The values of several draws from `count` on, every one of them checked."""
+        """The values of several draws from `count` on, all checked."""
         for group in (*self._targets, *given):
             if group not in self._targets or group not in given:
                 raise self._misnamed(group, given.get(group), count)
@@ -131,7 +131,7 @@ class RecordingPlan:
             why = f"the group has no variable {unknown[0]!r}"
         else:
             why = f"no value for {', '.join(map(repr, missing))}"
-            remedy = "give one each draw"
+            remedy = "give a value for each draw"
         return DrawError(why, remedy=remedy, variable=(unknown or missing)[0], **at)
 
 
@@ -149,7 +149,7 @@ class Block:
 
 
 class Target:
-    """Where the values of one variable go, and what may go there.
+    """Where the values of one variable go, and which values are accepted.
 
     Attributes
     ----------
@@ -160,9 +160,9 @@ class Target:
     start, length : int
         The chunks have `length` draws each, counted from `start`.
     trusted : frozenset of type
-        Types whose every value up to `most` fits as it is, or is refused when it is assigned.
+        Types whose values up to `most` all fit as they are, or fail when they are assigned.
     most : float
-        The largest number of a float of less than 64 bits, which NumPy would turn into infinity.
+        The largest number of a float of less than 64 bits; NumPy makes larger ones infinite.
     """
 
     __slots__ = ("dtype", "length", "most", "name", "rows", "shape", "start", "trusted", "variable")
@@ -182,7 +182,7 @@ class Target:
         self.most = float(np.finfo(self.dtype).max) if narrow else math.inf
 
     def put(self, values: Values, chains: range, draw: int) -> None:
-        """Put the value of one draw into its row, if it may go there."""
+        """Put the value of one draw into its row, if it is accepted."""
         value = values[self.name]
         kind = type(value)
         if not (
@@ -207,7 +207,7 @@ class Target:
         array = self.as_array(value, chains, draw)
         if array.shape != self.shape:
             raise self.refuse(
-                f"the value has shape {array.shape}, needed is {self.shape}; "
+                f"the value has shape {array.shape}, expected {self.shape}; "
                 f"give an array of that shape",
                 chains,
                 draw,
@@ -230,7 +230,7 @@ class Target:
         ):
             expected = ", ".join(map(str, (*wanted, *self.variable.shape)))
             raise self.refuse(
-                f"the block has shape {array.shape}, needed is ({expected})", chains, draw
+                f"the block has shape {array.shape}, expected ({expected})", chains, draw
             )
         array = self.cast(array, chains, draw)
         return (np.moveaxis(array, 1, 0) if lead == 2 else array), shape[-1]
@@ -253,7 +253,7 @@ class Target:
         except MaskedValuesError as error:
             raise self.refuse(str(error), chains, draw) from None
         except Exception as error:
-            raise self.refuse(f"{value!r} is no array ({error})", chains, draw) from error
+            raise self.refuse(f"{value!r} is not an array ({error})", chains, draw) from error
 
     def cast(self, array: Array, chains: range, draw: int) -> Array:
         """The array in the declared dtype, if that loses nothing but floating precision."""
@@ -284,7 +284,7 @@ class Target:
         if not safe:
             raise self.refuse(
                 f"a value of dtype {array.dtype} cannot become {dtype_name(declared)} without "
-                f"loss; convert it first, or declare zarrtrace.Var(dtype=...) so",
+                f"loss; convert it first, or declare that dtype: zarrtrace.Var(dtype=...)",
                 chains,
                 draw,
             )
@@ -302,7 +302,7 @@ class Target:
         return cast
 
     def _cast_time(self, array: Array, chains: range, draw: int) -> Array:
-        """A time in the declared unit: 1500 ms are no whole seconds, the year 3000 not in ns."""
+        """A time in the declared unit: not 1500 ms in seconds, nor the year 3000 in ns."""
         try:
             cast = array.astype(self.variable.declared)
             same = np.array_equal(cast.astype(array.dtype), array, equal_nan=True)
@@ -321,7 +321,7 @@ class Target:
 class WholeChunk(Target):
     """Where the values of a variable go if one draw of it fills a chunk.
 
-    The chunk is written before `record()` returns, from the value itself: nothing copies it into
+    The chunk is written before `record()` returns, from the value itself: it is not copied into
     the buffer first.
     """
 
@@ -333,7 +333,7 @@ class WholeChunk(Target):
         self.chunk_shape = chunk.rows.shape
 
     def put(self, values: Values, chains: range, draw: int) -> None:
-        """Have the value of one draw written, if it may go there."""
+        """Let the value of one draw be written, if it is accepted."""
         value = values[self.name]
         if not (
             type(value) is np.ndarray and value.dtype == self.dtype and value.shape == self.shape
@@ -342,12 +342,12 @@ class WholeChunk(Target):
         self.chunk.rows = value.reshape(self.chunk_shape)
 
     def put_block(self, values: Array, draw: int) -> None:
-        """Have the checked values of one draw written."""
+        """Let the checked values of one draw be written."""
         self.chunk.rows = values.reshape(self.chunk_shape)
 
 
 class PackedRow:
-    """The numbers of a group that lie side by side in a row: one call writes all of a draw."""
+    """The numbers of a group that share a row: one call writes all of a draw."""
 
     __slots__ = (
         "buffer",
@@ -362,7 +362,7 @@ class PackedRow:
     )
 
     def __init__(self, layout: RowLayout, targets: list[Target], journal: Journal) -> None:
-        # In the order of the row, which is not that of definition.
+        # In the order of the row, which may differ from the order of definition.
         self.targets = sorted(targets, key=lambda target: layout.columns[target.variable.label])
         codes = "".join(_STRUCT_CODES[target.variable.dtype.str[1:]] for target in self.targets)
         self.pack = struct.Struct(f"={codes}").pack_into
@@ -376,11 +376,11 @@ class PackedRow:
         self.length = self.targets[0].length
 
     def put(self, values: Values, chains: range, draw: int) -> None:
-        """Put the numbers of one draw into their row, if they may go there."""
+        """Put the numbers of one draw into their row, if they are accepted."""
         numbers = self.pick(values)
         trusted = self.trusted.issuperset(map(type, numbers))
         if not trusted:
-            # Samplers also give arrays without dimensions. These become NumPy's numbers.
+            # Samplers also return arrays without dimensions, which become NumPy scalars.
             numbers = [number[()] if type(number) is np.ndarray else number for number in numbers]
             trusted = self.trusted.issuperset(map(type, numbers))
         if trusted:
@@ -421,7 +421,7 @@ def _target(chunk: OpenChunk, schedule: Schedule, layout: Layout, chains: range)
 
 
 def share_rows(targets: list[Target], journal: Journal) -> list[PackedRow | Target]:
-    """The targets of a group. Those whose numbers share a row become one."""
+    """The targets of a group; variables that share a row become one target."""
     sharing: dict[RowLayout, list[Target]] = {}
     alone: list[PackedRow | Target] = []
     for target in targets:
@@ -437,7 +437,7 @@ def share_rows(targets: list[Target], journal: Journal) -> list[PackedRow | Targ
 
 
 def _trusted_types(dtype: np.dtype[Any]) -> frozenset[type]:
-    """The types whose every value fits a dtype as it is, or overflows with an error of its own."""
+    """The types whose values all fit a dtype as they are, or overflow with an error."""
     accepted: dict[str, tuple[type, ...]] = {
         "f": (float, int, np.float64),
         "c": (complex, float, int),
@@ -446,15 +446,15 @@ def _trusted_types(dtype: np.dtype[Any]) -> frozenset[type]:
         "b": (bool,),
         "T": (str,),
     }
-    # A datetime64 says its unit in its dtype, not in its type.
+    # The unit of a datetime64 is in its dtype, not in its type.
     exact = () if dtype.kind in "TmM" else (dtype.type,)
     return frozenset({*accepted.get(dtype.kind, ()), *exact})
 
 
 def _has_exactly(values: object, targets: Iterable[Target]) -> bool:
-    """Whether these are values of just these variables."""
+    """Whether these are values of exactly these variables."""
     return isinstance(values, Mapping) and values.keys() == {target.name for target in targets}
 
 
 def _some(array: Array) -> str:
-    return str(array) if array.size < 10 else f"an array with {array.min()} to {array.max()}"
+    return str(array) if array.size < 10 else f"an array from {array.min()} to {array.max()}"

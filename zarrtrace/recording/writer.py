@@ -1,8 +1,8 @@
 """One writer per chain, or per block of chains: draws in, chunks out.
 
 The order of events keeps the promises. A draw goes into the journal's rows; when it completes a
-chunk, that chunk is written; then one assignment publishes the count. What is published is
-complete, and what is not did not happen: after a kill, and after an interrupt that is caught, at
+chunk, that chunk is written; then one assignment publishes the count. A published draw is
+complete, and any other one was not recorded: after a kill, or a caught interrupt, at
 any moment.
 """
 
@@ -39,18 +39,18 @@ from .open_chunks import OpenChunks
 from .row_plan import Block, Values, gather_groups
 from .varying_length import plan_recording
 
-_OPEN = State.OPEN  # every draw asks for it, and an enum takes its time
-_PATIENCE = 10.0  # seconds, for another thread that opens or closes a writer of the same chains
+_OPEN = State.OPEN  # every draw reads it, and access to an enum is slow
+_PATIENCE = 10.0  # seconds to wait for a thread that opens or closes a writer of the same chains
 
 
 class ChainWriter(Holder):
     """Records the draws of one chain, or of one block of chains that are drawn together.
 
     Made by `Trace.writer`. A context manager: leaving it closes the writer, after an exception
-    and Ctrl-C too. In a local directory a draw is safe from `kill -9` once `record()` has
-    returned; elsewhere it is once it has been flushed: when its chunk is full and every 10
-    seconds. A writer belongs to the process, and at any moment to one thread of it: a call while
-    another one is under way is refused. One that nobody holds any more closes itself.
+    and Ctrl-C too. In a local directory a draw survives `kill -9` once `record()` has
+    returned; elsewhere once it has been flushed: when its chunk is full, and every 10
+    seconds. Use a writer in the process that opened it, in one thread at a time: a call while
+    another one is under way is refused. A writer without references closes itself.
 
     Attributes
     ----------
@@ -59,11 +59,11 @@ class ChainWriter(Holder):
     """
 
     _unit = "draw"
-    _another = "ask the trace for another one with trace.writer(...)"
+    _another = "open another one with trace.writer(...)"
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
         location, layout = hierarchy.location, hierarchy.layout
-        # Its layout as it was: of what changes while chains write, nothing concerns a writer.
+        # A snapshot is enough: nothing that can change during recording affects a writer.
         self._block = block = ChainBlock(location, layout, number)
         self.chains = block.chains
         super().__init__(str(block), self.chains[0])
@@ -111,20 +111,20 @@ class ChainWriter(Holder):
     # Opening ------------------------------------------------------------------------------
 
     def _require_place(self) -> None:
-        """Refuse to open, once the claim is there, where the trace is changed just now.
+        """Refuse to open, after the claim is stored, while the trace is changed.
 
-        Nobody moves an array while a chain is claimed: from here on they stand still.
+        No process moves an array while a chain is claimed: from here on they stay in place.
         """
         if self._hierarchy.layout.paused:
             raise ChainBusyError(
-                f"{self._location} is being split, extended, finished or overwritten just now; "
-                f"try again when that is done",
+                f"{self._location} is being split, extended, finished or overwritten now; "
+                f"try again afterwards",
                 chain=self.chains[0],
             )
         try:
             require_standing(self._hierarchy, self._block)
         except ChainBusyError:
-            # Its rows are those of other chunks than the trace has now, which have all draws.
+            # Its rows belong to older chunks; all their draws are in the chunks that exist now.
             self._journal.remove()
             raise
         if not self._journal.locked and not self._is_claimed():
@@ -164,20 +164,20 @@ class ChainWriter(Holder):
 
     @property
     def _count(self) -> int:
-        """The published count. There is no other one that could differ from it."""
+        """The published count. No other count could differ from it."""
         return self._journal.count
 
     def resume(self, like: Any = None) -> tuple[int, Any]:
-        """Go on where this chain stopped: at its last checkpoint, or after its last draw.
+        """Continue where this chain stopped: at its last checkpoint, or after its last draw.
 
         Draws after the checkpoint are dropped: the sampler will draw them again. A chain that has
-        all its draws is never shortened. When dropping them fails or is interrupted, the writer is
-        closed, and another one goes back.
+        all its draws is never shortened. If dropping them fails or is interrupted, the writer is
+        closed; resume with another one.
 
         Parameters
         ----------
         like : optional
-            A state of the same structure, whose NamedTuples and dataclasses the state shall have;
+            A state of the same structure, whose NamedTuples and dataclasses the result gets;
             without it their fields come as dictionaries.
 
         Returns
@@ -187,12 +187,12 @@ class ChainWriter(Holder):
             thins, how many the writer was given, as `given` says. Without a checkpoint those count
             up to the last one that was kept.
         state : object or None
-            What `checkpoint()` was given after that many draws; None when there was none.
+            The state given to `checkpoint()` after that many draws; None without a checkpoint.
 
         Raises
         ------
         DamagedTraceError
-            The checkpoint cannot be read, or belongs to a draw that is not there.
+            The checkpoint cannot be read, or belongs to a draw that does not exist.
         """
         with self._only_call():
             self._require_open()
@@ -213,19 +213,19 @@ class ChainWriter(Holder):
     def checkpoint(self, state: Any) -> None:
         """Keep the sampler's state together with the draws recorded so far, atomically.
 
-        After a kill there is this checkpoint or the one before, never half of one, and the draw
-        it belongs to is there.
+        After a kill this checkpoint or the previous one is complete, and the draw
+        it belongs to exists.
 
         Parameters
         ----------
         state
             Nested dictionaries, lists, tuples, NamedTuples and dataclasses of numbers, strings,
-            bytes, None, bools and arrays. Kept bit for bit, without pickle.
+            bytes, None, bools and arrays. They are kept bit for bit, without pickle.
 
         Raises
         ------
         InvalidInputError
-            Something in it cannot be stored; the checkpoint before stays.
+            Something in it cannot be stored; the previous checkpoint stays.
         """
         with self._only_call():
             self._require_recording()
@@ -252,7 +252,7 @@ class ChainWriter(Holder):
             else:
                 self._flusher.publish(draws)
         except BaseException:
-            # Its rows may be those of another count by now, and must go nowhere.
+            # Its rows may belong to another count by now, and must not be written.
             self._release()
             raise
 
@@ -276,14 +276,14 @@ class ChainWriter(Holder):
         ------
         DrawError
             A variable is missing or unknown, or a value has another shape or would lose
-            something in its dtype. Nothing of the draw is kept and the writer goes on.
+            something in its dtype. Nothing of the draw is kept, and the writer continues.
         ChainFullError
-            The chain has its tune + draws draws.
+            The chain has all its tune + draws draws.
         ChainBusyError
-            Another writer has taken the chain, or another call of this one is under way: of
-            another thread, or the one that a signal handler interrupted.
+            Another writer has taken the chain, or another call of this writer is under way: in
+            another thread, or interrupted by this signal handler.
         NotWritableError
-            The store could not be written. Nothing of the draw is kept: give it again.
+            The store could not be written. Nothing of the draw is kept: record it again.
         """
         if self._state is not _OPEN:
             self._require_recording()
@@ -319,7 +319,7 @@ class ChainWriter(Holder):
             As `record()`; nothing of the block is kept.
         PartlyRecordedError
             The store could not be written after some draws of the block were recorded. Its `kept`
-            says how many: record the rest.
+            is their number: record the rest.
         NotWritableError
             The store could not be written, and nothing of the block is kept.
         """
@@ -348,7 +348,7 @@ class ChainWriter(Holder):
                 ) from error
 
     def _record_parts(self, block: Block, count: int) -> None:
-        """Record a block up to each end of a chunk in turn."""
+        """Record a block in parts, each up to the end of a chunk."""
         done = 0
         while done < block.draws:
             if count >= self._boundary:
@@ -360,16 +360,16 @@ class ChainWriter(Holder):
             self._advance(count)
 
     def _advance(self, count: int) -> None:
-        """Publish the draws below `count`. Whatever stops this early stops it between two steps."""
+        """Publish the draws below `count`. A failure stops it between two steps."""
         if not self._journal.survives and time.monotonic() > self._next_flush:
-            # The draws before this one: should that fail, this one was not accepted.
+            # This concerns the draws before this one: if it fails, this one was not accepted.
             self._flush()
-        # 1. What these draws complete is written.
+        # 1. The chunks that these draws complete are written.
         if count == self._boundary:
             self._write_full(count)
         if self._writes_text:
             self._flusher.write(self._chunks.partial(count, text_only=True))
-        # 2. Their rows prove themselves, for readers who cannot believe the count.
+        # 2. Their rows get seals, for readers who cannot trust the count.
         for draw in range(self._counter[0], count):
             for seal in self._seals:
                 seal.put(draw)
@@ -378,7 +378,7 @@ class ChainWriter(Holder):
             self._require_recording()
         self._counter[0] = count
         # 4. Only now may draws go into the rows of the chunks that are full. These are recorded, so
-        # a failure is not theirs: the next call meets it again before it records anything.
+        # a failure does not concern them: the next call tries again before it records anything.
         if count == self._boundary:
             with suppress(TraceError, OSError):
                 self._begin_chunks(count)
@@ -394,19 +394,19 @@ class ChainWriter(Holder):
         if self._journal.locked:
             self._flusher.write(chunks)
             return
-        # Without a lock another writer may have these chains by now.
+        # Without a lock another writer may hold these chains by now.
         self._require_recording()
         self._require_claim()
         self._flusher.put(chunks)
 
     def _begin_chunks(self, count: int) -> None:
-        """Turn to the chunks that draw `count` goes into, where some were full before it.
+        """Move on to the chunks of draw `count`, if some were full before it.
 
-        When this was interrupted, the next draw finds the boundary where it was, and does it
+        If this is interrupted, the next draw finds the boundary unchanged, and does it
         again before it uses a row.
         """
         if self._layout.durable:
-            # Before rows are used again: the count on the disk must not lie before them.
+            # This comes before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
         if count == self._total:
             if not self._flusher.keeps_rows(self._journal):
@@ -456,7 +456,7 @@ class ChainWriter(Holder):
         self._block.write_claim(claim)
 
     def _beat(self) -> None:
-        # That the trace was removed or replaced is the recording thread's to report.
+        # The recording thread reports that the trace was removed or replaced.
         with suppress(TraceNotFoundError, TraceReplacedError):
             self._flusher.require_own_trace()
             super()._beat()
@@ -465,7 +465,7 @@ class ChainWriter(Holder):
         self._flusher.require_own_trace()
         claim = self._block.claim
         if claim is None and not self._journal.locked:
-            # Nobody's, unless it could not be read: then that is the error.
+            # There is no claim, unless it could not be read, which is raised here.
             claim = Claim.from_text(self._block.read("writer") or "")
         return claim
 
@@ -475,7 +475,7 @@ class ChainWriter(Holder):
             self._require_claim()
         if self._state is State.NOT_RESUMED:
             raise NotResumedError(
-                f"the chain has {counted(self._count, 'draw')} from before",
+                f"the chain has {counted(self._count, 'draw')} from an earlier writer",
                 where=str(self._block),
                 remedy="call writer.resume() and continue after them, or create the trace again",
                 chain=self.chains[0],
@@ -492,7 +492,7 @@ class ChainWriter(Holder):
                 f"{counted(draws, 'more draw')} after {self._count}, but tune + draws is "
                 f"{self._total}",
                 where=str(self._block),
-                remedy=f"record {left} at most, or make room with trace.extend(draws=...), also "
+                remedy=f"record at most {left}, or make room with trace.extend(draws=...), even "
                 f"while this writer is open",
                 chain=self.chains[0],
                 draw=self._total,
@@ -507,7 +507,7 @@ class ChainWriter(Holder):
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a writer stays in the process that opened it; send the Trace, and call "
+            "a writer cannot leave the process that opened it; send the Trace, and call "
             "trace.writer(chain) there"
         )
 

@@ -1,4 +1,4 @@
-"""What `_sampling_state` holds of each chain: journal, count, checkpoint, claim.
+"""What `_sampling_state` holds for each chain: journal, count, checkpoint, claim.
 
 `encode_state` and `decode_state` are for adapters: nested values ↔ JSON text, bit for bit and
 without pickle, as checkpoints have them.

@@ -1,6 +1,6 @@
 """The arrays of `_sampling_state`: one value per chain, one chunk per writer, each with a checksum.
 
-A writer keeps its own chunks only, so that nobody waits for anybody.
+A writer writes its own chunks only, so that no writer waits for another.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _CODECS = {
 
 
 def state_key(layout: Layout, name: str, block: int) -> str:
-    """The key of the chunk that a writer keeps in an array of `_sampling_state`."""
+    """The key of the chunk that a writer writes in an array of `_sampling_state`."""
     return chunk_key(f"{STATE}/{name}", (block,), layout.separator)
 
 
 def decode_value(name: str, data: memoryview, chains: int) -> Any:
-    """What a chunk of an array says for its block of chains; a ValueError for damaged bytes."""
+    """The value in a chunk of an array for its block of chains; ValueError for damaged bytes."""
     codec = _CODECS[name]
     if codec is _TEXT:
         return str(codec.decode_strings(data, chains)[0])
@@ -41,10 +41,10 @@ def decode_value(name: str, data: memoryview, chains: int) -> Any:
 
 
 def encode_value(name: str, value: Any, chains: int) -> bytes:
-    """The chunk of an array that says this of a block of chains."""
+    """The chunk of an array with this value for a block of chains."""
     codec = _CODECS[name]
     if codec is _TEXT:
-        # A state may be large: for the first chain of the block is enough.
+        # A state may be large: it is stored for the first chain of the block only.
         values: np.ndarray[Any, Any] = np.full(chains, "", dtype=object)
         values[0] = value
     else:
@@ -65,7 +65,7 @@ def state_items(layout: Layout) -> Iterable[tuple[str, bytes]]:
     ):
         encoding = PLAIN[kind]
         if name == "tuning_steps":
-            # The same for every chain: the fill value says it without a chunk.
+            # All chains have the same value: the fill value holds it without a chunk.
             encoding = {**encoding, "fill_value": layout.tune}
         document = array_document(
             encoding, (layout.chains,), per_block, ("chain",), key_form=layout.separator

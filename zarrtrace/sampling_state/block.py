@@ -1,4 +1,4 @@
-"""One writer's block of chains: what `_sampling_state` holds of it, each thing by its name.
+"""One writer's block of chains: what `_sampling_state` holds for it.
 
 On one machine the lock on the journal decides who records a block, and death frees it. The claim
 says who holds it, and decides where there is no lock, and between machines.
@@ -38,7 +38,7 @@ class ChainBlock:
     Attributes
     ----------
     number : int
-        Which block it is, counted from 0.
+        The number of the block, counted from 0.
     """
 
     location: Location
@@ -65,7 +65,7 @@ class ChainBlock:
         return state_key(self.layout, name, self.number)
 
     def read(self, name: str) -> Any:
-        """What an array says for this block; None where it says nothing.
+        """The value of an array for this block; None where there is none.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class ChainBlock:
         return self.decode(name, self.location.read(self.key(name)))
 
     def decode(self, name: str, data: memoryview | None) -> Any:
-        """What the bytes of its chunk say; None when there is no chunk."""
+        """The value in the bytes of its chunk; None when there is no chunk."""
         if not data:
             # Power loss may leave a new file without its bytes.
             return None
@@ -85,26 +85,26 @@ class ChainBlock:
             raise DamagedTraceError(
                 f"damaged ({error})",
                 where=f"{self.location}: {self.key(name)}",
-                remedy="`zarrtrace repair` makes it again from what is there",
+                remedy="`zarrtrace repair` makes it again from the other files",
                 chain=self.chains[0],
             ) from error
 
     def write(self, name: str, value: Any) -> str:
-        """Put a value into an array for this block; returns the key."""
+        """Store a value in an array for this block; returns the key."""
         key = self.key(name)
         # Not `write`: after `rm -rf` the heartbeat must not make the directory again.
         self.location.write_again(key, encode_value(name, value, self.layout.chains_per_chunk))
         return key
 
     def delete(self, name: str) -> None:
-        """Have an array say nothing for this block."""
+        """Remove the value of an array for this block."""
         self.location.delete(self.key(name))
 
     # The journal ------------------------------------------------------------------------------
 
     @property
     def journal_file(self) -> Path | None:
-        """Where its journal is, or would be; None for a trace without journals."""
+        """The path of its journal, existing or not; None for a trace without journals."""
         directory = journal_directory(self.location, self.layout)
         return None if directory is None else journal_file(directory, self.number)
 
@@ -115,7 +115,7 @@ class ChainBlock:
 
     @property
     def journal_count(self) -> int | None:
-        """The draws that its journal says are recorded; None when it has no journal."""
+        """The recorded draws by its journal; None when it has no journal."""
         path = self.journal_file
         # Every draw is in the chunks before a split or a finish moves them.
         if path is None or self.layout.closed or self.layout.splitting:
@@ -124,7 +124,7 @@ class ChainBlock:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether its journal was written elsewhere, so that draws count that are proven."""
+        """Whether its journal was written elsewhere, so that only proven draws count."""
         path = self.journal_file
         if path is None or self.layout.closed or self.layout.splitting:
             return False
@@ -132,13 +132,13 @@ class ChainBlock:
 
     @property
     def directory(self) -> Path | None:
-        """The directory of the trace, by which a journal knows where it is."""
+        """The directory of the trace, by which a journal recognises its place."""
         return self.location.path
 
     def stored_draws(self, variable: Variable, count: int) -> int:
-        """How many of the first `count` draws of a variable the chunks hold, from the first on.
+        """How many draws of a variable, from the first on, the chunks hold; at most `count`.
 
-        Only text may have a chunk that is not full, which says how many draws it holds.
+        Only the chunk of a text may be partly filled; it holds its number of draws.
         """
         known = _draws_in_full_chunks(self)
         done = max(self.layout.dropped, known.get(variable.label, 0))
@@ -153,7 +153,7 @@ class ChainBlock:
         return count
 
     def _draws_in(self, variable: Variable, place: ChunkPlace) -> int:
-        """How many draws of a chunk are there."""
+        """How many draws a chunk holds."""
         if not self._has_chunk(variable, place):
             return 0
         partly_filled = variable.is_text and 0 not in variable.shape
@@ -165,14 +165,14 @@ class ChainBlock:
             there = self.location.exists(key)
         else:
             try:
-                # A file that power loss has emptied is not there.
+                # A file that power loss has emptied counts as missing.
                 there = os.stat(self.location.path / key).st_size > 0
             except (FileNotFoundError, NotADirectoryError):
                 there = False
         return there or self.layout.is_lost(variable, self.number, place.draws)
 
     def _texts_in(self, variable: Variable, place: ChunkPlace) -> int:
-        """How many draws the chunk of a text has; all of them if it cannot be read."""
+        """How many draws the chunk of a text holds; all of them if it cannot be read."""
         data = self.location.read(place.key(variable, self.number))
         shape = self.layout.chunk_shape(variable)
         codec = ChunkCodec(variable.dtype, self.layout.encoding(variable.dtype))
@@ -185,7 +185,7 @@ class ChainBlock:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether its journal is not locked by a writer and holds no draw that the chunks lack."""
+        """Whether its journal is unlocked, and the chunks have all its draws."""
         path = self.journal_file
         if path is None or not path.exists():
             return True
@@ -195,11 +195,11 @@ class ChainBlock:
 
     @property
     def claim(self) -> Claim | None:
-        """Who has claimed it last; None for nobody, and where that cannot be read."""
+        """The last claim on it; None if there is none, or if it cannot be read."""
         return read_claims([self])[0]
 
     def write_claim(self, claim: Claim | None) -> None:
-        """Put a claim on it, or take it back."""
+        """Store a claim on it, or remove it."""
         self.write("writer", "" if claim is None else claim.to_text())
 
     def require_unclaimed(self, *, has_lock: bool, force: bool = False) -> None:
@@ -208,22 +208,22 @@ class ChainBlock:
         Parameters
         ----------
         has_lock : bool
-            Whether the caller holds the lock on its journal, which no other process on this
-            machine holds then.
+            Whether the caller holds the lock on its journal, so that no other process on this
+            machine holds it.
         force : bool, default False
             Whether to refuse only a writer that this process can see.
 
         Raises
         ------
         ChainBusyError
-            With the host, the process and the age of that writer.
+            It names the host, the process and the age of that writer.
         """
         claim = self.claim
         if not (force and claim is not None and not claim.is_visible):
             self._require_dead(claim, has_lock=has_lock)
 
     def _require_free(self, claim: Claim | None) -> None:
-        """Refuse it when a writer holds the lock on its journal, or lives that has claimed it."""
+        """Refuse it when a writer holds the lock on its journal, or its claimant is alive."""
         locked = self._is_locked
         if locked:
             raise self.busy(claim)
@@ -236,7 +236,7 @@ class ChainBlock:
             raise self.busy(claim)
 
     def _must_be_watched(self, claim: Claim | None) -> bool:
-        """Whether only watching tells if the writer with this claim on it lives."""
+        """Whether the writer with this claim has to be watched to know if it is alive."""
         if claim is None or claim.is_visible or not self._may_live(claim):
             return False
         return not (claim.is_of_this_machine and self._is_locked is not None)
@@ -246,7 +246,7 @@ class ChainBlock:
 
     @property
     def _is_locked(self) -> bool | None:
-        """Whether a process on this machine holds the lock; None where there is none to hold."""
+        """Whether a process on this machine holds the lock; None where there are no locks."""
         path = self.journal_file
         try:
             if path is not None and path.exists() and locks_work(path.parent):
@@ -256,25 +256,25 @@ class ChainBlock:
         return None
 
     def busy(self, claim: Claim | None) -> ChainBusyError:
-        """The error that says it has a writer already."""
+        """The error for a block that has a writer already."""
         who = "another writer" if claim is None else str(claim)
         chain = self.chains[0]
         if claim is None or claim.is_visible:
             remedy = "close() that writer or end its process"
             if claim is not None and claim.pid == os.getpid():
-                remedy = f"trace.close() closes it, and trace.writer({chain}) takes its place"
+                remedy = f"trace.close() closes it, and trace.writer({chain}) replaces it"
         else:
             remedy = (
                 f"close() that writer or end its process; if it is gone, trace.writer({chain}, "
                 f"patience=90) waits until it has been silent for {STALE_AFTER:.0f} s, and "
-                f"force=True takes its place at once"
+                f"force=True replaces it at once"
             )
         return ChainBusyError(f"{self} is being recorded by {who}; {remedy}", chain=chain)
 
     # The last checkpoint ----------------------------------------------------------------------
 
     def checkpoint_text(self) -> str | None:
-        """The text of its last checkpoint, from its journal or the file of its own.
+        """The text of its last checkpoint, from its journal or a file of its own.
 
         Raises
         ------
@@ -286,9 +286,9 @@ class ChainBlock:
         return kept or self._checkpoint_apart(journal)
 
     def _checkpoint_apart(self, journal: Journal | None) -> str | None:
-        """The text of a checkpoint that is a file of its own, if the draw it belongs to is there.
+        """The text of a checkpoint in a file of its own, if the draw it belongs to exists.
 
-        In a copy it may be later than the rows.
+        In a copy the checkpoint may be later than the rows.
         """
         text: str | None = self.read("state")
         if journal is None or not journal.is_elsewhere or _draws_of(text) <= journal.count:
@@ -321,12 +321,12 @@ class ChainBlock:
             ) from error
 
     def drop_checkpoint_after(self, count: int) -> None:
-        """Drop a checkpoint that is a file of its own, if it belongs to a later draw."""
+        """Drop a checkpoint in a file of its own, if it belongs to a later draw."""
         if _draws_of(self.read("state")) > count:
             self.delete("state")
 
     def drop_checkpoint(self) -> None:
-        """Drop its last checkpoint, when no writer has it open."""
+        """Drop its last checkpoint, when no writer is open."""
         self.delete("state")
         path = self.journal_file
         if path is not None and path.exists():
@@ -336,7 +336,7 @@ class ChainBlock:
 
 
 def _draws_of(checkpoint: str | None) -> int:
-    """The draws a checkpoint belongs to; 0 for one that cannot be read, which its reader says."""
+    """The draws a checkpoint belongs to; 0 if it cannot be read, which its reader reports."""
     try:
         return read_checkpoint(checkpoint).draws
     except ValueError:
@@ -355,7 +355,7 @@ def chain_blocks(location: Location, layout: Layout) -> list[ChainBlock]:
 
 
 def read_claims(blocks: Iterable[ChainBlock]) -> list[Claim | None]:
-    """Who has claimed each block last; None for nobody, and where that cannot be read."""
+    """The last claim on each block; None if there is none, or if it cannot be read."""
     blocks = list(blocks)
     if not blocks:
         return []
@@ -371,12 +371,12 @@ def _claim_in(block: ChainBlock, data: memoryview | None) -> Claim | None:
 
 
 def require_free(blocks: Iterable[ChainBlock]) -> None:
-    """Refuse when a writer holds the lock on the journal of a block, or may live that claimed it.
+    """Refuse when a writer holds the lock on the journal of a block, or a claimant may be alive.
 
     Raises
     ------
     ChainBusyError
-        With the host, the process and the age of that writer.
+        It names the host, the process and the age of that writer.
     """
     blocks = list(blocks)
     for block, claim in zip(blocks, read_claims(blocks), strict=True):
@@ -384,18 +384,18 @@ def require_free(blocks: Iterable[ChainBlock]) -> None:
 
 
 def watch_until_free(blocks: Iterable[ChainBlock]) -> None:
-    """As `require_free`, when it is clear of each writer whether it lives.
+    """As `require_free`, but wait until it is clear whether each writer is alive.
 
-    Those that this process cannot see are watched for that, as long as it takes.
+    Writers that this process cannot see are watched, as long as necessary.
 
     Raises
     ------
     ChainBusyError
-        One of them lives.
+        One of them is alive.
     """
     blocks = list(blocks)
     claims = read_claims(blocks)
-    # All at once: each of them is looked at for the first time here.
+    # Start all at once: this is the first look at each of them.
     unseen = [
         (block, claim)
         for block, claim in zip(blocks, claims, strict=True)
@@ -404,7 +404,7 @@ def watch_until_free(blocks: Iterable[ChainBlock]) -> None:
     if unseen:
         first, writer = unseen[0]
         warn_caller(
-            f"watching for {STALE_AFTER:.0f} s whether a writer lives: {first} was recorded by "
+            f"watching for {STALE_AFTER:.0f} s whether a writer is alive: {first} was recorded by "
             f"{writer}",
         )
         for block, _ in unseen:

@@ -1,8 +1,8 @@
-"""Who records a chain: one claim per writer, in `_sampling_state/writer`.
+"""Claims, which say who records a chain: one per writer, in `_sampling_state/writer`.
 
 On one machine the lock on the journal decides, and death frees it. The claim says who holds it,
-and decides where there is no lock, and between machines. A process that this one can see is asked
-for; every other one is watched: it lives as long as its heartbeat changes. Clocks of two machines
+and decides where there is no lock, and between machines. A process that this one can see is looked
+up; every other one is watched: it is alive as long as its heartbeat changes. Clocks of two machines
 are never compared.
 """
 
@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 BEAT_EVERY = 15.0  # seconds
-STALE_AFTER = 60.0  # seconds: four beats that did not come
+STALE_AFTER = 60.0  # seconds: four missed beats
 LOOK_EVERY = 0.5  # seconds, while a writer is watched
-_LONG_AGO = 600.0  # seconds: more than the clocks of machines that share a store differ
+_LONG_AGO = 600.0  # seconds: more than the clocks of machines with a common store can differ
 
-_NO_PROCESS, _UNKNOWN = -1, 0  # in place of the start of a process
+_NO_PROCESS, _UNKNOWN = -1, 0  # instead of the start of a process
 
-# The claims that something in this process stands for, by token. A claim of this process that is
-# not among them belongs to a writer which is gone.
+# The claims that this process keeps up, by token. A claim of this process that is
+# not among them belongs to a writer that is gone.
 _held: set[str] = set()
-# The last beat seen of each writer that is watched, and when this process saw it first.
+# The last beat seen of each writer that is watched, and when this process first saw it.
 _seen: dict[str, tuple[float, float]] = {}
 
 if hasattr(os, "register_at_fork"):
@@ -43,17 +43,17 @@ class Claim:
     Attributes
     ----------
     host : str
-        The name of its machine, for people.
+        The name of its machine, for messages.
     pid, process_start : int
-        Its process, and when that began, in clock ticks since boot; 0 where it is not known.
+        Its process, and when that began, in clock ticks since boot; 0 where unknown.
     since, beat : float
         When it was made and refreshed, in seconds since the epoch on the clock of its machine.
     token : str
-        Belongs to this claim alone.
+        A unique text of this claim.
     boot : str
         The boot id of its machine; "" where there is none, and in claims of earlier versions.
     pid_namespace : str
-        Where its process number holds: containers on one machine have different ones.
+        The namespace of its process number: containers on one machine have different ones.
     """
 
     host: str
@@ -83,7 +83,7 @@ class Claim:
 
     @classmethod
     def from_text(cls, text: str) -> Claim | None:
-        """The claim in its JSON text; None for anything that is not one."""
+        """The claim in its JSON text; None for any other text."""
         try:
             content = json.loads(text)
             pid = int(content["pid"])
@@ -114,33 +114,33 @@ class Claim:
     # Whose it is --------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Stand for this claim, until `let_go`."""
+        """Keep up this claim, until `let_go`."""
         _held.add(self.token)
 
     def let_go(self) -> None:
-        """Stand for this claim no more: if it is still there, it is void."""
+        """Stop keeping up this claim: if it still exists, it is void."""
         _held.discard(self.token)
 
     @property
     def is_held(self) -> bool:
-        """Whether something in this process stands for it."""
+        """Whether this process keeps it up."""
         return self.token in _held
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether its writer is on this machine, and locks on files are between the two."""
+        """Whether its writer is on this machine, so that file locks work between the two."""
         if self.boot and _boot_id():
             return self.boot == _boot_id()
         return self.host == platform.node()
 
     @property
     def is_visible(self) -> bool:
-        """Whether this process can see that of its writer, by its number."""
+        """Whether this process can look up the writer's process by its number."""
         return self._runs is not None
 
     @property
     def alive(self) -> bool:
-        """Whether its writer is, as far as this process knows.
+        """Whether its writer is alive, as far as this process knows.
 
         A writer that this process cannot see is watched: it counts as alive until this process has
         seen the same heartbeat for `STALE_AFTER` seconds.
@@ -150,7 +150,7 @@ class Claim:
 
     @property
     def _runs(self) -> bool | None:
-        """Whether its process does; None where this process cannot tell."""
+        """Whether its process is alive; None where this process cannot tell."""
         if not self._is_near:
             return None
         start = _process_start(self.pid)
@@ -177,20 +177,20 @@ class Claim:
 
     @property
     def seems_alive(self) -> bool:
-        """A guess at once, by the clocks of both machines: to be shown, not to be relied on."""
+        """An immediate guess from the clocks of both machines, for display only."""
         return self.alive and (self.is_visible or time.time() - self.beat < STALE_AFTER)
 
     def is_of_the_past(self, age: float | None) -> bool:
-        """Whether its writer is dead because it has not refreshed the claim for long.
+        """Whether its writer is dead because the claim is far too old.
 
         Parameters
         ----------
         age : float or None
-            Seconds since it was written, on the clock of the store; None where that has none.
+            Seconds since it was written, on the clock of the store; None if it has no clock.
         """
         if age is None or self.is_visible:
             return False
-        # From before this machine was started, if it is this one.
+        # If it is from this machine, it was made before the last start.
         by_name = max(STALE_AFTER, _uptime()) if self.host == platform.node() else _LONG_AGO
         return age > min(by_name, _LONG_AGO)
 
@@ -208,12 +208,12 @@ class Claim:
         now = time.time()
         return (
             f"process {self.pid} on {self.host}, writing since {_ago(now - self.since)}, "
-            f"last heard of {_ago(now - self.beat)} ago"
+            f"last heartbeat {_ago(now - self.beat)} ago"
         )
 
 
 def watch(read_claim: Callable[[], Claim | None]) -> Claim | None:
-    """Watch a writer that this process cannot see, until it is clear whether it lives.
+    """Watch a writer that this process cannot see, until it is clear whether it is alive.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def watch(read_claim: Callable[[], Claim | None]) -> Claim | None:
     Returns
     -------
     Claim or None
-        The claim of a living writer: one that can be seen, or whose heartbeat has changed. None
+        The claim of a living writer, which can be seen or whose heartbeat has changed. None
         when there is no claim, or its writer is dead.
     """
     first = read_claim()
@@ -268,9 +268,9 @@ def _process_start(pid: int) -> int:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return _UNKNOWN  # /proc shows the processes of another namespace
-        # The name, in parentheses, may hold anything.
+        # The name, in parentheses, may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        # One that is dead and not yet waited for has no thread that could write.
+        # A process that is dead and not yet waited for has no thread that could write.
         return _NO_PROCESS if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError, ValueError):
         return _UNKNOWN

@@ -24,7 +24,7 @@ def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.
 def block_counts(
     location: Location, layout: Layout, numbers: Iterable[int]
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Draws published by the writers of some blocks of chains, of each chain."""
+    """Draws published per chain by the writers of some blocks of chains."""
     blocks = [ChainBlock(location, layout, number) for number in numbers]
     counts = [block.journal_count for block in blocks]
     flushed = [block for block, count in zip(blocks, counts, strict=True) if count is None]

@@ -1,21 +1,21 @@
 """The buffer of one writer: the rows of the chunk each variable is filling.
 
 In a local directory the buffer is a memory-mapped file, and that file is the writer's chunk of
-`_sampling_state/journal`: what is in it survives `kill -9`, and readers see it. Elsewhere it is
+`_sampling_state/journal`: its content survives `kill -9`, and readers see it. Elsewhere it is
 plain memory.
 
 A file begins with a header, whose words are named below; `journal_format` says where the rows are.
 The rows of a chunk are those of its draws below the count; when its last draw is published, the
-chunk itself has been written. Strings have no fixed size and stay out of the file: their chunks are
+chunk itself has been written. Strings have no fixed size and are not in the file: their chunks are
 written with every draw.
 
-The header says where it was written: the boot of the machine, this very file, and the directory of
-the trace. A process that finds itself there believes the count, on processors that keep the order
-of what they write. Any other one reads the file into memory, and takes for the count what rows and
+The header says where it was written: the boot of the machine, the file itself, and the directory of
+the trace. A process in that place trusts the count, on processors that keep the order
+of their writes. Any other process reads the file into memory, and takes as the count what rows and
 chunks prove (see `proof`).
 
-After the tables come two slots for checkpoints. Checkpoint n goes into slot n % 2, and then its
-number into the header: killed anywhere in between, the one before is still there. Where it does not
+Two slots for checkpoints follow the tables. Checkpoint n goes into slot n % 2, and then its
+number into the header: after a kill in between, the previous one is still valid. Where it does not
 fit, or must survive power loss, it is a file of its own.
 """
 
@@ -68,7 +68,7 @@ from .journal_header import (
 from .proof import Seal, break_seals, proven_count, seal_rows
 from .state_text import read_checkpoint
 
-_SLOT = struct.Struct("<II")  # of a checkpoint: the bytes of its text and their crc32c, before it
+_SLOT = struct.Struct("<II")  # before the text of a checkpoint: its length and crc32c
 
 Buffer = bytearray | mmap.mmap
 
@@ -83,11 +83,11 @@ class Journal:
     locked : bool
         Whether no other process of this machine can open the file for writing.
     buffer : mmap or bytearray
-        The bytes of it.
+        Its bytes.
     row_layouts : dict of str to RowLayout
         Where in the buffer the rows of each variable are, by `group/variable`.
     is_elsewhere : bool
-        Whether it was read away from where it was written: the count is what is proven.
+        Whether it was written elsewhere, so that the count has to be proven.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Journal:
         file: BinaryIO | None,
         home: Home | None = None,
     ) -> None:
-        # The lock is on it. It is a file object, which an interrupt cannot leave open for ever.
+        # The lock is on this file. An interrupt cannot leave a file object open for ever.
         self._locked_file = file
         self._home = home
         self.path = path
@@ -136,7 +136,7 @@ class Journal:
 
     @property
     def count(self) -> int:
-        """Draws published: whatever happens to the process, they are there."""
+        """Draws published: they survive whatever happens to the process."""
         return self._header[COUNT]
 
     @count.setter
@@ -144,11 +144,11 @@ class Journal:
         self._header[COUNT] = value
 
     def is_packed(self, variable: Variable) -> bool:
-        """Whether a variable lies in its row beside others, so that one call writes them."""
+        """Whether a variable shares its rows with others, so that one call writes them."""
         return is_packed(self._layout, variable)
 
     def seals(self, count: int) -> list[Seal]:
-        """What seals the rows of the draws from the count to the end of their arrays."""
+        """The objects that seal the rows from the count to the end of their arrays."""
         if not (self._layout.sealed and self.survives):
             return []
         return [Seal(row_layout, self.buffer, count) for row_layout in tables(self._layout)]
@@ -170,11 +170,11 @@ class Journal:
             text = self._slot_text(number)
             if text is not None:
                 return text
-            # A reader may have been overtaken by the next checkpoint but one.
+            # Two more checkpoints may have been written while this one was read.
             if number == self._header[CHECKPOINT_WORD]:
                 where = self.path or (self._file and self._file[0])
                 raise DamagedTraceError(
-                    "the checkpoint in it is damaged (the checksum does not match)",
+                    "the checkpoint in it is damaged (its checksum does not match)",
                     where=str(where),
                     remedy="`zarrtrace repair` drops it",
                 )
@@ -189,7 +189,7 @@ class Journal:
         return text.decode() if google_crc32c.value(text) == checksum else None
 
     def keep_checkpoint(self, text: str) -> bool:
-        """Put a checkpoint in place of the last one, at once; False when it does not fit."""
+        """Replace the last checkpoint, atomically; False when the new one does not fit."""
         data = text.encode()
         if not self.survives or self._layout.durable or _SLOT.size + len(data) > SLOT_BYTES:
             return False
@@ -201,13 +201,13 @@ class Journal:
         return True
 
     def drop_checkpoint(self) -> None:
-        """Have no checkpoint in this file: there is none, or it is a file of its own."""
+        """Remove the checkpoint from this file: there is none, or it has a file of its own."""
         self._header[CHECKPOINT_WORD] = 0
 
     def make_durable(self) -> None:
-        """Return when the published draws survive power loss."""
+        """Wait until the published draws survive power loss."""
         if isinstance(self.buffer, mmap.mmap):
-            # First the rows, then, if they do not say it, how many of them are there.
+            # Sync the rows first, then their number, if the rows have no seals.
             count = self.count
             self.buffer.flush()
             if not self._layout.sealed:
@@ -219,12 +219,12 @@ class Journal:
 
     @property
     def survives(self) -> bool:
-        """Whether the rows outlive the process."""
+        """Whether the rows survive the process."""
         return self.path is not None
 
     @classmethod
     def in_memory(cls, layout: Buffered) -> Journal:
-        """Rows in memory, every one with its fill value."""
+        """A journal in memory, with fill values in all rows."""
         journal = cls(layout, bytearray(journal_size(layout)), None, None)
         journal._clear()
         return journal
@@ -237,10 +237,10 @@ class Journal:
         fill: Callable[[Journal], None],
         home: Home | None = None,
     ) -> Journal:
-        """The mapped rows of a writer, locked for it.
+        """The mapped journal of a writer, locked.
 
-        A new file is given its count and rows by `fill` before any reader can see it. One that was
-        written elsewhere has the count that is proven here, and is this machine's from now on.
+        `fill` writes the count and rows of a new file before any reader can see it. A file that was
+        written elsewhere gets the count that is proven here, and then belongs to this machine.
 
         Raises
         ------
@@ -284,7 +284,7 @@ class Journal:
         return journal
 
     def _take_over(self, fill: Callable[[Journal], None]) -> None:
-        """Go on with the rows of an earlier writer, as many as are there."""
+        """Continue with the rows of an earlier writer."""
         assert self.path is not None
         header = bytes(self.buffer[: header_size(self._layout)])
         if not self._layout.sealed:
@@ -292,7 +292,7 @@ class Journal:
             self._header[BOOT : BOOT + 2] = memoryview(journal_header.boot_id()).cast("q")
             return
         if header[:8] != MAGIC[True]:
-            # Power was lost before anything of it had reached the disk.
+            # Power was lost before any of its bytes had reached the disk.
             self._clear()
             fill(self)
         elif not self._is_at_home(header):
@@ -302,7 +302,7 @@ class Journal:
         self._mark()
 
     def _settle_for_what_is_proven(self) -> None:
-        """Have the count that rows and chunks prove, and a checkpoint only of draws below it."""
+        """Set the count that rows and chunks prove, and drop a checkpoint of later draws."""
         if self._home is not None:
             self.count = proven_count(self._layout, self.buffer, self.count, self._home)
         self._header[CHECKPOINT_WORD] = self._best_slot()
@@ -325,7 +325,7 @@ class Journal:
         return is_written_here(header, os.fstat(file.fileno()), self._home)
 
     def _mark(self) -> None:
-        """Say in the header where it is written."""
+        """Store in the header where it is written."""
         assert self._locked_file is not None
         identity = identity_of(os.fstat(self._locked_file.fileno()), self._home)
         self._header[FILE : FILE + 4] = memoryview(identity).cast("q")
@@ -333,7 +333,7 @@ class Journal:
         self._header[0:1] = memoryview(MAGIC[True]).cast("q")
 
     def replaced(self, layout: Buffered, fill: Callable[[Journal], None]) -> Journal:
-        """Other rows and another count in place of these, at once for every reader."""
+        """Replace the rows and the count, atomically for every reader."""
         if self.path is None:
             journal = Journal.in_memory(layout)
             fill(journal)
@@ -354,7 +354,7 @@ class Journal:
         appear: Callable[[Path, Path], None],
         home: Home | None,
     ) -> Journal | None:
-        """New mapped rows, filled and locked before they appear; None when another was faster."""
+        """A new mapped journal, filled and locked before it appears; None if another was faster."""
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
             file = open(partial, "x+b", buffering=0)  # noqa: SIM115 - as long as the journal is
@@ -362,7 +362,7 @@ class Journal:
             raise TraceNotFoundError(f"{path.parent} is gone: was the trace removed?") from None
         except PermissionError as error:
             raise NotWritableError(
-                f"{path.parent}: the journal cannot be written, permission is denied; mend the "
+                f"{path.parent}: the journal cannot be written: permission is denied; fix the "
                 f"permissions, or create the trace with journal=False"
             ) from error
         try:
@@ -392,17 +392,17 @@ class Journal:
                     error.filename = os.fspath(path)
                 raise
             raise NotWritableError(
-                f"{path.parent}: no room for a journal of {size:,} bytes; make room and start the "
-                f"chain again, nothing is lost"
+                f"{path.parent}: no space for a journal of {size:,} bytes; free some and start the "
+                f"chain again; nothing is lost"
             ) from error
         finally:
             partial.unlink(missing_ok=True)
 
     @classmethod
     def for_reading(cls, layout: Buffered, path: Path, home: Home | None = None) -> Journal | None:
-        """The rows of a writer as they are now, or None when it has no journal.
+        """The journal of a writer as it is now, or None when it has none.
 
-        They are mapped where they were written. Elsewhere they are a copy, with as many draws as
+        It is mapped where it was written. Elsewhere it is a copy, with as many draws as
         are proven.
         """
         try:
@@ -438,7 +438,7 @@ class Journal:
             os.close(descriptor)
 
     def is_current(self) -> bool:
-        """Whether what was mapped for reading is still the writer's journal."""
+        """Whether the file that was mapped for reading is still the writer's journal."""
         assert self._file is not None
         path, status = self._file
         try:
@@ -448,7 +448,7 @@ class Journal:
 
     def _clear(self) -> None:
         for rows in self.rows.values():
-            # The fill of the others is 0, and the bytes are.
+            # The fill value of the others is 0, and so are the bytes.
             if rows.dtype.kind in "fcmM":
                 rows[...] = fill_value(rows.dtype)
 
@@ -458,7 +458,7 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Release the lock; the rows stay mapped as long as someone holds them."""
+        """Release the lock; the rows stay mapped as long as they are referenced."""
         if self._locked_file is not None:
             self._locked_file.close()
             self._locked_file = None

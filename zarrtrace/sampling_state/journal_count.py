@@ -1,4 +1,4 @@
-"""What a journal says from outside: its count, and whether it was written elsewhere."""
+"""Read the count of a journal, and whether it was written elsewhere, without mapping it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_writte
 
 
 def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | None:
-    """The count in a writer's journal, elsewhere as it is proven; None when there is none."""
+    """The count in a writer's journal, or the proven one elsewhere; None without a journal."""
     found = _read_header(layout, path)
     if found is None:
         return None
@@ -27,7 +27,7 @@ def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | 
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether the rows in a journal prove themselves: those of earlier versions do not."""
+    """Whether the rows in a journal have seals: in earlier versions they do not."""
     with open(path, "rb") as file:
         return file.read(8) != MAGIC[False]
 

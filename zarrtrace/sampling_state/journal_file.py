@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows: no flock; buffers stay in memory there.
     fcntl = None  # type: ignore[assignment]
 
-# What a system call fails with where a file system lacks what it is asked for; NFS has 524.
+# The errors of a system call that a file system does not support; NFS has 524.
 _MISSING = {
     errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM,
     errno.ENODEV, 524,
@@ -45,9 +45,9 @@ def journal_file(directory: Path, block: int) -> Path:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove what killed processes reserved for a journal whose lock this process holds.
+    """Remove files that killed processes reserved for a journal locked by this process.
 
-    One that another process is filling at this moment may go too: it comes too late.
+    A file that another process is filling may be removed too: that process is too late.
     """
     for partial in path.parent.glob(f"{path.name}.*.partial"):
         partial.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def lock(file: BinaryIO, path: Path) -> bool:
         _raise_unless_missing(error, path)
         _warn_once(
             f"{path.parent}: this file system has no locks ({error.strerror}), so a second writer "
-            f"of a chain is told from a dead one by its process and its heartbeat alone: see to it "
+            f"of a chain is told from a dead one by its process and its heartbeat only: make sure "
             f"that each chain is recorded by one process"
         )
         return False
@@ -89,12 +89,12 @@ def is_locked(path: Path) -> bool:
 
 
 class NoMappingError(OSError):
-    """The file system cannot map a file that is written to."""
+    """The file system cannot map a file for writing."""
 
 
 def map_file(path: Path, size: int) -> mmap.mmap:
     """Map a file of this many bytes; NoMappingError where the file system cannot."""
-    # Opened apart from the lock: a mapping keeps a descriptor of its own, and with it the lock.
+    # The file is opened again: a mapping keeps its own descriptor, and would keep the lock.
     with open(path, "r+b", buffering=0) as file:
         try:
             return mmap.mmap(file.fileno(), size)
@@ -102,7 +102,7 @@ def map_file(path: Path, size: int) -> mmap.mmap:
             _raise_unless_missing(error, path)
             _warn_once(
                 f"{path.parent}: this file system cannot map files ({error.strerror}), so draws "
-                f"wait in memory for a flush and a killed process loses the last of them; "
+                f"wait in memory for a flush, and a killed process loses the last of them; "
                 f"journal='/a/local/disk' keeps them all"
             )
             raise NoMappingError(error.errno, error.strerror, str(path)) from error
@@ -121,7 +121,7 @@ def _warn_once(message: str) -> None:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Give a new file its bytes, which the disk keeps for it."""
+    """Reserve the bytes of a new file on the disk."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)

@@ -1,6 +1,6 @@
-"""What is where in a journal's file: the header, the tables of rows, the slots of checkpoints.
+"""The structure of a journal's file: the header, the tables of rows, the slots of checkpoints.
 
-FORMAT.md has the whole of it. Journals of traces before version 3 are laid out otherwise, and their
+FORMAT.md describes it in full. Traces before version 3 have another structure, and their
 rows have no seals: `sealed` of the layout says which ones.
 """
 
@@ -35,11 +35,11 @@ class Buffered(Protocol):
 
     @property
     def durable(self) -> bool:
-        """Whether draws shall survive power loss."""
+        """Whether draws survive power loss."""
 
     @property
     def sealed(self) -> bool:
-        """Whether each row proves itself."""
+        """Whether each row has a seal."""
 
     def __hash__(self) -> int:
         """Different for each layout."""
@@ -60,7 +60,7 @@ def has_rows(layout: Buffered, variable: Variable) -> bool:
 
 
 def is_packed(layout: Buffered, variable: Variable) -> bool:
-    """Whether a variable lies side by side with the like of its group, written by one call."""
+    """Whether a variable shares its rows with others of its group, so that one call writes them."""
     is_number = variable.declared.kind in "iuf" and not variable.shape
     return is_number and layout.chains_per_chunk == 1
 
@@ -89,26 +89,26 @@ def journal_item(layout: Layout) -> tuple[str, bytes]:
 
 
 def slots(layout: Buffered) -> tuple[int, int]:
-    """Where the two slots of checkpoints begin."""
+    """The offset of the two slots of checkpoints."""
     end = row_layouts(layout)[1]
     return end, end + SLOT_BYTES
 
 
-# Equal only to itself: it is a key of what is laid out for it.
+# Equal only to itself: it is a key in caches.
 @dataclass(frozen=True, eq=False)
 class RowLayout:
-    """Where in the journal the rows of a variable are, or of variables that share their rows.
+    """Where the rows of a variable, or of variables that share their rows, are in the journal.
 
     Attributes
     ----------
     columns : dict of str to int
-        Where each variable, by `group/variable`, begins in the file.
+        The offset of each variable in the file, by `group/variable`.
     stride : int
-        Bytes from one draw to the next: of the whole row, or of one chain without seals.
+        Bytes from one draw to the next: for the whole row, or for one chain without seals.
     first, size : int
-        Where the first row begins in the file, and the bytes of its values.
+        The offset of the first row in the file, and the bytes of its values.
     length : int
-        How many rows there are: the draws of a chunk.
+        The number of rows: the draws of a chunk.
     starts : tuple of int
         The draws that the arrays begin with, ascending.
     """
@@ -126,7 +126,7 @@ class RowLayout:
         return len(self.columns) > 1
 
     def start_of(self, draw: int) -> int:
-        """The draw that the array begins with that a draw lies in."""
+        """The first draw of the array that a draw lies in."""
         return max(start for start in self.starts if start <= draw)
 
     def chunk_of(self, draw: int) -> int:
@@ -135,7 +135,7 @@ class RowLayout:
         return draw - (draw - start) % self.length
 
     def offset(self, draw: int) -> int:
-        """Where the row of a draw begins in the file."""
+        """The offset of the row of a draw in the file."""
         return self.first + (draw - self.start_of(draw)) % self.length * self.stride
 
 
@@ -146,13 +146,13 @@ def tables(layout: Buffered) -> list[RowLayout]:
 
 @functools.lru_cache(maxsize=16)
 def row_layouts(layout: Buffered) -> tuple[dict[str, RowLayout], int]:
-    """Where the rows of each variable are, by `group/variable`, and where the last ones end."""
+    """The rows of each variable, by `group/variable`, and the offset where the last ones end."""
     found: dict[str, RowLayout] = {}
     end = header_size(layout)
     for parts in _tables_of_parts(layout).values():
         columns, size = {}, 0
         for variables in parts.values():
-            # The larger first, so that each one is aligned.
+            # The larger ones come first, so that each one is aligned.
             for variable in sorted(variables, key=lambda variable: -variable.dtype.itemsize):
                 columns[variable.label] = end + size
                 chains = layout.chains_per_chunk if layout.sealed else 1

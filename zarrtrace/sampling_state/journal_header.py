@@ -1,4 +1,4 @@
-"""The header of a journal: where it was written, how many draws it counts, and who believes it."""
+"""The header of a journal: where it was written, its count, and who may trust it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .proof import Chunks
 
 MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seals
 # In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
-# are to survive it; with seals the rows say it, and there is the file and the directory.
+# are to survive it; with seals the rows prove it, and the header has the file and the directory.
 COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
 _IDENTITY = struct.Struct("<4Q")
-_NOWHERE = bytes(16)  # the boot of a machine that does not say it
-NOWHERE = "?"  # what `whereabouts` says there
+_NOWHERE = bytes(16)  # on a machine without a boot id
+NOWHERE = "?"  # what `whereabouts` returns there
 
-# Other processors may show a count to another process before the rows that it counts.
+# On other processors another process may see a count before the rows that it counts.
 KEEPS_ORDER = platform.machine() in ("x86_64", "AMD64", "i386", "i686")
 
 
@@ -41,14 +41,14 @@ def count_in(header: bytes) -> int:
 
 
 def is_written_here(header: bytes, file: os.stat_result, home: Home | None) -> bool:
-    """Whether a file is the one that its header was written into, since this machine started."""
+    """Whether a file is the one for which its header was written, since this machine started."""
     boot = header[BOOT * 8 : BOOT * 8 + 16]
     identity = header[FILE * 8 : FILE * 8 + _IDENTITY.size]
     return boot == boot_id() != _NOWHERE and identity == identity_of(file, home)
 
 
 def identity_of(file: os.stat_result, home: Home | None) -> bytes:
-    """What tells a file from its copies, and from the same file linked into another trace."""
+    """An identity that differs for copies of a file, and for links to it in another trace."""
     directory = None if home is None else home.directory
     above = None if directory is None else os.stat(directory)
     numbers = (file.st_dev, file.st_ino, *((above.st_dev, above.st_ino) if above else (0, 0)))
@@ -57,7 +57,7 @@ def identity_of(file: os.stat_result, home: Home | None) -> bytes:
 
 @functools.cache
 def boot_id() -> bytes:
-    """Since which start this machine runs: another one each time it starts."""
+    """The boot id of this machine, which changes each time it starts."""
     try:
         return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
@@ -65,9 +65,9 @@ def boot_id() -> bytes:
 
 
 def whereabouts(directory: Path) -> str:
-    """What says where a directory is, and since when; NOWHERE on a machine without a boot id.
+    """A text for where a directory is, and since when; NOWHERE on a machine without a boot id.
 
-    It is another text on another machine, after a restart of this one, and for a copy.
+    The text differs on another machine, after a restart of this one, and for a copy.
     """
     if boot_id() == _NOWHERE:
         return NOWHERE

@@ -1,8 +1,8 @@
-"""A row proves itself: its seal says which draw it is, with a checksum of number and values.
+"""Rows that prove themselves: a seal has the draw's number, and a checksum of it and the values.
 
-A reader believes the count in a journal's header where it was written, and nowhere else: in a copy,
-on another machine and after power loss the header is of one moment and the rows are of another.
-There the count is what the rows and the chunks prove.
+A reader trusts the count in a journal's header only where it was written: in a copy,
+on another machine and after power loss the header and the rows may be of different moments.
+There the rows and the chunks prove the count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import google_crc32c
 from ..layout.variables import Variable
 from .journal_format import Buffered, RowLayout, has_rows, seal_numbers, tables
 
-# What stands in a chunk of text after the last draw that it has, until it is full.
+# The text after the last draw in a chunk of text that is not full.
 NOT_RECORDED = "\0not recorded yet"
 
 _SEAL = struct.Struct("<qI")  # the number of the draw, and the checksum
@@ -27,7 +27,7 @@ class Chunks(Protocol):
     """The chunks that a journal belongs to."""
 
     def stored_draws(self, variable: Variable, count: int) -> int:
-        """How many of the first `count` draws of a variable the chunks hold, from the first on."""
+        """How many draws of a variable, from the first on, the chunks hold; at most `count`."""
 
 
 class Seal:
@@ -44,10 +44,10 @@ class Seal:
         self._start = row_layout.start_of(draw)
 
     def put(self, draw: int) -> None:
-        """Seal the row of a draw, whose values are in it."""
+        """Seal the row of a draw, after its values were written."""
         first = self._first + (draw - self._start) % self._length * self._stride
         stop = first + self._size
-        # The checksum begins with the number: a row of another draw never has the same one.
+        # The checksum begins with the number: a row of another draw never has the same checksum.
         checksum = google_crc32c.extend(draw & _WORD, self._buffer[first:stop])
         _SEAL.pack_into(self._buffer, stop, draw, checksum)
 
@@ -62,14 +62,14 @@ def seal_rows(layout: Buffered, buffer: Any, count: int) -> None:
 
 
 def break_seals(layout: Buffered, buffer: Any, count: int) -> None:
-    """Have no row prove a draw from the count on: a writer was stopped before it published it."""
+    """Remove the seals of draws from the count on, which were not published."""
     for row_layout in tables(layout):
         numbers = seal_numbers(row_layout, buffer)
         numbers[numbers >= count] = _NO_DRAW
 
 
 def is_proven(row_layout: RowLayout, buffer: Any, draw: int) -> bool:
-    """Whether the row of a draw holds its values, whole."""
+    """Whether the row of a draw holds all its values."""
     first = row_layout.offset(draw)
     stop = first + row_layout.size
     number, checksum = _SEAL.unpack_from(buffer, stop)
@@ -78,9 +78,9 @@ def is_proven(row_layout: RowLayout, buffer: Any, draw: int) -> bool:
 
 
 def proven_count(layout: Buffered, buffer: Any, count: int, chunks: Chunks) -> int:
-    """The most draws, at most the count, that the rows in a buffer and the chunks prove.
+    """The number of draws, at most the count, that the rows in a buffer and the chunks prove.
 
-    A draw is there when every variable has it: in a row, or in a chunk that is full.
+    A draw is proven when every variable has it in a row or in a full chunk.
     """
     labels = {variable.label: variable for variable in layout.variables}
     shared = tables(layout)
@@ -93,7 +93,7 @@ def proven_count(layout: Buffered, buffer: Any, count: int, chunks: Chunks) -> i
         for row_layout in shared:
             full = row_layout.chunk_of(count)
             for label in row_layout.columns:
-                # Of a chunk that is missing, and of those after it, no draw is there.
+                # The draws of a missing chunk, and of those after it, are missing.
                 full = min(full, chunks.stored_draws(labels[label], full))
             if full < row_layout.chunk_of(count):
                 count = full

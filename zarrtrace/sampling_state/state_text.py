@@ -1,9 +1,9 @@
-"""A sampler's state ↔ JSON text, bit for bit and without pickle: reading it runs nothing.
+"""A sampler's state ↔ JSON text, bit for bit and without pickle: reading it runs no code.
 
-Finite floats, strings, bools, None, lists and dictionaries with string keys are themselves in JSON.
+Finite floats, strings, bools, None, lists and dictionaries with string keys are stored as they are.
 Everything else is an object with the key `!` that names its kind; arrays and scalars of NumPy are
-their bytes in base64 with their dtype. Arrays that lay in memory by columns do so again: products
-of them could differ in the last bit otherwise.
+their bytes in base64 with their dtype. Arrays in column order keep that order: products
+of them could otherwise differ in the last bit.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def decode_state(content: Any, like: Any = None) -> Any:
     Parameters
     ----------
     content
-        What `json.loads` made of it.
+        The result of `json.loads`.
     like : optional
-        A state of the same structure: where it has a NamedTuple or a dataclass, so has the
-        result. Without it their fields come back as a dictionary.
+        A state of the same structure: where it has a NamedTuple or a dataclass, so does the
+        result. Without it their fields are returned as a dictionary.
 
     Raises
     ------
     ValueError
-        The content is no state.
+        The content is not a state.
     InvalidInputError
         It does not fit the template.
     """
@@ -71,7 +71,7 @@ def decode_state(content: Any, like: Any = None) -> Any:
     except (
         KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error,
     ) as error:  # fmt: skip
-        raise ValueError(f"no state of a sampler ({error!r})") from None
+        raise ValueError(f"this is not the state of a sampler ({error!r})") from None
     return _shape_like(state, like, "state")
 
 
@@ -105,7 +105,7 @@ def read_checkpoint(text: str | None) -> Checkpoint:
     Raises
     ------
     ValueError
-        The text is no checkpoint.
+        The text is not a checkpoint.
     """
     if not text:
         return Checkpoint(0, None)
@@ -163,7 +163,7 @@ def _encode(value: Any, where: str) -> Any:
     remedy = "give its numbers, strings and arrays in a dictionary"
     if isinstance(value, np.random.Generator | np.random.BitGenerator):
         name = "bit_generator.state" if isinstance(value, np.random.Generator) else "state"
-        remedy = f"give its .{name}, and assign that to .{name} when you resume"
+        remedy = f"give its .{name}, and assign it to .{name} when you resume"
     raise InvalidInputError(
         f"a {kind.__module__}.{kind.__qualname__} cannot be stored without pickle",
         where=where,
@@ -192,7 +192,7 @@ def _encode_array(value: Any, where: str) -> Any:
         array = np.asarray(value)
     except Exception as error:
         raise InvalidInputError(
-            f"{type(value).__name__} cannot be made an array: {error}", where=where
+            f"{type(value).__name__} cannot be converted to an array: {error}", where=where
         ) from error
     if isinstance(array.dtype, np.dtypes.StringDType):
         items = [_encode(str(item), where) for item in array.ravel()]
@@ -204,7 +204,7 @@ def _encode_array(value: Any, where: str) -> Any:
             remedy="convert it to numbers, or store its fields one by one",
         )
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    # The bytes are by rows whatever the order.
+    # The bytes are in row order whatever the order of the array.
     return {
         _KIND: "scalar" if isinstance(value, np.generic) else "array",
         "dtype": little.dtype.str,
@@ -244,21 +244,21 @@ def _decode(value: Any) -> Any:
         return struct.unpack("<d", data)[0]
     if kind == "complex":
         return complex(*struct.unpack("<dd", data))
-    raise ValueError(f"no kind of value: {kind!r}")
+    raise ValueError(f"{kind!r} is not a kind of value")
 
 
 def _decode_array(kind: str, value: dict[str, Any]) -> Any:
     shape = tuple(int(size) for size in value["shape"])
     if any(size < 0 for size in shape):
-        raise ValueError(f"no shape: {shape}")
+        raise ValueError(f"{shape} is not a shape")
     if kind == "text":
         items = [str(item) for item in value["items"]]
         return np.array(items, dtype=np.dtypes.StringDType()).reshape(shape)
     if not _DTYPE.fullmatch(value["dtype"]):
-        raise ValueError(f"no dtype of a state: {value['dtype']!r}")
+        raise ValueError(f"{value['dtype']!r} is not the dtype of a state")
     dtype = np.dtype(value["dtype"])
     if dtype.kind not in _KINDS or dtype.hasobject:
-        raise ValueError(f"no dtype of a state: {dtype}")
+        raise ValueError(f"{dtype} is not the dtype of a state")
     data = base64.b64decode(value["data"], validate=True)
     order: Any = "F" if value.get("order") == "F" else "C"
     array = np.frombuffer(data, dtype=dtype).reshape(shape)
