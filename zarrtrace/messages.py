@@ -1,4 +1,4 @@
-"""The words that error messages and descriptions share, and warnings to whoever calls zarrtrace."""
+"""Words that error messages and descriptions share, and warnings that name the caller's line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def counted(count: int, what: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Text of a store for a terminal: what is not printable, such as an escape, is spelled out."""
+    """Text of a store for a terminal: characters that are not printable are escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 

@@ -1,10 +1,10 @@
 """The chains of a trace, each in a process of its own, or on any executor.
 
 A process is a fresh interpreter that is sent the function by value: nothing depends on how
-multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. Where it is
-asked for, it is a fork of this process, which begins at once. One that raises, or is killed, takes
-no other with it; when this process dies, they end too. Progress is read from the trace, as anyone
-could read it.
+multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. If
+`fork` is set, it is a fork of this process, which begins at once. One that raises, or is killed,
+does not affect the others; when this process dies, all end. Progress is read from the trace, as
+any reader could do.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Block = int | range
 ChainFunction = Callable[[Any, Trace], object]
 
 _LOOK_EVERY = 0.1  # seconds
-_ASK_EVERY = 1.0  # seconds, whether the chains have drawn enough
-_LONGEST_LINE = 300  # characters of an exception in the error for all chains; the notes have all
+_ASK_EVERY = 1.0  # seconds between calls of `until`
+_LONGEST_LINE = 300  # characters of an exception in the common error; the notes have all of it
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from zarrtrace.processes import run_chain; run_chain(sys.argv[2])"
@@ -55,7 +55,7 @@ def run(
     patience: float = 90.0,
     until: Callable[[Trace], bool] | None = None,
 ) -> None:
-    """Run the chains that are not complete yet, side by side.
+    """Run the chains that are not complete yet, in parallel.
 
     ::
 
@@ -69,12 +69,12 @@ def run(
     Parameters
     ----------
     chain_function : callable
-        `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`, asks
-        `writer.resume()` where to begin, and records up to `trace.tune + trace.draws` draws. With
+        `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`, calls
+        `writer.resume()` for where to begin, and records up to `trace.tune + trace.draws` draws. With
         `chains_per_chunk` it is given a range of chains. It may be a lambda, a closure, or
         defined in a notebook.
     trace : Trace
-        Open for writing, and not in memory.
+        A trace that is open for writing, and not in memory.
     processes : int, optional
         Chains at the same time; by default as many as this process may use cores.
     executor : concurrent.futures.Executor, optional
@@ -84,23 +84,23 @@ def run(
         Whether to show a bar for each chain.
     fork : bool, default False
         Whether processes may be forks of this one, which have imported and compiled everything and
-        begin at once, instead of fresh interpreters. They are where the trace is in a local
-        directory and the system can fork. Not safe where this process runs threads of its own, as
+        begin at once, instead of fresh interpreters. They are forks if the trace is in a local
+        directory and the system can fork. Unsafe if this process runs threads of its own, as
         JAX does.
     patience : float, default 90
-        Seconds that `trace.writer(chain)` waits, if it is not told otherwise, for the place of a
+        Seconds that `trace.writer(chain)` waits by default for a
         writer elsewhere that may be dead: a job that was stopped and starts again on another host
         continues.
     until : callable, optional
-        `until(trace)` says whether the chains have drawn enough. It is asked now and then in this
-        process, once every chain has a draw after its warmup. When it is true, the chains end as
-        by Ctrl-C: their writers close, and all draws are kept. Not with an executor, which cannot
-        end what it runs. Needed where the trace has no fixed end, unless chains stop by themselves.
+        `until(trace)` says whether the chains have drawn enough. It is called from time to time in this
+        process, once every chain has a draw after its warmup. If it returns True, the chains end as
+        by Ctrl-C: their writers close, and all draws are kept. Not for an executor, which cannot
+        end what it runs. Needed if the trace has no fixed end, unless chains stop by themselves.
 
     Raises
     ------
     ChainsFailedError
-        Some chains raised or died, after the others have ended. Their draws are kept too.
+        Some chains raised or died; raised after the others have ended. All draws are kept.
     KeyboardInterrupt
         After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
         calling `run` again continues from there.
@@ -117,8 +117,8 @@ def run(
         if executor is not None:
             if until is not None:
                 raise InvalidInputError(
-                    "until: an executor cannot end what it runs; have chain_function look at the "
-                    "trace now and then and return, or leave the executor out"
+                    "until: an executor cannot end what it runs; let chain_function look at the "
+                    "trace now and then and return, or leave out the executor"
                 )
             failures = _run_on_executor(chain_function, trace, missing, executor, refresh)
         elif trace._location.in_memory:
@@ -127,12 +127,14 @@ def run(
                 "or pass executor=concurrent.futures.ThreadPoolExecutor()"
             )
         else:
-            # A chain without an end leaves its process to no other.
+            # A chain without an end never frees its process for another one.
             least = 1 if trace.has_end else len(missing)
             limit = max(_cores(), least) if processes is None else processes
             if not isinstance(limit, int) or limit < least:
-                raise InvalidInputError(f"processes is a whole number from {least}, got {limit!r}")
-            # What speaks to a server does not survive a fork.
+                raise InvalidInputError(
+                    f"processes must be a whole number from {least}, got {limit!r}"
+                )
+            # Connections to a server do not survive a fork.
             forks = fork and trace._location.path is not None and hasattr(os, "fork")
             start = _ForkedProcess if forks else _FreshProcess
             start_chain = partial(start, chain_function, trace)
@@ -183,14 +185,14 @@ class _ChainProcess(Protocol):
         """The exit code, or None while it runs; the negative number of the signal it died of."""
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when it has ended, or after some seconds."""
+        """Wait until it has ended, or for some seconds."""
 
     def terminate(self) -> None:
         """Ask it to end: it closes its writer on the way out."""
 
 
 class _Rule:
-    """Asks now and then whether the chains of a trace have drawn enough."""
+    """Calls `until` now and then."""
 
     def __init__(self, trace: Trace, until: Callable[[Trace], bool] | None) -> None:
         self._trace = trace
@@ -198,14 +200,14 @@ class _Rule:
         self._next = 0.0
 
     def holds(self) -> bool:
-        """Whether it is time to ask, and they have."""
+        """Whether it is time to call, and the chains have drawn enough."""
         began = time.monotonic()
         if self._until is None or began < self._next:
             return False
         has_draws = self._trace.recorded.min() > self._trace.burn_in
         found = bool(has_draws and self._until(self._trace))
         now = time.monotonic()
-        # A rule that takes long takes no more than a tenth of the time.
+        # A slow rule takes at most a tenth of the time.
         self._next = now + max(_ASK_EVERY, 9 * (now - began))
         return found
 
@@ -246,7 +248,7 @@ def _run_on_processes(
 
 
 def _report(exit_code: int, report_file: Path) -> str:
-    """The traceback of a process, or how it died without leaving one; "" when all went well."""
+    """The traceback of a process, or how it died without leaving one; "" when it succeeded."""
     if report_file.exists():
         return report_file.read_text()
     if exit_code < 0:
@@ -265,7 +267,7 @@ class _FreshProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert self._process.stdin is not None
         self._input = self._process.stdin
-        # One that has ended already says so by its exit code.
+        # A process that has ended already is known by its exit code.
         with suppress(BrokenPipeError):
             self._input.write(len(payload).to_bytes(8, "little") + payload)
             self._input.flush()
@@ -315,7 +317,7 @@ class _ForkedProcess:
 
 
 def run_chain(report_file: str) -> None:
-    """Run one chain in this process, which `run` has started: what it does, it reads from stdin."""
+    """Run one chain in this process, which `run` has started: it reads its task from stdin."""
     length = int.from_bytes(sys.stdin.buffer.read(8), "little")
     payload = sys.stdin.buffer.read(length)
     _run_chain(lambda: cloudpickle.loads(payload), Path(report_file), 0)
@@ -324,7 +326,7 @@ def run_chain(report_file: str) -> None:
 def _run_chain(
     task: Callable[[], tuple[ChainFunction, Block, Trace]], report_file: Path, parent_lives: int
 ) -> None:
-    """Run one chain in this process, and write down what it raises.
+    """Run one chain in this process, and store what it raises.
 
     `parent_lives` is a pipe that ends when the parent does.
     """
@@ -351,7 +353,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _end_with_parent(parent_lives: int) -> None:
-    # The parent never writes again: what comes is the end of the file, when it ends.
+    # The parent never writes again: the read returns when the parent ends.
     os.read(parent_lives, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -389,7 +391,7 @@ def _run_on_executor(
 
 @contextmanager
 def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[], None]]:
-    """A bar for each chain; gives a function that moves them to where the trace is."""
+    """A bar for each chain; yields a function that updates them."""
     if not shown:
         yield lambda: None
         return
@@ -410,7 +412,7 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[
         TextColumn("{task.fields[phase]:<8}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        # No thread of its own: this one looks at the trace and draws.
+        # There is no extra thread: this one looks at the trace and draws the bars.
         auto_refresh=False,
     )
     tasks = {

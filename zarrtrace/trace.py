@@ -43,25 +43,25 @@ Definition = Mapping[str, Any]
 
 
 class Trace(GroupReader):
-    """A trace: what `create` and `open` return.
+    """A trace, as returned by `create` and `open`.
 
     A group is an attribute (`trace.posterior`) or an item (`trace["posterior"]`): an
-    `xarray.Dataset` with the draws there are at that moment, read when they are needed. A group
+    `xarray.Dataset` with the draws of that moment, read lazily. A group
     whose name is one of the trace's own attributes, such as `draws` or `table`, is an item only.
 
     A trace is a mapping of its groups: `list(trace)`, `len(trace)`, `"prior" in trace`, `keys`,
-    `values` and `items`; only `get` is another method, which reads a variable. It is a context
-    manager too: leaving it calls `close`. It can be sent to other processes; only its address goes
-    there.
+    `values` and `items`; only `get` differs: it reads a variable. It is a context
+    manager too: leaving it calls `close`. It can be sent to other processes; only its address is
+    sent.
     """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._location = hierarchy.location
         self._tables: dict[str, Table] = {}
-        # Those that are closed and forgotten by everybody else need no closing.
+        # Closed ones without other references need no closing.
         self._writers: weakref.WeakSet[ChainWriter] = weakref.WeakSet()
-        self._patience = 0.0  # of writers whose caller does not say
+        self._patience = 0.0  # of writers opened without `patience`
 
     # What it is ---------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Trace(GroupReader):
     def draws(self) -> int:
         """Declared draws after warmup per chain.
 
-        Where there is no fixed number, more than any run reaches: `tune + draws` is 2**53.
+        Without a fixed number it is larger than any run: `tune + draws` is 2**53.
         """
         return self._layout.total - self._layout.tune
 
@@ -102,8 +102,8 @@ class Trace(GroupReader):
     def split_groups(self) -> tuple[str, ...]:
         """The sampled groups whose warmup is a `warmup_` group of the store; none before a split.
 
-        `split_warmup()` and `finish()` put it there, for any Zarr reader; in `groups` and in the
-        views of zarrtrace the warmup groups are there from the beginning.
+        `split_warmup()` and `finish()` create it for any Zarr reader; in `groups` and in the
+        views of zarrtrace the warmup groups exist from the beginning.
         """
         return tuple(name for name, group in self._layout.groups.items() if group.paths[1:])
 
@@ -111,10 +111,10 @@ class Trace(GroupReader):
     def status(self) -> str:
         """One word: `new`, `sampling`, `stopped`, `complete` or `finished`.
 
-        It is sampling while a writer lives, as far as this process can tell: one on another
+        It is sampling while a writer is alive, as far as this process can tell: one on another
         machine counts as alive while its last heartbeat is younger than a minute. It is stopped
-        when its writers are gone and draws are missing, complete when each chain has all its
-        draws, and finished after `finish()`. `repr` says since when, and what to do next.
+        when its writers have ended and draws are missing, complete when each chain has all its
+        draws, and finished after `finish()`. `repr` shows since when, and what to do next.
         """
         from .life.status import find_status
 
@@ -122,26 +122,26 @@ class Trace(GroupReader):
 
     @property
     def finished(self) -> bool:
-        """Whether `finish()` has been called: no more draws, right for any Zarr reader."""
+        """Whether `finish()` has been called: no more draws, and any Zarr reader can read it."""
         return self._layout.finished
 
     @property
     def burn_in(self) -> int:
-        """Draws at the start of each chain that readers take for warmup: `tune` to begin with.
+        """Draws at the start of each chain that readers treat as warmup: `tune` at first.
 
-        That of the posterior, where groups were split one by one.
+        If groups were split separately, the value for the posterior.
         """
         layout = self._layout
         return layout.groups[ordered(layout.groups)[0]].warmup
 
     @property
     def dropped(self) -> int:
-        """Draws at the start of each chain that are gone: `drop_before` freed their room."""
+        """Number of draws deleted from the start of each chain by `drop_before`."""
         return self._layout.dropped
 
     @property
     def blocks(self) -> list[int | range]:
-        """What `writer()` takes: each chain, or each block of chains with `chains_per_chunk`."""
+        """The arguments of `writer()`: each chain, or each block with `chains_per_chunk`."""
         layout = self._layout
         if layout.chains_per_chunk == 1:
             return list(range(layout.chains))
@@ -170,21 +170,21 @@ class Trace(GroupReader):
         chains : int, range or sequence of int
             A chain; or, with `chains_per_chunk`, one of `trace.blocks`, such as `range(0, 32)`.
         force : bool, default False
-            Whether to take the place of a writer that this process cannot see, on another host or
-            in another container, without knowing whether it lives.
+            Whether to replace a writer that this process cannot see, on another host or
+            in another container, without knowing whether it is alive.
         patience : float, optional
-            Seconds to wait for the place of such a writer, which is free when the writer closes,
-            or shows no sign of life for 60 s. By default 0, and 90 in a chain of `zarrtrace.run`.
+            Seconds to wait for such a writer, until it closes
+            or sends no heartbeat for 60 s. By default 0, and 90 in a chain of `zarrtrace.run`.
 
         Returns
         -------
         ChainWriter
-            Ready to record; a chain with draws from before wants `resume()` first.
+            A writer that can record; a chain with earlier draws needs `resume()` first.
 
         Raises
         ------
         ChainError
-            There is no such chain, or these chains are no block.
+            There is no such chain, or these chains are not a block.
         ChainBusyError
             Another writer records them; the message says which process on which host.
         InvalidInputError
@@ -194,21 +194,21 @@ class Trace(GroupReader):
 
         Notes
         -----
-        The place of a dead writer is taken without asking. So is, with a warning, that of an
-        earlier writer in this process: it takes no more draws, and those that it has are kept.
+        A dead writer is always replaced. So is, with a warning, an
+        earlier writer in this process: it accepts no more draws, and its draws are kept.
         """
         seconds = self._patience if patience is None else patience
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not is_number or not seconds >= 0:
-            raise InvalidInputError(f"patience is a number of seconds, got {patience!r}")
+            raise InvalidInputError(f"patience must be a number of seconds, got {patience!r}")
         writer = open_writer(self._hierarchy, self._block_of(chains), force=force, patience=seconds)
         self._writers.add(writer)
         return writer
 
     def _with_patience(self, seconds: float) -> Trace:
-        """The same trace, whose writers wait so long if their callers do not say."""
+        """The same trace with another default `patience` of its writers."""
         patient = Trace(self._hierarchy)
-        # What is opened through it is closed with this one.
+        # Writers opened through it are closed with this one.
         patient._tables, patient._writers = self._tables, self._writers
         patient._patience = seconds
         return patient
@@ -220,7 +220,7 @@ class Trace(GroupReader):
         wanted: list[int] = []
         for chain in given:
             if type(chain) is not int:
-                raise ChainError(f"{chain!r} is no chain of {self.path}: chains are numbers from 0")
+                raise ChainError(f"{chain!r} is not a chain of {self.path}; they are numbers from 0")
             if not 0 <= chain < layout.chains:
                 raise ChainError(
                     f"{self.path} has {chain_label(range(layout.chains))}, not {chain}",
@@ -228,17 +228,17 @@ class Trace(GroupReader):
                 )
             wanted.append(chain)
         if not wanted:
-            raise ChainError("give at least one chain")
+            raise ChainError("pass at least one chain")
         block = wanted[0] // layout.chains_per_chunk
         if wanted != list(layout.chains_of(block)) or (single and layout.chains_per_chunk > 1):
             if layout.chains_per_chunk == 1:
                 remedy = (
-                    f"each chain has a writer of its own: trace.writer({wanted[0]}); to record "
+                    f"each chain has its own writer: trace.writer({wanted[0]}); to record "
                     f"chains together, create the trace with chains_per_chunk={len(wanted)}"
                 )
             else:
                 remedy = f"its block is trace.writer({layout.chains_of(block)})"
-            raise ChainError(f"chains {wanted} are no block of {self.path}; {remedy}")
+            raise ChainError(f"chains {wanted} are not a block of {self.path}; {remedy}")
         return block
 
     def split_warmup(self, n: int | None = None, groups: str | Iterable[str] | None = None) -> None:
@@ -247,17 +247,17 @@ class Trace(GroupReader):
         Parameters
         ----------
         n : int, optional
-            Draws of warmup; `burn_in` by default, which is `tune` unless you set it. May be
-            chosen, and changed, at any time later.
+            Draws of warmup; `burn_in` by default, which is `tune` unless you set it. It can be
+            chosen, and changed, at any later time.
         groups : str or iterable of str, optional
             The sampled groups to split; all by default.
 
         Notes
         -----
-        Takes memory for two chunks. Chunks that lie on one side are linked to their new places;
-        where the boundary cuts through chunks, those of that variable are written anew. Killed
-        anywhere, nothing is lost: the trace reads as after the split, and the next
-        `open(mode="a")` does what is left.
+        It needs memory for two chunks. Chunks on one side of the boundary are linked;
+        where the boundary cuts through chunks, those of that variable are written again. After a
+        kill nothing is lost: the trace reads as after the split, and the next
+        `open(mode="a")` completes it.
 
         Raises
         ------
@@ -270,72 +270,72 @@ class Trace(GroupReader):
         change.split_warmup(self._hierarchy, n, names)
 
     def set_burn_in(self, draws: int) -> None:
-        """Take the first draws of each chain for warmup from now on, and move none of them.
+        """Treat the first draws of each chain as warmup from now on, without moving them.
 
-        All readers honour it at once: the posterior begins after these draws, and they are the
-        warmup group's. `split_warmup()` and `finish()` move what it says.
+        All readers honour it at once: the posterior begins after these draws, and they are in the
+        warmup group. `split_warmup()` and `finish()` move them.
 
         Parameters
         ----------
         draws : int
             Counted from the start of the chain, `tune` included; more or fewer than before, but
-            never fewer than were dropped. A chain need not have so many yet.
+            never fewer than were dropped. A chain need not have that many yet.
 
         Raises
         ------
         InvalidInputError
-            More than tune + draws, or fewer than were dropped.
+            `draws` is more than tune + draws, or fewer than were dropped.
         IncompleteTraceError
             The trace is finished, and a chain has fewer draws.
         ChainBusyError
-            Another process splits, drops or finishes just now.
+            Another process is splitting, dropping or finishing.
 
         Notes
         -----
-        May be called while chains are recorded, by any process; no writer is disturbed. A finished
+        Any process may call it while chains are recorded; no writer is disturbed. A finished
         trace stays right for other readers: its draws are moved, as by `split_warmup(draws)`.
         """
         change.set_burn_in(self._hierarchy, draws)
 
     def drop_before(self, draw: int) -> None:
-        """Give up the draws before this one, of every chain and group, and free their chunks.
+        """Drop the draws before this one, of every chain and group, and delete their chunks.
 
-        They are never read again; `recorded`, checkpoints and what writers do stay as they are.
+        They are never read again; `recorded`, checkpoints and writers are not affected.
         `burn_in` is at least `draw` afterwards.
 
         Parameters
         ----------
         draw : int
-            Counted from the start of the chain, `tune` included.
+            Number of the draw from the start of the chain, `tune` included.
 
         Raises
         ------
         InvalidInputError
-            More than tune + draws.
+            `draw` is more than tune + draws.
         IncompleteTraceError
-            A chain has not recorded so many draws.
+            A chain has not recorded that many draws.
         ChainBusyError
-            Another process splits, drops or finishes just now.
+            Another process is splitting, dropping or finishing.
 
         Notes
         -----
-        Takes the time of removing files: chunks that hold later draws too are kept as they are.
-        May be called while chains are recorded. Killed anywhere, the draws are all there or none
-        is, and the next call removes what is left of their files. In a finished trace the arrays
+        It takes the time of removing files: chunks that also hold later draws are kept as they are.
+        It can be called while chains are recorded. After a kill either all or none of the draws
+        exist, and the next call removes their remaining files. In a finished trace the arrays
         begin at `draw` afterwards, right for other readers: as in `split_warmup`, whole chunks are
-        linked, and arrays whose chunks the draw cuts are written anew.
+        linked, and arrays whose chunks the draw cuts are written again.
         """
         change.drop_before(self._hierarchy, draw)
 
     def extend(self, draws: int | None) -> Trace:
-        """Make room for more draws in every chain, in a finished trace too.
+        """Allow more draws in every chain, even in a finished trace.
 
         Parameters
         ----------
         draws : int or None
-            How many more each chain shall have; `run` or the writers record them after those
-            that are there, from the last checkpoint. None for any number, without a fixed end; a
-            trace that has none gets one so many draws after those of its longest chain.
+            How many more draws each chain gets; `run` or the writers record them after the existing
+            ones, from the last checkpoint. None for any number, without a fixed end; a
+            trace without one gets an end that many draws after those of its longest chain.
 
         Returns
         -------
@@ -347,23 +347,23 @@ class Trace(GroupReader):
         InvalidInputError
             `draws` is neither None nor a whole number from 1.
         ChainBusyError
-            Another process splits, drops or finishes just now.
+            Another process is splitting, dropping or finishing.
 
         Notes
         -----
-        May be called while chains are recorded, by any process: their writers go on as if the new
+        Any process may call it while chains are recorded: their writers continue as if the new
         number had been declared from the beginning.
         """
         change.extend(self._hierarchy, draws)
         return self
 
     def finish(self, chains: int | Iterable[int] | None = None) -> None:
-        """Finish the trace: split if that is not done, trim to what was recorded, consolidate.
+        """Finish the trace: split it if necessary, trim it to the recorded draws, consolidate.
 
-        Afterwards it takes no more draws, and `xarray.open_datatree(path, engine="zarr")` and, with
+        Then it accepts no more draws, and `xarray.open_datatree(path, engine="zarr")` and, with
         ArviZ 1.x, `arviz.from_zarr(path)` read it without zarrtrace. Chains of unequal length are
         cut to the shortest there, as a warning and their attributes say; zarrtrace still reads all
-        of them. Calling it again, also after it was killed, does what is left.
+        of them. Calling it again, also after a kill, completes it.
 
         ::
 
@@ -372,18 +372,18 @@ class Trace(GroupReader):
         Parameters
         ----------
         chains : int or iterable of int, optional
-            The chains to finish with; all by default. The others are left out of what is read,
+            The chains to finish with; all by default. The others are left out of all views,
             as the attribute `chains_left_out` says. Their draws are kept: `get` and `dataset` read
-            them with `chains=`, and `extend` brings them back. May be chosen again later.
+            them with `chains=`, and `extend` brings them back. You can choose again later.
 
         Raises
         ------
         ChainBusyError
             A chain is being recorded.
         ChainError
-            There is no such chain, or only some of those that one writer records.
+            There is no such chain, or only some of the chains of one writer.
         IncompleteTraceError
-            One of the chains has no draw after warmup.
+            One of the chains has no draws after warmup.
         """
         unequal = change.finish(self._hierarchy, chains)
         for table in self._tables.values():
@@ -392,15 +392,15 @@ class Trace(GroupReader):
             warn_caller(unequal)
 
     def check(self) -> list[Damage]:
-        """Read everything, and say what is damaged or missing.
+        """Read everything, and return what is damaged or missing.
 
-        With `checksum=True` at creation every flipped bit of a chunk is found; without, what
+        With `checksum=True` at creation every flipped bit of a chunk is found; otherwise only what
         cannot be decoded.
 
         Returns
         -------
         list of Damage
-            Empty when all is well; each has a text. Draws that cannot be read are
+            Empty when nothing is wrong; each item has a text. Draws that cannot be read are
             `DamagedDraws`, with their group, variable, block of chains and draws.
         """
         from .life.check import check
@@ -412,18 +412,18 @@ class Trace(GroupReader):
         return found
 
     def repair(self) -> list[str]:
-        """Mend what `check` finds: keep all that can be kept, and say exactly what was lost.
+        """Fix what `check` finds: keep all that can be kept, and report exactly what was lost.
 
-        An interrupted split or finish is done; files that killed processes left are removed;
-        documents and counts are made anew from what is there. A chunk that cannot be decoded is
-        put aside, beside a trace on a local disk at `PATH.damaged`: its floats and times then read
+        It completes an interrupted split or finish, removes files of killed processes, and
+        makes documents and counts again from the existing files. A chunk that cannot be decoded is
+        moved away, on a local disk to `PATH.damaged`: its floats and times then read
         as missing values, its other dtypes raise `DamagedTraceError`, and the attribute
         `lost_draws` of the variable names the draws.
 
         Returns
         -------
         list of str
-            What was done, and what is left for a copy to restore.
+            What was done, and what has to be restored from a copy.
 
         Raises
         ------
@@ -445,7 +445,7 @@ class Trace(GroupReader):
         name : str
             The group's name.
         data : xarray.Dataset, DataTree node, or mapping
-            With any dimensions; those named chain and draw come first and are stored by chain.
+            Any dimensions are allowed; chain and draw come first and are stored by chain.
             Arrays of dask are written piece by piece.
         overwrite : bool, default False
             Whether to replace a group of this name that was given whole.
@@ -558,7 +558,7 @@ class Trace(GroupReader):
     # Reading ------------------------------------------------------------------------------
 
     def at_once(self) -> Snapshot:
-        """The trace as it is now, to read several things of one moment.
+        """The trace as it is now, to read several things at one moment.
 
         ::
 
@@ -579,10 +579,10 @@ class Trace(GroupReader):
 
     @property
     def segments(self) -> Segments:
-        """Runs of draws with attributes and arrays of their own, for samplers that work in blocks.
+        """Runs of draws with their own attributes and arrays, for samplers that work in blocks.
 
         A sequence of `zarrtrace.segments.Segment`, as they are at that moment. `segments.add(n)`
-        after `record_block` makes one of the last n draws.
+        after `record_block` adds one for the last n draws.
         """
         from .tables.segments import Segments
 
@@ -608,7 +608,7 @@ class Trace(GroupReader):
         Parameters
         ----------
         name : str
-            The table's name; it is made if there is none and this trace is open for writing.
+            The table's name; it is made if it is missing and this trace is open for writing.
         columns : mapping of str to Var or dtype, optional
             Its columns. Without them the first row declares them, as an example.
         attrs : mapping, optional
@@ -620,14 +620,14 @@ class Trace(GroupReader):
         Returns
         -------
         Table
-            The same object each time, so that it may be asked for wherever a row is appended.
+            The same object each time, so it can be looked up wherever a row is appended.
 
         Raises
         ------
         TraceNotFoundError
-            There is none, and the trace is read-only.
+            There is no such table, and the trace is read-only.
         SchemaError
-            A column cannot be stored, or the table has others.
+            A column cannot be stored, or the table has different columns.
         """
         from .tables.table import Table
 
@@ -656,9 +656,9 @@ class Trace(GroupReader):
         Parameters
         ----------
         chains : int, range or sequence of int
-            As `writer` takes them.
+            As for `writer`.
         like : optional
-            A state of the same structure, as `ChainWriter.resume` takes it.
+            A state of the same structure, as for `ChainWriter.resume`.
 
         Returns
         -------
@@ -666,7 +666,7 @@ class Trace(GroupReader):
             The draws it belongs to, warmup included; where the trace thins, as many as the writer
             was given.
         state : object or None
-            What `ChainWriter.checkpoint` was given; (0, None) when it never was.
+            The state passed to `ChainWriter.checkpoint`; (0, None) without a checkpoint.
 
         Raises
         ------
@@ -684,7 +684,7 @@ class Trace(GroupReader):
         Afterwards the trace can still be read, and opens further writers. Closing it again does
         nothing.
         """
-        # Each of them, also when another cannot be flushed.
+        # All of them are closed, even if one cannot be flushed.
         with ExitStack() as stack:
             for table in self._tables.values():
                 stack.callback(table.close)
@@ -706,7 +706,7 @@ class Trace(GroupReader):
         return _reopen, (self._hierarchy.location, self._patience)
 
     def _beside(self) -> Beside:
-        """What there is beside the groups, as descriptions of the trace show it."""
+        """The tables and segments, for descriptions of the trace."""
         from .life.description import Beside, DescribedTable
 
         names = self.tables

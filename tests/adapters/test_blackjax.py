@@ -222,7 +222,7 @@ def test_a_state_without_position_asks_for_one() -> None:
 @pytest.mark.parametrize("name", ["thinning", "draws_per_block"])
 def test_counts_are_whole_numbers(name: str) -> None:
     options: dict[str, Any] = {name: 0}
-    with pytest.raises(InvalidInputError, match=f"{name} is a whole number from 1, got 0"):
+    with pytest.raises(InvalidInputError, match=f"{name} must be a whole number from 1, got 0"):
         run(None, **options)
 
 

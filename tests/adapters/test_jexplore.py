@@ -654,11 +654,11 @@ def test_options_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="bogus"):
         Backend(outdir=tmp_path, bogus=3)  # type: ignore[call-arg]
     for options in ({"burn": 2.5}, {"epochs_per_file": 0}, {"inmem_epochs": "1"}):
-        with pytest.raises(InvalidInputError, match="is a whole number"):
+        with pytest.raises(InvalidInputError, match="must be a whole number"):
             Backend(outdir=tmp_path, **options)  # type: ignore[arg-type]
     backend = Backend(outdir=tmp_path).ingest(made(0))
     for asked in ({"thin": 0}, {"thin": -1}, {"burn": -2}):
-        with pytest.raises(ValueError, match="is a whole number"):
+        with pytest.raises(ValueError, match="must be a whole number"):
             backend.get_samples(**asked)  # type: ignore[arg-type]
     with pytest.raises(IndexError, match="leaves no axis"):
         backend.get_samples(mask=1)

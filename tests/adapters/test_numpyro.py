@@ -313,7 +313,7 @@ def test_an_unknown_field_is_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"runner": {"num_samples": 50, "thinning": 3}}, "num_samples is 50, .* give 48"),
-        ({"draws_per_block": 0}, "draws_per_block is a whole number from 1"),
+        ({"draws_per_block": 0}, "draws_per_block must be a whole number from 1"),
         ({"extra_fields": "energy"}, r"give \['energy'\]"),
     ],
 )

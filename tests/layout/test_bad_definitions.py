@@ -239,7 +239,7 @@ def test_a_definition_that_is_none_is_refused(
 def test_counts_are_whole_numbers(directory: Any, name: str, least: int) -> None:
     # Without a number of draws a trace has no end.
     for value in (least - 1, -5, 1.5, 2.0, "2", True, [2], *([] if name == "draws" else [None])):
-        says = f"{name} is a whole number from {least}"
+        says = f"{name} must be a whole number from {least}"
         assert_refused(directory, says, InvalidInputError, **{name: value})
 
 
@@ -254,7 +254,7 @@ def test_a_trace_without_draws_is_refused(directory: Any) -> None:
         ("flush_every", "often", "number of seconds"),
         ("flush_every", float("nan"), "number of seconds"),
         ("durability", "tape", "'process' .* or 'disk'"),
-        ("journal", "/no/such/place", "no directory; make it first"),
+        ("journal", "/no/such/place", "not a directory; create it first"),
     ],
 )
 def test_options_are_checked(directory: Any, option: str, value: Any, says: str) -> None:

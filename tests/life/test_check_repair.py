@@ -243,7 +243,8 @@ def test_what_only_a_copy_can_restore_is_said(directory: Place) -> None:
     (directory.path / "observed_data" / "y" / "c.0").write_bytes(b"gone")
     assert any("observed_data/y" in str(damage) for damage in trace.check())
     assert any(
-        line.startswith("not mended: observed_data/y") and "copy" in line for line in trace.repair()
+        line.startswith("not repaired: observed_data/y") and "copy" in line
+        for line in trace.repair()
     )
 
 

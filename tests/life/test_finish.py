@@ -97,7 +97,9 @@ def test_a_dead_chain_is_left_out(place: Place, encoded: Encoded, together: int)
     kept = [chain for chain in range(4 * together) if chain // together != 1]
     with pytest.raises(IncompleteTraceError, match=r"leave it out with finish\(chains=\[0, .*"):
         trace.finish()
-    with pytest.warns(RuntimeWarning, match="see the first 5 draws of each, zarrtrace sees all"):
+    with pytest.warns(
+        RuntimeWarning, match="see the first 5 draws of each, and zarrtrace sees all"
+    ):
         trace.finish(chains=kept)
     plain = open_plainly(place.store)
     assert plain is not None
@@ -275,7 +277,7 @@ def test_a_chain_without_draws_is_named_not_cut_to_nothing(
     trace = encoded.create(fast_place, chains=3, tune=4, draws=20)
     encoded.fill(trace, 15, 4, 24)
     with pytest.raises(
-        zt.errors.IncompleteTraceError, match=r"no draw after 4 of warmup in chain 1 \(4 rec"
+        zt.errors.IncompleteTraceError, match=r"no draws after 4 of warmup in chain 1 \(4 rec"
     ) as caught:
         trace.finish()
     assert caught.value.chain == 1

@@ -337,7 +337,7 @@ def test_an_extension_says_what_would_be_too_short(fast_place: Place) -> None:
     finished(fast_place)
     write_back(fast_place, "posterior", twice=lambda group: 2 * group.x)
     trace = fast_place.open("a")
-    with pytest.raises(SchemaError, match="added posterior/twice, which would not have the draws"):
+    with pytest.raises(SchemaError, match="added posterior/twice, which would lack the draws"):
         trace.extend(3)
     assert trace.finished
     check(fast_place.open())
@@ -404,7 +404,7 @@ def test_a_group_written_anew_is_read_as_it_is(
     xr.testing.assert_equal(trace.posterior.load(), dataset)
     # What does not fit the trace any more can be read and not changed.
     for act in (lambda: trace.split_warmup(2), lambda: trace.extend(2)):
-        with pytest.raises(SchemaError, match=r"stored posterior/[xn] in a way of its own"):
+        with pytest.raises(SchemaError, match=r"stored posterior/[xn] in its own way"):
             act()
     assert fast_place.open().finished
     xr.testing.assert_equal(fast_place.open().posterior.load(), dataset)

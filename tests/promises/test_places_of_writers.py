@@ -706,5 +706,5 @@ def test_a_process_that_is_dead_but_not_waited_for_has_no_claim(directory: Place
 @pytest.mark.parametrize("patience", [-1, float("nan"), "90", True])
 def test_patience_is_a_number_of_seconds(memory: Place, patience: Any) -> None:
     trace = memory.create(**DEFINITION)
-    with pytest.raises(zt.errors.InvalidInputError, match="patience is a number of seconds"):
+    with pytest.raises(zt.errors.InvalidInputError, match="patience must be a number of seconds"):
         trace.writer(0, patience=patience)

@@ -193,7 +193,7 @@ def test_chains_without_an_end_run_until_a_rule_says_stop(directory: Place) -> N
     # It asks before it starts anything.
     zt.run(chain, trace, until=enough, progress=False)
     assert len(asked) >= 2
-    with pytest.raises(InvalidInputError, match="processes is a whole number from 3, got 2"):
+    with pytest.raises(InvalidInputError, match="processes must be a whole number from 3, got 2"):
         zt.run(chain, trace, processes=2, progress=False)
     with ThreadPoolExecutor() as pool, pytest.raises(InvalidInputError, match="cannot end what"):
         zt.run(chain, trace, executor=pool, until=lambda trace: False, progress=False)

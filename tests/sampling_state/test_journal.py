@@ -129,7 +129,7 @@ def test_a_journal_on_another_disk(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_journal_directory_must_be_there(memory: Place, tmp_path: Path) -> None:
-    with pytest.raises(zt.errors.InvalidInputError, match="make it first"):
+    with pytest.raises(zt.errors.InvalidInputError, match="create it first"):
         memory.create(**DEFINITION, journal=tmp_path / "nowhere")
 
 

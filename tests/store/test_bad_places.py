@@ -141,7 +141,7 @@ def test_what_is_no_trace_is_never_opened_or_removed(
 def test_other_keys_of_a_store_are_never_removed() -> None:
     store = MemoryStore()
     zarr.open_group(store, mode="w").create_array("x", data=np.ones(3))
-    with pytest.raises(TraceExistsError, match="removes nothing but traces"):
+    with pytest.raises(TraceExistsError, match="removes only traces"):
         zt.create(store, **GOOD, overwrite=True)
     assert zarr.open_group(store, mode="r")["x"][...].tolist() == [1.0] * 3
 

@@ -378,7 +378,7 @@ def test_a_table_that_was_removed_does_not_come_back(tmp_path: Path) -> None:
 
 def test_a_trace_is_not_a_table(directory: Place) -> None:
     directory.create(chains=1, draws=2, posterior={"mu": 0.0})
-    with pytest.raises(errors.TraceExistsError, match="holds a trace, and not a table"):
+    with pytest.raises(errors.TraceExistsError, match="holds a trace instead of a table"):
         table.open(directory.path, {"n": int})
     with pytest.raises(errors.TraceNotFoundError):
         zt.open(directory.path / "posterior")

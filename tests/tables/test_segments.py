@@ -322,7 +322,7 @@ def test_what_cannot_be_a_segment_is_refused(fast_place: Place) -> None:
             add(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match=r"attrs\['f'\]"):
         add(1, {"f": print})
-    with pytest.raises(InvalidInputError, match="attrs is a mapping"):
+    with pytest.raises(InvalidInputError, match="attrs must be a mapping"):
         add(1, [1])  # type: ignore[arg-type]
     with pytest.raises(SchemaError, match="'w' of a segment: dtype object"):
         add(1, w=object())
@@ -331,7 +331,7 @@ def test_what_cannot_be_a_segment_is_refused(fast_place: Place) -> None:
     assert len(trace.segments) == 0
     add(2)
     assert len(trace.segments) == 1
-    with pytest.raises(IndexError, match="has 1 segment, no segment 1"):
+    with pytest.raises(IndexError, match="has 1 segment; there is no segment 1"):
         trace.segments[1]
     with pytest.raises(InvalidInputError, match="no sampled group 'warmup_posterior'"):
         trace.segments[0].dataset("warmup_posterior")

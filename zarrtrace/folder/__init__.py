@@ -1,4 +1,4 @@
-"""Many runs in one folder: list them, compare them, know where each came from.
+"""Many runs in one folder: list them, compare them, and see where each came from.
 
 ```python
 trace = zt.folder.create("experiments", "centered", chains=4, draws=1000, posterior={"mu": 0.0})

@@ -1,4 +1,4 @@
-"""What was run: settings, seed, versions of packages, machine, commit; rows of a table."""
+"""What was run: settings, seed, versions of packages, machine, commit, as rows of a table."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ COLUMNS: dict[str, Any] = {
 }
 
 _JSON = ("settings", "seed", "packages")
-_PATIENCE = 5.0  # seconds for git, which may have to look at many files
+_PATIENCE = 5.0  # seconds to wait for git, which may have to check many files
 
 
 def gather(settings: Mapping[str, Any] | None = None, seed: Any = None) -> dict[str, Any]:
-    """What there is to say about this process, as a row of the table `provenance`.
+    """Describe this process as a row of the table `provenance`.
 
     Parameters
     ----------
     settings : mapping of str to values, optional
-        Anything that JSON has; arrays and scalars of NumPy become lists and numbers, paths text.
+        Any JSON values; arrays and scalars of NumPy become lists and numbers, paths text.
     seed : optional
-        The same.
+        Any JSON value, as in `settings`.
 
     Returns
     -------
     dict
         `when` (UTC); `settings`, `seed` and `packages` (every installed one with its version) as
         JSON text; `command`; `commit` of the repository in which the script, or else the working
-        directory, lies, "" without one; `changed`, whether files that git follows differ from it;
+        directory, is, "" without one; `changed`, whether files tracked by git differ from it;
         `host`, `user`, `python`.
 
     Raises
@@ -83,12 +83,12 @@ def gather(settings: Mapping[str, Any] | None = None, seed: Any = None) -> dict[
 
 
 def last(table: Table, columns: Iterable[str]) -> dict[str, Any]:
-    """Some columns of the last row of a table `provenance`, JSON decoded; {} while it has no row.
+    """Some columns of the last row of a table `provenance`, JSON decoded; {} without rows.
 
     Raises
     ------
     DamagedTraceError
-        A row is no provenance.
+        A row is not a provenance.
     """
     count = len(table)
     if not count:
@@ -101,7 +101,7 @@ def last(table: Table, columns: Iterable[str]) -> dict[str, Any]:
             for name, value in row.items()
         }
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise DamagedTraceError(f"{table.path} is no provenance ({error!r})") from None
+        raise DamagedTraceError(f"{table.path} is not a provenance ({error!r})") from None
 
 
 def _as_json(value: Any, where: str = "settings") -> str:
@@ -110,17 +110,17 @@ def _as_json(value: Any, where: str = "settings") -> str:
             return value.tolist()
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        raise TypeError(f"a {type(value).__name__} is nothing that JSON has")
+        raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
     try:
         return json.dumps(value, default=plain)
     except (TypeError, ValueError, RecursionError) as error:
         if not isinstance(value, dict):
-            raise InvalidInputError(f"{where}: {error}; give numbers, text, lists") from None
-        # One by one, to name the one.
+            raise InvalidInputError(f"{where}: {error}; use numbers, text or lists") from None
+        # One by one, to name the setting that fails.
         for key, item in value.items():
             _as_json(item, f"{where}[{key!r}]")
-        raise InvalidInputError(f"{where}: {error}; give names as text") from None
+        raise InvalidInputError(f"{where}: {error}; use text for names") from None
 
 
 @functools.cache
@@ -134,7 +134,7 @@ def _packages() -> dict[str, str]:
 
 
 def _commit() -> tuple[str, bool]:
-    """The commit of the repository the script lies in, and whether files of it were changed."""
+    """The commit of the script's repository, and whether its files were changed."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     directory = Path(script).resolve().parent if script else Path.cwd()
     command = ["git", "-C", str(directory)]
@@ -147,7 +147,7 @@ def _commit() -> tuple[str, bool]:
 
 
 def _output(command: list[str]) -> str:
-    # Without locks: looking at a repository must not get in its owner's way.
+    # Without locks: reading a repository must not block its owner.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     done = subprocess.run(
         command,
@@ -165,4 +165,4 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        return ""  # a container in which the user has no name
+        return ""  # in some containers the user has no name

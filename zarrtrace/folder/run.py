@@ -1,4 +1,4 @@
-"""What lies in a folder of runs: which directories are runs, and what there is to say of each."""
+"""The content of a folder of runs: which directories are runs, and a description of each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _is_run(location: Location, name: str) -> bool:
             for child in location.children(f"{name}/{TABLES}")
         )
     except PermissionError:
-        return True  # it may be one, and its row of the list says what the matter is
+        return True  # it may be one, and its row of the list shows the error
 
 
 def _is_trace_zipped(path: Path) -> bool:
@@ -64,7 +64,7 @@ def _is_trace_zipped(path: Path) -> bool:
 
 
 def _has_trace(location: Location, prefix: str) -> bool:
-    # A damaged trace has something there, if not its layout.
+    # A damaged trace has something there, even without its layout.
     state = f"{prefix}{STATE}"
     return location.exists(f"{state}/zarr.json") or bool(location.children(state))
 
@@ -77,7 +77,7 @@ class Run:
     name : str
         Its directory in the folder.
     path : str
-        Where it is.
+        Its path or URL.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Run:
         Raises
         ------
         TraceNotFoundError
-            It has tables only.
+            It has only tables.
         """
         return open_trace(self.path, self._mode, storage_options=self._options)
 
@@ -109,7 +109,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that were written down last; {} if none were, or they cannot be read."""
+        """The last stored settings; {} if there are none, or they cannot be read."""
         try:
             found = self._last_provenance("settings").get("settings")
         except (TraceError, OSError):
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What was run, where and by whom, as it was last written down; {} if it never was."""
+        """What was run, where and by whom, as last stored; {} if it never was."""
         return self._last_provenance(*provenance.COLUMNS)
 
     def _last_provenance(self, *columns: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Run:
             raise TraceNotFoundError(f"{self.path} has no table {name!r}; it has {known}")
         if self.path.endswith(".zip"):
             return self.trace.table(name)
-        # Not by the trace, which may be damaged or missing.
+        # This does not use the trace, which may be damaged or missing.
         place = f"{self.path}/{TABLES}/{name}"
         return table.open(place, mode=self._mode, storage_options=self._options)
 
@@ -162,7 +162,7 @@ class Run:
         return _has_trace(self._location, "")
 
     def describe(self) -> dict[str, Any]:
-        """Its row of the list: what `Runs.to_dataframe` has, but for the settings."""
+        """Its row in `Runs.to_dataframe`, without the settings."""
         found = {**NOTHING, "status": "tables"}
         try:
             if self._has_trace:
@@ -201,7 +201,7 @@ class Run:
         try:
             return self._has_trace and name in self.trace.groups
         except (TraceError, OSError):
-            return False  # damaged, as the list says
+            return False  # damaged, as the list shows
 
     def __repr__(self) -> str:
         return f"<zarrtrace.Run {self.name}: {self.status}>"

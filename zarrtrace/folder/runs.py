@@ -1,8 +1,8 @@
-"""Many runs in one folder: made with what was run, listed, read and compared together.
+"""Many runs in one folder: created with provenance, listed, read and compared together.
 
 A run is a directory of the folder that is a trace, or that holds tables, or both. Nothing else
-marks it: what `zarrtrace.create` made there before is a run as well, and a directory that is none
-is passed over.
+marks it: an existing trace of `zarrtrace.create` is a run as well, and other directories
+are ignored.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ def create(
     seed: Any = None,
     **definition: Any,
 ) -> Trace:
-    """Create a trace in a folder of runs, with what is to be run written down beside it.
+    """Create a trace in a folder of runs, and store what is run beside it.
 
     Parameters
     ----------
     folder : str or path
-        A directory or URL; it is made if there is none.
+        A directory or URL; it is created if missing.
     name : str, optional
-        Of the run, and of its directory; by default the time and some letters.
+        Name of the run and its directory; by default the time and some letters.
     settings : mapping, optional
-        What distinguishes this run: anything that JSON has, and NumPy's arrays and scalars.
+        What distinguishes this run: any JSON values, and NumPy's arrays and scalars.
     seed : optional
-        The same: a number, or a list of them.
+        A number, or a list of numbers.
     **definition
-        What `zarrtrace.create` takes: `chains`, `draws`, `posterior`, `name` (of the model), ...
+        Arguments of `zarrtrace.create`: `chains`, `draws`, `posterior`, `name` (of the model), ...
 
     Raises
     ------
     InvalidInputError
-        JSON cannot hold a setting; nothing is made.
+        JSON cannot hold a setting; nothing is created.
     TraceExistsError
-        There is such a run already.
+        There is already such a run.
     """
     row = provenance.gather(settings, seed)
     if name is None:
@@ -75,17 +75,17 @@ def create(
 def record_provenance(
     trace: Trace, *, settings: Mapping[str, Any] | None = None, seed: Any = None
 ) -> None:
-    """Write down what is run: a row of the table `provenance` of a trace.
+    """Store what is run, as a row of the table `provenance` of a trace.
 
-    `create` does it for a new run. Called again when a run goes on, perhaps on another machine, it
+    `create` does this for a new run. Calling it again when a run continues, perhaps elsewhere,
     adds a row; the last one counts.
 
     Parameters
     ----------
     trace : Trace
-        One that is open for writing.
+        A trace that is open for writing.
     settings, seed
-        As `create` takes them.
+        As for `create`.
     """
     _append(trace, provenance.gather(settings, seed))
 
@@ -102,16 +102,16 @@ def open(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Runs:
-    """Open the runs of a folder, also while they are recorded.
+    """Open the runs of a folder, even while they are recorded.
 
     Parameters
     ----------
     folder : str or path
         A directory or URL.
     mode : "r" or "a"
-        To read the runs, or to write to them as well.
+        Read the runs, or write to them as well.
     storage_options : mapping, optional
-        For a URL, what fsspec takes.
+        Options of fsspec for a URL.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def open(
         raise TraceNotFoundError(f"there is no folder {location}; is the path right?")
     if location.exists(f"{STATE}/zarr.json"):
         raise TraceNotFoundError(
-            f"{location} is one trace and no folder of them: zarrtrace.open opens it"
+            f"{location} is a single trace, not a folder: zarrtrace.open opens it"
         )
     options = dict(storage_options or {})
     place = str(location)
@@ -134,16 +134,16 @@ def open(
 
 
 def _numbers_as_such(name: str) -> list[tuple[int, str]]:
-    """For sorting: run 2 before run 10."""
+    """A sort key that puts run 2 before run 10."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]
 
 
 class Runs:
-    """The runs of a folder as they were found: what `zarrtrace.folder.open` returns.
+    """The runs of a folder as found by `zarrtrace.folder.open`.
 
-    A sequence of `Run`, by name or number; what is read of a run is what it has at that moment.
+    A sequence of `Run`, by name or number; each read of a run returns what it has at that moment.
     """
 
     def __init__(self, folder: str, found: Sequence[Run]) -> None:
@@ -185,11 +185,11 @@ class Runs:
         Parameters
         ----------
         condition : function, optional
-            Of a `Run`; those for which it is true.
+            Keep the runs for which this function of a `Run` is true.
         status : str, optional
-            Those with this status.
+            Keep the runs with this status.
         **settings
-            Those in whose provenance these settings have these values.
+            Keep the runs whose stored settings have these values.
         """
         chosen = [
             run
@@ -211,12 +211,12 @@ class Runs:
         Returns
         -------
         pandas.DataFrame
-            `model`; `status`, as `Trace.status` says it, or tables (it has no trace) or damaged;
+            `model`; `status`, as in `Trace.status`, or tables (it has no trace) or damaged;
             `since` when it has that status (UTC), and what to do `next`; `chains`; `warmup` and
             `draws`, as declared or split, None where there is no fixed number; `recorded`, draws
-            of the shortest chain that is not left out, with its warmup; `worst_rhat`, of
-            `rhat_of`, as `zarrtrace.convergence.worst_rhat` says, and `rhat_of_all`, whether every
-            variable was looked at; `when` it was created (UTC); `error`, of a damaged one.
+            of the shortest chain that is not left out, warmup included; `worst_rhat`, of
+            `rhat_of`, as in `zarrtrace.convergence.worst_rhat`, and `rhat_of_all`, whether every
+            variable was checked; `when` it was created (UTC); `error`, of a damaged one.
         """
         import pandas as pd
 
@@ -264,7 +264,7 @@ class Runs:
             raise TraceNotFoundError(
                 f"no run of {self.folder} has a table {name!r}; there are {known}"
             )
-        # Without rows pandas would guess what their columns hold.
+        # Without rows pandas would guess the dtypes of columns.
         filled = [frame for frame in frames if len(frame)] or frames[:1]
         return pd.concat(filled, ignore_index=True)
 
@@ -276,7 +276,7 @@ class Runs:
         name : str
             The variable.
         **options
-            As `Trace.get` takes them: `group`, `draws`, `chains`, `flatten`.
+            Arguments of `Trace.get`: `group`, `draws`, `chains`, `flatten`.
 
         Returns
         -------
@@ -329,7 +329,7 @@ class Runs:
             joined = xr.concat(cut, "run", join="exact", coords="minimal", compat="override")
         except ValueError as error:
             raise InvalidInputError(
-                f"{name} has not the same chains, shape and labels in every run ({error}); choose "
+                f"{name} has different chains, shapes or labels in the runs ({error}); choose "
                 f"some with where(), or read it with get()"
             ) from None
         dataset = joined.assign_coords(run=list(arrays)).to_dataset(name=name)
@@ -352,12 +352,12 @@ class Runs:
         Parameters
         ----------
         **options
-            What `arviz.compare` takes.
+            Arguments of `arviz.compare`.
 
         Returns
         -------
         pandas.DataFrame
-            What ArviZ gives, of the runs that have a group `log_likelihood`.
+            The result of ArviZ for the runs that have a group `log_likelihood`.
 
         Raises
         ------
@@ -368,7 +368,7 @@ class Runs:
         if len(chosen) < 2:
             raise InvalidInputError(
                 f"{len(chosen)} of {len(self)} runs in {self.folder} have a group log_likelihood; "
-                f"comparing takes two: record log_likelihood={{...}} with the draws, or add it "
+                f"comparing needs two: record log_likelihood={{...}} with the draws, or add it "
                 f"with trace.add_group"
             )
         import arviz

@@ -1,1 +1,1 @@
-"""What happens to a whole trace once in a while: create, split, finish, check, repair."""
+"""Operations on a whole trace: create, split, finish, check, repair."""

@@ -1,8 +1,8 @@
-"""The burn-in as a number that readers honour, and the draws before it, freed for good.
+"""The burn-in as a number that readers honour, and the final removal of the draws before it.
 
-Neither moves an array: both are written while chains record. A draw is dropped when the layout says
-so; the chunks that lie wholly before are removed after that, so a process that is killed in between
-leaves files that nobody reads and the next one removes.
+Neither moves an array: both are written while chains record. A draw is dropped once the layout says
+so; the chunks that are wholly before it are removed then, so a process that is killed in between
+leaves files that are never read, and that the next process removes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def with_burn_in(location: Location, layout: Layout, draws: int) -> Layout:
 
 
 def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
-    """The layout in which the draws before this one are gone, and none of them is asked for."""
+    """The layout in which the draws before this one are dropped."""
     number = check_draws(location, layout, draw, "be dropped")
     require_no_links(location, layout)
     if number <= layout.dropped:
@@ -47,9 +47,9 @@ def without_draws(location: Location, layout: Layout, draw: int) -> Layout:
 
 
 def delete_dropped(hierarchy: Hierarchy) -> list[str]:
-    """Remove the chunks in which every draw was dropped; gives their keys.
+    """Remove the chunks in which every draw was dropped; returns their keys.
 
-    Not while a split is under way, when chunks are in more than one place.
+    This must not happen during a split, when chunks are in more than one place.
     """
     location, layout = hierarchy.location, hierarchy.layout
     if not layout.dropped:

@@ -1,4 +1,4 @@
-"""What other tools have put beside the variables of a sampled group goes along when it is split."""
+"""Move arrays that other tools added to a sampled group when it is split."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 def require_ours(location: Location, layout: Layout, changing: Collection[str]) -> None:
-    """Refuse to change a finished trace whose variables another tool has written otherwise.
+    """Refuse to change a finished trace whose variables another tool has rewritten.
 
     Parameters
     ----------
     changing : collection of str
-        The dimensions that will have other elements.
+        The dimensions whose elements will change.
 
     Raises
     ------
     SchemaError
-        A variable is not stored as zarrtrace stores it; or there will be other draws or chains, and
-        an array that another tool has added would not have them.
+        A variable is not stored as zarrtrace stores it; or draws or chains will change, and
+        an array that another tool has added cannot follow.
     DamagedTraceError
         Another tool has overwritten draws.
     """
@@ -42,7 +42,7 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
             f"another tool has overwritten draws in the chunk {key}: times, or those after the end "
             f"of the shortest chain",
             where=str(location),
-            remedy="restore it from a copy, or let `zarrtrace repair` give them up",
+            remedy="restore it from a copy, or let `zarrtrace repair` mark them as lost",
         )
     for group in layout.groups.values():
         for path in group.paths:
@@ -50,11 +50,11 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
             rewritten = sorted(others.rewritten.intersection(group.variables))
             if rewritten:
                 raise SchemaError(
-                    f"another tool has stored {path}/{rewritten[0]} in a way of its own, so the "
-                    f"trace can be read and not changed",
+                    f"another tool has stored {path}/{rewritten[0]} in its own way, so the "
+                    f"trace can be read but not changed",
                     where=str(location),
                     remedy="zarrtrace.from_datatree(xarray.open_datatree(path), new_path) makes a "
-                    "trace of what it holds now",
+                    "trace of its present content",
                     group=path,
                     variable=rewritten[0],
                 )
@@ -63,8 +63,8 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
                 too_short = [dim for dim in dims or () if dim in changing]
                 if too_short:
                     raise SchemaError(
-                        f"another tool has added {path}/{name}, which would not have the "
-                        f"{too_short[-1]}s to come",
+                        f"another tool has added {path}/{name}, which would lack the "
+                        f"{too_short[-1]}s that are added",
                         where=str(location),
                         remedy="delete it, and compute it again when the trace is finished",
                         group=path,
@@ -75,10 +75,10 @@ def require_ours(location: Location, layout: Layout, changing: Collection[str]) 
 def carry_added(
     location: Location, layout: Layout, group: SampledGroup, keys: Iterable[str], end: int
 ) -> None:
-    """Put what other tools have added to a group, and to its warmup, into the staged groups.
+    """Stage the arrays that other tools have added to a group and to its warmup.
 
     Draws of an added array go to the group that they belong to after the split. Draws that it never
-    had are missing values there, as an attribute says; whole numbers become float64 with these.
+    had are missing values, as an attribute says; whole numbers become float64 for that.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def carry_added(
 
 
 def _read(location: Location, path: str, name: str) -> xr.Variable:
-    """An array that another tool has added, in memory; xarray is refused the group as a whole."""
+    """An array that another tool has added, in memory; xarray may not open the whole group."""
     import xarray as xr
     from zarr.storage import MemoryStore
 
@@ -132,7 +132,7 @@ def _read(location: Location, path: str, name: str) -> xr.Variable:
 
 
 def _moved(found: list[tuple[int, xr.Variable]], draws: range) -> xr.Variable | None:
-    """The draws of a range, with missing values for those that no array has; None if none has.
+    """The draws of a range, with missing values where no array has them; None without any array.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _moved(found: list[tuple[int, xr.Variable]], draws: range) -> xr.Variable | 
     present: xr.Variable = xr.Variable.concat(parts, "draw")  # type: ignore[no-untyped-call]
     present = present.transpose(*model.dims)
     if not there.all():
-        # Before, between and after the draws that are there.
+        # Missing values before, between and after the existing draws.
         rows = xr.Variable("draw", np.where(there, np.cumsum(there) - 1, 0))
         present = present.isel(draw=rows)
         present = present.where(xr.Variable("draw", there))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Changes to a whole trace: each holds off other processes that would make one at the same time."""
+"""Changes to a whole trace: each one locks out other processes that would change it too."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def alone(hierarchy: Hierarchy) -> Iterator[Layout]:
-    """Hold off other processes that would change the hierarchy; gives its layout.
+    """Lock out other processes that would change the hierarchy; yields its layout.
 
     Raises
     ------
     ChainBusyError
-        Another process changes it just now.
+        Another process is changing it.
     """
     hierarchy.location.require_writable()
     with hierarchy.location.alone() as is_alone:
         if not is_alone:
             raise ChainBusyError(
                 f"{hierarchy} is being split, finished or extended by another process; "
-                f"try again when that is done"
+                f"try again afterwards"
             )
         layout = place.stay(hierarchy)
         yield settle_groups(hierarchy) if layout.replacing else layout
@@ -65,7 +65,7 @@ def split_warmup(
 
 
 def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
-    """Take the first draws of each chain for warmup, and in a finished trace move them."""
+    """Count the first draws of each chain as warmup, and move them in a finished trace."""
     location = hierarchy.location
     with alone(hierarchy) as layout:
         layout = complete(hierarchy, layout)
@@ -76,7 +76,7 @@ def set_burn_in(hierarchy: Hierarchy, draws: int) -> None:
 
 
 def drop_before(hierarchy: Hierarchy, draw: int) -> None:
-    """Give up the draws before this one, and remove the chunks that hold no other draws."""
+    """Drop the draws before this one, and remove the chunks that hold no other draws."""
     location = hierarchy.location
     with alone(hierarchy) as layout:
         before = complete(hierarchy, layout)
@@ -92,7 +92,7 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
     """Make room for more draws in every chain, also while they are recorded."""
     is_number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
     if draws is not None and (not is_number or draws < 1):
-        raise InvalidInputError(f"draws is a whole number from 1, or None, got {draws!r}")
+        raise InvalidInputError(f"draws must be a whole number from 1, or None, got {draws!r}")
 
     def longer(now: Moment) -> Layout:
         layout = now.layout
@@ -101,7 +101,7 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
             declared = max(int(now.counts.max()) - layout.tune, 0)
         more = None if draws is None else declared + int(draws)
         extended = replace(layout, draws=more, left_out=(), closed=False, finished=False)
-        # Before the layout lets writers in: they have no other place for their rows.
+        # This comes before the layout lets writers in: they have no other place for their rows.
         create.make_journals(hierarchy.location, extended)
         return extended
 
@@ -109,17 +109,17 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
         if complete(hierarchy, layout).finished:
             _change_while_nobody_writes(hierarchy, hierarchy.layout, longer)
         else:
-            # Nothing moves, and writers look for more room when they have none.
+            # Nothing moves, and writers that are full read the layout again.
             hierarchy.change(longer(Moment.of(hierarchy)))
 
 
 def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> str:
-    """Split, trim and close a trace; one that is finished with these chains stays as it is.
+    """Split, trim and close a trace; a trace finished with these chains stays as it is.
 
     Returns
     -------
     str
-        What other readers do not see of the chains; "" for nothing, and where nothing was done.
+        What other readers do not see of the chains; "" if they see all, or nothing was done.
     """
     chains = chains if chains is None or isinstance(chains, int) else tuple(chains)
 
@@ -199,20 +199,20 @@ def _split(hierarchy: Hierarchy, layout: Layout, plan: Callable[[Moment], Layout
 def _change_while_nobody_writes(
     hierarchy: Hierarchy, layout: Layout, change: Callable[[Moment], Layout]
 ) -> Moment:
-    """Put another layout in place while no chain can write and every draw is in its chunk."""
+    """Replace the layout while no chain can write and every draw is in its chunk."""
     # Rows that are only in a journal are written to their chunks.
     split.require_no_links(hierarchy.location, layout)
     layout = complete(hierarchy, layout)
     blocks = chain_blocks(hierarchy.location, layout)
     watch_until_free(blocks)
-    # One at a time: a process may have too few descriptors to hold the journals of all.
+    # One at a time: a process may have too few descriptors to hold all journals.
     for block in blocks:
         path = block.journal_file
         if path is None or not path.exists():
             continue
         claim = block.claim
         if claim is not None and claim.is_held:
-            # Another thread has opened a writer just now, which would give way to this one.
+            # Another thread has just opened a writer, which would give way to this one.
             raise block.busy(claim)
         writer = ChainWriter(hierarchy, block.number)
         try:
@@ -220,11 +220,11 @@ def _change_while_nobody_writes(
             writer._store_rows()
         finally:
             writer._release()
-    # Until nobody writes for certain the arrays stay as they are, and journals are read: a writer
+    # Until it is certain that no process writes, arrays stay and journals are read: a writer
     # may have opened since, recorded draws that no chunk has, and closed.
     hierarchy.change(replace(layout, paused=True))
     try:
-        # A writer that opened meanwhile has seen that and gone, or is seen here.
+        # A writer that opened meanwhile has seen the layout and closed, or is seen here.
         require_free(blocks)
         for block in blocks:
             if not block.is_flushed:
@@ -237,7 +237,7 @@ def _change_while_nobody_writes(
                 changing = ["chain", "draw"]
             require_ours(hierarchy.location, layout, changing)
         if following.splitting and hierarchy.location.renames:
-            # What an earlier version may have left there when it was killed.
+            # Files that a killed process with an earlier version may have left.
             hierarchy.location.delete_tree(STAGING)
     except BaseException:
         hierarchy.change(layout)

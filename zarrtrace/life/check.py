@@ -1,4 +1,4 @@
-"""Is everything a trace needs there, and does it decode? Reads all of it, changes nothing."""
+"""Check that everything a trace needs exists and decodes; reads all of it, changes nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
         yield Damage(f"{STATE}/zarr.json", f"a change of the group {group} was interrupted")
     for key in location.keys(""):
         if key.endswith(".partial") and key.partition("/")[0] != TABLES:
-            yield Damage(key, "left behind by a process that was killed; of no use")
+            yield Damage(key, "left behind by a process that was killed; it is not needed")
     yield from _check_documents(location, layout)
     yield from _check_data(location, layout)
     counts = np.zeros(layout.chains, np.int64)
@@ -58,7 +58,7 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
     for variable in layout.variables:
         for block in chain_blocks(location, layout):
             reader = RowReader(block, variable)
-            # What another tool has written otherwise is read with the other arrays.
+            # Variables that another tool has rewritten are read with the other arrays.
             spans = [span for span in reader.spans if span.path not in rewritten]
             count = int(counts[block.chains[0]])
             yield from _check_rows(reader, spans, variable, count)
@@ -97,7 +97,7 @@ def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
             for variable in group.variables.values():
                 if variable.name in rewritten:
                     continue
-                expected = layout.document(variable, 0)  # whose draws are not compared
+                expected = layout.document(variable, 0)  # the number of draws is not compared
                 yield from _check_document(location, array_path(path, variable), expected)
     for name in ("", *_given_groups(layout)):
         yield from _check_document(location, name, None)
@@ -154,11 +154,11 @@ def _given_groups(layout: Layout) -> list[str]:
 
 
 def _check_of_others(location: Location, path: str, names: list[str]) -> Iterator[Damage]:
-    """Read what other tools have written, a chain, or whatever comes first, at a time."""
+    """Read arrays of other tools, one element of the first dimension at a time."""
     from ..reading.data_groups import errors_as_damage, open_group_plainly
 
     try:
-        with errors_as_damage("what another tool has written to it", location, path):
+        with errors_as_damage("what another tool has written there", location, path):
             plain = open_group_plainly(location, path)
     except DamagedTraceError as error:
         yield Damage(path, error.why)
@@ -176,7 +176,7 @@ def _check_of_others(location: Location, path: str, names: list[str]) -> Iterato
 
 
 def _is_group(location: Location, path: str) -> bool:
-    """Whether it is a group that something else put there, rather than an array."""
+    """Whether it is a group of another tool, rather than an array."""
     try:
         document = read_document(location, path)
     except DamagedTraceError:

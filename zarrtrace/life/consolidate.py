@@ -1,4 +1,4 @@
-"""Consolidated metadata: every zarr.json of a finished trace in the one of its root."""
+"""Consolidated metadata: every zarr.json of a finished trace in the zarr.json of its root."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def consolidate(
 ) -> None:
     """Write consolidated metadata: one read opens the trace, and its groups keep their order.
 
-    Before that is kept what other tools may change from then on.
+    First it stores a copy of what other tools may change from then on.
 
-    `_sampling_state` is left out, so that plain readers see what ArviZ knows, and tables are, which
-    may grow after the end. Groups that other tools put there come along, with consolidated metadata
-    of their own or without. Documents that are `changed` are taken from there.
+    `_sampling_state` is left out, so that plain readers see what ArviZ knows; so are tables, which
+    may grow after the end. Groups of other tools are included, with consolidated metadata
+    of their own or without. `changed` has documents that replace the stored ones.
     """
     names = layout.group_names
     names += [path for group in layout.groups.values() for path in group.paths[1:]]
@@ -62,7 +62,7 @@ def _arrays(
 ) -> list[str]:
     """The paths of the arrays of a group: variables as they were defined, then the others.
 
-    Of some nothing is there but the document that will be.
+    For some arrays only the future document exists.
     """
     found = {key.split("/")[1] for key in location.keys(name) if key.count("/") > 1}
     found |= {path.split("/")[1] for path in changed if path.startswith(f"{name}/")}
@@ -83,7 +83,7 @@ def _consolidated_group(location: Location, name: str) -> dict[str, Any]:
 
 
 def _nodes(location: Location, name: str) -> dict[str, Any]:
-    """The nodes of a group that another tool has put there, itself included."""
+    """The nodes of a group that another tool has added, itself included."""
     keys = sorted(key for key in location.keys(name) if key.endswith("/zarr.json"))
     paths = [key.removesuffix("/zarr.json") for key in keys]
     return {path: document for path in paths if (document := read_document(location, path))}

@@ -1,4 +1,4 @@
-"""A new trace: its layout planned from definitions, its place cleared, its hierarchy written."""
+"""A new trace: plan its layout from definitions, clear its place, write its hierarchy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def plan(
     flush_every: float,
     durability: str,
 ) -> Plan:
-    """Check all that `zarrtrace.create` was given, and choose the layout."""
+    """Check all arguments of `zarrtrace.create`, and choose the layout."""
     for label, count, least in (
         ("chains", chains, 1),
         ("draws", 0 if draws is None else draws, 0),
@@ -88,16 +88,16 @@ def plan(
         ("chains_per_chunk", chains_per_chunk, 1),
     ):
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
-            raise InvalidInputError(f"{label} is a whole number from {least}, got {count!r}")
+            raise InvalidInputError(f"{label} must be a whole number from {least}, got {count!r}")
     if chains > MOST_CHAINS:
-        raise InvalidInputError(f"chains is {MOST_CHAINS:,} at most, got {chains:,}")
+        raise InvalidInputError(f"chains must be at most {MOST_CHAINS:,}, got {chains:,}")
     if durability not in ("process", "disk"):
         raise InvalidInputError(
-            f"durability is 'process' (draws survive kill -9) or 'disk' (power loss too), "
+            f"durability must be 'process' (draws survive kill -9) or 'disk' (power loss too), "
             f"got {durability!r}"
         )
     if not isinstance(flush_every, int | float) or not flush_every >= 0:
-        raise InvalidInputError(f"flush_every is a number of seconds, got {flush_every!r}")
+        raise InvalidInputError(f"flush_every must be a number of seconds, got {flush_every!r}")
     if draws is not None and tune + draws == 0:
         raise InvalidInputError("tune + draws is 0: there is nothing to record")
     if not isinstance(dims, Mapping | None):
@@ -113,7 +113,7 @@ def plan(
         else:
             drawn += define_group(group, definition, dimensions, dims, draws_per_chunk)
     if not drawn:
-        raise SchemaError("there is nothing to record: give posterior={...}")
+        raise SchemaError("there is nothing to record: pass posterior={...}")
     together = int(min(chains_per_chunk, chains))
     total = None if draws is None else int(tune + draws)
     variables = choose_chunk_lengths(drawn, chains_per_chunk=together, tune=int(tune), total=total)
@@ -121,7 +121,7 @@ def plan(
     for variable in variables:
         sampled = groups.setdefault(variable.group, SampledGroup(variable.group, {}, int(tune)))
         sampled.variables[variable.name] = variable
-    # Only now are all the dimensions known that a variable's name could be.
+    # Only now are all dimensions known, which a variable's name could repeat.
     members: dict[str, Mapping[str, Variable | DataArray]] = {
         **{group: sampled.variables for group, sampled in groups.items()},
         **data,
@@ -154,11 +154,11 @@ def plan(
 
 
 def new_group_name(name: object) -> str:
-    """The name of a group to be made; those of tables are taken."""
+    """Check the name of a new group; the names of tables are reserved."""
     group = check_group_name(name)
     if group == TABLES:
         raise SchemaError(
-            f"group {group!r}: the name is kept for tables; rename it, or keep rows of any kind "
+            f"group {group!r}: this name is reserved for tables; rename it, or store rows "
             f"with trace.table(name)"
         )
     return group
@@ -174,15 +174,15 @@ def journal_place(location: Location, journal: bool | str | os.PathLike[str]) ->
         raise InvalidInputError("journal: this system cannot map and lock files; pass False")
     directory = Path(journal).expanduser().absolute()
     if not directory.is_dir():
-        raise InvalidInputError(f"journal: {directory} is no directory; make it first")
+        raise InvalidInputError(f"journal: {directory} is not a directory; create it first")
     name = str(location).rstrip("/").rpartition("/")[2]
     return str(directory / f"{name}-{uuid.uuid4().hex[:8]}-journal")
 
 
 def write(location: Location, plan: Plan) -> Hierarchy:
-    """Write the hierarchy of a new trace; the layout comes last, and with it the trace is there."""
+    """Write the hierarchy of a new trace; the layout comes last and makes it a trace."""
     with place.making() as maker:
-        # By this an unfinished creation is known as ours, and may be overwritten.
+        # This marks an unfinished creation as ours, which may be overwritten.
         mark = group_document({MAKER_ATTRIBUTE: maker})
         location.write(f"{STATE}/zarr.json", encode_document(mark))
         location.write("zarr.json", encode_document(group_document(root_attrs(plan.layout))))
@@ -193,7 +193,7 @@ def write(location: Location, plan: Plan) -> Hierarchy:
 
 
 def require_same(location: Location, layout: Layout, planned: Layout) -> None:
-    """Refuse a trace that was not made by the definition that is given now."""
+    """Refuse a trace that was made with a different definition."""
     for what, found, wanted in (
         ("chains", layout.chains, planned.chains),
         ("tune", layout.tune, planned.tune),
@@ -219,7 +219,7 @@ def _definitions(layout: Layout) -> dict[str, tuple[Any, ...]]:
 
 
 def make_journals(location: Location, layout: Layout) -> None:
-    """Make the place where the writers' journals go, if they have one."""
+    """Make the directory or array of the writers' journals, if there is one."""
     if layout.journal == IN_STORE:
         location.write(*journal_item(layout))
     elif layout.journal:
@@ -230,7 +230,7 @@ def _hierarchy_items(plan: Plan) -> Iterable[tuple[str, bytes]]:
     layout = plan.layout
     chains = DataArray(("chain",), np.arange(layout.chains))
     for group in layout.groups.values():
-        # The draws are numbered when the trace is finished: only then it is known how many.
+        # finish() numbers the draws: only then is their number known.
         coords = {"chain": chains, **plan.coordinates[group.name]}
         attrs = group_attrs(layout, group.name)
         yield from group_items(group.name, attrs, coords, {}, layout.encodings, layout.separator)
@@ -252,7 +252,7 @@ def group_items(
     encodings: Mapping[str, dict[str, Any]],
     separator: str,
 ) -> Iterable[tuple[str, bytes]]:
-    """The keys and bytes of a group that is given whole."""
+    """The keys and bytes of a group that is passed whole."""
     for name, array in {**coords, **arrays}.items():
         encoding = encodings[dtype_name(array.values.dtype)]
         yield from array_items(f"{group}/{name}", array, encoding, separator)
@@ -279,7 +279,7 @@ def compose_encodings(
 def sample_coordinates(
     group: str, arrays: Mapping[str, DataArray], given: Mapping[Any, Any]
 ) -> dict[str, DataArray]:
-    """The chain and draw coordinates of a group that is given whole."""
+    """The chain and draw coordinates of a group that is passed whole."""
     found: dict[str, DataArray] = {}
     for name, array in arrays.items():
         for dim, size in zip(array.dims, array.shape, strict=True):
@@ -287,7 +287,7 @@ def sample_coordinates(
                 continue
             if dim in found and len(found[dim].values) != size:
                 raise SchemaError(
-                    f"{group}/{name}: {dim} has {size} elements, elsewhere in the group "
+                    f"{group}/{name}: {dim} has {size} elements, but elsewhere in the group "
                     f"{len(found[dim].values)}"
                 )
             labels = np.asarray(given[dim].values) if dim in given else np.arange(size)

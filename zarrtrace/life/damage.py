@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong with a trace or a table; its text says all of it.
+    """One thing that is wrong with a trace or a table; its text describes it in full.
 
     Attributes
     ----------
     path : str
-        The key or array it is about.
+        The key or array concerned.
     why : str
         What is wrong, and what it means.
     """
@@ -33,11 +33,11 @@ class DamagedDraws(Damage):
     path, why : str
         As in `Damage`.
     group, variable : str
-        Whose draws they are.
+        The variable whose draws they are.
     block : int
-        Which writer's chains they are of, counted from 0.
+        The block of chains, counted from 0.
     draws : range
-        Which ones, counted from the start of the chain; of a table, the rows.
+        The draws, counted from the start of the chain; in a table, the rows.
     """
 
     group: str

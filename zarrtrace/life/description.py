@@ -1,4 +1,4 @@
-"""What a trace looks like to a person: in a terminal and in a notebook."""
+"""Descriptions of a trace for a terminal and a notebook."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .status import find_status, next_step, parse_time, time_label
 
 
 class DescribedTable(NamedTuple):
-    """A table that lies in the trace."""
+    """A table in the trace."""
 
     name: str
     columns: Mapping[str, Var]
@@ -29,7 +29,7 @@ class DescribedTable(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What lies in the trace beside its groups.
+    """The tables and segments of a trace.
 
     Attributes
     ----------
@@ -42,10 +42,10 @@ class Beside(NamedTuple):
 
 
 def headlines(now: Moment) -> list[str]:
-    """What a person wants to know first of a trace.
+    """The first lines of a description.
 
     `sampling since 2026-11-26 14:03: 4 chains × 1000 draws, recorded 57 of 1000 each`; what a
-    killed process loses, while there is something to lose; and what to do next.
+    killed process loses, if it can lose anything; and what to do next.
     """
     status = find_status(now)
     lines = [f"{status}: {size(now)}, recorded {counts(now)}{dropped(now)}{left_out(now)}"]
@@ -86,12 +86,12 @@ def _of_total(now: Moment) -> str:
 
 
 def dropped(now: Moment) -> str:
-    """`, 500 dropped`, of each chain; nothing when none were."""
+    """`, 500 dropped`, for each chain; "" when none were."""
     return f", {now.layout.dropped} dropped" if now.layout.dropped else ""
 
 
 def left_out(now: Moment) -> str:
-    """`, chain 2 left out`, of a trace that was finished without some chains."""
+    """`, chain 2 left out`, for a trace that was finished without some chains."""
     blocks = now.layout.left_out
     chains = [chain for block in blocks for chain in now.layout.chains_of(block)]
     return f", {list_chains(chains)} left out" if chains else ""
@@ -119,7 +119,7 @@ def describe_variable(variable: Variable) -> str:
 
 
 def where_warmup_is(group: SampledGroup) -> str:
-    """Whether the draws of warmup lie in the arrays of their own group."""
+    """Whether the draws of warmup are in the arrays of their own group."""
     return "split" if group.stored_warmup == group.warmup else "not split yet"
 
 
@@ -221,9 +221,9 @@ def rows(now: Moment, beside: Beside) -> list[tuple[str, ...]]:
 
 
 def _data_variables(now: Moment, group: str) -> list[tuple[str, str, str]]:
-    """The variables of a group that was given whole: name, name with dimensions, dtype.
+    """The variables of a group that was passed whole: name, name with dimensions, dtype.
 
-    Where the group is damaged, the names that it is known to have.
+    For a damaged group it returns the names from the layout.
     """
     try:
         arrays = Snapshot(now).dataset(group).data_vars
@@ -260,7 +260,7 @@ def run_row(name: str, run: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run_style(heading: str, cell: str) -> str:
-    """Headings, and the colour of what should be looked at: R-hat above 1.01, what is damaged."""
+    """The style of a cell: headings, and colour for R-hat above 1.01 and damaged runs."""
     if cell == heading:
         return "bold"
     if heading == "worst R-hat" and cell[:1].isdigit():
@@ -273,7 +273,7 @@ def _local_time(when: str) -> str:
 
 
 def facts(now: Moment) -> list[tuple[str, str]]:
-    """What else is worth a line: age, sampling time, library, size on disk."""
+    """Further lines: age, sampling time, library, size on disk."""
     layout = now.layout
     found = [("created", layout.created_at)]
     if now.sampling_time and "sampling_time" not in layout.attrs:

@@ -40,7 +40,7 @@ from ..store.zarr_json import (
 from .consolidate import consolidate
 from .split import end_journals, move, write_array
 
-# Attributes of a group that one end says and another may not.
+# Attributes of a group that one finish writes and the next one may not.
 _OF_AN_END = ("chains_left_out", "draws_recorded", "alignment")
 
 
@@ -50,9 +50,9 @@ def with_chains(moment: Moment, chains: int | Iterable[int] | None) -> Layout:
     Raises
     ------
     ChainError
-        There is no such chain, or a part of a block is left out.
+        There is no such chain, or a block is left out partly.
     NotWritableError
-        Chains are to be left out of a trace of an earlier version.
+        A trace of an earlier version cannot leave out chains.
     """
     layout = moment.layout
     chosen = choose_chains(layout, chains, str(moment))
@@ -66,12 +66,12 @@ def with_chains(moment: Moment, chains: int | Iterable[int] | None) -> Layout:
         elif len(asked) < len(layout.chains_of(block)):
             raise ChainError(
                 f"{list_chains(layout.chains_of(block))} of {moment} are recorded together",
-                remedy="keep all of them, or leave all out",
+                remedy="keep all of them, or leave out all",
                 chain=min(asked),
             )
     if left_out and layout.version < 3:
         raise NotWritableError(
-            "an earlier version made this trace, in which no chain can be left out",
+            "an earlier version made this trace, so no chain can be left out",
             where=str(moment),
             remedy="zarrtrace.from_datatree(trace.to_datatree(chains=...), new_path) makes one of "
             "these chains",
@@ -80,7 +80,7 @@ def with_chains(moment: Moment, chains: int | Iterable[int] | None) -> Layout:
 
 
 def require_draws(moment: Moment) -> None:
-    """Refuse to finish a trace in which a chain has nothing after its warmup."""
+    """Refuse to finish a trace in which a chain has no draws after its warmup."""
     layout, counts = moment.layout, moment.counts
     warmup, kept = layout.most_warmup, np.array(layout.kept_chains)
     if layout.draws != 0 and counts[kept].min() <= warmup:
@@ -88,7 +88,7 @@ def require_draws(moment: Moment) -> None:
         others = [chain for chain in kept.tolist() if chain not in empty]
         without = f"leave it out with finish(chains={others}), " if others else ""
         raise IncompleteTraceError(
-            f"no draw after {warmup} of warmup in {list_chains(empty)} ({counts[empty[0]]} "
+            f"no draws after {warmup} of warmup in {list_chains(empty)} ({counts[empty[0]]} "
             f"recorded): finishing would cut every chain to nothing",
             where=str(moment),
             remedy=f"record the rest, {without}or choose an earlier split_warmup(n)",
@@ -99,7 +99,7 @@ def require_draws(moment: Moment) -> None:
 def describe_unequal(moment: Moment) -> str:
     """What other readers see of a finished trace with chains of unequal length; "" for equal.
 
-    Where no end is declared, chains are hardly ever equal: there it is said of those that have
+    Without a declared end, chains are hardly ever equal: then it reports only chains with
     less than half of the draws of others.
     """
     layout = moment.layout
@@ -110,20 +110,20 @@ def describe_unequal(moment: Moment) -> str:
     each = ", ".join(map(str, after[:8])) + (", ..." if len(after) > 8 else "")
     return (
         f"the chains of {moment} are of unequal length ({each}): other readers see the first "
-        f"{counted(int(after.min()), 'draw')} of each, zarrtrace sees all; "
+        f"{counted(int(after.min()), 'draw')} of each, and zarrtrace sees all; "
         f"finish(chains=[...]) leaves short ones out"
     )
 
 
 def complete(hierarchy: Hierarchy, layout: Layout) -> Layout:
-    """Do what is left of a split or of `finish` that was killed; gives the layout afterwards."""
+    """Complete a split or `finish` that was killed; returns the layout afterwards."""
     if layout.splitting or (layout.closed and not layout.finished):
         return carry_out(Moment(hierarchy, layout, recorded(hierarchy.location, layout)))
     return layout
 
 
 def carry_out(moment: Moment) -> Layout:
-    """Do what the layout says is to be done: move chunks, and end; gives the layout afterwards."""
+    """Do what the layout announces: move chunks, and finish; returns the layout afterwards."""
     layout = move(moment) if moment.layout.splitting else moment.layout
     if layout.closed and not layout.finished:
         moment = replace(moment, layout=layout)
@@ -188,9 +188,9 @@ def _trim(moment: Moment) -> None:
                 documents[f"{path}/chain"] = _write_coordinate(location, layout, path, chains)
             draws = DataArray(("draw",), Numbers(length if path == group.name else warmup))
             documents[f"{path}/draw"] = _write_coordinate(location, layout, path, draws)
-    # With the consolidated metadata all arrays change their length at once.
+    # The consolidated metadata changes the length of all arrays at once.
     consolidate(location, layout, {**documents, **arrays})
-    # Last what other readers may open from then on: all that it needs is right.
+    # Last comes the document that lets other readers open the trace: all it needs is right.
     for changed in (documents, arrays):
         location.write_many(
             (f"{path}/zarr.json", encode_document(document)) for path, document in changed.items()
@@ -207,7 +207,7 @@ def _trim(moment: Moment) -> None:
 def take_back(hierarchy: Hierarchy) -> None:
     """Keep other readers from a finished trace whose arrays are about to change.
 
-    Killed anywhere in it, the trace is one whose finish was interrupted.
+    After a kill anywhere in it, the trace is one whose finish was interrupted.
     """
     location, layout = hierarchy.location, replace(hierarchy.layout, finished=False)
     restore_as_finished(location, hierarchy.layout)
@@ -222,14 +222,14 @@ def take_back(hierarchy: Hierarchy) -> None:
                 location.write(f"{array}/zarr.json", encode_document({**document, **REFUSED}))
     for path in ("", *(path for group in layout.groups.values() for path in group.paths)):
         document = read_document(location, path) or {}
-        # They would be read instead of the documents of the arrays.
+        # Readers would use them instead of the documents of the arrays.
         if document.pop("consolidated_metadata", None) is not None:
             location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
     forget_as_finished(location)
 
 
 def _restore_coordinates(location: Location, layout: Layout) -> None:
-    """Store coordinates that another tool has written as zarrtrace stores them."""
+    """Store coordinates in zarrtrace's way after another tool has rewritten them."""
     from ..reading.data_groups import read_labels
 
     for group in layout.groups.values():
@@ -251,7 +251,7 @@ def _size(location: Location, path: str) -> int | None:
 def _write_coordinate(
     location: Location, layout: Layout, group: str, array: DataArray
 ) -> dict[str, Any]:
-    """Write the chunks of a coordinate of chains or draws; gives the document for them."""
+    """Write the chunks of a coordinate of chains or draws; returns the document for them."""
     path = f"{group}/{array.dims[0]}"
     items = array_items(path, array, layout.encodings["int64"], layout.separator)
     _, data = next(items)

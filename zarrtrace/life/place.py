@@ -1,9 +1,9 @@
-"""The place of a new trace: nothing is there, or an old trace that gives way to it.
+"""The place of a new trace: it is empty, or has an old trace that is replaced.
 
 In a local directory the new trace is built beside the place and renamed into it, so that there is
-the old trace or the new one at every moment, whatever happens to the process. Where nothing can be
+always the old trace or the new one, whatever happens to the process. Where nothing can be
 renamed (object stores, memory, mount points) the new trace is written in place: a mark in
-`_sampling_state/zarr.json` says who makes it, and whether its maker lives.
+`_sampling_state/zarr.json` says who makes it, and whether its maker is alive.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from ..store.zarr_json import documents_first, encode_document, group_document, 
 Content = Literal["nothing", "unfinished", "being made", "trace", "something else"]
 
 _DOCUMENT = f"{STATE}/zarr.json"
-# Where a trace is built that will replace another one in the same store.
+# Where a new trace is built that will replace another one in the same store.
 _REPLACEMENT = f"{STATE}/replacement"
-_PATIENCE = 60.0  # seconds, for another process that makes or overwrites a trace
+_PATIENCE = 60.0  # seconds to wait for another process that makes or overwrites a trace
 
-# When this process began: what others have made before is not of the same job.
+# When this process began: traces made earlier are not from the same job.
 _began = time.time()
 
 
@@ -72,10 +72,10 @@ def look(location: Location) -> Content:
     names = {name for name in location.children("") if not name.endswith(".partial")}
     if names and _attributes(location, _DOCUMENT) != state:
         return look(location)  # another process has begun to make a trace since
-    # What was exported from a trace has the attributes of one, but no sampling state.
+    # An export of a trace has the attributes of one, but no sampling state.
     ours = _attributes(location, "zarr.json").get("creation_library") == "zarrtrace"
     if ours and location.exists(_DOCUMENT):
-        # An earlier version was killed when it made this; or the document is damaged.
+        # An earlier version was killed while it made this, or the document is damaged.
         arrays = ("draw_idx", "journal", "writer")
         names = {name for array in arrays for name in location.children(f"{STATE}/{array}")}
         return (
@@ -87,7 +87,7 @@ def look(location: Location) -> Content:
 
 
 def bring_back_what_was_there(location: Location) -> dict[str, Any]:
-    """Finish what a process was doing when it was killed in the moment between two traces.
+    """Finish the replacement of a trace by a process that was killed.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _attributes(location: Location, key: str) -> dict[str, Any]:
 
 
 def maker_of(attributes: dict[str, Any]) -> Claim | None:
-    """The process that made a trace, or makes it; None when it is not known any more."""
+    """The process that made or makes a trace; None when it is no longer known."""
     text = attributes.get(MAKER_ATTRIBUTE)
     return Claim.from_text(text) if isinstance(text, str) else None
 
@@ -121,19 +121,19 @@ Write = Callable[[Location], object]
 
 
 def settle(location: Location, if_exists: str, write: Write) -> bool:
-    """Write a new trace at a place; False when the trace that is there is to be opened instead.
+    """Write a new trace at a place; False when the existing trace is to be opened instead.
 
     Parameters
     ----------
     if_exists : "error", "open" or "overwrite"
-        What to do with a trace that is there.
+        What to do with an existing trace.
     write : callable
-        Writes the new trace at the location it is given.
+        Writes the new trace to the location it is called with.
 
     Raises
     ------
     TraceExistsError
-        There is something else, or a trace that is not to be overwritten, or one that another
+        There is something else, or a trace that must not be overwritten, or one that another
         process has made at the same moment.
     ChainBusyError
         A chain of the trace to be overwritten is being recorded.
@@ -159,7 +159,7 @@ def settle(location: Location, if_exists: str, write: Write) -> bool:
 
 
 def _wait_for_unseen_maker(location: Location) -> None:
-    """Return when a process that this one cannot see has made its trace, or has had time to."""
+    """Wait until a process that this one cannot see has made its trace, or had time to do so."""
 
     def maker() -> Claim | None:
         state = _attributes(location, _DOCUMENT)
@@ -195,7 +195,7 @@ def _fill(location: Location, content: Content, write: Write) -> bool:
             write(beside)
             assert beside.path is not None
             return take_free_place(beside.path, real_place(location.path or Path()))
-    # An empty directory stays what it is: its owner, its rights, and who is in it.
+    # An empty directory is kept, with its owner, its permissions, and processes that are in it.
     if location.path is not None and not location.path.exists():
         location.path.mkdir(parents=True, exist_ok=True)
     with location.alone(_PATIENCE) as alone:
@@ -208,7 +208,7 @@ def _fill(location: Location, content: Content, write: Write) -> bool:
 
 
 def _write_first(location: Location, write: Write) -> bool:
-    """Write a trace where nothing is; False when another process was faster."""
+    """Write a trace to an empty place; False when another process was faster."""
     with making() as maker:
         if not location.create(
             _DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker}))
@@ -220,9 +220,9 @@ def _write_first(location: Location, write: Write) -> bool:
 
 
 def _write_in_place(location: Location, write: Write) -> None:
-    """Write a trace where it stays, in the place of whatever of ours is there."""
+    """Write a trace in place, replacing what zarrtrace has left there."""
     with making() as maker:
-        # Whoever still reads an old trace finds no layout first, and then no chunks.
+        # Readers of an old trace first lose the layout, and then the chunks.
         location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
         _remove_others(location, _DOCUMENT)
         write(location)
@@ -239,11 +239,11 @@ def making() -> Iterator[str]:
         claim.let_go()
 
 
-# In the place of another ------------------------------------------------------------------------
+# Replace another trace ------------------------------------------------------------------------
 
 
 def identity(location: Location) -> str | None:
-    """What tells the trace at a place from another one there."""
+    """The identity of the trace at a place."""
     layout = _layout(location)
     return None if layout is None else layout.created_at
 
@@ -270,12 +270,12 @@ def _overwrite(location: Location, before: str | None, write: Write) -> None:
 
 @contextmanager
 def building(location: Location, if_exists: str) -> Iterator[Location]:
-    """Where to build a trace that is at its place when the block ends well, and not before.
+    """Yield where to build a trace, which is moved to its place when the block ends well.
 
     Raises
     ------
     TraceExistsError, ChainBusyError
-        As `settle`, before the block and after it.
+        As for `settle`, before the block and after it.
     """
     location.require_writable()
     before = identity(location)
@@ -325,7 +325,7 @@ def _is_beside(new: Location) -> bool:
 
 
 def _beside(stack: ExitStack, location: Location) -> Location | None:
-    """A place to build beside, or None where nothing can be renamed into this one."""
+    """A place beside it to build at, or None where nothing can be renamed."""
     if location.path is None:
         return None
     place = real_place(location.path)
@@ -338,13 +338,13 @@ def _beside(stack: ExitStack, location: Location) -> Location | None:
             return None
         raise NotWritableError(
             f"{location} cannot be made: {error.strerror}; change the permissions of "
-            f"{place.parent} or make room there, or choose another place"
+            f"{place.parent} or free some space there, or choose another place"
         ) from error
     return Location(LocalStore(built), read_only=False)
 
 
 def _exchange(location: Location, new: Location, before: str | None) -> bool:
-    """Let two traces change places; False where nothing can be renamed."""
+    """Exchange two traces; False where nothing can be renamed."""
     assert location.path is not None
     assert new.path is not None
     with _giving_way(location, before):
@@ -356,9 +356,9 @@ def _exchange(location: Location, new: Location, before: str | None) -> bool:
 
 
 def _require_nobody(location: Location, before: str | None) -> Layout | None:
-    """Refuse when the trace there is recorded, or was made at the same moment by another process.
+    """Refuse if the trace there is being recorded, or another process has just made it.
 
-    Gives its layout; None when it is too damaged to be recorded.
+    Returns its layout; None when it is too damaged to be recorded.
     """
     layout = _layout(location)
     found = None if layout is None else layout.created_at
@@ -386,9 +386,9 @@ def _writers_of_this_process(
 
 
 def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
-    """Whether a trace was made by a process that runs the same script beside this one.
+    """Whether a process that runs the same script as this one made a trace.
 
-    It lives, or has the same parent; and it has made the trace just now, since this one began.
+    It is alive or has the same parent, and it made the trace after this process began.
     """
     maker = maker_of(attributes)
     if maker is None or maker.is_of_this_process:
@@ -400,12 +400,12 @@ def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
 
 @contextmanager
 def _giving_way(location: Location, before: str | None) -> Iterator[None]:
-    """Let no writer into the old trace while another one takes its place."""
+    """Keep writers out of the old trace while another one replaces it."""
     with location.alone(_PATIENCE) as alone:
         if not alone:
             raise ChainBusyError(
                 f"{location} is being split, finished, extended or overwritten by another "
-                f"process; try again when that is done"
+                f"process; try again afterwards"
             )
         layout = _require_nobody(location, before)
         if layout is None:
@@ -414,12 +414,12 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
         hierarchy = Hierarchy(location)
         hierarchy.change(replace(layout, paused=True))
         try:
-            # A writer that opened meanwhile has seen that and gone, or is seen here.
+            # A writer that opened meanwhile has seen the layout and closed, or is seen here.
             _require_nobody(location, before)
             for block, writer in _writers_of_this_process(location, layout):
                 warn_caller(
-                    f"{block} is still open in this process and is overwritten: its writer "
-                    f"takes no more draws",
+                    f"{block} is still open in this process and is being overwritten: its writer "
+                    f"accepts no more draws",
                 )
                 writer._withdraw()
             yield
@@ -430,9 +430,9 @@ def _giving_way(location: Location, before: str | None) -> Iterator[None]:
 
 
 def stay(hierarchy: Hierarchy) -> Layout:
-    """Let writers in again after a process was killed that was about to change this trace.
+    """Let writers in again after a process that was about to change this trace was killed.
 
-    Gives the layout afterwards.
+    Returns the layout afterwards.
     """
     layout = hierarchy.layout
     if layout.paused:
@@ -445,7 +445,7 @@ def stay(hierarchy: Hierarchy) -> Layout:
 
 
 def _copy_over(new: Location, location: Location) -> None:
-    """Put the content of a trace in the place of whatever of ours is at another place."""
+    """Replace what zarrtrace has at a place by the content of another trace."""
     with making() as maker:
         location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
         _remove_others(location, _DOCUMENT, _REPLACEMENT)
@@ -460,10 +460,10 @@ def _copy_over(new: Location, location: Location) -> None:
 
 
 def _complete_replacement(location: Location, state: dict[str, Any]) -> bool:
-    """Do what is left when a process was killed that replaced a trace inside its store.
+    """Complete the replacement of a trace inside its store by a process that was killed.
 
-    Until the old trace began to go, it stays, and what was built is removed. False when nothing
-    is left to be done.
+    If the removal of the old trace had not begun, it stays and the new one is removed. False if
+    nothing is left to do.
     """
     maker = maker_of(state)
     if LAYOUT_ATTRIBUTE in state or maker is None or maker.alive:
@@ -476,13 +476,13 @@ def _complete_replacement(location: Location, state: dict[str, Any]) -> bool:
 
 
 def _remove_others(location: Location, *kept: str) -> None:
-    """Remove all that is in a store but some keys of its sampling state."""
+    """Remove everything in a store except some keys of its sampling state."""
     for directory in ("", f"{STATE}/"):
         for name in location.children(directory.rstrip("/")):
             key = f"{directory}{name}"
             if key == STATE or key in kept:
                 continue
             location.delete_tree(key)
-            # A store that knows Zarr refuses to look for a file where a group is.
+            # A store that knows Zarr refuses to look for a file at the path of a group.
             if location.takes_any_key or name == "zarr.json":
                 location.delete(key)

@@ -1,4 +1,4 @@
-"""Put a damaged trace right: keep all that can be kept, and say exactly what was lost."""
+"""Repair a damaged trace: keep all that can be kept, and report exactly what was lost."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from .split import require_no_links
 
 
 def repair(hierarchy: Hierarchy) -> Iterator[str]:
-    """Mend what `check` finds, and say of each thing what was done.
+    """Fix what `check` finds, and yield what was done for each thing.
 
-    No chain may be recorded meanwhile. Damaged chunks are not thrown away: on a local disk they
-    go to `PATH.damaged`, beside the trace.
+    No chain may be recorded meanwhile. On a local disk damaged chunks are not deleted: they
+    are moved to `PATH.damaged`, beside the trace.
     """
     location = hierarchy.location
     require_no_links(location, hierarchy.layout)
@@ -57,7 +57,7 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     layout = hierarchy.layout
     if layout.splitting or (layout.closed and not layout.finished):
         complete(hierarchy, layout)
-        yield "the split or finish that was interrupted is done"
+        yield "the interrupted split or finish is completed"
     for key in delete_dropped(hierarchy):
         yield f"{key}: removed, its draws were dropped"
     layout = hierarchy.layout
@@ -70,7 +70,7 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     if layout.finished:
         consolidate(location, layout)
     for left in check(location, layout):
-        yield f"not mended: {left}; restore it from a copy"
+        yield f"not repaired: {left}; restore it from a copy"
 
 
 # Documents ------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def _repair_documents(location: Location, layout: Layout) -> Iterator[str]:
         if found is not None and layout.finished and is_rewritten(location, path):
             continue
         location.write(f"{path}/zarr.json".lstrip("/"), encode_document(document))
-        yield f"{path}/zarr.json: written anew from the layout"
+        yield f"{path}/zarr.json: written again from the layout"
 
 
 def _expected_documents(location: Location, layout: Layout) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -127,7 +127,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
         for name in ("sampling_time", "sampling_start_time", "writer"):
             if _is_damaged(block, name):
                 block.delete(name)
-                yield f"{block.key(name)}: removed, {block.label} has no {name} any more"
+                yield f"{block.key(name)}: removed, {block.label} no longer has a {name}"
         if _is_damaged(block, "draw_idx"):
             kept = block.journal_count
             count = kept
@@ -135,7 +135,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
                 count = count_draws(block)
             block.write("draw_idx", count)
             source = "its journal" if kept is not None else "its chunks"
-            yield f"{block.key('draw_idx')}: {block.label} has {count} draws, says {source}"
+            yield f"{block.key('draw_idx')}: {block.label} has {count} draws, by {source}"
     for block in blocks:
         yield from _repair_checkpoint(block)
     for group in layout.groups.values():
@@ -149,12 +149,12 @@ def _repair_checkpoint(block: ChainBlock) -> Iterator[str]:
     try:
         draws, content, _ = read_checkpoint(block.checkpoint_text())
         decode_state(content)
-        why = f"it belongs to draw {draws}, but {count} are there" if draws > count else ""
+        why = f"it belongs to draw {draws}, but the chain has {count}" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:
         why = f"it cannot be read ({error})"
     if why:
         block.drop_checkpoint()
-        yield f"{block.key('state')}: the checkpoint of {block.label} is dropped, {why}"
+        yield f"{block.key('state')}: the checkpoint of {block.label} is dropped: {why}"
 
 
 def _is_damaged(block: ChainBlock, name: str) -> bool:
@@ -168,8 +168,8 @@ def _is_damaged(block: ChainBlock, name: str) -> bool:
 def count_draws(block: ChainBlock) -> int:
     """How many draws of a block are in its chunks, by the chunks alone.
 
-    Draws at the end of the last chunk whose every value is the fill value are none; without a
-    variable that has NaN or NaT for that, the last chunk counts only when the chain ends with it.
+    Draws at the end of the last chunk whose values are all the fill value do not count; without a
+    variable whose fill value is NaN or NaT, the last chunk counts only when the chain ends with it.
     """
     layout = block.layout
     readers = [(variable, RowReader(block, variable)) for variable in layout.variables]
@@ -178,14 +178,14 @@ def count_draws(block: ChainBlock) -> int:
     if not any(variable.dtype.kind in "fcmM" for variable in layout.variables):
         whole = min(end - variable.draws_per_chunk for end, variable in ends)
         return count if count == layout.total else max(layout.dropped, whole)
-    # Nobody can say of dropped draws any more that they were not recorded.
+    # Dropped draws count as recorded, as this can no longer be checked.
     blank = np.ones(max(0, count - layout.dropped), dtype=bool)
     for _, reader in readers:
         for place, rows, taken in reader.chunks(range(layout.dropped, count)):
             try:
                 blank[taken] &= _is_fill(reader.chunk(place)[:, rows])
             except DamagedTraceError:
-                # It was there, so it was recorded.
+                # The damaged chunk existed, so it was recorded.
                 blank[taken] = False
     while count > layout.dropped and blank[count - layout.dropped - 1]:
         count -= 1
@@ -193,7 +193,7 @@ def count_draws(block: ChainBlock) -> int:
 
 
 def _end_of_chunks(reader: RowReader, variable: Variable) -> int:
-    """The draw after those of the chunks that are there, one after the other from the first on."""
+    """The draw after the last of the existing chunks without a gap, from the first on."""
     location, block = reader.block.location, reader.block
     end = block.layout.dropped
     for span in reader.spans:
@@ -236,14 +236,14 @@ def _repair_numbers(location: Location, layout: Layout, path: str) -> Iterator[s
             array = DataArray((name,), numbers)
             encoding = layout.encodings["int64"]
             location.write_many(array_items(f"{path}/{name}", array, encoding, layout.separator))
-            yield f"{path}/{name}: numbered anew"
+            yield f"{path}/{name}: numbered again"
     # An earlier version numbered the draws before the end, and an extension leaves them numbered.
     if not layout.finished and location.keys(f"{path}/draw"):
         try:
             read_whole(location, layout, f"{path}/draw", complete=True)
         except DamagedTraceError:
             location.delete_tree(f"{path}/draw")
-            yield f"{path}/draw: removed, finish numbers the draws"
+            yield f"{path}/draw: removed, because finish() numbers the draws"
 
 
 # Chunks ---------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def _give_up(location: Location, layout: Layout, damage: DamagedDraws) -> str:
 
 
 def put_chunk_aside(location: Location, key: str) -> str:
-    """Move a damaged chunk beside a local store, or delete it; returns where it is, in words."""
+    """Move a damaged chunk beside a local store, or delete it; returns its new place in words."""
     if location.path is None or not (location.path / key).exists():
         location.delete(key)
         return ""
@@ -279,7 +279,7 @@ def _with_lost(layout: Layout, damage: DamagedDraws) -> Layout:
 
 
 def _say_lost(location: Location, layout: Layout, damage: DamagedDraws) -> None:
-    """Put what was lost into the variable's attributes, where every reader sees it."""
+    """Store what was lost in the variable's attributes, where every reader sees it."""
     group = layout.groups[damage.group]
     variable = group.variables[damage.variable]
     for path in (group.name, group.warmup_name):

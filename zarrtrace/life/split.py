@@ -1,8 +1,8 @@
-"""The split: the first draws of each chain go to the warmup groups.
+"""The split, which moves the first draws of each chain to the warmup groups.
 
-The layout says first what becomes warmup, and that chunks are about to move; then that the new ones
-are there and take the places of the old ones; then that it is done. Readers find every draw
-throughout, and a split that was killed anywhere is finished by the same steps done again.
+The layout first says what becomes warmup, and that chunks are about to move; then that the new ones
+exist and replace the old ones; then that it is done. Readers find every draw
+throughout, and repeating the same steps finishes a split that was killed anywhere.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def plan_split(
     at: int | None = None,
     groups: Iterable[str] | None = None,
 ) -> Layout:
-    """The layout with which a split begins: which groups go where.
+    """The layout with which a split begins: which draws of which groups move.
 
     Parameters
     ----------
     at : int, optional
-        Draws from the start of each chain that are warmup; by default what each group has.
+        Draws from the start of each chain that are warmup; by default the warmup of each group.
     groups : iterable of str, optional
         The sampled groups to split; all by default.
     """
@@ -60,12 +60,12 @@ def plan_split(
                 f"{counts[chain]}",
                 chain=chain,
             )
-        # What is warmup changes at once and for all groups together; where it lies, by and by.
+        # The warmup changes at once for all groups; its place changes one array after the other.
         stored = (group.stored_first, group.stored_warmup, group.stored_left_out)
         there = stored == (layout.dropped, target, layout.left_out)
         group = replace(group, warmup=target, moving_to=None)
         if not there:
-            # A store with transactions is never copied in the middle of one.
+            # A store with transactions is never copied during one.
             v2_keys = location.takes_any_key and not group.v2_keys
             group = replace(group, moving_to=target, moving_to_v2_keys=v2_keys)
         layout = layout.with_group(group)
@@ -73,7 +73,7 @@ def plan_split(
 
 
 def require_no_links(location: Location, layout: Layout) -> None:
-    """Refuse to move or to remove draws where an array is a link to another place."""
+    """Refuse to move or remove draws where an array is a link to another place."""
     for group in layout.groups.values():
         for path in group.paths if location.path is not None else ():
             names = (f"{path}/{name}" for name in location.children(path))
@@ -81,7 +81,7 @@ def require_no_links(location: Location, layout: Layout) -> None:
 
 
 def check_draws(location: Location, layout: Layout, draws: Any, what: str) -> int:
-    """A number of draws from the start of a chain, or an error that they cannot `what`."""
+    """Check a number of draws from the start of a chain; `what` says in errors what is refused."""
     is_number = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
     if not is_number or not 0 <= draws <= layout.total:
         raise InvalidInputError(
@@ -91,20 +91,20 @@ def check_draws(location: Location, layout: Layout, draws: Any, what: str) -> in
 
 
 def check_warmup(location: Location, layout: Layout, draws: Any) -> int:
-    """A number of draws that may be warmup, all that were dropped among them."""
+    """Check a number of draws for warmup, which has to include all dropped ones."""
     number = check_draws(location, layout, draws, "be warmup")
     if number < layout.dropped:
         raise InvalidInputError(
-            f"the first {number} draws cannot be all of the warmup: the first {layout.dropped} of "
-            f"each chain of {location} were dropped, so {layout.dropped} is the least"
+            f"warmup cannot be only the first {number} draws: the first {layout.dropped} of "
+            f"each chain of {location} were dropped, so warmup has at least {layout.dropped}"
         )
     return number
 
 
 def move(moment: Moment) -> Layout:
-    """Do what is left of a split that was begun; gives the layout afterwards.
+    """Complete a split that was begun; returns the layout afterwards.
 
-    Every draw must be in the chunks: while they move, no journal is read or written.
+    Every draw must be in the chunks: while these move, no journal is read or written.
     """
     location, layout = moment.location, moment.layout
     staging = Staging(location, layout, moment.counts)
@@ -112,14 +112,14 @@ def move(moment: Moment) -> Layout:
         staging.fill()
         moment.hierarchy.change(staging.swapping)
     staging.swap()
-    # Their rows are laid out for the old arrays.
+    # Their rows fit the old arrays.
     end_journals(replace(moment, layout=staging.done))
     moment.hierarchy.change(staging.done)
     return staging.done
 
 
 def end_journals(moment: Moment) -> None:
-    """Remove the journals of every writer, when the chunks with their draws are on the disk."""
+    """Remove the journals of all writers, after syncing the chunks with their draws to the disk."""
     location, layout = moment.location, moment.layout
     keys = []
     for block in chain_blocks(location, layout):
@@ -137,9 +137,9 @@ def end_journals(moment: Moment) -> None:
 
 
 def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> set[str]:
-    """Write a small array whole in place of that of another tool; returns its keys.
+    """Replace a small array of another tool by ours; returns its keys.
 
-    What the other tool has written is read as it was until the new document is there.
+    Readers see the other tool's array until the new document is written.
     """
     encoding = layout.encodings.get(dtype_name(array.values.dtype))
     if encoding is None:
@@ -150,7 +150,7 @@ def write_array(location: Location, layout: Layout, path: str, array: DataArray)
         location.write_many(items)
         return {key for key, _ in items}
     replaced = read_document(location, path) or {}
-    # Not the keys of the chunks that are there.
+    # The new chunks must not have the keys of existing ones.
     separator = "/" if replaced.get("chunk_key_encoding") == CHUNK_KEYS["."] else "."
     document, *chunks = array_items(path, array, encoding, separator)
     location.write_many(chunks)

@@ -1,9 +1,9 @@
-"""What a split moves: all chunks of the new groups, beside the old ones and then in their place.
+"""What a split moves: all chunks of the new groups, first beside the old ones, then in place.
 
-An array with the same chunks as before gets them as hard links, never decoded (copied by the store
+An array with the same chunks as before gets them as hard links, undecoded (copied by the store
 itself where it has no files); where a boundary cuts through chunks, they are cut again, a few at a
 time. On a local disk whole groups are built under `_sampling_state/split`, and renamed; elsewhere
-the chunks are copied from there, and only those documents are written that change.
+the chunks are copied from there, and only documents that change are written.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..store.location import Location
 from ..store.zarr_json import documents_first, encode_document, group_document, read_documents
 from .carry import carry_added
 
-_CUT_AT_ONCE = 8  # pieces, where chunks are waited for
-_CUT_BYTES = 2**20  # of draws in such a piece, or two chunks
+_CUT_AT_ONCE = 8  # pieces, on remote stores
+_CUT_BYTES = 2**20  # of draws in such a piece; at least two chunks
 
 Counts: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -37,7 +37,7 @@ def chunk_keys(location: Location, groups: Iterable[str]) -> dict[str, list[Chun
 
 
 class Staging:
-    """A split under way: what it moves, and where that goes.
+    """A split under way: what it moves, and where to.
 
     No chain may be recorded meanwhile.
     """
@@ -62,7 +62,7 @@ class Staging:
 
     @property
     def done(self) -> Layout:
-        """The layout when they have taken it."""
+        """The layout after that."""
         layout = self._layout
         for group in self._groups:
             done = replace(
@@ -82,15 +82,15 @@ class Staging:
     # Beside the old chunks ------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Put all chunks of the new groups there; on a local disk, the groups as a whole."""
+        """Stage all chunks of the new groups; on a local disk, the groups as a whole."""
         shared: list[tuple[str, str]] = []
         cut: list[tuple[Variable, Span]] = []
-        # On a disk they are renamed as a whole, and some stores take no chunk without its array.
+        # On a disk they are renamed as a whole, and some stores refuse a chunk without its array.
         with_documents = self._location.renames or not self._location.takes_any_key
         if with_documents:
             self._location.write(f"{STAGING}/zarr.json", encode_document(group_document()))
         for group in self._groups:
-            # An earlier version put the groups in their place one by one.
+            # An earlier version moved the groups to their place one by one.
             if group.swapping:
                 continue
             if with_documents:
@@ -114,11 +114,11 @@ class Staging:
             self._location.write_many(item for piece in batch for item in piece.items(self._layout))
         self._location.share_many(shared)
         if self._location.renames:
-            # Before the first old file goes.
+            # This comes before the first old file is removed.
             self._location.sync_tree(STAGING)
 
     def _is_cut(self, group: SampledGroup, variable: Variable) -> bool:
-        """Whether a variable is cut again, so that its new chunks are not old ones."""
+        """Whether the chunks of a variable are cut again, so that the new ones differ."""
         old = spans(self._layout, variable)
         new = future_spans(self._layout, variable)
         return variable.name in group.moved or not all(
@@ -128,7 +128,7 @@ class Staging:
     def _shared_keys(self, variable: Variable, new: Span) -> Iterator[tuple[str, str]]:
         """The keys of the old chunks of a new array, and where they are staged.
 
-        Without those that a chain left behind when it went back to a checkpoint.
+        It leaves out chunks from before a chain went back to a checkpoint.
         """
         length = variable.draws_per_chunk
         for span in spans(self._layout, variable):
@@ -144,7 +144,7 @@ class Staging:
         for variable, span in cut:
             fill = ChunkCodec(variable.dtype, self._layout.encoding(variable.dtype)).fill
             together, length, *shape = self._layout.chunk_shape(variable)
-            # At least two chunks: the old one that both share is read once.
+            # At least two chunks: the old chunk that both share is read once.
             chunk_bytes = length * together * variable.bytes_per_draw
             step = max(2, _CUT_BYTES // max(1, chunk_bytes)) * length
             for block in chain_blocks(self._location, self._layout):
@@ -155,10 +155,10 @@ class Staging:
                     values = np.full((together, rows, *shape), fill, dtype=variable.dtype)
                     yield _Piece(block, variable, span, draws, values)
 
-    # In the place of the old chunks ---------------------------------------------------------
+    # Replace the old chunks ---------------------------------------------------------
 
     def swap(self) -> None:
-        """Put what is staged in the place of the old chunks, and remove those."""
+        """Replace the old chunks by the staged ones."""
         if self._location.renames:
             self._rename_groups()
         else:
@@ -172,7 +172,7 @@ class Staging:
             for path in {**new, **dict.fromkeys(group.paths)}:
                 is_staged = location.exists(f"{staged(path)}/zarr.json")
                 if location.children(path) and (is_staged or path not in new):
-                    # Two renames: for a plain reader the group is away for a moment, not for long.
+                    # Two renames: plain readers miss the group for a moment only.
                     location.move_tree(path, f"{old_place}/{path}")
                 if is_staged:
                     location.move_tree(staged(path), path)
@@ -180,7 +180,7 @@ class Staging:
         location.delete_tree(STAGING)
 
     def _copy_chunks(self) -> None:
-        """Copy each chunk, and write what else is new: a store without files renames nothing."""
+        """Copy each chunk and write other new keys: a store without files cannot rename."""
         staged_keys = self._location.keys(STAGING)
         staged_chunks = chunks_among(staged_keys)
         copied: list[tuple[str, str]] = []
@@ -191,11 +191,11 @@ class Staging:
             coordinates += self._coordinate_keys(group, set(new) - set(group.paths))
             left = set(group.paths) - set(new)
             gone += (key for key in self._keys if key.partition("/")[0] in left)
-            # What other tools have added is staged as a whole.
+            # Arrays that other tools have added are staged whole.
             ours = {*self._coordinate_names(group), "draw", *group.variables}
             added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
             copied += ((key, key.removeprefix(staged(""))) for key in documents_first(added))
-            # Zarr writes no chunk of fill values, so one may be there that the new array lacks.
+            # Zarr does not write chunks of fill values, so a leftover may not be in the new array.
             put = {key.removeprefix(staged("")) for key in added}
             replaced = {_array(key) for key in put}
             gone += (key for key in self._keys if _array(key) in replaced and key not in put)
@@ -215,7 +215,7 @@ class Staging:
         self._location.delete_many([*gone, *staged_keys])
 
     def _key(self, variable: Variable, span: Span, chunk: ChunkKey) -> str:
-        """The key of a chunk in an array: before the split it had another one."""
+        """The key of a chunk in an array: it had another key before the split."""
         place = span.chunk(chunk.number, variable.draws_per_chunk)
         return place.key(variable, span.block_at(chunk.place))
 
@@ -227,15 +227,15 @@ class Staging:
     # The new groups -------------------------------------------------------------------------
 
     def _new_paths(self, group: SampledGroup) -> dict[str, int]:
-        """The groups that will have arrays of one, and the draws in each."""
+        """The groups that one group is split into, and the draws in each."""
         after = {group.name: max(0, self._layout.planned_draws - group.next_warmup)}
         before = {group.warmup_name: group.next_warmup - self._layout.dropped}
         return after | before if before[group.warmup_name] else after
 
     def _documents(self, group: SampledGroup) -> Iterator[tuple[str, bytes]]:
-        """The keys and bytes of all that says how many draws the new groups have."""
+        """The keys and bytes of all documents that depend on the number of draws."""
         location, variables = self._location, group.variables.values()
-        # Before the first finish nobody but us writes there; then attributes may have been added.
+        # Before the first finish only zarrtrace writes there; later attributes may be added.
         names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
         done = self.done
         whole, *found = read_documents(location, [group.name, *names])
@@ -252,9 +252,9 @@ class Staging:
     def _coordinate_keys(
         self, group: SampledGroup, paths: Iterable[str]
     ) -> Iterator[tuple[str, str]]:
-        """The keys of the coordinates of a group, and those that they get in other groups."""
+        """The keys of the coordinates of a group, and their keys in other groups."""
         names = self._coordinate_names(group)
-        # A plain reader takes a directory without a document for a stray file.
+        # Plain readers treat a directory without a document as a stray file.
         for key in documents_first(self._keys):
             name, _, rest = key.partition("/")
             if name == group.name and rest.partition("/")[0] in names:
@@ -283,7 +283,7 @@ class _Piece(NamedTuple):
     values: np.ndarray[Any, Any]
 
     def parts(self) -> Iterator[Piece]:
-        """What the old chunks give to it."""
+        """The draws it takes from the old chunks."""
         reader = RowReader(self.block, self.variable)
         values = self.values[: len(self.block.chains), : len(self.draws)]
         yield from reader.pieces(reader.chunks(self.draws), values)
@@ -311,7 +311,7 @@ def _array(key: str) -> str:
 
 
 def _has_same_chunks(new: Span, old: list[Span], variable: Variable) -> bool:
-    """Whether each chunk of a new array has just the draws of one chunk of the old ones."""
+    """Whether each chunk of a new array has exactly the draws of one old chunk."""
     length = variable.draws_per_chunk
     return all(
         (new.start - span.start) % length == 0

@@ -1,4 +1,4 @@
-"""Where a trace is in its life: one word, since when, and what to do next."""
+"""The status of a trace: one word, since when, and what to do next."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _GOES_ON = ("sampling", "stopped")
 
 
 class Status(NamedTuple):
-    """Where a trace is in its life.
+    """The status of a trace.
 
     Attributes
     ----------
     word : str
         `new`, `sampling`, `stopped`, `complete` or `finished`.
     since : float or None
-        Since when, in seconds since the epoch; None where nothing says it.
+        Since when, in seconds since the epoch; None where unknown.
     """
 
     word: str
@@ -30,12 +30,12 @@ class Status(NamedTuple):
 
     def __str__(self) -> str:
         since = time_label(self.since)
-        # Of a run that is to go on, and not of one that has all its draws.
+        # The time is shown for a run that continues, not for one with all its draws.
         return f"{self.word} since {since}" if since and self.word in _GOES_ON else self.word
 
 
 def find_status(now: Moment) -> Status:
-    """Where a trace is in its life, as far as this process can tell at once.
+    """The status of a trace, as far as this process can tell at once.
 
     A writer on another machine counts as alive while its last heartbeat is younger than a minute,
     by the clocks of both.
@@ -50,7 +50,7 @@ def find_status(now: Moment) -> Status:
         return Status("sampling", min(living))
     if not now.counts.any():
         return Status("new", parse_time(now.layout.created_at))
-    # A writer that was killed has left its claim, and one that has ended has taken it back.
+    # A killed writer has left its claim, and a closed one has removed it.
     ends = [
         now.location.written_at(block.key("writer")) if claim is None else claim.beat
         for block, claim in zip(blocks, claims, strict=True)
@@ -60,10 +60,10 @@ def find_status(now: Moment) -> Status:
 
 
 def next_step(now: Moment, word: str) -> str:
-    """What to do next with a trace whose status is `word`; "" where nothing is to be done."""
+    """What to do next with a trace whose status is `word`; "" if there is nothing to do."""
     layout = now.layout
     if layout.splitting or (layout.closed and not layout.finished):
-        return "zarrtrace.open(path, mode='a') does the rest of what was interrupted"
+        return "zarrtrace.open(path, mode='a') completes what was interrupted"
     if word == "new":
         return "trace.writer(chain) records a chain, and zarrtrace.run(function, trace) runs all"
     if word == "stopped":
@@ -72,7 +72,7 @@ def next_step(now: Moment, word: str) -> str:
 
 
 def _finish(now: Moment) -> str:
-    """The call that finishes a trace, without the chains that keep the others from it."""
+    """The call that finishes a trace, without the chains that would prevent it."""
     begun = np.flatnonzero(now.counts > now.layout.most_warmup).tolist()
     if len(begun) == now.layout.chains or not begun:
         return "trace.finish()"
@@ -88,7 +88,7 @@ def time_label(time: float | None) -> str:
 
 
 def parse_time(when: str) -> float | None:
-    """A time of a document in seconds since the epoch; None where it is none."""
+    """The time in a document in seconds since the epoch; None if it cannot be read."""
     try:
         return datetime.fromisoformat(when).timestamp()
     except (ValueError, OverflowError, OSError):

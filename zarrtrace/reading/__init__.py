@@ -1,1 +1,1 @@
-"""A dataset comes out: store → rows → cut → dataset."""
+"""Read datasets: store → rows → cut → dataset."""

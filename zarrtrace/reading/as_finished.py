@@ -1,10 +1,10 @@
-"""What a finished trace keeps of itself, to tell what other tools have done to its arrays since.
+"""What a finished trace stores to detect later changes of its arrays by other tools.
 
-Zarr deletes a chunk of fill values when it writes an array: the names of such chunks are kept, so
-that one of them that is missing reads as the fill value, which it held, and any other is damage.
+Zarr deletes a chunk of fill values when it writes an array: the names of such chunks are stored, so
+that a missing one reads as its fill value, and any other missing chunk is damage.
 xarray writes numbers of days into an array of times that exists: the bytes of labels that are times
-are kept, and read in place of these. Of draws that are times, and of draws after the end of the
-shortest chain, which Zarr overwrites with fill values, checksums are kept.
+are stored, and read instead. For draws that are times, and for draws after the end of the
+shortest chain, which Zarr overwrites with fill values, checksums are stored.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ATTRIBUTE = "as_finished"
 
 
 class AsFinished(NamedTuple):
-    """What was kept of the arrays of a trace when it was finished.
+    """What was stored about the arrays of a trace when it was finished.
 
     Attributes
     ----------
@@ -51,9 +51,9 @@ class AsFinished(NamedTuple):
         Path → names of the chunks that hold the fill value alone. The name of a chunk is its key
         below the path of its array.
     times : dict
-        Path → name → bytes of the chunks of an array of times that is given whole.
+        Path → name → bytes of the chunks of an array of times that was passed whole.
     sums : dict
-        Path → name → the first row of a chunk of draws for which its bytes must be what they were,
+        Path → name → the first row of a chunk of draws from which on its bytes must not change,
         and their crc32c.
     """
 
@@ -78,7 +78,7 @@ _NOTHING = AsFinished({}, {}, {})
 
 
 def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any]) -> None:
-    """Keep what tells later what other tools did to the arrays.
+    """Store what is needed to detect later changes by other tools.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     blank: dict[str, list[str]] = {}
     times: dict[str, dict[str, str]] = {}
     sums: dict[str, dict[str, tuple[int, int]]] = {}
-    # Of each block of chains, in the order in which they lie in the arrays.
+    # For each block of chains, in the order of the arrays.
     counts = recorded(location, layout)[layout.kept_chains][:: layout.chains_per_chunk]
-    # Arrays of others, in groups of their own, are none of ours.
+    # Arrays in groups of other tools do not belong to the trace.
     arrays = {
         path: document
         for path, document in nodes.items()
@@ -104,7 +104,7 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
         names = list(_chunk_names(document))
         held = location.hold(path, names, _blank_chunk(document))
         blank_text = _blank_text(location, layout, path, document, counts)
-        # What was deleted since the trace was finished is as blank as it was.
+        # Chunks deleted since the trace was finished are still blank.
         known = before.blank.get(path, frozenset())
         found = [
             name
@@ -142,9 +142,9 @@ def _blank_text(
     document: Mapping[str, Any],
     counts: np.ndarray[Any, Any],
 ) -> list[str]:
-    """The chunks of text that are blank up to the end of the shape, where their chains end too.
+    """The chunks of text that are blank up to the end of the shape, where their chains end as well.
 
-    What stands there after the last draw is not the fill value.
+    The text after the last draw is not the fill value.
     """
     group, _, variable = path.partition("/")
     sampled = layout.groups.get(group)
@@ -167,7 +167,7 @@ def _blank_text(
 
 
 def _rows_in_shape(document: Mapping[str, Any], counts: np.ndarray[Any, Any]) -> dict[str, int]:
-    """Of the chunks in which the shape ends and longer chains go on: how many rows it has."""
+    """For chunks that extend beyond the shape in longer chains: the rows within the shape."""
     length = document["shape"][1]
     chunk, rows = divmod(length, document["chunk_grid"]["configuration"]["chunk_shape"][1])
     if not rows:
@@ -186,12 +186,12 @@ def _chunks(location: Location, path: str, names: list[str]) -> dict[str, bytes]
 
 
 def read_before_threads(location: Location, layout: Layout) -> None:
-    """Read what was kept, so that threads which need it do not all read it."""
+    """Read what was stored once, so that not every thread reads it."""
     _as_finished(location, layout)
 
 
 def blank_names(location: Location, layout: Layout, path: str) -> frozenset[str]:
-    """The names of the chunks of an array that are blank, also where they are missing."""
+    """The names of the chunks of an array that are blank, even if they are missing."""
     return _as_finished(location, layout).blank.get(path, frozenset())
 
 
@@ -204,7 +204,7 @@ def is_blank(location: Location, layout: Layout, key: str) -> bool:
 def read_whole(
     location: Location, layout: Layout, path: str, *, complete: bool = False
 ) -> DataArray:
-    """An array of ours that was given whole, as `read_array`; times as they were given."""
+    """Read an array that was passed whole, as `read_array`, with times as they were passed."""
     kept = _as_finished(location, layout)
     if path.partition("/")[0] in layout.replacing:
         kept = _NOTHING
@@ -218,20 +218,20 @@ def read_whole(
 
 
 def _path_now(location: Location, layout: Layout, path: str) -> str:
-    """Where an array of ours is: a split that renames whole groups takes it away for a moment."""
+    """The path of an array, which is missing for a moment when a split renames whole groups."""
     sampled = layout.groups.get(path.partition("/")[0].removeprefix("warmup_"))
     if sampled is None or not sampled.swapping:
         return path
-    # It may have gone from one place to the next while both were looked at.
+    # It may have moved from one place to the other while both were checked.
     places = (path, staged(path), path)
     return next((place for place in places if location.exists(f"{place}/zarr.json")), path)
 
 
 def is_as_finished(location: Location, layout: Layout, key: str, stop: int) -> bool:
-    """Whether the rows of a chunk before `stop` can be what they were when the trace was finished.
+    """Whether the rows of a chunk before `stop` can be unchanged since the trace was finished.
 
-    Rows that other tools may change, in a way that is read right, always can. So can those of a
-    chunk that is missing.
+    This is always so for rows whose changes by other tools are read right, and for a
+    missing chunk.
     """
     path, name = _path_and_name(key)
     known = _as_finished(location, layout).sums.get(path, {}).get(name)
@@ -242,7 +242,7 @@ def is_as_finished(location: Location, layout: Layout, key: str, stop: int) -> b
 
 
 def overwritten_chunks(location: Location, layout: Layout) -> list[str]:
-    """The keys of chunks whose draws are not what they were."""
+    """The keys of chunks whose draws have changed."""
     return [
         f"{path}/{name}"
         for path, names in _as_finished(location, layout).sums.items()
@@ -259,7 +259,7 @@ def times_given(location: Location, layout: Layout, group: str) -> list[str]:
 
 
 def restore_as_finished(location: Location, layout: Layout) -> None:
-    """Write the chunks that other tools have deleted, and the times they wrote otherwise."""
+    """Write the chunks that other tools have deleted, and the times that they rewrote."""
     kept = _read(location)
     paths = list({**kept.blank, **kept.times})
     found = zip(paths, read_documents(location, paths), strict=True)
@@ -279,7 +279,7 @@ def restore_as_finished(location: Location, layout: Layout) -> None:
 
 
 def forget_as_finished(location: Location) -> None:
-    """Remove what was kept, before chunks change."""
+    """Remove what was stored, before chunks change."""
     location.delete_tree(_KEPT)
 
 
@@ -297,7 +297,7 @@ def _has_our_keys(document: Mapping[str, Any]) -> bool:
 def _rewritten(
     location: Location, layout: Layout, documents: Mapping[str, Mapping[str, Any]]
 ) -> set[str]:
-    """Of the paths of some arrays those that another tool stores in a way of its own.
+    """The paths of those arrays that another tool stores in its own way.
 
     Their chunks may have the same names as ours.
     """
@@ -326,7 +326,7 @@ def _chunk_names(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _blank_chunk(document: Mapping[str, Any]) -> bytes:
-    """The bytes of a chunk of fill values: an encoder gives the same ones each time."""
+    """The bytes of a chunk of fill values: an encoder returns the same ones each time."""
     encoding = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
     shape = document["chunk_grid"]["configuration"]["chunk_shape"]
     return _encode_blank(json.dumps(encoding), tuple(shape))
@@ -334,7 +334,7 @@ def _blank_chunk(document: Mapping[str, Any]) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _encode_blank(encoding: str, shape: tuple[int, ...]) -> bytes:
-    """The arrays of a trace have few different ones."""
+    """The arrays of a trace have few different encodings."""
     document = json.loads(encoding)
     codec = ChunkCodec(dtype_of_document(document), document)
     return codec.encode(np.full(shape, codec.fill, codec.dtype))
@@ -346,12 +346,12 @@ def _as_finished(location: Location, layout: Layout) -> AsFinished:
 
 @functools.lru_cache(maxsize=16)
 def _read_once(location: Location, layout: Layout) -> AsFinished:
-    """What was kept, read once for each layout: they change together."""
+    """What was stored, read once for each layout, with which it changes."""
     return _read(location)
 
 
 def _read(location: Location) -> AsFinished:
-    """What was kept; nothing where it cannot be read."""
+    """What was stored; nothing where it cannot be read."""
     data = location.read(f"{_KEPT}/zarr.json")
     try:
         attrs = json.loads(bytes(data or b""))["attributes"]

@@ -1,7 +1,7 @@
-"""The worst R-hat of a trace: the one number that says whether its chains agree.
+"""The worst R-hat of a trace: one number that shows whether its chains agree.
 
-Rank-normalised split R-hat, the larger one of bulk and tail, as ArviZ computes it; all values of a
-variable at once. A finished trace keeps it, so that a thousand are listed in a second.
+Rank-normalised split R-hat, the larger one of bulk and tail, as in ArviZ; all values of a
+variable at once. A finished trace stores it, so that a thousand are listed in a second.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .values import read_values
 
 KEPT = f"{STATE}/convergence"
 
-_MOST_NUMBERS = 1_000_000  # draws × values that are looked at: some tenths of a second
+_MOST_NUMBERS = 1_000_000  # draws × values that are checked: some tenths of a second
 _AT_ONCE = 200_000  # numbers that are ranked together, in memory several times
 
 
 class WorstRhat(NamedTuple):
-    """The largest R-hat, whose it is, and whether every variable was looked at."""
+    """The largest R-hat, its variable, and whether every variable was checked."""
 
     value: float
     variable: str
@@ -41,10 +41,10 @@ class WorstRhat(NamedTuple):
 
 
 def worst_rhat(hierarchy: Hierarchy) -> WorstRhat:
-    """The worst R-hat of the posterior: the kept one if it holds, or computed now.
+    """The worst R-hat of the posterior: the stored one if it is valid, or computed now.
 
-    Looked at are real variables in the order of their definition, as long as the draws of all
-    together are no more than a million numbers (of four chains of 1,000 draws: 250 values).
+    It checks real variables in the order of their definition, as long as the draws of all
+    together are at most a million numbers (of four chains of 1,000 draws: 250 values).
 
     Returns
     -------
@@ -57,10 +57,10 @@ def worst_rhat(hierarchy: Hierarchy) -> WorstRhat:
 
 
 def keep(hierarchy: Hierarchy) -> None:
-    """Compute the worst R-hat of a finished trace and keep it beside its layout.
+    """Compute the worst R-hat of a finished trace and store it beside its layout.
 
-    It holds for this very layout: after a split, more draws or another burn-in it is not found.
-    Where draws cannot be read nothing is kept; what is damaged is for `check` to say.
+    It is valid for this layout: after a split, more draws or another burn-in it is not used.
+    If draws cannot be read nothing is stored; `check` reports what is damaged.
     """
     try:
         found = _compute(hierarchy)
@@ -83,7 +83,7 @@ def _read_kept(location: Location) -> WorstRhat | None:
         value = math.nan if content["value"] is None else float(content["value"])
         return WorstRhat(value, str(content["variable"]), bool(content["complete"]))
     except (ValueError, KeyError, TypeError):
-        return None  # half of it is as good as none: it is computed
+        return None  # an incomplete one is computed again
 
 
 def _fingerprint(location: Location) -> str:
@@ -123,7 +123,7 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
 
 
 def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
-    """Variables that are read and ranked together, of a value of which there are `each` numbers."""
+    """Variables that are read and ranked together, with `each` numbers per value."""
     batch: list[Variable] = []
     numbers = 0
     for variable in variables:
@@ -138,7 +138,7 @@ def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
 
 
 def _rhats(cut: Cut, batch: list[Variable]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """R-hat of each value of some variables, flat."""
+    """R-hat of each value of some variables, as a flat array."""
     values = read_values([(cut, variable) for variable in batch], slice(None), flatten=False)
     numbers = [one.reshape(*one.shape[:2], -1).astype(np.float64) for one in values]
     ends = np.cumsum([one.shape[2] for one in numbers])
@@ -180,7 +180,7 @@ def rhat(draws: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _rhat_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     chains, count, size = values.shape
     half = count // 2
-    # Both halves of each chain, an odd draw in the middle left out.
+    # Both halves of each chain, without the middle one of an odd number of draws.
     halves = np.concatenate([values[:, :half], values[:, count - half :]])
     numbers = np.ascontiguousarray(halves.reshape(2 * chains * half, size).T, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -193,7 +193,7 @@ def _rhat_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _split_rhat(scores: np.ndarray[Any, Any], half: int) -> np.ndarray[Any, Any]:
-    """R-hat of each row, which holds half chains of `half` draws one after the other."""
+    """R-hat of each row, which has half chains of `half` draws one after the other."""
     chains = scores.reshape(len(scores), -1, half)
     between = half * chains.mean(axis=2).var(axis=1, ddof=1)
     within = chains.var(axis=2, ddof=1).mean(axis=1)

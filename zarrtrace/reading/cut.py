@@ -1,4 +1,4 @@
-"""A cut: which draws of which chains one view shows, decided at one moment."""
+"""A cut: which draws of which chains one view shows, fixed at one moment."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .moment import Moment
 Align = Literal["cut", "pad"]
 
 READ_ELSEWHERE = (
-    "read away from where it is recorded: as many draws as are proven, there may be more"
+    "read away from where it is recorded: shows the proven draws, there may be more"
 )
-# Of these traces it was said that views leave chains out.
+# The traces for which the warning about chains left out was given.
 _TOLD: weakref.WeakSet[Hierarchy] = weakref.WeakSet()
 
 
@@ -33,12 +33,12 @@ class Cut:
     start : int
         The first draw of the group, counted from the start of the chain.
     counts : tuple of int
-        Draws of the group each chain has.
+        Draws of the group in each chain.
     length : int
-        Draws the view shows of every chain.
+        Draws of every chain in the view.
     left_out : tuple of int
-        The chains it does not show because they have no draw of the group; none where the chains
-        were asked for.
+        The chains it does not show because they have no draw of the group; empty if the chains
+        were chosen.
     """
 
     moment: Moment
@@ -57,7 +57,7 @@ class Cut:
 
     @property
     def padded(self) -> bool:
-        """Whether a chain is shorter than what the view shows."""
+        """Whether a chain is shorter than the view."""
         return any(count < self.length for count in self.counts)
 
 
@@ -67,9 +67,9 @@ def make_cut(
     align: Align = "cut",
     chains: tuple[int, ...] | None = None,
 ) -> Cut:
-    """The draws that there are of a sampled group, or of its warmup (`warmup_` and its name).
+    """The existing draws of a sampled group, or of its warmup (`warmup_` and its name).
 
-    Where no chains are asked for, of those that have any; where none has, of all.
+    Without `chains`, those of the chains that have any; of all chains where none has.
     """
     if align not in ("cut", "pad"):
         raise InvalidInputError(f"align is 'cut' or 'pad', got {align!r}")
@@ -104,7 +104,7 @@ def make_cut(
 
 
 def say_left_out(cuts: Iterable[Cut | None]) -> None:
-    """Warn of the chains that views leave out, once for each trace that is opened."""
+    """Warn about the chains that views leave out, once for each trace that is opened."""
     for cut in cuts:
         if cut is None or cut.layout.finished or cut.moment.hierarchy in _TOLD:
             continue
@@ -112,14 +112,14 @@ def say_left_out(cuts: Iterable[Cut | None]) -> None:
             _TOLD.add(cut.moment.hierarchy)
             warn_caller(
                 f"{cut.name} of {cut.moment} has no draw of {list_chains(cut.left_out)}: views "
-                f"show the other chains, and all of them with chains=range({cut.layout.chains})"
+                f"show the other chains; they show all with chains=range({cut.layout.chains})"
             )
 
 
 def choose_chains(
     layout: Layout, chains: int | Iterable[int] | None, where: str
 ) -> tuple[int, ...] | None:
-    """The chains that are asked for; None for those that there are."""
+    """The chosen chains; None for all that have draws."""
     if chains is None:
         return None
     chosen = (chains,) if isinstance(chains, int | np.integer) else tuple(chains)
@@ -128,12 +128,12 @@ def choose_chains(
             known = chain_label(range(layout.chains))
             raise ChainError(f"{where} has {known}, not {chain!r}")
     if not chosen or len(set(chosen)) != len(chosen):
-        raise ChainError(f"chains={list(chosen)}: give distinct chains, at least one")
+        raise ChainError(f"chains={list(chosen)}: pass distinct chains, at least one")
     return tuple(map(int, chosen))
 
 
 def find_groups(layout: Layout, names: Iterable[str], group: str | None, where: str) -> list[str]:
-    """The group each variable is in: the one asked for, or the first that has it."""
+    """The group each variable is in: the given one, or the first that has it."""
     candidates = [group] if group is not None else layout.group_names
     sampled = []
     for candidate in candidates:
@@ -157,7 +157,7 @@ def find_groups(layout: Layout, names: Iterable[str], group: str | None, where: 
             known = [v.label for v in layout.variables]
             raise VariableNotFoundError(
                 f"{here} has no sampled variable {name!r}",
-                remedy=f"there are {', '.join(known)}",
+                remedy=f"it has {', '.join(known)}",
                 group=group,
                 variable=name,
             )
@@ -165,11 +165,11 @@ def find_groups(layout: Layout, names: Iterable[str], group: str | None, where: 
 
 
 def sampling_attrs(moment: Moment) -> dict[str, Any]:
-    """`sampling_time` in seconds, of the chain that took longest; the user's own holds.
+    """`sampling_time` in seconds, of the slowest chain, unless the user has set it.
 
-    There is none before all draws are recorded or the trace is finished: it would grow, and asking
-    takes a request for each writer. And `recorded_elsewhere`, where there may be more draws than
-    are proven.
+    It is missing until all draws are recorded or the trace is finished: it would grow, and
+    reading it takes a request for each writer. Also `recorded_elsewhere`, where there may be more draws than
+    the proven ones.
     """
     attrs = {"recorded_elsewhere": READ_ELSEWHERE} if moment.is_elsewhere else {}
     complete = moment.layout.closed or bool((moment.counts == moment.layout.total).all())

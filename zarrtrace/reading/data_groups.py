@@ -1,4 +1,4 @@
-"""Groups that were given whole, as xarray reads them, with errors that name what is damaged."""
+"""Groups that were passed whole, as xarray reads them, with errors that name what is damaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .given_group import GivenGroup
 from .other_groups import is_rewritten
 from .others import Others
 
-# How an array was encoded, in terms that only the third format of Zarr has.
+# Encodings of an array that exist only in Zarr format 3.
 _OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
 _ALWAYS_FITS = 2**26  # bytes
 
@@ -34,7 +34,7 @@ class _Group(NamedTuple):
 
 
 class _Array(BackendArray):
-    """An array that plain xarray reads, when it is needed."""
+    """An array that plain xarray reads, lazily."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class _Array(BackendArray):
 
 @contextmanager
 def errors_as_damage(what: str, location: Location, group: str) -> Iterator[None]:
-    """What xarray raises for a group that it cannot read, as an error of ours."""
+    """Turn an error of xarray for a group that it cannot read into one of ours."""
     try:
         yield
     except (TraceError, MemoryError):
@@ -172,7 +172,7 @@ def open_group_plainly(
 def read_labels(
     location: Location, layout: Layout, group: str, name: str, others: Others
 ) -> DataArray:
-    """A coordinate of a sampled group, whoever has written it."""
+    """A coordinate of a sampled group, by zarrtrace or another tool."""
     if name not in others.rewritten:
         return read_whole(location, layout, f"{group}/{name}")
     with errors_as_damage(f"the coordinate {group}/{name}", location, group):
@@ -205,7 +205,7 @@ class _GroupEntrypoint(BackendEntrypoint):
             if key in dataset.variables and not is_rewritten(location, f"{name}/{key}"):
                 array = read_whole(location, layout, f"{name}/{key}")
                 dataset[key] = (array.dims, array.values, array.attrs)
-        # How a data set in this group keeps its own.
+        # A data set in this group has its own attributes here.
         attrs = {k: v for k, v in dataset.attrs.items() if not str(k).startswith("zarrtrace_")}
         dataset.attrs = attrs
         return dataset

@@ -1,6 +1,6 @@
 """The draws as xarray: a consistent cut of each chain, lazy, warmup apart.
 
-A cut is made once, when a Dataset is asked for; it never grows, shrinks or changes afterwards,
+A cut is made when a Dataset is returned; it never grows, shrinks or changes afterwards,
 whatever writers do meanwhile. Ask the trace again for newer draws.
 """
 
@@ -27,7 +27,7 @@ from .values import Drawn, Selection, padded_dtype, read_selections
 
 
 class CutArray(BackendArray):
-    """One variable of a cut, read when it is needed: shape (chains, draws, *shape)."""
+    """One variable of a cut, read lazily: shape (chains, draws, *shape)."""
 
     def __init__(self, cut: Cut, variable: Variable) -> None:
         self.cut = cut
@@ -37,7 +37,7 @@ class CutArray(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         if not isinstance(key, indexing.VectorizedIndexer):
-            # Past the adapter, which fails for an empty slice with a negative step.
+            # This avoids xarray's adapter, which fails for an empty slice with a negative step.
             return self.read(key.tuple)
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
@@ -47,7 +47,7 @@ class CutArray(BackendArray):
         chains, draws, *inner = (*key, slice(None), slice(None))[: max(2, len(key))]
         selection = Selection(Drawn(self.cut, chains, draws), [self.variable], tuple(inner))
         read_selections([selection])
-        # A dimension under an int goes, the others stay as they are.
+        # A dimension under an int is removed; the others stay as they are.
         kept = (0 if isinstance(k, int | np.integer) else slice(None) for k in key)
         return selection.values[(0, *kept)]
 
@@ -99,7 +99,7 @@ class CutEntrypoint(BackendEntrypoint):
 
 
 def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
-    """The group as xarray reads it, where another tool has written arrays of it."""
+    """The group as xarray reads it, if another tool has written some of its arrays."""
     if not (others.rewritten or others.added):
         return xr.Dataset()
     location, hierarchy = cut.moment.location, cut.moment.hierarchy
@@ -109,7 +109,7 @@ def _written_by_others(cut: Cut, others: Others) -> xr.Dataset:
     except DamagedTraceError:
         if others.rewritten:
             raise
-        # What was added keeps xarray from the group, and nobody from the draws.
+        # An added array keeps xarray from reading the group, but the draws can be read.
         return xr.Dataset()
 
 
@@ -123,7 +123,7 @@ def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
         for variable in cut.group.variables.values()
         for dim, size in zip(variable.dims, variable.shape, strict=True)
     }
-    # The group of the warmup has its own when it is there, and it always is at the end.
+    # The warmup group, if it exists, has its own; it always exists in a finished trace.
     path = cut.name if cut.layout.finished else cut.group.name
     for name, dim in cut.layout.coords.items():
         if dim in dims:
@@ -131,7 +131,7 @@ def _coordinates(cut: Cut, dims: set[Any], others: Others) -> dict[str, Any]:
             if array.values.shape != (sizes[dim],):
                 raise DamagedTraceError(
                     f"the coordinate {path}/{name} has shape {array.values.shape}, "
-                    f"dimension {dim!r} has {counted(sizes[dim], 'element')}",
+                    f"but dimension {dim!r} has {counted(sizes[dim], 'element')}",
                     where=str(cut.moment.location),
                     group=cut.group.name,
                 )

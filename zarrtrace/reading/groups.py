@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 
 class GroupReader(ABC):
-    """What can be read of a trace: its counts, and its groups as datasets, trees and arrays."""
+    """The readable content of a trace: counts, and groups as datasets, trees and arrays."""
 
     @abstractmethod
     def _now(self) -> Moment:
@@ -51,7 +51,7 @@ class GroupReader(ABC):
     def recorded(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Draws recorded per chain, warmup included: int64, shape (chains,).
 
-        What it counts is safe: from `kill -9` in a local directory, flushed elsewhere.
+        They are safe: in a local directory they survive `kill -9`, elsewhere they are flushed.
         """
         return self._now().counts.copy()
 
@@ -74,16 +74,16 @@ class GroupReader(ABC):
             NaT and "" (numbers and booleans become float64). The attributes say which, and the
             draws of each chain.
         chains : int or iterable of int, optional
-            Only these chains; one alone is never cut. By default those that have a draw of the
+            Only these chains; a single one is never cut. By default those that have a draw of the
             group: the attribute `chains_left_out` names the others.
         chunks : optional
-            For dask, as `xarray.open_dataset` takes it; None is lazy without dask, which is what
+            For dask, as in `xarray.open_dataset`; None is lazy without dask, which is what
             ArviZ needs.
 
         Returns
         -------
         xarray.Dataset
-            A consistent cut: it does not change while writers go on.
+            A consistent cut: it does not change while writers continue.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class GroupReader(ABC):
         groups : iterable of str, optional
             Only these groups; all by default.
         save_warmup : bool, default False
-            Whether the warmup groups come along.
+            Whether to include the warmup groups.
         align, chains, chunks
             As in `dataset`.
         """
@@ -128,7 +128,7 @@ class GroupReader(ABC):
     def to_inferencedata(
         self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
     ) -> arviz.InferenceData | xr.DataTree:
-        """The trace as the installed ArviZ takes it.
+        """The trace in the form that the installed ArviZ uses.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class GroupReader(ABC):
         if int(version.split(".")[0]) >= 1:
             return tree
         with warnings.catch_warnings():
-            # Once a day ArviZ 0.23 announces ArviZ 1 when it is imported.
+            # ArviZ 0.23 announces ArviZ 1 once a day when it is imported.
             warnings.simplefilter("ignore", FutureWarning)
             import arviz
 
@@ -232,21 +232,21 @@ class GroupReader(ABC):
         chains: int | Iterable[int] | None = None,
         flatten: bool = False,
     ) -> Array | dict[str, Array]:
-        """The values of one variable, or of several at one moment, in memory.
+        """Read the values of one variable, or of several at one moment, into memory.
 
         Parameters
         ----------
         name : str, or list or tuple of str
-            The variable, or several: they are read together, which takes much less time than one
+            The variable, or several: they are read together, which is much faster than one
             by one.
         group : str, optional
             Their group; by default the first that has such a variable, posterior before others.
         draws : slice, optional
-            Which draws, counted after warmup (in a `warmup_` group from the first).
+            The draws, counted after warmup (in a `warmup_` group from the first).
         align : "cut" or "pad"
-            What becomes of chains of unequal length, as in `dataset`.
+            How to treat chains of unequal length, as in `dataset`.
         chains : int or iterable of int, optional
-            Which chains; by default those that have a draw of the group.
+            The chains; by default those that have a draw of the group.
         flatten : bool, default False
             Whether chains and draws become one axis, chain after chain.
 
@@ -254,15 +254,15 @@ class GroupReader(ABC):
         -------
         numpy.ndarray or dict of str to numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
-            dictionary of such arrays. Those of one dtype and shape are parts of one array: copy
-            what you keep of many.
+            dictionary of such arrays. Those of the same dtype and shape are views of one array: copy
+            those that you keep.
 
         Raises
         ------
         GroupNotFoundError
             There is no such group.
         VariableNotFoundError
-            No such variable is sampled in that group, or, without one, in any group.
+            No such variable is sampled in that group, or in any group without `group`.
         """
         from .values import read_values
 
@@ -365,7 +365,7 @@ class GroupReader(ABC):
         if now.has_group(name):
             return self._open(now, lambda now: [name])[1][name]
         raise AttributeError(
-            f"{type(self).__name__} has no attribute {name!r}, and this one no such group; "
+            f"{type(self).__name__} has no attribute {name!r}, and there is no such group; "
             f"its groups are {', '.join(now.groups)}"
         )
 
@@ -382,7 +382,7 @@ class GroupReader(ABC):
         return len(self.groups)
 
     def __bool__(self) -> bool:
-        # To ask whether there is a trace reads nothing.
+        # `bool(trace)` reads nothing.
         return True
 
     def keys(self) -> KeysView[str]:
@@ -399,9 +399,9 @@ class GroupReader(ABC):
 
 
 class Snapshot(GroupReader):
-    """A trace at one moment: what `Trace.at_once` returns.
+    """A trace at one moment, as returned by `Trace.at_once`.
 
-    Everything that is read of it is of that moment, whatever is recorded meanwhile: the groups
+    Everything read from it is of that moment, whatever is recorded meanwhile: the groups
     have the same draws of each chain, and later calls see what the first one saw. Draws that were
     dropped since, or whose chain went back to a checkpoint, cannot be read any more and raise, and
     neither can a group that was replaced before it was asked for.
@@ -429,12 +429,12 @@ class Snapshot(GroupReader):
 
 
 def _as_mapping(groups: GroupReader) -> Mapping[str, xr.Dataset]:
-    # It is one, but for `get`, which reads a variable.
+    # It is a mapping, except for `get`, which reads a variable.
     return cast("Mapping[str, xr.Dataset]", groups)
 
 
 def _find_groups(now: Moment, names: list[str], group: str | None) -> list[str]:
-    """The group each variable is in, also one that another tool has put into a finished trace."""
+    """The group of each variable, including those that another tool added to a finished trace."""
     try:
         return find_groups(now.layout, names, group, str(now))
     except VariableNotFoundError:
@@ -480,7 +480,7 @@ def _make_cuts(
     align: Align = "cut",
     chains: int | Iterable[int] | None = None,
 ) -> dict[str, Cut | None]:
-    """For each of some groups what a view of it shows; None for one that was given whole."""
+    """The cut of each of some groups; None for a group that was passed whole."""
     chosen = choose_chains(now.layout, chains, str(now))
     cuts: dict[str, Cut | None] = {}
     for name in names:
@@ -510,7 +510,7 @@ def _open_groups(
 
 
 def open_all_groups(now: Moment) -> xr.DataTree:
-    """Every group of a moment, to be shown: nothing is said of chains that are left out."""
+    """Every group of a moment, for display: without the warning about chains left out."""
     from .dataset import build_tree
 
     return build_tree(_open_groups(now, _make_cuts(now, now.groups)), now.layout)

@@ -18,7 +18,7 @@ from .other_groups import find_other_groups
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What a trace is at one moment: all that a call shows, it shows of the same moment.
+    """A trace at one moment: a call reads everything at the same moment.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Moment:
 
     @classmethod
     def of(cls, hierarchy: Hierarchy) -> Moment:
-        """The moment that is now."""
+        """The present moment."""
         layout = hierarchy.layout
         return cls(hierarchy, layout, recorded(hierarchy.location, layout))
 
@@ -43,7 +43,7 @@ class Moment:
 
     @cached_property
     def sampling_time(self) -> float:
-        """Seconds that the writers of the chain that took longest were open; 0 if none was."""
+        """Seconds for which the writers of the slowest chain were open; 0 if there was none."""
         if self.layout.finished and self.layout.ended is not None:
             return self.layout.ended.sampling_time
         blocks = chain_blocks(self.location, self.layout)
@@ -53,7 +53,7 @@ class Moment:
 
     @cached_property
     def is_elsewhere(self) -> bool:
-        """Whether it is read away from where it is recorded: in a copy, or on another machine."""
+        """Whether this is a copy, or is read on another machine than it is recorded on."""
         return any(block.is_elsewhere for block in chain_blocks(self.location, self.layout))
 
     @property
@@ -72,13 +72,13 @@ class Moment:
         return [group.warmup_name for group in groups if group.warmup > self.layout.dropped]
 
     def has_group(self, name: str) -> bool:
-        """Whether there is such a group; asks the store only for those of other tools."""
+        """Whether there is such a group; only groups of other tools need a look at the store."""
         ours = (*self.sampled_groups, *self.layout.data_groups)
         return name in ours or name in self.other_groups
 
     @cached_property
     def other_groups(self) -> tuple[str, ...]:
-        """The groups that another tool has put into a finished trace."""
+        """The groups that another tool has added to a finished trace."""
         return find_other_groups(self.location, self.layout)
 
     def __str__(self) -> str:

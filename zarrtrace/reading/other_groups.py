@@ -1,4 +1,4 @@
-"""Documents that another tool has written into a trace, and the groups that it has put there."""
+"""Documents that another tool has written into a trace, and the groups that it has added."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OURS = b'{"zarr_format": 3, "node_type": '
 
 
 def find_other_groups(location: Location, layout: Layout) -> tuple[str, ...]:
-    """The groups beside those of a finished trace that another tool has written."""
+    """The groups that another tool has added to a finished trace."""
     if not layout.finished:
         return ()
-    # Asking a remote store takes long: once for each trace that is opened.
+    # Asking a remote store is slow, so it is done once for each trace that is opened.
     return (_look_once if location.waits else _look)(location, layout)
 
 
@@ -31,7 +31,7 @@ def _look(location: Location, layout: Layout) -> tuple[str, ...]:
         document = None if data is None else parse_other_document(data)
         if document is None or document.get("node_type") != "group":
             continue
-        # Data sets of version 0.1 are groups beside those of the trace, and none of its own.
+        # Data sets of version 0.1 are groups beside those of the trace, and not part of it.
         attributes = document.get("attributes") or {}
         if not any(str(key).startswith("zarrtrace_") for key in attributes):
             groups.append(name)
@@ -42,7 +42,7 @@ _look_once = functools.lru_cache(maxsize=16)(_look)
 
 
 def node_names(location: Location, path: str) -> list[str]:
-    """The names of what may be arrays and groups below a path.
+    """The names of possible arrays and groups below a path.
 
     File systems and desktops leave files whose names begin with a dot, and some stores refuse to
     look for a key below a file.
@@ -58,9 +58,9 @@ def is_rewritten(location: Location, path: str) -> bool:
 
 
 def parse_other_document(data: memoryview) -> dict[str, Any] | None:
-    """A document that another tool has written: it is JSON, but not as zarrtrace writes it."""
+    """A document that another tool has written: JSON in another form than zarrtrace writes."""
     text = bytes(data)
-    # Without taking it apart, which a group of hundreds of arrays would feel.
+    # It is not parsed, which would be slow for a group of hundreds of arrays.
     if text.startswith(_OURS) and b"\n" not in text:
         return None
     try:

@@ -1,8 +1,8 @@
-"""What other tools have made of the sampled groups of a finished trace.
+"""Changes by other tools to the sampled groups of a finished trace.
 
-They may write arrays of the trace in another way, and put others beside them. What finish wrote is
-known by its documents, which have a form of their own, so that damage is not taken for the work of
-a tool. Whatever has another form is read as xarray reads it.
+They may rewrite arrays of the trace, and add others beside them. What finish wrote is
+recognised by its documents, which have their own form, so that damage is not taken for the work of
+a tool. Anything in another form is read as xarray reads it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Others(NamedTuple):
     added : tuple of str
         The arrays that the trace does not know.
     attrs : dict
-        Variable → its attributes, where only these are others.
+        Variable → its attributes, where only these were changed.
     """
 
     rewritten: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ def find_others(
     """
     if not layout.finished:
         return Others()
-    # Asking a remote store takes long: once for each trace that is opened.
+    # Asking a remote store is slow, so it is done once for each trace that is opened.
     look = _look_once if location.waits else _look
     return look(location, layout, path, None if names is None else tuple(names))
 
@@ -94,8 +94,8 @@ _look_once = functools.lru_cache(maxsize=256)(_look)
 def _changed_names(location: Location, layout: Layout, path: str) -> tuple[str, ...]:
     """The names of the arrays in a group, without those whose documents are certainly ours.
 
-    These need not be read: where a store lists a whole group in one answer, it says of each
-    document the MD5, and what finish wrote is known.
+    These need not be read: a store that lists a whole group in one answer includes the MD5 of each
+    document, and the MD5 of what finish wrote is known.
     """
     expected = _finished_documents(layout, path) if location.waits else {}
     if not expected or _most_keys(layout, path) > MOST_LISTED:
@@ -113,9 +113,9 @@ def _changed_names(location: Location, layout: Layout, path: str) -> tuple[str, 
 
 
 def _finished_documents(layout: Layout, path: str) -> dict[str, set[str]]:
-    """The MD5 of what finish wrote for each array of a group, but for those with labels.
+    """The MD5 of what finish wrote for each array of a group, except those with labels.
 
-    Nothing where an earlier version finished the trace.
+    Empty if an earlier version finished the trace.
     """
     if layout.ended is None:
         return {}
@@ -129,7 +129,7 @@ def _finished_documents(layout: Layout, path: str) -> dict[str, set[str]]:
     found = {v.name: {_md5(layout.document(v, draws))} for v in group.variables.values()}
     for name, size, lengths in (
         ("chain", len(layout.kept_chains), {len(layout.kept_chains)}),
-        # An earlier version made its chunks for the declared draws, before a split or at it.
+        # An earlier version chose its chunks for the declared draws, before or at a split.
         ("draw", draws, {draws, layout.total, declared}),
     ):
         found[name] = {
@@ -152,7 +152,7 @@ def _md5(document: dict[str, Any]) -> str:
 
 
 def _most_keys(layout: Layout, path: str) -> int:
-    """About how many keys a group of a finished trace has."""
+    """The approximate number of keys in a group of a finished trace."""
     assert layout.ended is not None
     variables = layout.groups[path.removeprefix("warmup_")].variables.values()
     draws = max(layout.ended.recorded)
@@ -194,9 +194,9 @@ def _coordinates(layout: Layout, path: str) -> set[str]:
 
 
 def select_of_others(cut: Cut, variable: xr.Variable) -> xr.Variable | None:
-    """The chains and draws of a cut, of an array that another tool has written; lazy.
+    """Select the chains and draws of a cut from an array of another tool, lazily.
 
-    None where it has not all of them.
+    None if it lacks some of them.
     """
     sizes = dict(zip(variable.dims, variable.shape, strict=True))
     there = cut.layout.kept_chains
@@ -207,22 +207,22 @@ def select_of_others(cut: Cut, variable: xr.Variable) -> xr.Variable | None:
     chains = [there.index(chain) for chain in cut.chains]
     wanted: dict[str, Any] = {"chain": chains, "draw": slice(cut.length)}
     selected = variable.isel({dim: key for dim, key in wanted.items() if dim in sizes})
-    # Its chunks are not those of the other variables.
+    # Its chunks differ from those of the other variables.
     selected.encoding = {}
     return selected
 
 
 def require_selected(cut: Cut, name: str, variable: xr.Variable) -> xr.Variable:
-    """As `select_of_others`, for a variable of the trace, which every view of its group shows."""
+    """As `select_of_others`, for a variable of the trace, which is in every view of its group."""
     selected = select_of_others(cut, variable)
     if selected is not None:
         return selected
     shape = dict(zip(variable.dims, variable.shape, strict=True))
     raise DamagedTraceError(
-        f"another tool has written it with the sizes {shape}, and "
-        f"{counted(cut.length, 'draw')} of {counted(len(cut.chains), 'chain')} are asked for",
+        f"another tool has written it with the sizes {shape}, but "
+        f"{counted(cut.length, 'draw')} of {counted(len(cut.chains), 'chain')} are needed",
         where=f"{cut.moment.location}: {cut.name}/{name}",
-        remedy="ask for all chains, align='cut', or read it with xarray",
+        remedy="read all chains with align='cut', or read it with xarray",
         group=cut.name,
         variable=name,
     )

@@ -1,7 +1,7 @@
 """The draws of variables, wherever they lie: chunks, a journal, or half-way through a split.
 
-A draw is named by its number since the start of its chain, warmup included. That number never
-changes, so whoever holds it reads the same values before, during and after a split, until the draw
+A draw is named by its number since the start of its chain, warmup included. This number never
+changes, so it refers to the same values before, during and after a split, until the draw
 is dropped.
 """
 
@@ -29,30 +29,30 @@ from ..sampling_state.proof import NOT_RECORDED
 from ..store.chunk_codec import ChunkCodec
 from .as_finished import is_as_finished, is_blank, read_before_threads
 
-_AT_ONCE = 16  # chunks that are waited for
+_AT_ONCE = 16  # chunks that are requested together
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
 _REMEDY = "restore it from a copy"
 _MISSING = (
-    "is missing: it was lost, or another tool has overwritten it with fill values, for which Zarr "
-    "keeps no chunk"
+    "is missing: it was lost, or another tool has overwritten it with fill values, and Zarr "
+    "stores no chunk for these"
 )
 _OVERWRITTEN = (
     "was overwritten by another tool: with numbers for times, or with fill values after the end of "
     "the shortest chain"
 )
 
-# Reads some rows of one chunk into the array for them.
+# Reads some rows of one chunk into an array.
 Piece: TypeAlias = Callable[[], None]
 
 
 class Wanted(NamedTuple):
-    """Some draws of variables and a block of chains, and the array for them.
+    """Some draws of variables in a block of chains, and the array to read them into.
 
     Attributes
     ----------
     variables : list of Variable
-        Of one group, dtype, shape and number of draws in a chunk. The same list in what is wanted
-        of other blocks spares looking for their rows in each journal.
+        Variables of one group, dtype, shape and number of draws in a chunk. Using the same list
+        for other blocks saves looking up their rows in each journal.
     into : numpy.ndarray
         Shape (variables, chains of the block, draws, *shape).
     """
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
 def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
     """Read some draws of any number of variables, each chunk once.
 
-    The values are those of one layout: when a split changes it meanwhile, they are read again.
+    All values are read under one layout: if a split changes it meanwhile, they are read again.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
             _fill(blocks, batch)
         except DamagedTraceError:
             if hierarchy.layout is layout and all(block.is_current() for block in blocks):
-                # Not damage, if the chain went back: its last chunks are written again.
+                # If the chain went back, this is not damage: its last chunks are written again.
                 _require_recorded(blocks, batch)
                 raise
             continue
@@ -104,7 +104,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
 
 
 def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
-    """Refuse draws that were dropped: what is left of their chunks may not be what they were."""
+    """Refuse draws that were dropped: their remaining chunks may have been rewritten."""
     if any(part.draws[0] < layout.dropped for parts in batch.values() for part in parts):
         raise StaleViewError(
             f"the draws of {hierarchy} before {layout.dropped} were dropped since this view was "
@@ -114,7 +114,7 @@ def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list
 
 
 def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
-    """Refuse draws whose chain went back, where no journal says so: its chunks may be blank."""
+    """Refuse draws whose chain went back, without a journal to show it: its chunks may be blank."""
     asked = [one.block for one in blocks if one.journal is None and not one.block.layout.closed]
     if not asked:
         return
@@ -125,7 +125,7 @@ def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]
 
 
 def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
-    """Refuse draws that a chain no longer has: it went back to its checkpoint."""
+    """Refuse draws that a chain no longer has because it went back to its checkpoint."""
     if count < stop:
         raise StaleViewError(
             f"{block} went back to its checkpoint at draw {count} since this view was made",
@@ -138,7 +138,7 @@ def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
 def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
     """Fill the arrays: first from the journals, then chunk by chunk from the store."""
     runs: dict[int, list[_Run]] = {}
-    # Where draws lie is the same in all blocks.
+    # Draws are in the same places in all blocks.
     chunks: dict[tuple[str, range], list[ChunkRows]] = {}
     pieces: list[Piece] = []
     for open_block, parts in zip(blocks, batch.values(), strict=True):
@@ -162,19 +162,19 @@ def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
 
 
 def fill_pieces(pieces: list[Piece], waits: bool) -> None:
-    """Read chunks from the store: side by side where reading means waiting."""
+    """Read chunks from the store, in parallel if the store is remote."""
     if waits:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # As a list: an error of one is raised here, when all have ended.
+            # A list waits for all of them, and then raises the error of one.
             list(pool.map(lambda fill: fill(), pieces))
     else:
-        # One at a time: Blosc decodes each with all cores, and memory is that of one.
+        # One at a time: Blosc decodes each with all cores, with the memory of one chunk.
         for fill in pieces:
             fill()
 
 
 class _Run(NamedTuple):
-    """Variables whose rows lie in a journal at equal distances: `step` bytes from `start` on."""
+    """Variables with equidistant rows in a journal: every `step` bytes from `start` on."""
 
     variables: slice
     start: int
@@ -182,7 +182,7 @@ class _Run(NamedTuple):
 
 
 def _runs(layout: Layout, variables: list[Variable]) -> list[_Run]:
-    """Where the rows of alike variables are in each journal: one run, where they are neighbours."""
+    """Where the rows of similar variables are in each journal; neighbours form one run."""
     tables, _ = row_layouts(layout)
     if variables[0].label not in tables:
         return []  # text
@@ -203,7 +203,7 @@ def _runs(layout: Layout, variables: list[Variable]) -> list[_Run]:
 
 
 class _OpenBlock:
-    """A block of chains with its journal, mapped once for all that is read of it."""
+    """A block of chains with its journal, mapped once for all reads."""
 
     def __init__(self, block: ChainBlock) -> None:
         self.block = block
@@ -211,9 +211,9 @@ class _OpenBlock:
         self.journal = block.read_journal() if self._has_journal else None
 
     def is_current(self) -> bool:
-        """Whether it has the same journal, or none, as when it was opened.
+        """Whether it still has the journal, or none, with which it was opened.
 
-        A chain that goes back replaces its journal before it writes any chunk again.
+        A chain that goes back replaces its journal before it rewrites a chunk.
         """
         if not self._has_journal:
             return True
@@ -223,12 +223,12 @@ class _OpenBlock:
         return path is None or not path.exists()
 
     def copy_rows(self, part: Wanted, journal: Journal, runs: list[_Run]) -> int:
-        """Copy from its journal the draws of the chunk that is being filled: the last ones.
+        """Copy the last draws, of the chunk that is being filled, from its journal.
 
         Returns
         -------
         int
-            How many draws are before them, in chunks that are full.
+            The number of draws before them, in full chunks.
         """
         draws, variable, count = part.draws, part.variables[0], journal.count
         require_recorded(self.block, count, draws[-1] + 1)
@@ -247,12 +247,12 @@ class _OpenBlock:
                 shape, like.dtype, journal.buffer, run.start, strides
             )
             part.into[run.variables, :, before:] = buffered[:, : len(self.block.chains), rows]
-        # Published in full meanwhile: these may be rows of the next chunk.
+        # The chunk was filled meanwhile: these may be rows of the next chunk.
         return before if journal.count < filling.stop else len(draws)
 
 
 class ChunkRows(NamedTuple):
-    """Some rows of one chunk, and which of the draws of a range they are."""
+    """Some rows of one chunk, and their positions in a range of draws."""
 
     place: ChunkPlace
     rows: slice
@@ -284,7 +284,7 @@ class RowReader:
 
     @cached_property
     def _most(self) -> int | None:
-        """Bytes that a chunk may have; None where nothing says it."""
+        """The most bytes that a chunk may have; None where unknown."""
         return self._codec.most_encoded(self._layout.chunk_shape(self._variable))
 
     def read(self, draws: range) -> np.ndarray[Any, Any]:
@@ -310,7 +310,7 @@ class RowReader:
         return found
 
     def pieces(self, chunks: Iterable[ChunkRows], into: np.ndarray[Any, Any]) -> Iterator[Piece]:
-        """What reads the rows of some chunks into an array of shape (chains, draws, *shape)."""
+        """Functions that read rows of some chunks into an array (chains, draws, *shape)."""
         for place, rows, taken in chunks:
             yield partial(self.fill, place, rows, into[:, taken])
 
@@ -342,7 +342,7 @@ class RowReader:
     def chunk(
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None
     ) -> np.ndarray[Any, Any]:
-        """One whole chunk from the store, in an array of its own or in one that is given."""
+        """One whole chunk from the store, in a new array or in the given one."""
         shape = self._layout.chunk_shape(self._variable)
         data = self._bytes(place)
         if data is None:
@@ -363,14 +363,14 @@ class RowReader:
     def _missing_chunk(
         self, place: ChunkPlace, into: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any]:
-        """What is read for a chunk that is not there: missing values for one that was lost."""
+        """The values for a missing chunk: missing values if the chunk was lost."""
         is_blank = self.is_blank(place)
         if not is_blank and not self._layout.is_lost(
             self._variable, self.block.number, place.draws
         ):
             raise self._damaged(place, _MISSING if self._layout.finished else "is missing", _REMEDY)
         if not is_blank and self._variable.dtype.kind not in "fcmM":
-            raise self._damaged(place, "was lost, as repair has said")
+            raise self._damaged(place, "was lost, as repair reported")
         if into is None:
             into = np.empty(self._layout.chunk_shape(self._variable), self._variable.dtype)
         into[...] = self._codec.fill
@@ -393,7 +393,7 @@ class RowReader:
         )
 
     def _moving_bytes(self, place: ChunkPlace) -> memoryview | None:
-        """The bytes of a chunk during a split: where it was, where it is staged, where it goes."""
+        """The bytes of a chunk during a split, from its old, its staged or its new place."""
         keys, moved = [], ""
         for new in future_spans(self._layout, self._variable):
             if new.start <= place.draws.start < new.stop:
@@ -401,12 +401,12 @@ class RowReader:
                 moved = target.key(self._variable, self.block.number)
                 # A chunk that is cut again begins with another draw.
                 keys = [staged(moved)] if target.draws.start == place.draws.start else []
-        # One path is the old array's until the groups are swapped, and the new one's from then.
+        # A path belongs to the old array until the groups are swapped, and then to the new one.
         if self._group.swapping:
             keys.append(moved)
         elif self._variable.name not in self._group.moved:
             keys.insert(0, place.key(self._variable, self.block.number))
-        # It may have gone from one place to the next while both were looked at.
+        # It may have moved from one place to the other while both were checked.
         for key in (*keys, *keys):
             data = self._location.read(key, self._most)
             if data is not None:

@@ -1,4 +1,4 @@
-"""The values of variables of a cut in memory: an outer key in, arrays out."""
+"""The values of variables of a cut in memory: select them by an outer key."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Array = NDArray[Any]
 def read_values(
     variables: Iterable[tuple[Cut, Variable]], draws: slice, flatten: bool
 ) -> list[Array]:
-    """The draws of several variables, all of one hierarchy, in one read.
+    """Read the draws of several variables of one hierarchy at once.
 
-    Those of variables that are alike are views of one array.
+    The results for similar variables are views of one array.
 
     Parameters
     ----------
     draws : slice
-        Which draws of each cut.
+        The draws of each cut.
     flatten : bool
         Whether chains and draws become one axis, chain after chain.
     """
@@ -61,18 +61,18 @@ def read_selections(selections: list[Selection]) -> None:
 
 
 class Part(NamedTuple):
-    """What one block of chains gives to a selection.
+    """The part of a selection in one block of chains.
 
     Attributes
     ----------
     rows : list of int
         The rows of the result.
     chains : list of int
-        For each row the chain within the block.
+        The chain within the block, for each row.
     draws : range
         The draws to read that the block has, counted from the start of its chains.
     in_place : bool
-        Whether all chains of the block go into rows that follow each other, in their order.
+        Whether all chains of the block go into consecutive rows, in order.
     """
 
     block: int
@@ -90,9 +90,9 @@ class Drawn:
     draws : range
         The draws to read, counted from the first one of the cut.
     picked : numpy.ndarray
-        Which of these are selected, in their order.
+        The selected ones among them, in order.
     all_draws : bool
-        Whether all of them are, as they are.
+        Whether all of them are selected, in order.
     """
 
     def __init__(self, cut: Cut, chains: Any, draws: Any) -> None:
@@ -124,19 +124,19 @@ class Drawn:
 
 
 class Selection:
-    """The values under an outer key of variables of a cut that are alike.
+    """The values under an outer key, for similar variables of a cut.
 
     Parameters
     ----------
     variables : list of Variable
-        Of the same dtype, shape and number of draws in a chunk.
+        Variables of the same dtype, shape and number of draws in a chunk.
     inner : tuple of int, slice or 1-d array
         The keys of the dimensions after chain and draw, or of the first ones.
 
     Attributes
     ----------
     values : numpy.ndarray
-        Shape (variables, chains, draws, *shape) of what is selected; an int keeps its dimension.
+        Shape (variables, chains, draws, *shape) of the selection; an int keeps its dimension.
     """
 
     def __init__(self, drawn: Drawn, variables: list[Variable], inner: tuple[Any, ...]) -> None:
@@ -153,7 +153,7 @@ class Selection:
         self._whole = drawn.all_draws and all(map(_is_whole, self._inner, sizes))
 
     def direct(self) -> list[Wanted]:
-        """What can be read right into the values."""
+        """The parts that can be read directly into the values."""
         return [
             Wanted(
                 self.variables,
@@ -166,9 +166,9 @@ class Selection:
         ]
 
     def read_indirect(self, hierarchy: Hierarchy) -> None:
-        """Read the blocks of chains of which something has to be picked.
+        """Read the blocks of chains from which values have to be picked.
 
-        One after the other: each takes memory for more than what is asked for.
+        They are read one after the other: each needs more memory than its selection.
         """
         for part in self.drawn.parts:
             if not (self._whole and part.in_place):
@@ -180,7 +180,7 @@ class Selection:
                     self._copy(part, buffer[0], values)
 
     def _copy(self, part: Part, buffer: Array, values: Array) -> None:
-        """Pick from all chains and draws of a block what is selected."""
+        """Copy the selection from all chains and draws of a block."""
         picked = _pick(buffer, self._inner)
         is_recorded = self.drawn.picked < len(part.draws)
         numbers = self.drawn.picked[is_recorded]
@@ -193,7 +193,7 @@ def _is_whole(key: Any, size: int) -> bool:
 
 
 def _draw_range(key: Any, length: int) -> tuple[range, Any]:
-    """The ascending draws to read for a key, and which of them the key asks for."""
+    """The ascending draws to read for a key, and which of them the key selects."""
     if isinstance(key, slice):
         asked = range(length)[key]
         if not len(asked):

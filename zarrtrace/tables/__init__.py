@@ -1,1 +1,1 @@
-"""Rows of typed columns beside the draws, and the segments that are kept in them."""
+"""Tables of typed columns beside the draws, and the segments that are stored in them."""

@@ -1,4 +1,4 @@
-"""Who may append to a table: one process at a time."""
+"""Only one process at a time may append to a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE = 10.0  # seconds that another process may take to make, open or close
 
 @contextmanager
 def alone(location: Location) -> Iterator[None]:
-    """Hold off other processes that would make, open, close or repair this table."""
+    """Lock out other processes that would make, open, close or repair this table."""
     location.require_writable()
     if location.path is not None:
         location.path.mkdir(parents=True, exist_ok=True)
@@ -31,19 +31,19 @@ def require_free(
 ) -> None:
     """Refuse a table that a living process appends to.
 
-    A process that this one cannot see is watched until it is clear whether it lives.
+    A process that this one cannot see is watched until it is clear whether it is alive.
 
     Parameters
     ----------
     read_claim : callable
         Reads the claim.
     key : str, default "zarr.json"
-        What it is written under.
+        The key of the claim.
 
     Raises
     ------
     ChainBusyError
-        With the host, the process and the age of that writer.
+        It names the host, the process and the age of that writer.
     """
     claim = read_claim()
     if claim is None or claim.is_of_the_past(location.age(key)):

@@ -1,4 +1,4 @@
-"""Is every row of a table there, and does it decode? And what can be done where it does not."""
+"""Check that every row of a table exists and decodes, and repair what does not."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def check(location: Location, table_file: TableFile) -> Iterator[Damage]:
 
 
 def repair(location: Location, table_file: TableFile) -> Iterator[str]:
-    """Fix what `check` finds, and say of each thing what was done.
+    """Fix what `check` finds, and yield what was done for each thing.
 
-    The caller holds off other processes. Damaged chunks are not thrown away: on a local disk they
-    go to `PATH.damaged`, beside the table.
+    The caller locks out other processes. On a local disk damaged chunks are not deleted: they
+    are moved to `PATH.damaged`, beside the table.
     """
     for key in location.remove_partial_files():
         yield f"{key}: removed, a process that was killed left it behind"
@@ -57,7 +57,7 @@ def repair(location: Location, table_file: TableFile) -> Iterator[str]:
         yield f"{STATE}: removed, the table is stored as this version stores tables"
     elif stored.layout.columns_in and location.exists(f"{STATE}/zarr.json"):
         location.delete_tree(STATE)
-        yield f"{STATE}: removed, the version before left it behind"
+        yield f"{STATE}: removed, an earlier version left it behind"
     for column in stored.layout.variables:
         if any(True for _ in _check_document(location, stored, column)):
             _write_document(location, stored, column)
@@ -80,11 +80,11 @@ def repair(location: Location, table_file: TableFile) -> Iterator[str]:
 def _check_files(location: Location, stored: Stored) -> Iterator[Damage]:
     for key in location.keys(""):
         if key.endswith(".partial"):
-            yield Damage(key, "a process that was killed left it behind; it is of no use")
+            yield Damage(key, "a process that was killed left it behind; it is not needed")
     if stored.layout.columns_in:
         yield from _check_group(location, stored.layout.columns_in)
         if not stored.as_trace and location.exists(f"{STATE}/zarr.json"):
-            yield Damage(STATE, "the version before left it behind; it is of no use")
+            yield Damage(STATE, "an earlier version left it behind; it is not needed")
 
 
 def _check_group(location: Location, path: str) -> Iterator[Damage]:
@@ -149,11 +149,11 @@ def _repair_table_document(location: Location, table_file: TableFile) -> Iterato
     else:
         lost = _lost_by_columns(location, stored.layout)
         table_file.write(replace(stored, lost=lost, home=home_of(location)))
-    yield f"zarr.json: the table has {rows} rows, says {who}"
+    yield f"zarr.json: the table has {rows} rows, by {who}"
 
 
 def _count(location: Location, layout: TableLayout) -> tuple[int, str]:
-    """How many rows there are, and what says so."""
+    """The number of rows, and where it is from."""
     file = layout.journal_file(location)
     count = None if file is None else read_count(layout, file, Stored(layout).chunks(location))
     if count is not None:
@@ -176,7 +176,7 @@ def _lost_by_columns(location: Location, layout: TableLayout) -> tuple[LostRows,
 
 
 def _layout_by_columns(location: Location) -> TableLayout:
-    """The layout of a table whose document is gone, as the documents of its columns have it."""
+    """The layout of a table without a document, from the documents of its columns."""
     columns, encodings, inside = {}, {}, ""
     for path in sorted(key.removesuffix("/zarr.json") for key in location.keys("")):
         document = read_document(location, path)

@@ -1,10 +1,10 @@
-"""Rows ↔ the bytes of a chunk, which say how many rows there are.
+"""Rows ↔ the bytes of a chunk, which hold the number of rows.
 
-A chunk that is not full is written at a flush, and again when it has more rows. Whoever finds it
-without knowing when it was written, in a copy of the table, must not take it for a full one. Blosc
-names the compressor in each chunk, and reads those of all: a chunk that is full is compressed with
-LZ4, and one that is not with Zstandard. In the latter each place after the last row has a mark,
-which differs from that row. No reader of Zarr sees the marks: the array ends before them.
+A chunk that is not full is written at a flush, and again when it has more rows. A reader of
+a copy of the table does not know when it was written, and must not take it for a full one. Blosc
+names the compressor in each chunk, and decodes all of them: a chunk that is full is compressed with
+LZ4, and any other with Zstandard. In the latter each place after the last row has a mark,
+which differs from that row. Readers of Zarr do not see the marks: the array ends before them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ColumnCodec:
         self.most = self._full.most_encoded(self.shape)
 
     def encode(self, rows: np.ndarray[Any, Any], filled: int) -> bytes:
-        """The bytes of a chunk whose first `filled` rows, one at least, are recorded."""
+        """The bytes of a chunk whose first `filled` rows, at least one, are recorded."""
         if filled == len(rows) or not rows.size:
             return self._full.encode(rows)
         rows = rows.copy()
@@ -47,11 +47,11 @@ class ColumnCodec:
         return self._partial.encode(rows)
 
     def decode(self, data: memoryview) -> np.ndarray[Any, Any]:
-        """The rows of a chunk, with what stands after them; ValueError if there is no chunk."""
+        """The rows of a chunk, with the marks after them; ValueError for other bytes."""
         return self._full.decode(data, self.shape)
 
     def rows_in(self, data: memoryview) -> int:
-        """How many rows a chunk says it has; all of them if it cannot be read."""
+        """How many rows a chunk has by its marks; all of them if it cannot be read."""
         if not self.may_have_more(data):
             return len(self)
         try:
@@ -74,7 +74,7 @@ class ColumnCodec:
         return self.shape[0]
 
     def _mark(self, last: Any) -> Any:
-        """What stands after the last row of a chunk that is not full."""
+        """The mark after the last row of a chunk that is not full."""
         if self._column.is_text:
             return NOT_RECORDED
         last = np.asarray(last)

@@ -1,8 +1,8 @@
-"""A table that an earlier version stored as a trace becomes one as it is made today.
+"""Convert a table that an earlier version stored as a trace to the present form.
 
-Its columns stay where they are. Rows that are in its journal alone go into their chunks; then one
-document is replaced, and from that moment on the table is one of today. Killed before or after,
-every row is there.
+Its columns stay where they are. Rows that are only in its journal are written to chunks; then one
+document is replaced, and from then on the table has the present form. After a kill at any time,
+every row exists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .table_file import Stored, TableFile
 
 
 def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored:
-    """Store such a table as it is made today; the caller holds off other processes.
+    """Convert such a table; the caller locks out other processes.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def convert(location: Location, table_file: TableFile, stored: Stored) -> Stored
 
 
 def _rows_in_chunks(location: Location, stored: Stored) -> int:
-    """Write the chunks that are partly filled; gives how many rows are in the chunks then."""
+    """Write the chunks that are partly filled; returns the number of rows in the chunks."""
     layout = stored.layout
     file = layout.journal_file(location)
     if file is None or not file.exists():

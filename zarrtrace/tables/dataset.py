@@ -1,4 +1,4 @@
-"""The rows of a table as xarray: those there are when it is asked for, read when they are used."""
+"""The rows of a table as xarray: those that exist at the call, read when they are used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LazyColumn(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         if not isinstance(key, indexing.VectorizedIndexer):
-            # Past the adapter, which fails for an empty slice with a negative step.
+            # This avoids xarray's adapter, which fails for an empty slice with a negative step.
             return self._read(key.tuple)
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
@@ -46,7 +46,7 @@ class LazyColumn(BackendArray):
         wanted = np.arange(self.shape[0])[key[0]]
         first, last = (int(wanted.min()), int(wanted.max())) if wanted.size else (0, -1)
         values = read_rows(*self._rows[:2], self._name, range(first, last + 1))
-        # From the last dimension on: an int takes its own away.
+        # Start at the last dimension: an int removes its dimension.
         for axis in reversed(range(1, len(key))):
             values = values[(*(slice(None) for _ in range(axis)), key[axis])]
         return values[wanted - first]

@@ -1,7 +1,7 @@
 """Tables that earlier versions stored as traces of one chain, whose draws are the rows.
 
-They are read as they are. Before the first append, or a repair, such a table becomes one as it is
-made today: its zarr.json is replaced, its columns stay where they are.
+They are read as they are. The first append, or a repair, converts such a table to the present
+form: its zarr.json is replaced, its columns stay where they are.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_table(
     ValueError
         It is damaged.
     TraceExistsError
-        There is a trace, and not a table.
+        There is a trace instead of a table.
     """
     found = read_layout(location)
     if found is None:
@@ -52,7 +52,7 @@ def read_table(
 
 
 def read_layout(location: Location) -> tuple[TableLayout, tuple[LostRows, ...]] | None:
-    """Layout and what was lost, of which the journal's place is that of the earlier version.
+    """Layout and lost rows, with the journal at the place of the earlier version.
 
     Raises as `read_table`.
     """
@@ -62,8 +62,8 @@ def read_layout(location: Location) -> tuple[TableLayout, tuple[LostRows, ...]] 
     layout, lost = _parse(text)
     if layout is None:
         raise TraceExistsError(
-            f"{location} holds a trace, and not a table; open it with zarrtrace.open, or give the "
-            f"table another place, or a name: trace.table(name)"
+            f"{location} holds a trace instead of a table; open it with zarrtrace.open, or give "
+            f"the table another place, or a name: trace.table(name)"
         )
     return layout, lost
 
@@ -83,7 +83,7 @@ def _layout_text(location: Location) -> str | None:
 
 @functools.lru_cache(maxsize=128)
 def _parse(text: str) -> tuple[TableLayout | None, tuple[LostRows, ...]]:
-    """The layout of the table and what was lost of it; None for the layout of a trace."""
+    """The layout of the table and its lost rows; None for the layout of a trace."""
     try:
         content = json.loads(text)
         if [group["name"] for group in content["groups"]] != [ROWS]:
@@ -104,7 +104,7 @@ def _read_count(location: Location) -> int:
 
 
 def read_claim(location: Location) -> Claim | None:
-    """The claim of whoever appends with an earlier version; None for nobody."""
+    """The claim of a process that appends with an earlier version; None without one."""
     data = location.read(CLAIM_KEY)
     try:
         return None if data is None else Claim.from_text(str(_TEXT.decode_strings(data, 1)[0]))

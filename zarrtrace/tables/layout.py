@@ -31,17 +31,17 @@ Columns = Mapping[str, "Var | DTypeLike"]
 VERSION = 2
 JOURNAL = "_journal"
 ROW = "row"
-# What errors name as the group of a column, and where earlier versions put the columns.
+# The group of a column in errors, and where earlier versions put the columns.
 ROWS = "rows"
 
-_CHUNK_BYTES = 32 * 1024  # of a column: what a table that is hardly used takes on the disk
+_CHUNK_BYTES = 32 * 1024  # of a column: the space of a nearly empty table on the disk
 _LONGEST_CHUNK = 4096
 
 
 # Equal only to itself, so that what follows from a layout can be kept for it.
 @dataclass(frozen=True, eq=False)
 class TableLayout:
-    """What does not change in the life of a table.
+    """The properties of a table that never change.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class TableLayout:
     separator : str
         In the keys of chunks.
     sealed : bool
-        Whether each row in the journal proves itself, and each chunk says how many rows it has;
+        Whether each row in the journal has a seal, and each chunk holds its number of rows;
         False in a table that an earlier version made.
     """
 
@@ -73,7 +73,7 @@ class TableLayout:
     separator: str = "."
     sealed: bool = False
 
-    # What a journal asks a trace: a table has one writer, and rows survive the process.
+    # What a journal needs to know: a table has one writer, and rows survive the process.
     chains_per_chunk = 1
     durable = False
 
@@ -83,7 +83,7 @@ class TableLayout:
         return list(self.columns.values())
 
     def chunk_shape(self, column: Variable) -> tuple[int, ...]:
-        """The shape of a column's rows in the journal; that of its chunks without the 1."""
+        """The shape of a column's rows in the journal; the shape of its chunks without the 1."""
         return (1, column.draws_per_chunk, *column.shape)
 
     def array_starts(self, column: Variable) -> tuple[int, ...]:
@@ -103,7 +103,7 @@ class TableLayout:
         return chunk_key(self.path(column), (chunk, *(0 for _ in column.shape)), self.separator)
 
     def chunk_of(self, column: Variable, key: str) -> int:
-        """The number of the chunk that a key of a column is that of; -1 if it is not a chunk."""
+        """The number of the chunk at a key of a column; -1 if it is not a chunk."""
         name = key.removeprefix(f"{self.path(column)}/").split(self.separator)
         number = name[1] if name[0] == "c" and len(name) > 1 else ""
         return int(number) if number.isdecimal() else -1
@@ -145,7 +145,7 @@ class TableLayout:
 def plan_table(
     location: Location, columns: Columns, attrs: Mapping[str, Any], flush_every: float
 ) -> TableLayout:
-    """Check what a new table is asked to be, and choose its layout."""
+    """Check the definition of a new table, and choose its layout."""
     defined = define_columns(location, columns)
     dtypes = {dtype_name(column.dtype): column.dtype for column in defined.values()}
     text = any(column.is_text for column in defined.values())
@@ -164,7 +164,7 @@ def plan_table(
 
 
 def define_columns(location: Location, columns: Columns) -> dict[str, Variable]:
-    """The columns of a table, each with as many rows in a chunk as is good for its size."""
+    """The columns of a table, each with a number of rows per chunk chosen by its size."""
     if not isinstance(columns, Mapping) or not columns:
         raise SchemaError(
             f"{location}: give columns as a mapping of names to zarrtrace.Var or dtypes, at "
@@ -175,7 +175,7 @@ def define_columns(location: Location, columns: Columns) -> dict[str, Variable]:
         name = check_name(key, "column")
         what = f"column {name!r}"
         if name == JOURNAL:
-            raise SchemaError(f"{what}: zarrtrace keeps this name for itself; rename the column")
+            raise SchemaError(f"{what}: zarrtrace reserves this name; rename the column")
         var = given if isinstance(given, Var) else Var(dtype=given)
         column = define_variable(ROWS, name, var, dimensions, what)
         length = column.draws_per_chunk or _rows_per_chunk(column)
@@ -238,25 +238,25 @@ def from_text(text: str) -> TableLayout:
     content = json.loads(text)
     if content["format_version"] > VERSION:
         raise FormatVersionError(
-            f"it has format version {content['format_version']}, this zarrtrace reads tables up to "
+            f"it has format version {content['format_version']}; this zarrtrace reads tables up to "
             f"{VERSION}; upgrade it: pip install -U zarrtrace"
         )
     if content["journal"] not in ("", JOURNAL) or content["columns_in"] not in ("", ROWS):
         # Files are written and removed there.
-        raise ValueError("its columns or its journal are not where those of a table are")
+        raise ValueError("its columns or its journal are not in the place of a table's")
     layout = parse_layout(content, content["columns"], content["journal"], content["columns_in"])
     sealed = content["format_version"] > 1
     if sealed and any(one["codecs"][-1]["name"] != "blosc" for one in layout.encodings.values()):
-        raise ValueError("its chunks do not say how many rows they have")
+        raise ValueError("its chunks do not hold their number of rows")
     return replace(layout, sealed=sealed)
 
 
 def parse_layout(
     content: Mapping[str, Any], columns: list[Any], journal: str, columns_in: str
 ) -> TableLayout:
-    """The layout in the content of its JSON text; ValueError when its parts do not fit.
+    """The layout in the content of its JSON text; ValueError when its parts contradict each other.
 
-    It is that of an earlier version, whose rows do not prove themselves.
+    It comes from an earlier version, whose rows have no seals.
     """
     try:
         defined = [parse_variable(ROWS, item) for item in columns]

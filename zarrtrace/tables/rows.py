@@ -1,4 +1,4 @@
-"""Rows of a column come out: of its chunks, and of the journal while a chunk is being filled."""
+"""Read rows of a column: from its chunks, and from the journal while a chunk is being filled."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..store.location import Location
 from .chunks import ColumnCodec
 from .table_file import Stored, TableFile
 
-_AT_ONCE = 16  # chunks that are fetched side by side
+_AT_ONCE = 16  # chunks that are fetched in parallel
 
 
 def read_rows(
     location: Location, table_file: TableFile, name: str, rows: range
 ) -> np.ndarray[Any, Any]:
-    """Some rows of a column that there are, ascending: shape (rows, *shape).
+    """Some existing rows of a column, ascending: shape (rows, *shape).
 
     Raises
     ------
@@ -36,13 +36,13 @@ def read_rows(
         try:
             return ColumnReader(location, stored, stored.layout.columns[name]).read(rows)
         except DamagedTraceError:
-            # Another process may have changed how the table is stored, or what of it is lost.
+            # Another process may have changed how the table is stored, or which rows are lost.
             if table_file.current() is stored:
                 raise
 
 
 class _Piece(NamedTuple):
-    """What one chunk gives to a read: which of its rows, and where they go."""
+    """The part of a chunk in a read: which of its rows, and where they go."""
 
     chunk: int
     inside: slice
@@ -102,12 +102,12 @@ class ColumnReader:
         return Journal.for_reading(self._layout, file, self._stored.chunks(self._location))
 
     def _copy_from_journal(self, journal: Journal, piece: _Piece) -> bool:
-        """Copy rows of the chunk that is being filled; False when it is full, and in the store."""
+        """Copy rows of the chunk that is being filled; False when it is full and stored."""
         stop = (piece.chunk + 1) * self._length
         if journal.count >= stop:
             return False
         piece.into[...] = journal.rows_of(self._column)[0, piece.inside]
-        # Filled meanwhile: these may be rows of the next chunk.
+        # It was filled meanwhile: these may be rows of the next chunk.
         return journal.count < stop
 
     def _decode(self, chunk: int, data: memoryview | None) -> np.ndarray[Any, Any]:
@@ -119,18 +119,18 @@ class ColumnReader:
         if not any(lost.meets(self._column, chunk) for lost in self._stored.lost):
             raise self._damaged(chunk, "is missing")
         if self._column.dtype.kind not in "fcmM":
-            raise self._damaged(chunk, "was lost, as repair has said")
+            raise self._damaged(chunk, "was lost, as repair reported")
         return np.full(self._codec.shape, self._codec.fill, self._column.dtype)
 
     def _went_back(self, count: int) -> StaleViewError:
-        """The error for rows that were counted and are not there: on the disk of another machine.
+        """The error for rows that were counted but are missing: on the disk of another machine.
 
-        There files are seen at moments of their own.
+        There different files may be seen at different times.
         """
         return StaleViewError(
-            f"there are {count} rows, and there were more when they were counted",
+            f"there are {count} rows, but more were counted before",
             where=f"{self._location}: column {self._column.name!r}",
-            remedy="read it again; close() the table where it is written to see all rows",
+            remedy="read it again; close() the table in the process that writes it to see all rows",
             group=self._column.group,
             variable=self._column.name,
             draw=count,

@@ -1,9 +1,9 @@
 """Segments: contiguous runs of draws with attributes and arrays of their own.
 
-What a sampler that works in blocks knows of each block: the step size it used, the covariance it
-proposed from, how often each of its moves was accepted. They are rows of the table `segments`. What
-has another size in each of them lies one after the other in the tables `segment_values_<dtype>`:
-the arrays, flattened, and as uint8 the JSON text that says where.
+They hold what a sampler knows about each block of draws: its step size, the covariance it
+proposed from, how often each of its moves was accepted. They are rows of the table `segments`.
+Values of varying size are stored one after the other in the tables `segment_values_<dtype>`:
+the flattened arrays, and as uint8 the JSON text that says where they are.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Row(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where the values of an array are: from the `first` on in the table of its dtype."""
+    """Where the values of an array are: from row `first` on in the table of its dtype."""
 
     dtype: str
     first: int
@@ -65,22 +65,22 @@ class _Place(NamedTuple):
 
 
 class _Description(NamedTuple):
-    """What the text of a segment says."""
+    """The content of the text of a segment."""
 
     attrs: dict[str, Any]
     arrays: dict[str, _Place]
 
 
 class Segment:
-    """A contiguous run of draws, the same of every chain: what `Trace.segments` holds.
+    """A contiguous run of draws, the same for every chain: an item of `Trace.segments`.
 
     Attributes
     ----------
     number : int
-        Which it is, counted from 0.
+        The number of the segment, counted from 0.
     start, stop : int
         Its draws, counted from the start of the chains, warmup included; `stop` is the first that
-        does not belong to it. They stay the same whatever burn-in is set.
+        does not belong to it. They do not depend on the burn-in.
     """
 
     def __init__(self, trace: Trace, number: int, row: _Row) -> None:
@@ -92,17 +92,17 @@ class Segment:
 
     @property
     def dropped(self) -> int:
-        """How many of its draws are gone by now: `Trace.drop_before` dropped them."""
+        """How many of its draws `Trace.drop_before` has dropped."""
         return min(max(self._trace.dropped - self.start, 0), self.stop - self.start)
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes it was added with."""
+        """Its attributes, as passed to `add`."""
         return self._described.attrs
 
     @cached_property
     def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Its arrays by name; each is read when it is asked for."""
+        """Its arrays by name; each is read when it is accessed."""
         return _Arrays(self._trace, self._described.arrays)
 
     @property
@@ -111,7 +111,7 @@ class Segment:
         return self.dataset("posterior")
 
     def dataset(self, group: str) -> xr.Dataset:
-        """The draws of a sampled group in this segment, on whichever side of the burn-in, lazy.
+        """The draws of a sampled group in this segment, on both sides of the burn-in, lazy.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class Segment:
 
 
 class Segments(Sequence[Segment]):
-    """The segments of a trace, in their order: what `Trace.segments` is.
+    """The segments of a trace, in their order, as `Trace.segments` returns them.
 
     It looks again at each call, so it shows those there are at that moment; one that is kept reads
     only the rows that are new. A segment is there when all of its draws are.
@@ -180,21 +180,21 @@ class Segments(Sequence[Segment]):
         attrs: Mapping[str, Any] | None = None,
         **arrays: Any,
     ) -> None:
-        """Say something about draws that have been recorded.
+        """Add a segment: attributes and arrays for draws that have been recorded.
 
-        In a local directory it survives `kill -9` when this has returned; elsewhere it has been
-        written, and before it the draws that the writers of this trace here hold in memory.
+        In a local directory it survives `kill -9` once this has returned; elsewhere it is then
+        written, after the draws that writers of this process hold in memory.
 
         Parameters
         ----------
         draws : int or pair of int
-            How many, up to the last that all chains have; or from where to where, counted from the
+            How many, up to the last that all chains have; or (start, stop), counted from the
             start of the chains, warmup included.
         attrs : mapping, optional
-            Attributes: what `ChainWriter.checkpoint` takes, small things.
+            Attributes: small values that `ChainWriter.checkpoint` accepts.
         **arrays : array_like
-            Arrays of any shape and dtype that a trace can store, those of a segment as large as
-            you like. One segment may have other ones than the next.
+            Arrays of any size, shape and dtype that a trace can store.
+            Segments may have different arrays.
 
         Raises
         ------
@@ -207,15 +207,15 @@ class Segments(Sequence[Segment]):
 
         Notes
         -----
-        A segment takes the place of those it overlaps: a chain that goes back to a checkpoint adds
-        again what it draws again. Until it does, the old one is shown for the new draws as soon as
-        all of them are there.
+        A segment replaces those it overlaps: a chain that goes back to a checkpoint adds
+        it again when it has drawn again. Until then the old one is shown for the new draws once
+        all of them are recorded.
         """
         self._flush_draws()
         start, stop = self._check_draws(draws)
         text = _encode_attrs({} if attrs is None else attrs)
         checked = {name: _check_array(name, value) for name, value in arrays.items()}
-        # What is not in a row of the table `segments` in the end does not exist.
+        # Only values that a row of the table `segments` refers to exist.
         places = self._append_arrays(checked)
         described = f'{{"attrs":{text},"arrays":{json.dumps(places)}}}'.encode()
         first = self._append_values(np.frombuffer(described, _TEXT))
@@ -225,7 +225,7 @@ class Segments(Sequence[Segment]):
         table._flush_waiting()
 
     def _flush_draws(self) -> None:
-        """Where draws wait in memory, write those that this process has recorded."""
+        """Where draws wait in memory, write the draws that this process has recorded."""
         if not self._trace._layout.journal:
             for writer in open_writers():
                 if isinstance(writer, ChainWriter) and writer._location is self._trace._location:
@@ -241,7 +241,7 @@ class Segments(Sequence[Segment]):
         whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in given)
         if isinstance(draws, bool) or len(given) != 2 or not whole or given[0] > given[1]:
             raise InvalidInputError(
-                f"draws is a number of draws or a pair (start, stop) of them, got {draws!r}"
+                f"draws must be a number of draws or a pair (start, stop), got {draws!r}"
             )
         start, stop = map(int, given)
         if start < 0 or stop > recorded:
@@ -256,7 +256,7 @@ class Segments(Sequence[Segment]):
         return start, stop
 
     def _append_arrays(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, _Place]:
-        """Put the values of arrays behind others of their dtypes."""
+        """Append the values of arrays to the tables of their dtypes."""
         places = {}
         for dtype in dict.fromkeys(array.dtype for array in arrays.values()):
             alike = {name: array for name, array in arrays.items() if array.dtype == dtype}
@@ -267,13 +267,13 @@ class Segments(Sequence[Segment]):
         return places
 
     def _append_values(self, values: np.ndarray[Any, Any]) -> int:
-        """Put values behind others of their dtype; gives the place of the first."""
+        """Append values to the table of their dtype; returns the row of the first."""
         column = Var(dtype=values.dtype, draws_per_chunk=_VALUES_PER_CHUNK)
         table = self._table(_values_table(values.dtype), {"value": column})
         first = len(table)
         if values.size:
             table.append_rows({"value": values})
-            # Before the row that tells of them, where rows wait in memory.
+            # Where rows wait in memory, values are written before the row that refers to them.
             table._flush_waiting()
         return first
 
@@ -294,7 +294,7 @@ class Segments(Sequence[Segment]):
 
     def _table(self, name: str, columns: Mapping[str, Any]) -> Table:
         table = self._trace.table(name)
-        # To compare columns takes longer than to append a row.
+        # Comparing columns takes longer than appending a row.
         if not table._exists():
             table._require(columns)
         return table
@@ -342,7 +342,7 @@ class Segments(Sequence[Segment]):
             return [Segment(self._trace, number, rows[number]) for number in numbers]
         if not -len(rows) <= index < len(rows):
             number_of = counted(len(rows), "segment")
-            raise IndexError(f"{self._trace.path} has {number_of}, no segment {index}")
+            raise IndexError(f"{self._trace.path} has {number_of}; there is no segment {index}")
         number = range(len(rows))[index]
         return Segment(self._trace, number, rows[number])
 
@@ -394,7 +394,7 @@ def _values_table(dtype: np.dtype[Any]) -> str:
 
 def _encode_attrs(attrs: Mapping[str, Any]) -> str:
     if not isinstance(attrs, Mapping):
-        raise InvalidInputError(f"attrs is a mapping of names to values, got {attrs!r}")
+        raise InvalidInputError(f"attrs must be a mapping of names to values, got {attrs!r}")
     return encode_state(dict(attrs), "attrs")
 
 
@@ -407,5 +407,5 @@ def _check_array(name: str, value: Any) -> np.ndarray[Any, Any]:
     except MaskedValuesError as error:
         raise InvalidInputError(f"the array {name!r} of a segment: {error}") from None
     except ValueError as error:
-        raise InvalidInputError(f"the array {name!r} of a segment is none ({error})") from None
+        raise InvalidInputError(f"{name!r} of a segment is not an array ({error})") from None
     return array.astype(dtype, copy=False)

@@ -1,8 +1,8 @@
-"""The rows that are in the chunks of a table, where nobody is believed who says how many there are.
+"""The rows in the chunks of a table, counted without trusting any stored number of rows.
 
 At home, that is on the machine and in the directory where it is written, a table has the rows that
-its journal and its zarr.json say. Elsewhere these, and the chunks, may each be of another moment:
-there only those rows count that are proven.
+its journal and its zarr.json say. Elsewhere these files and the chunks may be of different moments:
+only proven rows count there.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class StoredRows:
 
     @property
     def directory(self) -> Path | None:
-        """The directory of the table, by which a journal knows where it is."""
+        """The directory of the table, by which a journal recognises its place."""
         return self.location.path
 
     def stored_draws(self, variable: Variable, count: int) -> int:
-        """How many of the first `count` rows of a column the chunks hold, from the first on."""
+        """How many rows of a column, from the first on, the chunks hold; at most `count`."""
         if 0 in variable.shape:
-            return count  # what is empty cannot be wrong
+            return count  # an empty value cannot be wrong
         known = _rows_in_full_chunks(self)
         length = variable.draws_per_chunk
         done = known.get(variable.name, 0)
@@ -56,7 +56,7 @@ class StoredRows:
         return count
 
     def _rows_in(self, column: Variable, codec: ColumnCodec, chunk: int) -> int:
-        """How many rows of a chunk are there, from the first on."""
+        """How many rows a chunk holds, from the first on."""
         key = self.layout.chunk_key(column, chunk)
         header = self._header(key)
         if header is None:
@@ -68,7 +68,7 @@ class StoredRows:
         return 0 if data is None else codec.rows_in(data)
 
     def _header(self, key: str) -> memoryview | bytes | None:
-        """How a chunk begins; None for one that is not there, or not all of it."""
+        """The first bytes of a chunk; None for a chunk that is missing or incomplete."""
         if self.location.path is None:
             return self.location.read(key)
         try:
@@ -92,10 +92,10 @@ def _rows_in_full_chunks(stored: StoredRows) -> dict[str, int]:
 
 
 def home_of(location: Location) -> str:
-    """What says where a table is; "" in a store that is not a directory."""
+    """A text for where a table is; "" in a store that is not a directory."""
     return "" if location.path is None else whereabouts(location.path)
 
 
 def is_home(location: Location, home: str) -> bool:
-    """Whether a table is where it was written, as its writer has said."""
+    """Whether a table is where its writer wrote it."""
     return home != NOWHERE and home == home_of(location)

@@ -1,8 +1,8 @@
-"""Tables: rows of typed columns, appended one by one and as safe as draws.
+"""Tables: rows of typed columns, appended one by one, as safe as draws.
 
-What a run keeps beside its draws: warnings, the history of an adaptation, diagnostics of blocks,
+They hold what a run stores beside its draws: warnings, the history of an adaptation, diagnostics,
 losses. A table is a group whose columns are arrays with the first dimension `row`; it has no end.
-Inside a trace it lies at `tables/<name>`.
+Inside a trace it is at `tables/<name>`.
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ def open(
     flush_every: float = 1.0,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Open a table at a place of its own, or make one.
+    """Open or make a table at a place of its own.
 
     Parameters
     ----------
     store : str, path, zarr.abc.store.Store or None
         Where it is; None for a new one in memory.
     columns : mapping of str to Var or dtype, optional
-        As in `Trace.table`. Columns are declared to append rows: with them the table is made if
+        As in `Trace.table`. Pass columns to append rows: the table is made if
         there is none, and opened for appending.
     mode : "r" or "a"
         Read-only, or to append. A new table needs "a" or `columns`.
     attrs, flush_every
         As in `Trace.table`.
     storage_options : mapping, optional
-        For a URL, what fsspec takes.
+        Options of fsspec for a URL.
 
     Raises
     ------
     TraceNotFoundError
         There is no table to read.
     SchemaError
-        A column cannot be stored, or the table has others.
+        A column cannot be stored, or the table has different columns.
     """
     if mode not in ("r", "a"):
         raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}")
@@ -93,7 +93,7 @@ def names(location: Location) -> tuple[str, ...]:
         try:
             found.append((created_at(location.below(f"{TABLES}/{name}")), name))
         except TraceNotFoundError:
-            # Not made to the end: its process was killed.
+            # It is incomplete: its process was killed.
             continue
         except DamagedTraceError:
             found.append(("", name))
@@ -106,10 +106,10 @@ def created_at(location: Location) -> str:
 
 
 class Table:
-    """Rows of typed columns: what `Trace.table` and `zarrtrace.table.open` return.
+    """Rows of typed columns: returned by `Trace.table` and `zarrtrace.table.open`.
 
-    The first append opens it for writing, and one process at a time can; reading works at any
-    time, from any process. Rows without text are safe from `kill -9` in a local directory when
+    The first append opens it for writing, for one process at a time; reading works at any
+    time, from any process. Rows without text survive `kill -9` in a local directory once
     `append` has returned; text has no fixed size and waits with its row for `flush()`, or for the
     first append after `flush_every` seconds. With 0 seconds it does not wait: each append writes a
     file for each column of text. On other stores all rows wait.
@@ -148,7 +148,7 @@ class Table:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes it was made with."""
+        """The attributes with which it was made."""
         try:
             return dict(self._file.current().layout.attrs)
         except TraceNotFoundError:
@@ -163,7 +163,7 @@ class Table:
             return 0
 
     def _exists(self) -> bool:
-        """Whether it has been made: a table without columns is by its first row."""
+        """Whether it exists: the first row makes a table without declared columns."""
         return self._file.exists()
 
     @property
@@ -181,13 +181,13 @@ class Table:
         Parameters
         ----------
         row, **values : mapping of str to value
-            Numbers, text, arrays of their column's shape: what `ChainWriter.record` takes.
+            Numbers, text, arrays of their column's shape: what `ChainWriter.record` accepts.
 
         Raises
         ------
         DrawError
             A column is missing or unknown, or a value has another shape, or would lose something
-            in the column's dtype. Nothing of the row is kept, and the next one is taken.
+            in the column's dtype. Nothing of the row is kept, and the next one can be appended.
         ChainBusyError
             Another process appends to this table; the message says which.
         """
@@ -203,15 +203,15 @@ class Table:
         Parameters
         ----------
         columns : mapping of str to array
-            Of shape (rows, *shape), as long for one column as for another.
+            Of shape (rows, *shape), with the same number of rows for each column.
 
         Raises
         ------
         DrawError, ChainBusyError
-            As `append`; none of the rows is kept.
+            As for `append`; none of the rows is kept.
         PartlyRecordedError
-            The store could not be written after some of the rows were appended. Its `kept` says
-            how many: append the rest.
+            The store could not be written after some of the rows were appended. Its `kept` is
+            their number: append the rest.
         NotWritableError
             The store could not be written; none of the rows is kept.
         """
@@ -228,12 +228,12 @@ class Table:
             self._writer.flush()
 
     def _flush_waiting(self) -> None:
-        """Write rows that wait in memory, if there are any: those that are safe already stay."""
+        """Write rows that wait in memory; rows in the journal are safe already."""
         if self._writer is not None and not self._writer.closed and self._writer.waits:
             self._writer.flush()
 
     def close(self) -> None:
-        """Flush, and let others append; the next append opens the table again."""
+        """Flush, and let other processes append; the next append opens the table again."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -249,7 +249,7 @@ class Table:
     # Making -------------------------------------------------------------------------------
 
     def _require(self, columns: Columns) -> None:
-        """Make the table if there is none, or refuse columns that are not those it has."""
+        """Make the table if there is none, or refuse columns that differ from the existing ones."""
         if not self._exists() and not self._location.read_only:
             self._create(columns)
         if self._exists():
@@ -262,7 +262,7 @@ class Table:
             if not self._exists():
                 stored = Stored(layout, home=home_of(self._location))
                 self._file.write_columns(stored)
-                # Last: with it the table is there.
+                # This comes last and makes it a table.
                 self._file.write(stored)
 
     def _require_same(self, columns: Columns) -> None:
@@ -271,15 +271,15 @@ class Table:
             here, given = map(describe_column, (existing.get(name), wanted.get(name)))
             if here != given:
                 raise SchemaError(
-                    f"{self.path}: column {name!r} is {here} in the existing table, and {given} in "
-                    f"what was asked for; open it without columns, or give the table another name",
+                    f"{self.path}: column {name!r} is {here} in the existing table, but {given} in "
+                    f"this definition; open it without columns, or give the table another name",
                     variable=name,
                 )
 
     # Repairing ----------------------------------------------------------------------------
 
     def check(self) -> list[Damage]:
-        """Read all rows, and say what is damaged or missing, as `Trace.check` does."""
+        """Read all rows, and return what is damaged or missing, as `Trace.check` does."""
         from .check import check
 
         return list(check(self._location, self._file))
@@ -312,14 +312,14 @@ class Table:
         return self.read(column)
 
     def read(self, column: str, rows: slice = slice(None)) -> np.ndarray[Any, Any]:
-        """Some values of a column, reading no more chunks than they lie in.
+        """Some values of a column; only the chunks that hold them are read.
 
         Parameters
         ----------
         column : str
             One of `columns`.
         rows : slice, optional
-            Which rows; all by default.
+            The rows; all by default.
 
         Returns
         -------
@@ -345,7 +345,7 @@ class Table:
         return read_rows(self._location, self._file, column, wanted)
 
     def to_dataset(self) -> xr.Dataset:
-        """The rows there are now as an `xarray.Dataset`, lazy, with the dimension `row`."""
+        """The existing rows as an `xarray.Dataset`, lazy, with the dimension `row`."""
         from .dataset import Rows, open_rows
 
         if not self._exists():
@@ -356,7 +356,7 @@ class Table:
         return open_rows(Rows(self._location, self._file, len(self)))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The rows there are now as a `pandas.DataFrame`; arrays stand in columns of objects."""
+        """The existing rows as a `pandas.DataFrame`; arrays are in columns of objects."""
         import pandas as pd
 
         columns = {}

@@ -1,6 +1,6 @@
-"""The zarr.json of a table: what it consists of, how many rows were flushed, who appends.
+"""The zarr.json of a table: its definition, the number of flushed rows, and who appends.
 
-One document says it all, and it is replaced as a whole: a reader finds one moment of the table.
+It is a single document and is replaced as a whole: a reader finds one moment of the table.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Stored:
     rows : int
         Rows at the last flush.
     claim : Claim or None
-        Who appends.
+        The claim of the process that appends.
     lost : tuple of LostRows
         Rows whose chunk was damaged, as repair found them.
     home : str
-        Where the number of rows holds: see `home_of`. Elsewhere the chunks say how many there are.
-        "" in an object store. Of tables of earlier versions it holds everywhere.
+        Where the number of rows is valid: see `home_of`. Elsewhere the chunks are counted.
+        "" in an object store. For tables of earlier versions the number is valid everywhere.
     as_trace : bool
-        Whether it is stored as a trace, which is how earlier versions stored tables.
+        Whether it is stored as a trace, as earlier versions stored tables.
     """
 
     layout: TableLayout
@@ -54,15 +54,15 @@ class Stored:
     as_trace: bool = False
 
     def chunks(self, location: Location) -> StoredRows:
-        """Its chunks, as a journal asks for them."""
+        """Its chunks, in the form that a journal needs."""
         return StoredRows(location, self.layout, self.lost)
 
     def is_elsewhere(self, location: Location) -> bool:
-        """Whether the number of rows was written elsewhere, so that rows count that are proven."""
+        """Whether the number of rows was written elsewhere, so that only proven rows count."""
         return self.layout.sealed and not is_home(location, self.home)
 
     def proven_rows(self, location: Location) -> int:
-        """How many rows there are in the chunks."""
+        """The number of rows in the chunks."""
         count, chunks = self.rows, self.chunks(location)
         for column in self.layout.variables if self.is_elsewhere(location) else []:
             count = min(count, chunks.stored_draws(column, count))
@@ -88,7 +88,7 @@ class TableFile:
         Raises
         ------
         TraceNotFoundError
-            There is none, or it was not made to the end.
+            There is no table, or an incomplete one.
         DamagedTraceError
             The document cannot be read.
         """
@@ -103,7 +103,7 @@ class TableFile:
         return stored
 
     def exists(self) -> bool:
-        """Whether there is a table; one that is damaged is."""
+        """Whether there is a table, damaged or not."""
         try:
             self.current()
         except TraceNotFoundError:
@@ -113,19 +113,19 @@ class TableFile:
         return True
 
     def count_rows(self) -> int:
-        """How many rows there are now: what the journal says, or what was flushed."""
+        """The number of rows now: that of the journal, or of the last flush."""
         stored = self.current()
         journal = stored.layout.journal_file(self._location)
         if journal is not None:
             count = read_count(stored.layout, journal, stored.chunks(self._location))
             if count is not None:
                 return count
-            # Who removes the journal has written the number of rows before.
+            # The number of rows is written before the journal is removed.
             stored = self.current()
         return stored.proven_rows(self._location)
 
     def write(self, stored: Stored) -> None:
-        """Replace the document, at once for every reader."""
+        """Replace the document, atomically for every reader."""
         layout = to_text(stored.layout)
         state = json.dumps(
             {
@@ -155,7 +155,7 @@ class TableFile:
         )
 
     def without_rows(self) -> Stored:
-        """What can be read of the document when it does not say how many rows there are.
+        """The readable part of a document that lacks a valid number of rows.
 
         Raises
         ------
@@ -170,7 +170,7 @@ class TableFile:
         except ValueError as error:
             raise self._damaged(str(error), f"{STATE}/zarr.json") from None
         if found is None:
-            raise self._damaged("there is no layout of a table in it")
+            raise self._damaged("it has no layout of a table")
         return Stored(found[0], lost=found[1], as_trace=True)
 
     def _read(self) -> bytes:

@@ -1,7 +1,7 @@
-"""Rows go in: value → journal → chunk → store, in the order that keeps the promises.
+"""Append rows: value → journal → chunk → store, in the order that keeps the promises.
 
 A row goes into the journal; when it completes a chunk of a column, that chunk is written; then the
-number of rows is published. What is published is complete, and what is not did not happen.
+number of rows is published. A published row is complete, and any other one was not appended.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from .rows import ColumnReader
 from .stored_rows import home_of
 from .table_file import Stored, TableFile
 
-_OPEN = State.OPEN  # every row asks for it, and an enum takes its time
+_OPEN = State.OPEN  # every row reads it, and access to an enum is slow
 _ONE = range(1)  # the chains of a table, as a value's target counts them
 
 Values = Mapping[str, Any]
 
 
 class RowWriter(Holder):
-    """Appends rows to one table, from the one process that may."""
+    """Appends rows to one table, from the one process that may append."""
 
     _unit = "row"
     _another = "open the table again"
-    # A table is one of a process, and not of one thread of it.
+    # A table belongs to a process, not to one of its threads.
     _waits_for_threads = True
 
     def __init__(self, location: Location, table_file: TableFile) -> None:
@@ -68,17 +68,17 @@ class RowWriter(Holder):
                 self._journal = self._open_journal(stored)
             else:
                 self._journal = predecessor._give_way(self._claim)
-                # That one may have written what waited.
+                # The other writer may have written waiting rows.
                 stored = table_file.current()
             try:
                 self._claim.hold()
                 if stored.claim is not None:
-                    # Of a writer that was killed: what it was writing at that moment is of no use.
+                    # Unfinished files of a writer that was killed are not needed.
                     location.remove_partial_files()
                 table_file.write(replace(stored, claim=self._claim))
                 if not self._journal.locked and not self._is_claimed():
                     raise busy(location, self._read_claim())
-                self._lost = stored.lost  # nobody repairs a table while it has a writer
+                self._lost = stored.lost  # a table is not repaired while it has a writer
                 self._home = home_of(location) if self._layout.sealed else ""
                 self._codecs = {
                     column.name: ColumnCodec(self._layout, column)
@@ -121,7 +121,7 @@ class RowWriter(Holder):
             journal = Journal.for_writing(self._layout, file, fill, chunks)
         except BlockingIOError:
             raise busy(self._location, stored.claim) from None
-        # With the lock nobody on this machine has it; locks may not reach other machines.
+        # With the lock no process on this machine has it; locks may not reach other machines.
         claim = stored.claim
         if claim is not None and not (journal.locked and claim.is_of_this_machine):
             try:
@@ -137,7 +137,7 @@ class RowWriter(Holder):
         return encode_document(array_document(PLAIN["uint8"], shape, shape, dims))
 
     def _lay_out(self, stored: Stored) -> None:
-        """Lay out where the values of a row go, so that to append does nothing else."""
+        """Plan where the values of a row go, so that appending only has to copy them."""
         self._counter = self._journal.counter
         self._seals = self._journal.seals(self.rows)
         self._held = {label: rows[0] for label, rows in self._journal.rows.items()}
@@ -157,17 +157,17 @@ class RowWriter(Holder):
     def _load(
         self, stored: Stored, column: Variable, count: int, rows: np.ndarray[Any, Any]
     ) -> None:
-        """Load the rows of the chunk that holds row `count`, as far as there are any."""
+        """Load the rows of the chunk that holds row `count`, as far as they exist."""
         chunk, filled = divmod(count, column.draws_per_chunk)
         if filled:
             reader = ColumnReader(self._location, stored, column)
             rows[0, :filled] = reader.chunk(chunk)[:filled]
 
     def _settle(self) -> None:
-        """Have the chunks hold the rows that are proven, and no others.
+        """Make the chunks hold exactly the proven rows.
 
-        Of chunks after them nobody knows any more, once there are rows again, that these are not
-        in them.
+        Once new rows are appended, it cannot be seen that later chunks are not
+        part of the table.
         """
         stale = []
         for column in self._layout.variables:
@@ -188,13 +188,13 @@ class RowWriter(Holder):
 
     @property
     def rows(self) -> int:
-        """How many rows there are, those that wait in memory included."""
+        """The number of rows, including those that wait in memory."""
         return self._journal.count
 
     def append(self, values: Values) -> None:
         """Append one row.
 
-        When a value is refused others may be in the buffer already: they count for nothing, and
+        If a value is refused, others may be in the buffer already: they do not count, and
         the next row replaces them.
         """
         if self._state is not _OPEN:
@@ -233,8 +233,8 @@ class RowWriter(Holder):
         DrawError
             Values do not fit their columns; none of the rows is kept.
         PartlyRecordedError
-            The store could not be written after some of the rows were appended. Its `kept` says
-            how many: append the rest.
+            The store could not be written after some of the rows were appended. Its `kept` is
+            their number: append the rest.
         NotWritableError
             The store could not be written, and none of the rows is kept.
         """
@@ -264,15 +264,15 @@ class RowWriter(Holder):
                     f"the first {kept} of {number} rows are appended, then appending failed "
                     f"({error})",
                     where=str(self._location),
-                    remedy=f"remove the cause and append the rest of the rows, from row {kept} of "
-                    f"them on",
+                    remedy=f"remove the cause and append the rest of these rows, starting with row "
+                    f"{kept}",
                     group=ROWS,
                     draw=self.rows,
                     kept=kept,
                 ) from error
 
     def _append_parts(self, checked: list[tuple[Target, np.ndarray[Any, Any]]], rows: int) -> None:
-        """Append rows up to each end of a chunk in turn."""
+        """Append rows in parts, each up to the end of a chunk."""
         done = 0
         while done < rows:
             count = self.rows
@@ -286,18 +286,18 @@ class RowWriter(Holder):
             self._advance(count + step)
 
     def _advance(self, count: int) -> None:
-        """Publish the rows below `count`. Whatever stops this early stops it between two steps."""
+        """Publish the rows below `count`. A failure stops it between two steps."""
         survives = self._journal.survives
         if not survives and time.monotonic() > self._flushed + self._layout.flush_every:
-            # The rows before this one: should that fail, this one was not accepted.
+            # This concerns the rows before this one: if it fails, this one was not accepted.
             self._require_claim()
             self._write_out()
-        # 1. What these rows complete is written.
+        # 1. The chunks that these rows complete are written.
         if count == self._boundary:
             self._write_full(count)
         if self._text and survives:
             self._write_partial(count, self._text)
-        # 2. They prove themselves, for readers who cannot believe the count.
+        # 2. They get seals, for readers who cannot trust the count.
         for row in range(self._counter[0], count):
             for seal in self._seals:
                 seal.put(row)
@@ -306,19 +306,19 @@ class RowWriter(Holder):
             self._require_writable()
         self._counter[0] = count
         # 4. Only now may rows go into the buffer of the chunks that are full. These are appended,
-        # so a failure is not theirs: the next call meets it again before it appends anything.
+        # so a failure does not concern them: the next call tries again before it appends.
         if count == self._boundary:
             with suppress(TraceError, OSError):
                 self._begin_chunks(count)
 
     def _begin_chunks(self, count: int) -> None:
-        """Turn to the chunks that row `count` goes into, where some were full before it.
+        """Move on to the chunks of row `count`, if some were full before it.
 
-        When this was interrupted, the next row finds the boundary where it was, and does it again.
+        If this is interrupted, the next row finds the boundary unchanged, and does it again.
         """
         lengths = [column.draws_per_chunk for column in self._layout.variables]
         if not self._journal.survives and not any(count % length for length in lengths):
-            # No row waits: whoever finds no journal may know of all of them.
+            # No row waits, so a reader without a journal may know about all of them.
             self._publish()
         self._set_boundary()
 
@@ -326,7 +326,7 @@ class RowWriter(Holder):
 
     @property
     def waits(self) -> bool:
-        """Whether rows wait in memory, and are lost with the process."""
+        """Whether rows wait in memory and would be lost with the process."""
         return not self._journal.survives
 
     def flush(self) -> None:
@@ -338,7 +338,7 @@ class RowWriter(Holder):
 
     def _write_out(self) -> None:
         """Write what is buffered, and the number of rows."""
-        # Full chunks were written when they became full, and may have left the buffer since.
+        # Full chunks were written when they became full, and may no longer be in the buffer.
         self._write_partial(self.rows, self._layout.variables)
         self._publish()
         self._flushed = time.monotonic()
@@ -355,7 +355,7 @@ class RowWriter(Holder):
         """Remove the journal, when all of its rows are in the chunks."""
         file = self._layout.journal_file(self._location)
         if file is not None:
-            # The next writer comes when the array is gone too that it is a chunk of.
+            # The next writer can open once the array of the journal is gone too.
             with alone(self._location):
                 file.unlink(missing_ok=True)
                 self._location.delete_tree(self._layout.journal)
@@ -363,10 +363,10 @@ class RowWriter(Holder):
     def _write_full(self, count: int) -> None:
         """Write the chunks whose last row is the one before `count`.
 
-        Their rows are in the buffer only until the next row is.
+        Their rows are in the buffer only until the next row is appended.
         """
         if not self._journal.locked:
-            # Another writer may have the table by now.
+            # Another writer may hold the table by now.
             self._require_writable()
         full = [c for c in self._layout.variables if count % c.draws_per_chunk == 0]
         self._write((c, count // c.draws_per_chunk - 1, c.draws_per_chunk) for c in full)
@@ -377,11 +377,11 @@ class RowWriter(Holder):
         self._write((c, chunk, filled) for c, chunk, filled in places if filled)
 
     def _write(self, chunks: Iterable[tuple[Variable, int, int]]) -> None:
-        # The store makes the directories it misses: a table that was removed must not come back.
+        # The store makes missing directories: a table that was removed must not come back.
         if self._location.path is not None and not self._location.exists("zarr.json"):
             raise TraceNotFoundError(
-                f"there is no table at {self._location} any more: it was removed while rows were "
-                f"appended; what is in memory cannot be flushed"
+                f"the table at {self._location} was removed while rows were "
+                f"appended; rows in memory cannot be flushed"
             )
         self._location.write_many(
             (
@@ -392,7 +392,7 @@ class RowWriter(Holder):
         )
 
     def _publish(self) -> None:
-        """Put the number of rows where readers find it who find no journal."""
+        """Store the number of rows for readers that find no journal."""
         with self._claiming:
             self._table_file.write(self._stored(self._claim))
 
@@ -400,7 +400,7 @@ class RowWriter(Holder):
         return Stored(self._layout, self.rows, claim, self._lost, self._home)
 
     def _show_rows(self) -> None:
-        """Give the arrays as many rows as are in their chunks."""
+        """Set the length of the arrays to the number of rows in their chunks."""
         if self.rows == self._shown:
             return
         self._table_file.write_columns(self._stored(None))
