@@ -69,8 +69,8 @@ def run(
     Parameters
     ----------
     chain_function : callable
-        `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`, calls
-        `writer.resume()` for where to begin, and records up to `trace.tune + trace.draws` draws. With
+        `chain_function(chain, trace)` records one chain: it opens `trace.writer(chain)`,
+        calls `writer.resume()`, and records up to `trace.tune + trace.draws` draws. With
         `chains_per_chunk` it is given a range of chains. It may be a lambda, a closure, or
         defined in a notebook.
     trace : Trace
@@ -92,7 +92,7 @@ def run(
         writer elsewhere that may be dead: a job that was stopped and starts again on another host
         continues.
     until : callable, optional
-        `until(trace)` says whether the chains have drawn enough. It is called from time to time in this
+        `until(trace)` says whether the chains have drawn enough. It is called repeatedly in this
         process, once every chain has a draw after its warmup. If it returns True, the chains end as
         by Ctrl-C: their writers close, and all draws are kept. Not for an executor, which cannot
         end what it runs. Needed if the trace has no fixed end, unless chains stop by themselves.

@@ -220,7 +220,7 @@ class Trace(GroupReader):
         wanted: list[int] = []
         for chain in given:
             if type(chain) is not int:
-                raise ChainError(f"{chain!r} is not a chain of {self.path}; they are numbers from 0")
+                raise ChainError(f"{chain!r} is not a chain of {self.path}: chains count from 0")
             if not 0 <= chain < layout.chains:
                 raise ChainError(
                     f"{self.path} has {chain_label(range(layout.chains))}, not {chain}",

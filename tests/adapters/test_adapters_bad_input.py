@@ -81,7 +81,7 @@ def test_a_step_of_another_number_of_walkers_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "/", "..", "../other", "a//b", "./run"])
 def test_a_name_that_leaves_the_directory_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="is no name of a run"):
+    with pytest.raises(InvalidInputError, match="is not the name of a run"):
         hdf_backend(tmp_path / "run.zarr", name)
 
 

@@ -161,7 +161,7 @@ def test_parameters_that_were_kept_count(tmp_path: Path) -> None:
         ({"key": jax.random.key(12)}, "rng_key: was"),
         ({"tune": 5}, "tune: was 10, is 5"),
         ({"thinning": 2}, "thinning: was 1, is 2"),
-        ({"draws": 40}, "was made for 50 draws and 40 are asked for"),
+        ({"draws": 40}, "was made for 50 draws, but 40 are requested"),
         ({"dims": {"z": ["place"]}}, r"dims of z: was not there, is \('place',\)"),
         ({"posterior": lambda state: {"w": state.position["z"]}}, r"posterior/w: was not there"),
     ],
@@ -213,7 +213,7 @@ def test_a_state_without_position_asks_for_one() -> None:
     class Point(NamedTuple):
         x: Any
 
-    with pytest.raises(InvalidInputError, match="a Point has no position; say what to record"):
+    with pytest.raises(InvalidInputError, match="a Point has no position; choose what to record"):
         sample(
             lambda key, state: (state, {}), None, jax.random.key(KEY), Point(jnp.ones(2)), draws=5
         )

@@ -95,7 +95,7 @@ def test_a_table_that_is_there_goes_on_and_other_columns_are_refused(store: Stor
     with Store(Path(store.path).parent, "a") as again:
         again.add_table("m", SCHEMA).append_row(ROW)
         assert again["m"].nrows == 2
-        with pytest.raises(ValueError, match="give it another name"):
+        with pytest.raises(ValueError, match="choose another name"):
             again.add_table("m", {"other": float})
     with Store(Path(store.path).parent, "a", mode="w") as anew:
         assert list(anew.keys) == []
@@ -486,7 +486,7 @@ def test_parameters_are_attributes_in_any_case() -> None:
         assert again.as_dict() == given
     with pytest.raises(KeyError):
         del parameters.unknown
-    with pytest.raises(ValueError, match="by their case only"):
+    with pytest.raises(ValueError, match="differ only by case"):
         Parameters({"a": 1, "A": 2})
 
 

@@ -592,7 +592,7 @@ def test_no_class_is_imported_by_a_stored_name(tmp_path: Path, monkeypatch: Any)
     with pytest.raises(ValueError, match=r"'trap\.Epoch', and classes are not imported"):
         backend.load()
     write_file(tmp_path / "epochs_1.h5", {0: epoch})
-    with pytest.raises(ValueError, match="give the class"):
+    with pytest.raises(ValueError, match="pass the class"):
         Backend.load_epoch(tmp_path / "epochs_1.h5")
     loaded = backend.load(eclass=dict, pars=["p", "ll"])
     assert sorted(loaded) == ["covs", "ll", "p"]

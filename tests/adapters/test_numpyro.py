@@ -187,7 +187,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "labels": ({"coords": {"time": [1, 2, 3, 4]}}, r"coords of time"),
     "recorded warmup": ({"collect_warmup": True}, r"tune: was 0, is 60"),
     "stats": ({"extra_fields": ["i"]}, r"sample_stats/lp: was float32 \(\), is not there"),
-    "fewer draws": ({"num_samples": 40}, r"was made for 50 draws and 40 are asked for"),
+    "fewer draws": ({"num_samples": 40}, r"was made for 50 draws, but 40 are requested"),
 }
 
 
@@ -216,7 +216,7 @@ def test_another_model_is_refused(finished: zt.Trace) -> None:
 
 def test_the_trace_of_another_sampler_is_left_alone(tmp_path: Path) -> None:
     zt.create(tmp_path / "run.zarr", chains=3, draws=50, posterior={"a": 0.0})
-    with pytest.raises(InvalidInputError, match="a trace of something else"):
+    with pytest.raises(InvalidInputError, match="a trace of another kind"):
         sample(mcmc(), tmp_path / "run.zarr", jax.random.key(KEY), X, y=Y)
 
 

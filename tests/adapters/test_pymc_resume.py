@@ -291,7 +291,7 @@ def test_another_step_method_is_refused_and_nothing_changes(begun: zt.Trace) -> 
 
 def test_a_trace_of_something_else_is_refused(tmp_path: Path) -> None:
     zt.create(tmp_path / "run.zarr", chains=1, draws=1, posterior={"x": zt.Var()})
-    with pytest.raises(InvalidInputError, match="no run of"):
+    with pytest.raises(InvalidInputError, match="not a run of"):
         resume(tmp_path / "run.zarr", normal(), progressbar=False)
 
 

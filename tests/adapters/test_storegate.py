@@ -71,7 +71,7 @@ def test_views_share_no_state(gate: StoreGate) -> None:
     with pytest.raises(ValueError, match="name a phase"):
         len(gate)
     for item in ("x", ["x", "y"]):
-        with pytest.raises(ValueError, match="take no index"):
+        with pytest.raises(ValueError, match="needs one phase"):
             gate[item][0]
 
 
@@ -145,7 +145,7 @@ def test_text_is_stored_and_objects_are_refused(gate: StoreGate) -> None:
 
 
 def test_what_cannot_belong_together_is_refused_at_once(gate: StoreGate) -> None:
-    with pytest.raises(ValueError, match="as many samples"):
+    with pytest.raises(ValueError, match="same number of samples"):
         gate.add_data(["x", "y"], [X, Y[:3]])
     with pytest.raises(ValueError, match="without loss"):
         gate.update_data("y", np.full(15, 0.5))
@@ -192,7 +192,7 @@ def test_the_modes_are_those_of_zarr(tmp_path: Path) -> None:
     reader = StoreGate("zarr", {"output_dir": folder, "mode": "r"}, "higgs")
     with pytest.raises(NotWritableError):
         reader.add_data("x", X)
-    with pytest.raises(ValueError, match="mode is"):
+    with pytest.raises(ValueError, match="mode must be"):
         StoreGate("zarr", {"output_dir": folder, "mode": "x"})
     StoreGate("zarr", {"output_dir": folder, "mode": "r+"}, "higgs").add_data("x", X)
     assert StoreGate("zarr", {"output_dir": folder, "mode": "w"}).get_data_ids() == []
@@ -239,7 +239,7 @@ def test_what_the_original_wrote_is_brought_over(tmp_path: Path) -> None:
     gate = StoreGate("zarr", {"output_dir": tmp_path / "new"}, "higgs")
     gate.compile()
     assert np.array_equal(gate.get_data("x", "all"), X)
-    with pytest.raises(ValueError, match="has 'x' in train already"):
+    with pytest.raises(ValueError, match="already has 'x' in train"):
         import_zarr2(tmp_path / "old", tmp_path / "new")
 
 
@@ -250,7 +250,7 @@ def test_another_backend_and_no_data_id_are_refused() -> None:
     for call in (gate.compile, gate.get_metadata, lambda: gate.add_data("x", X)):
         with pytest.raises(ValueError, match="set_data_id"):
             call()
-    with pytest.raises(ValueError, match="is a string"):
+    with pytest.raises(ValueError, match="must be a string"):
         gate.set_data_id(3)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="hybrid"):
         gate.set_mode("zarr")

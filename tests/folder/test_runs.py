@@ -259,7 +259,7 @@ def test_no_folder_and_a_trace_itself_are_said(
     assert main(["ls", str(tmp_path / "one")]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert "there is no folder" in errors[0]
-    assert "is one trace" in errors[1]
+    assert "is a single trace" in errors[1]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert len(runs.open(empty)) == 0
@@ -429,7 +429,7 @@ def test_runs_that_do_not_fit_are_not_forced_into_one_dataset(folder: Path, tmp_
     for chain in range(2):
         with other.writer(chain) as writer:
             writer.record({"mu": 1.0})
-    with pytest.raises(InvalidInputError, match="not the same chains"):
+    with pytest.raises(InvalidInputError, match="has different chains"):
         runs.open(tmp_path).dataset("mu")
     assert runs.open(tmp_path).get("mu")["d"].shape == (2, 1)
 

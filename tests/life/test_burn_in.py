@@ -634,7 +634,7 @@ def test_a_lost_count_is_found_above_what_was_dropped(directory: Place, encoded:
     (directory.path / state_key(trace._layout, "draw_idx", 1)).write_bytes(b"nothing")
     with pytest.raises(DamagedTraceError):
         _ = trace.recorded
-    assert any("chain 1 has 23 draws, says its chunks" in line for line in trace.repair())
+    assert any("chain 1 has 23 draws, by its chunks" in line for line in trace.repair())
     check(trace, encoded, 19, 19, 23)
 
 

@@ -198,8 +198,8 @@ def test_repair_makes_documents_and_counts_anew(directory: Place) -> None:
     assert len(zt.open(directory.path).check()) >= 7
 
     done = "\n".join(zt.open(directory.path, "a").repair())
-    assert "posterior/mu/zarr.json: written anew" in done
-    assert "draw_idx/c.0: chain 0 has 40 draws, says its chunks" in done
+    assert "posterior/mu/zarr.json: written again" in done
+    assert "draw_idx/c.0: chain 0 has 40 draws, by its chunks" in done
     assert "the checkpoint of chain 1 is dropped" in done
     assert "c.0.abc.partial: removed" in done
     again = zt.open(directory.path)

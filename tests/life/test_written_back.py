@@ -434,7 +434,7 @@ def test_a_document_that_is_damaged_is_not_taken_for_the_work_of_a_tool(director
     trace = directory.open("a")
     check(trace)
     assert [damage.path for damage in trace.check()] == ["posterior/x/zarr.json"]
-    assert any("written anew" in line for line in trace.repair())
+    assert any("written again" in line for line in trace.repair())
     assert json.loads(file.read_bytes()) == json.loads(before)
 
 

@@ -135,8 +135,8 @@ def test_a_copy_says_that_it_is_one_until_it_is_recorded_or_finished(
     assert "recorded_elsewhere" not in directory.open().posterior.attrs
     assert "draws survive kill -9" in repr(directory.open())
     trace = zt.open(copy, "a")
-    assert "away from where it is recorded: as many draws as are proven" in repr(trace)
-    assert "as many draws as are proven" in trace.posterior.attrs["recorded_elsewhere"]
+    assert "away from where it is recorded: shows the proven draws" in repr(trace)
+    assert "shows the proven draws" in trace.posterior.attrs["recorded_elsewhere"]
     trace.writer(0).close()
     assert "draws survive kill -9" in repr(trace)
     assert "recorded_elsewhere" not in trace.posterior.attrs

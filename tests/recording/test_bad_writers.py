@@ -58,7 +58,7 @@ def test_chains_that_are_no_block_have_no_writer(memory: Any, chains: Any) -> No
 def test_recording_past_the_end_is_refused_and_keeps_nothing_of_a_block(trace: zt.Trace) -> None:
     with trace.writer(1) as writer:
         writer.record_block({"x": [0.0, 1.0]})
-        with pytest.raises(ChainFullError, match=r"tune \+ draws is 3; record 1 at most") as caught:
+        with pytest.raises(ChainFullError, match=r"tune \+ draws is 3; record at most 1") as caught:
             writer.record_block({"x": [8.0, 9.0]})
         assert (caught.value.chain, caught.value.draw) == (1, 3)
         assert writer.recorded == 2

@@ -1,4 +1,4 @@
-"""NumPy types that Zarr has none for, as their bytes: long doubles, fixed strings, structures."""
+"""NumPy types that Zarr lacks, as their bytes: long doubles, fixed strings, structures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def stored_variable(
     name : str
         For messages.
     dtype : numpy.dtype
-        Anything but objects. What a trace cannot store gets one more dimension, of bytes.
+        Any dtype except object. One that a trace cannot store gets one more dimension, of bytes.
     shape : tuple of int
         Of the value of one draw.
     **options
-        What `zarrtrace.Var` takes.
+        Arguments of `zarrtrace.Var`.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def stored_variable(
     """
     if dtype.hasobject:
         raise SchemaError(
-            f"{name}: Python objects cannot be stored without pickle; give them a dtype, such as "
+            f"{name}: Python objects cannot be stored without pickle; use a dtype, such as "
             f"blobs_dtype=[('name', float), ...]",
             variable=name,
         )
@@ -55,12 +55,12 @@ def stored_variable(
 
 
 def as_stored(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Values of a dtype as `stored_variable` has them; of a plain one, as they are.
+    """Values of a dtype in the form of `stored_variable`; plain ones as they are.
 
     Raises
     ------
     ValueError
-        They would not come back as they are: a longer string, say.
+        They would be read back changed, such as a longer string.
     """
     if is_plain(dtype):
         return np.asarray(values)
@@ -68,14 +68,14 @@ def as_stored(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, A
     exact = array.astype(dtype)
     if not np.can_cast(array.dtype, dtype) and not np.array_equal(exact, array):
         raise ValueError(
-            f"{name}: {array.dtype} does not fit {dtype}, the type of the first step; give a type "
+            f"{name}: {array.dtype} does not fit {dtype}, the type of the first step; use a type "
             f"that holds all of them, such as blobs_dtype=[({name!r}, 'U20')]"
         )
     return np.ascontiguousarray(exact)[..., None].view(np.uint8)
 
 
 def from_stored(stored: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """The values in what was stored, of their original dtype."""
+    """The stored values in their original dtype."""
     if is_plain(dtype):
         return stored
     values: np.ndarray[Any, Any] = np.ascontiguousarray(stored).view(dtype)[..., 0]
@@ -83,11 +83,11 @@ def from_stored(stored: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarra
 
 
 def write_dtype(dtype: np.dtype[Any]) -> str:
-    """The text of a dtype, as files of NumPy have it; structures and subarrays too."""
+    """The text of a dtype, as in files of NumPy; structures and subarrays too."""
     plain = np.lib.format.drop_metadata(np.dtype([("value", dtype)]))
     return repr(np.lib.format.dtype_to_descr(plain))
 
 
 def read_dtype(text: str) -> np.dtype[Any]:
-    """The dtype of a text by `write_dtype`; reading it runs nothing."""
+    """The dtype of a text by `write_dtype`; reading it runs no code."""
     return np.lib.format.descr_to_dtype(ast.literal_eval(text))[0]

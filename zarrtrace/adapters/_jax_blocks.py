@@ -1,6 +1,6 @@
 """A sampler of JAX run in blocks: its draws recorded, its state checkpointed after each block.
 
-What `numpyro` and `blackjax` share. All chains take a step together; a block of steps is one call
+`numpyro` and `blackjax` share it. All chains take a step together; a block of steps is one call
 of one compiled program, whatever the number of its steps, so that a resumed run computes exactly
 what the uninterrupted one would have computed.
 """
@@ -22,7 +22,7 @@ from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 
 from ._names import name_attributes, stored_name, stored_names
 
-# Given the state and the number of the step: the state after it, and what to record of it, by
+# From the state and the number of the step: the state after it, and the values to record, by
 # group and variable, each value with a leading chain axis.
 Step = Callable[[Any, Any], tuple[Any, dict[str, dict[str, Any]]]]
 
@@ -47,7 +47,7 @@ def record_in_blocks(
     Parameters
     ----------
     trace : Trace
-        Open for writing, all its chains one block.
+        A trace that is open for writing, with all its chains in one block.
     step : Step
         One step of all chains.
     state : pytree of arrays
@@ -55,7 +55,7 @@ def record_in_blocks(
     unrecorded : int
         Steps before the first draw.
     thinning : int
-        Steps of each draw; the last of them is recorded.
+        Steps per draw; the last of them is recorded.
     draws_per_block : int
         Draws between two checkpoints.
     progress : bool
@@ -69,15 +69,15 @@ def record_in_blocks(
             return
         if kept is None and recorded:
             raise InvalidInputError(
-                f"{trace.path} has {recorded} draws but no state of the sampler to go on from; "
-                f"read them, and begin anew elsewhere"
+                f"{trace.path} has {recorded} draws but no state of the sampler to continue from; "
+                f"read them, and start again elsewhere"
             )
         if kept is None:
             kept = {"steps": 0, "arrays": state_to_arrays(state)}
             writer.checkpoint(kept)
         while recorded < total:
             show(recorded)
-            # Every block begins with what a resumed one would begin with.
+            # Every block begins with the state that a resumed one would begin with.
             done, before = kept["steps"], arrays_to_state(kept["arrays"], state)
             draws = min(draws_per_block, total - recorded)
             warming_up = done < unrecorded
@@ -92,7 +92,7 @@ def record_in_blocks(
 
 
 def _compile_block(step: Step, thinning: int, draws_per_block: int) -> Callable[..., Any]:
-    """A function that takes any number of steps up to a full block, compiled once."""
+    """A function that runs any number of steps up to a full block, compiled once."""
 
     def run_block(state: Any, first: Any, steps: Any) -> Any:
         shapes = jax.eval_shape(step, state, first)[1]
@@ -114,7 +114,7 @@ def _compile_block(step: Step, thinning: int, draws_per_block: int) -> Callable[
 def _as_block(
     values: dict[str, dict[str, Any]], draws: int, chains: int
 ) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
-    """What `record_block` takes: (chains, draws, *shape), or (draws, *shape) of a single chain."""
+    """The argument of `record_block`: (chains, draws, *shape), or (draws, *shape) for one chain."""
     return {
         group: {
             name: rows[:draws, 0] if chains == 1 else np.swapaxes(rows[:draws], 0, 1)
@@ -151,19 +151,19 @@ def state_to_arrays(state: Any) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def arrays_to_state(arrays: Mapping[str, np.ndarray[Any, Any]], like: Any) -> Any:
-    """The state with these arrays and the structure of another.
+    """The state with these arrays and the structure of another one.
 
     Raises
     ------
     InvalidInputError
-        The structure, a shape or a dtype is another one; the message says which.
+        The structure, a shape or a dtype differs; the message says which.
     """
     expected = state_to_arrays(like)
     for place in sorted(expected.keys() | arrays.keys()):
         kept, given = _described(arrays.get(place)), _described(expected.get(place))
         if kept != given:
             raise InvalidInputError(
-                f"the sampler's state that was kept does not fit this sampler: "
+                f"the stored state does not fit this sampler: "
                 f"{place or 'the state'} was {kept}, here it is {given}"
             )
     leaves, structure = jax.tree.flatten(like)
@@ -182,9 +182,9 @@ def is_key(value: Any) -> bool:
 
 
 def named_arrays(tree: Any, alone: str) -> dict[str, Any]:
-    """The arrays of nested dictionaries and NamedTuples, their names joined by dots.
+    """The arrays of nested dictionaries and NamedTuples, with their names joined by dots.
 
-    An array that is not in any has the name `alone`.
+    An array outside of any has the name `alone`.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
@@ -201,7 +201,7 @@ def with_stored_names(step: Step, state: Any) -> tuple[Step, dict[str, str]]:
     step : Step
         The same step, under these names.
     names_in_model : dict of str to str
-        For each stored name the one that the model has.
+        The name in the model for each stored name.
     """
     renamed = {
         group: stored_names(values) for group, values in jax.eval_shape(step, state, 0)[1].items()
@@ -241,16 +241,16 @@ def create_or_continue(
     names_in_model: Mapping[str, str],
     trace_options: Mapping[str, Any] | None,
 ) -> zt.Trace:
-    """The trace of this run: a new one, or the one that is there, with room for all its draws.
+    """The trace of this run: a new one, or the existing one, with room for all its draws.
 
     Parameters
     ----------
     settings : mapping of str to str
-        What makes this run itself, kept in the trace; a trace with other settings is refused.
+        The identity of this run, stored in the trace; a trace with other settings is refused.
     coords, dims : mapping
-        With the names that the model has.
+        Under the names in the model.
     names_in_model : mapping of str to str
-        As `with_stored_names` gives them.
+        As returned by `with_stored_names`.
     """
     options = dict(trace_options or {})
     if "thin" in options:
@@ -333,7 +333,7 @@ def _require_same_run(trace: zt.Trace, settings: Mapping[str, str]) -> None:
     kept = trace.posterior.attrs.get(SETTINGS)
     if kept is None:
         raise InvalidInputError(
-            f"{trace.path} is a trace of something else: it lacks the attribute {SETTINGS}; "
+            f"{trace.path} is a trace of another kind: it lacks the attribute {SETTINGS}; "
             f"choose another place"
         )
     before = json.loads(kept)
@@ -344,8 +344,8 @@ def _require_same_run(trace: zt.Trace, settings: Mapping[str, str]) -> None:
     ]
     if differences:
         raise InvalidInputError(
-            f"{trace.path} holds another run, and is left as it is; give what it was started "
-            f"with, another place, or trace_options={{'overwrite': True}} to begin anew:\n  "
+            f"{trace.path} holds another run and was not changed; use the arguments it was started "
+            f"with, another place, or trace_options={{'overwrite': True}} to start again:\n  "
             + "\n  ".join(differences)
         )
 
@@ -353,16 +353,16 @@ def _require_same_run(trace: zt.Trace, settings: Mapping[str, str]) -> None:
 def _with_room(trace: zt.Trace, draws: int) -> zt.Trace:
     if draws < trace.draws:
         raise InvalidInputError(
-            f"{trace.path} was made for {trace.draws} draws and {draws} are asked for; ask for "
+            f"{trace.path} was made for {trace.draws} draws, but {draws} are requested; request "
             f"{trace.draws} or more"
         )
     return trace.extend(draws - trace.draws) if draws > trace.draws else trace
 
 
 def digest(value: Any) -> str:
-    """A short text that tells data from other data: of arrays by their bytes, else by their kind.
+    """A short text that differs for different data: a hash of arrays, the type of others.
 
-    Functions and other objects without numbers are told apart by their type alone.
+    For functions and other objects without numbers it has only their type.
     """
     parts = []
     for place, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:

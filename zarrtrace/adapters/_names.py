@@ -1,4 +1,4 @@
-"""Names that a trace can store: "/" makes a group in Zarr, and samplers have it in their names."""
+"""Names that a trace can store: "/" makes a group in Zarr, and samplers use it in names."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 from zarrtrace.errors import InvalidInputError
 
-# The attribute of a variable that is stored under another name than the model has for it.
+# The attribute of a variable that is stored under a different name from the model's.
 NAME_IN_MODEL = "name_in_model"
 
 
 def stored_name(name: str) -> str:
-    """The name under which a trace stores what the model calls `name`."""
+    """The name under which a trace stores the model's variable `name`."""
     return name.replace("/", ".")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """For each name of the model the one under which a trace stores it.
+    """The name under which a trace stores it, for each name of the model.
 
     Raises
     ------
@@ -39,5 +39,5 @@ def stored_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def name_attributes(name: str) -> dict[str, str]:
-    """The attributes that say what the model calls a variable, where its stored name differs."""
+    """The attributes with the model's name of a variable, where its stored name differs."""
     return {} if stored_name(name) == name else {NAME_IN_MODEL: name}

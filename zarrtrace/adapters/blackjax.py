@@ -1,4 +1,4 @@
-"""A kernel of BlackJAX run in blocks, all chains together; killed, it goes on bit for bit."""
+"""A BlackJAX kernel run in blocks, all chains together; it continues bit for bit after a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._jax_blocks import (
     with_stored_names,
 )
 
-# Points on the way to the draw: as large as the position itself, and no statistics.
+# Points on the way to the draw: they are as large as the position, and not statistics.
 LEFT_OUT = ("momentum", "proposal", "trajectory_leftmost_state", "trajectory_rightmost_state")
 
 
@@ -43,44 +43,44 @@ def sample(
     progress: bool = True,
     trace_options: Mapping[str, Any] | None = None,
 ) -> zt.Trace:
-    """Run a kernel into a trace, or go on with one that was killed, interrupted or shorter.
+    """Run a kernel into a trace, or continue a run that was killed, interrupted or shorter.
 
-    Killed, and called again with the same arguments, it goes on after the last whole block, and
-    draws bit for bit what the uninterrupted run draws. With larger `draws` a trace that was
-    finished gets more. Step `i` (from 0) of chain `c` has the key
+    Called again with the same arguments after a kill, it continues after the last whole block and
+    draws bit for bit what the uninterrupted run draws. With larger `draws` a
+    finished trace gets more. Step `i` (from 0) of chain `c` has the key
     `jax.random.split(jax.random.fold_in(rng_key, i), chains)[c]`.
 
     Parameters
     ----------
     step : callable
         `kernel.step` of any of BlackJAX's MCMC algorithms, or a function of your own:
-        `step(key, state, **parameters)` gives the state and the info of one chain.
+        `step(key, state, **parameters)` returns the state and the info of one chain.
     store : str, path, zarr.abc.store.Store or None
-        What `zarrtrace.create` takes.
+        As for `zarrtrace.create`.
     rng_key : jax.Array
         One key for all chains.
     initial_state : pytree
-        The state of each chain, the chains first: `jax.vmap(kernel.init)(positions)`. In a run that
-        goes on only its structure matters.
+        The state of each chain, the chains first: `jax.vmap(kernel.init)(positions)`. In a resumed
+        run only its structure matters.
     draws, tune : int
-        Draws of each chain, and draws before these that are recorded as warmup.
+        Draws of each chain, and draws before them that are recorded as warmup.
     parameters : mapping of str to pytree, optional
-        What each chain has for itself and no step changes, the chains first, such as the step
-        size and mass matrix of `jax.vmap(warmup.run)`. They are kept with the state, and those
-        that were kept count.
+        Values of each chain that no step changes, the chains first, such as the step
+        size and mass matrix of `jax.vmap(warmup.run)`. They are stored with the state, and
+        a resumed run uses the stored ones.
     posterior : callable, optional
-        `posterior(state)` of one chain gives the values to record by name; by default those of
+        `posterior(state)` of one chain returns the values to record by name; by default those of
         `state.position`, named by its keys or fields, or `x` for a bare array.
     sample_stats : callable, optional
-        `sample_stats(state, info)` of one chain likewise; by default `state.logdensity` and every
+        Likewise `sample_stats(state, info)` of one chain; by default `state.logdensity` and every
         number of `info`, without momentum, proposal and ends of the trajectory. They get ArviZ's
         names; others keep theirs.
     thinning : int, default 1
-        Steps of each draw; the last of them is recorded.
+        Steps per draw; the last of them is recorded.
     coords, dims : mapping, optional
         As in ArviZ.
     draws_per_block : int, default 100
-        Draws between two checkpoints: what is computed anew after a kill, at most. It has no
+        Draws between two checkpoints: at most these are computed again after a kill. It has no
         influence on the draws.
     progress : bool, default True
         Whether to show a bar.
@@ -91,26 +91,26 @@ def sample(
     Returns
     -------
     Trace
-        Finished: posterior, sample_stats, dtypes as JAX has them.
+        The finished trace: posterior and sample_stats, with the dtypes of JAX.
 
     Raises
     ------
     InvalidInputError
-        The states do not begin with the chains, or the trace that is there is of another run: it
-        says which of the variables, key or settings differ. That another step with the same
-        states is another kernel, it cannot know.
+        The states do not begin with the chains, or the existing trace is of another run: it
+        says which of the variables, key or settings differ. It cannot tell two
+        kernels with the same states apart.
     TraceExistsError
-        Something that is no trace is there.
+        The place holds something that is not a trace.
 
     Notes
     -----
-    After Ctrl-C the blocks that were finished are kept. Bit for bit holds with the same versions
+    After Ctrl-C the finished blocks are kept. Runs agree bit for bit with the same versions
     of JAX on the same kind of machine.
     """
     chains = _count_chains({"initial_state": initial_state, "parameters": parameters})
     for name, number in {"thinning": thinning, "draws_per_block": draws_per_block}.items():
         if not isinstance(number, int) or number < 1:
-            raise InvalidInputError(f"{name} is a whole number from 1, got {number!r}")
+            raise InvalidInputError(f"{name} must be a whole number from 1, got {number!r}")
     values_of = posterior or _position
     stats_of = sample_stats or _statistics
 
@@ -164,7 +164,7 @@ def sample(
 
 
 def _count_chains(given: Mapping[str, Any]) -> int:
-    """The chains of the states; every array begins with them."""
+    """The chains of the states; every array has them first."""
     chains = None
     for place, leaf in jax.tree_util.tree_flatten_with_path(dict(given))[0]:
         shape = jnp.shape(leaf)
@@ -177,14 +177,14 @@ def _count_chains(given: Mapping[str, Any]) -> int:
                 f"jax.vmap(kernel.init)(positions), the positions of the chains stacked"
             )
     if chains is None:
-        raise InvalidInputError("initial_state has no arrays; give jax.vmap(kernel.init)(...)")
+        raise InvalidInputError("initial_state has no arrays; pass jax.vmap(kernel.init)(...)")
     return int(chains)
 
 
 def _position(state: Any) -> Any:
     if not hasattr(state, "position"):
         raise InvalidInputError(
-            f"a {type(state).__name__} has no position; say what to record of it with "
+            f"a {type(state).__name__} has no position; choose what to record with "
             f"posterior=lambda state: {{...}}"
         )
     return state.position

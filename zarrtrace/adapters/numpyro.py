@@ -1,4 +1,4 @@
-"""NumPyro's MCMC recorded in blocks, all chains together; killed, it goes on bit for bit."""
+"""NumPyro's MCMC recorded in blocks, all chains together; after a kill it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from ._names import name_attributes, stored_name, stored_names
 # The dimension names and the values of observed data.
 Observed = dict[str, tuple[list[str], np.ndarray[Any, Any]]]
 
-# What a kernel learns when it is set up for a run.
+# The attributes that a kernel sets for a run.
 _SET_BY_INIT = ("_dynamic_support", "_num_warmup")
 
-# What ArviZ looks at, of what the states of NumPyro's kernels have.
+# The fields in the states of NumPyro's kernels that ArviZ uses.
 KNOWN_FIELDS = ("potential_energy", "energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 
@@ -52,40 +52,40 @@ def sample(
     trace_options: Mapping[str, Any] | None = None,
     **model_kwargs: Any,
 ) -> zt.Trace:
-    """Run an MCMC into a trace, or go on with one that was killed, interrupted or shorter.
+    """Run an MCMC into a trace, or continue a run that was killed, interrupted or shorter.
 
-    Killed, and called again with the same arguments, it goes on after the last whole block, and
-    draws bit for bit what the uninterrupted run draws. With a larger `num_samples` a trace that was
-    finished gets more. The chains are those of `mcmc.run(rng_key, *model_args, **model_kwargs)`
-    with `chain_method="vectorized"`; a value may be rounded otherwise in its last digit, where JAX
-    compiles it with others. All chains run together in this process, also where
+    Called again with the same arguments after a kill, it continues after the last whole block and
+    draws bit for bit what the uninterrupted run draws. With a larger `num_samples` a
+    finished trace gets more. Chains are those of `mcmc.run(rng_key, *model_args, **model_kwargs)`
+    with `chain_method="vectorized"`; the last digit of a value may differ where JAX
+    compiles it with others. All chains run together in this process, even if
     `mcmc.chain_method` is "parallel" or "sequential"; `mcmc` itself is not changed.
 
     Parameters
     ----------
     mcmc : numpyro.infer.MCMC
-        Gives the kernel, `num_warmup`, `num_samples`, `num_chains`, `thinning`,
-        `postprocess_fn` and `progress_bar`. Some kernels (SA, Gibbs, BarkerMH) NumPyro runs
-        together only with `chain_method=jax.vmap`; give them that here too.
+        Provides the kernel, `num_warmup`, `num_samples`, `num_chains`, `thinning`,
+        `postprocess_fn` and `progress_bar`. NumPyro runs some kernels (SA, Gibbs, BarkerMH)
+        together only with `chain_method=jax.vmap`; use it here too.
     store : str, path, zarr.abc.store.Store or None
-        What `zarrtrace.create` takes.
+        As for `zarrtrace.create`.
     rng_key : jax.Array
         A key, or one for each chain.
     *model_args, **model_kwargs
-        What the model takes. A keyword argument of the model with one of the names here goes by
-        position, or into a `functools.partial` of the model.
+        Arguments of the model. Pass a keyword argument with one of the names here by
+        position, or in a `functools.partial` of the model.
     extra_fields : sequence of str, optional
-        Fields of the kernel's state to record beside `diverging`, as `MCMC.run` takes them:
+        Fields of the kernel's state to record beside `diverging`, as in `MCMC.run`:
         `"adapt_state.step_size"`, `"~z.site"` to leave a site out. By default those that ArviZ
         knows. They get ArviZ's names (`lp` is the negative `potential_energy`); others keep theirs.
     init_params : pytree, optional
-        Unconstrained values to begin with, a leading chain axis first.
+        Unconstrained initial values, with a leading chain axis.
     collect_warmup : bool, default False
         Whether the draws of warmup are recorded, in groups of their own.
     coords, dims : mapping, optional
-        As in ArviZ. Dimensions that are plates of the model have their names already.
+        As in ArviZ. Plates of the model name their dimensions themselves.
     draws_per_block : int, default 100
-        Draws between two checkpoints: what is computed anew after a kill, at most. It has no
+        Draws between two checkpoints: at most these are computed again after a kill. It has no
         influence on the draws.
     trace_options : mapping, optional
         Further arguments of `zarrtrace.create`: `name`, `attrs`, `constant_data`, `compressors`,
@@ -94,25 +94,25 @@ def sample(
     Returns
     -------
     Trace
-        Finished: posterior, sample_stats, observed_data, dtypes as JAX has them.
+        The finished trace: posterior, sample_stats and observed_data, with the dtypes of JAX.
 
     Raises
     ------
     InvalidInputError
-        The trace that is there is of another run: it says which of the variables, arguments of the
-        model, key or settings differ. That another function with the same variables and arguments
-        is another model, it cannot know.
+        The existing trace is of another run: it says which of the variables, arguments of the
+        model, key or settings differ. It cannot tell two model functions with the same
+        variables and arguments apart.
     TraceExistsError
-        Something that is no trace is there.
+        The place holds something that is not a trace.
 
     Notes
     -----
-    After Ctrl-C the blocks that were finished are kept. Bit for bit holds with the same versions
+    After Ctrl-C the finished blocks are kept. Runs agree bit for bit with the same versions
     of JAX on the same kind of machine.
     """
     thinning, num_chains = mcmc.thinning, mcmc.num_chains
     _require_whole_draws(mcmc, collect_warmup, draws_per_block)
-    # A kernel is set up once, by init: the user's stays as it is, and may be used again.
+    # A kernel is set up once, by init: the user's kernel is not changed, and can be used again.
     kernel = copy.deepcopy(mcmc.sampler)
     one_key = jnp.shape(rng_key) == (() if is_key(rng_key) else (2,))
     keys = jax.random.split(rng_key, num_chains) if num_chains > 1 and one_key else rng_key
@@ -188,7 +188,7 @@ def sample(
 
 
 def _kernel_settings(kernel: Any) -> dict[str, str]:
-    """The numbers, choices and names that a kernel was made with, such as target_accept_prob."""
+    """The numbers, choices and names with which a kernel was made, such as target_accept_prob."""
     return {
         f"kernel {name.lstrip('_')}": repr(value)
         for name, value in sorted(vars(kernel).items())
@@ -204,10 +204,12 @@ def _require_whole_draws(mcmc: MCMC, collect_warmup: bool, draws_per_block: int)
         if count % mcmc.thinning:
             raise InvalidInputError(
                 f"{name} is {count}, which thinning={mcmc.thinning} does not divide; "
-                f"give {count - count % mcmc.thinning}"
+                f"use {count - count % mcmc.thinning}"
             )
     if not isinstance(draws_per_block, int) or draws_per_block < 1:
-        raise InvalidInputError(f"draws_per_block is a whole number from 1, got {draws_per_block}")
+        raise InvalidInputError(
+            f"draws_per_block must be a whole number from 1, got {draws_per_block}"
+        )
 
 
 def _choose_fields(
@@ -215,7 +217,7 @@ def _choose_fields(
 ) -> tuple[list[str], set[str]]:
     """The fields of the state to record as stats, and the sites to leave out."""
     if isinstance(extra_fields, str):
-        raise InvalidInputError(f"extra_fields is a sequence of names; give [{extra_fields!r}]")
+        raise InvalidInputError(f"extra_fields must be a sequence of names; use [{extra_fields!r}]")
     if extra_fields is None:
         extra_fields = [field for field in KNOWN_FIELDS if _has_field(state, field)]
     before = f"~{kernel.sample_field}."
@@ -262,12 +264,12 @@ def _name_stats(kernel: Any, stats: dict[str, Any]) -> dict[str, Any]:
 def _look_at_model(
     kernel: Any, step: Step, state: Any, model_args: Any, model_kwargs: Any
 ) -> tuple[dict[str, list[str]], Observed]:
-    """The dimension names that the model's plates give, and its observed data with theirs."""
+    """The dimension names that the model's plates give, and its observed data with its names."""
     model: Callable[..., Any] | None = getattr(kernel, "model", None)
     if model is None:
         return {}, {}
     shapes = jax.eval_shape(step, state, 0)[1]["posterior"]
-    # Any values of the right shape will do to see the sites, and no density is asked for.
+    # Any values of the right shape show the sites, and no density is computed.
     values = {name: jnp.ones(shape.shape[1:], shape.dtype) for name, shape in shapes.items()}
     handlers = numpyro.handlers
     substituted = handlers.substitute(handlers.seed(model, jax.random.key(0)), values)
@@ -297,14 +299,14 @@ def _with_stored_names(observed: Observed) -> dict[str, xr.DataArray]:
 
 
 def _plate_names(name: str, site: Mapping[str, Any]) -> list[str]:
-    """A name for each dimension of a site: its plate's, or the one that ArviZ gives."""
+    """A name for each dimension of a site: its plate's, or ArviZ's default."""
     shape = jnp.shape(site["value"])
     names = [f"{name}_dim_{i}" for i in range(len(shape))]
     frames = site["cond_indep_stack"]
     if site["type"] == "sample":
         batch = len(shape) - site["fn"].event_dim
     else:
-        # What follows the plates of a deterministic site, it does not say.
+        # A deterministic site does not name the dimensions after its plates.
         batch = max((-frame.dim for frame in frames), default=0)
     for frame in frames:
         axis = batch + frame.dim

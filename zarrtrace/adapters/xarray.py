@@ -1,4 +1,4 @@
-"""xarray's way in: `xr.open_datatree(path, engine="zarrtrace")`, also while chains write."""
+"""The engine of xarray: `xr.open_datatree(path, engine="zarrtrace")`, even while chains write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Align = Literal["cut", "pad"]
 class TraceBackendEntrypoint(BackendEntrypoint):
     """Opens a trace as zarrtrace reads it: cut to whole draws, warmup apart, in ArviZ's order.
 
-    The engine "zarr" opens the same directory as it lies on the disk, which is right once the
+    The engine "zarr" opens the same directory as it is on the disk, which is right once the
     trace is finished. This one is right at any moment.
     """
 
@@ -46,15 +46,15 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj : str, path or zarr.abc.store.Store
-            As `zarrtrace.open` takes it.
+            As for `zarrtrace.open`.
         drop_variables : str or iterable of str, optional
             Variables to leave out.
         group : str, default "posterior"
             One of `Trace.groups`.
         align, chains
-            As `Trace.dataset` takes them.
+            As for `Trace.dataset`.
         storage_options : mapping, optional
-            For a URL, what fsspec takes.
+            Options of fsspec for a URL.
         """
         dataset = zt.open(filename_or_obj, storage_options=storage_options).dataset(
             group.strip("/"), align=align, chains=chains
@@ -79,9 +79,9 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         filename_or_obj, drop_variables, align, chains, storage_options
             As in `open_dataset`.
         save_warmup : bool, default True
-            Whether the warmup groups come along.
+            Whether to include the warmup groups.
         chunks : optional
-            As `Trace.to_datatree` takes them: none, and no dask, by default.
+            As for `Trace.to_datatree`: by default None, without dask.
         """
         trace = zt.open(filename_or_obj, storage_options=storage_options)
         tree = trace.to_datatree(save_warmup=save_warmup, align=align, chains=chains, chunks=chunks)
@@ -95,5 +95,5 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         return {node.path: node.to_dataset() for node in tree.subtree}
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Never: a finished trace belongs to the engine "zarr" as well."""
+        """Always False: a finished trace can be opened by the engine "zarr" as well."""
         return False

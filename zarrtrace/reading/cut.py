@@ -17,9 +17,7 @@ from .moment import Moment
 
 Align = Literal["cut", "pad"]
 
-READ_ELSEWHERE = (
-    "read away from where it is recorded: shows the proven draws, there may be more"
-)
+READ_ELSEWHERE = "read away from where it is recorded: shows the proven draws, there may be more"
 # The traces for which the warning about chains left out was given.
 _TOLD: weakref.WeakSet[Hierarchy] = weakref.WeakSet()
 
@@ -168,8 +166,8 @@ def sampling_attrs(moment: Moment) -> dict[str, Any]:
     """`sampling_time` in seconds, of the slowest chain, unless the user has set it.
 
     It is missing until all draws are recorded or the trace is finished: it would grow, and
-    reading it takes a request for each writer. Also `recorded_elsewhere`, where there may be more draws than
-    the proven ones.
+    reading it takes a request per writer. Also `recorded_elsewhere`, if there may be more draws
+    than the proven ones.
     """
     attrs = {"recorded_elsewhere": READ_ELSEWHERE} if moment.is_elsewhere else {}
     complete = moment.layout.closed or bool((moment.counts == moment.layout.total).all())

@@ -254,7 +254,7 @@ class GroupReader(ABC):
         -------
         numpy.ndarray or dict of str to numpy.ndarray
             Shape (chains, draws, *shape), or (chains * draws, *shape); for several variables a
-            dictionary of such arrays. Those of the same dtype and shape are views of one array: copy
+            dictionary of such arrays. Those of one dtype and shape are views of one array: copy
             those that you keep.
 
         Raises

@@ -2,8 +2,8 @@
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
 closed; in a forked child they are released, since they belong to the parent. While there are open
-writers, one thread keeps their claims fresh. Nothing here keeps a writer alive: one that nobody else
-holds closes itself.
+writers, one thread keeps their claims fresh. Nothing here keeps a writer alive: one that no one
+else holds closes itself.
 """
 
 from __future__ import annotations

@@ -547,7 +547,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "not alike before": (
         lambda d: d.add({"x": X[:1], "new": [1]}),
         InvalidInputError,
-        "would not belong together",
+        "would not match",
     ),
     "another shape": (lambda d: d.add("x", Y), SchemaError, r"samples of shape \(3,\)"),
     "floats for ints": (lambda d: d.add("y", [0.5]), SchemaError, "without loss"),
@@ -560,7 +560,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": (
         lambda d: d.add("x", X, (1, 2, 3)),
         InvalidInputError,
-        "is 6 samples, given are 20",
+        "is 6 samples, got 20",
     ),
     "negative": (lambda d: d.add("x", X, (-1, 20, 1)), InvalidInputError, "three numbers"),
     "reading nothing": (lambda d: d.get("nope"), InvalidInputError, "it has x, y, small"),

@@ -1,4 +1,4 @@
-"""cox: experiments in stores of tables, under the names its users know.
+"""cox: experiments in stores of tables, under cox's names.
 
 Instead of `from cox.store import Store`, `from cox.readers import CollectionReader` and
 `from cox.utils import Parameters, override_json`::
@@ -6,8 +6,8 @@ Instead of `from cox.store import Store`, `from cox.readers import CollectionRea
     from zarrtrace.adapters.cox import CollectionReader, Parameters, Store, override_json
 
 The command `cox-tensorboard` is `python -m zarrtrace.adapters.cox`. What is different: a row that
-was flushed survives `kill -9`; other processes read while it is written; text may be of any length;
-an empty table is there when its store is opened again; columns OBJECT hold JSON, and pickles are
+was flushed survives `kill -9`; other processes read while it is written; text has any length;
+an empty table is kept when its store is opened again; columns OBJECT hold JSON, and pickles are
 read by `get_pickle`, or with `CollectionReader(..., allow_pickle=True)`, and never otherwise.
 """
 

@@ -11,7 +11,7 @@ from zarrtrace.errors import InvalidInputError
 
 
 class Parameters:
-    """A dictionary whose values are attributes, in any case; one that is not there is None.
+    """A dictionary whose values are attributes, in any case; a missing one is None.
 
     >>> Parameters({"lr": 0.1}).LR
     0.1
@@ -24,12 +24,12 @@ class Parameters:
     Raises
     ------
     ValueError
-        Two names differ by their case only.
+        Two names differ only by case.
     """
 
     def __init__(self, params: dict[str, Any]) -> None:
         if len({name.lower() for name in params}) < len(params):
-            raise InvalidInputError(f"names that differ by their case only: {', '.join(params)}")
+            raise InvalidInputError(f"names that differ only by case: {', '.join(params)}")
         super().__setattr__("params", params)
 
     params: dict[str, Any]
@@ -50,7 +50,7 @@ class Parameters:
         del self.params[self._key(name)]
 
     def _key(self, name: str) -> str:
-        """The name as it is in the dictionary, or would be."""
+        """The name as spelled in the dictionary, or for a new entry."""
         return next((key for key in self.params if key.lower() == name.lower()), name.lower())
 
     def __iter__(self) -> Iterator[str]:
@@ -83,11 +83,11 @@ def override_json(
     Parameters
     ----------
     args : Parameters
-        What was given; it is left as it is.
+        The given parameters; they are not changed.
     json_path : str or path
         A file with one JSON object.
     check_consistency : bool, default False
-        Whether both must have the same names, but for `config_path`.
+        Whether both must have the same names, except `config_path`.
 
     Raises
     ------

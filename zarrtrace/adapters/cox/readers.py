@@ -21,22 +21,22 @@ Filter = Callable[[str], bool]
 
 
 class CollectionReader:
-    """The stores of a folder; what is no experiment is passed over.
+    """The stores of a folder; anything else in it is ignored.
 
     Parameters
     ----------
     directory : str or path
         The folder.
     log_warnings : bool, default True
-        Whether to print which experiments lack a table, or have other columns than those before.
+        Whether to print which experiments lack a table, or have other columns than earlier ones.
     mode : "r" or "a"
         How the stores are opened.
     exp_filter : function, optional
-        Of an `exp_id`: whether to open it.
+        Returns for an `exp_id` whether to open it.
     skip_errs : bool, default False
-        Whether to go on, with a line, when an experiment cannot be opened.
+        Whether to print a line and continue when an experiment cannot be opened.
     allow_pickle : bool, default False
-        Whether `df` unpickles columns PICKLE, which runs what is in them; otherwise they are ids
+        Whether `df` unpickles columns PICKLE, which runs the code in them; otherwise they are ids
         for `store[table].get_pickle`.
     """
 
@@ -65,7 +65,7 @@ class CollectionReader:
 
     @property
     def schemas(self) -> dict[str, Schema]:
-        """The schema of each table, as the last experiment has it."""
+        """The schema of each table, as in the last experiment."""
         return {
             name: table.schema
             for store in self.stores.values()
@@ -93,21 +93,21 @@ class CollectionReader:
         key : str
             The table.
         append_exp_id : bool, default True
-            Whether a column `exp_id` says which experiment a row is of.
+            Whether to add a column `exp_id` with the experiment of each row.
         keep_serialized : collection of str, optional
             Columns OBJECT and PICKLE to leave as they are stored.
         union_schemas : bool, default False
-            As in cox, where it changes nothing that is returned: columns that an experiment lacks
+            As in cox, where it does not change the result: columns that an experiment lacks
             are NaN there.
         exp_filter : function, optional
-            Of an `exp_id`: whether to read it.
+            Returns for an `exp_id` whether to read it.
         skip_errors : bool, default False
-            Whether to go on, with a line, when an experiment cannot be read.
+            Whether to print a line and continue when an experiment cannot be read.
 
         Returns
         -------
         pandas.DataFrame
-            The index begins anew with each experiment.
+            The index starts at 0 in each experiment.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class CollectionReader:
         if not frames:
             known = ", ".join(sorted(self.tables)) or "none"
             raise InvalidInputError(f"no experiment has a table {key!r}; there are {known}")
-        # Without rows pandas would guess what their columns hold.
+        # Without rows pandas would guess the dtypes of columns.
         return pd.concat([frame for frame in frames if len(frame)] or frames[:1])
 
     def _read(self, store: Store, key: str, keep_serialized: Collection[str]) -> pd.DataFrame:

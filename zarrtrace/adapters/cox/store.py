@@ -49,10 +49,10 @@ Mode = Literal["a", "r", "r+", "w"]
 class Store:
     """The store of one experiment: `storage_folder/exp_id`, a run of `zarrtrace.folder`.
 
-    Its tables are tables of zarrtrace, in `tables/`; beside them lie `save/`, for files of yours,
-    `tensorboard/`, and `.table_objects/`, with what columns PICKLE and PYTORCH_STATE hold. Other
+    Its tables are tables of zarrtrace, in `tables/`; beside them are `save/`, for your files,
+    `tensorboard/`, and `.table_objects/`, for the columns PICKLE and PYTORCH_STATE. Other
     processes read it while it is written (`mode="r"`), and one process at a time appends to a
-    table. A trace in the same place keeps its tables there too.
+    table. A trace in the same place has its tables there too.
 
     Parameters
     ----------
@@ -61,16 +61,16 @@ class Store:
     exp_id : str, optional
         The directory of this one; a UUID by default.
     new : bool, default False
-        Whether an experiment that is there already is refused.
+        Whether to refuse an existing experiment.
     mode : "a", "r", "r+" or "w"
-        To append; to read; to append to one that is there; to begin without its tables.
+        Append; read; append to an existing one; start without its tables.
 
     Raises
     ------
     ValueError
-        It is there and was to be new; or no such mode.
+        It exists and `new` is set, or there is no such mode.
     TraceNotFoundError
-        With "r" and "r+": there is none. Nothing is made.
+        With "r" and "r+": there is no such experiment. Nothing is created.
     ChainBusyError
         With "w": another process appends to a table that would be removed.
     """
@@ -97,7 +97,7 @@ class Store:
         there = self._directory.is_dir()
         if there and new:
             raise InvalidInputError(
-                f"this experiment has already been run: {self.path}; give another exp_id"
+                f"this experiment has already been run: {self.path}; choose another exp_id"
             )
         if mode in ("r", "r+") and not is_store(self._directory):
             raise TraceNotFoundError(f"there is no experiment at {self.path}; is the name right?")
@@ -121,7 +121,7 @@ class Store:
         return self.tables.keys()
 
     def get_table(self, table_id: str) -> Table:
-        """The table of this name; KeyError when there is none."""
+        """The table of this name; KeyError when there is no such table."""
         return self[table_id]
 
     def __getitem__(self, table_id: str) -> Table:
@@ -133,29 +133,29 @@ class Store:
     # Writing ------------------------------------------------------------------------------
 
     def add_table(self, table_name: str, schema: Schema) -> Table:
-        """Add a table, or open it when it is there.
+        """Add a table, or open an existing one.
 
         Parameters
         ----------
         table_name : str
             Any text.
         schema : dict
-            For each column int, float, str, bool, a type of NumPy, OBJECT, PICKLE or PYTORCH_STATE.
+            Of each column: int, float, str, bool, a type of NumPy, OBJECT, PICKLE or PYTORCH_STATE.
 
         Raises
         ------
         SchemaError
-            A column has no such type, or the table is there with other columns.
+            A column has no such type, or the existing table has other columns.
         """
         self._require_writable()
         if not schema:
-            raise SchemaError(f"table {table_name!r}: give at least one column")
+            raise SchemaError(f"table {table_name!r}: define at least one column")
         if table_name in self.tables:
             there = self.tables[table_name]
             if list(there.schema.items()) != list(schema.items()):
                 raise SchemaError(
-                    f"table {table_name!r} of {self.path} has the columns {there.schema}, and not "
-                    f"{schema}; give it another name"
+                    f"table {table_name!r} of {self.path} has the columns {there.schema}, not "
+                    f"{schema}; choose another name"
                 )
             return there
         columns = {stored_name(name): stored_dtype(name, kind) for name, kind in schema.items()}
@@ -191,16 +191,16 @@ class Store:
         """
         table = self[table_name]
         add = getattr(self.tensorboard, f"add_{summary_type}")
-        # First, so that what the table refuses is not logged.
+        # This comes first, so that values that the table refuses are not logged.
         table.update_row(update_dict)
         for name, value in update_dict.items():
             add(f"{table_name}/{name}", value, table.nrows)
 
     @cached_property
     def tensorboard(self) -> Any:
-        """A `tensorboardX.SummaryWriter` for `tb_dir`, made when it is first asked for."""
+        """A `tensorboardX.SummaryWriter` for `tb_dir`, made at the first access."""
         if self.mode == "r":
-            raise AttributeError(f"{self.path} is open read-only: it logs nothing")
+            raise AttributeError(f"{self.path} is open read-only and cannot log")
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
@@ -208,7 +208,7 @@ class Store:
         return SummaryWriter(self.tb_dir)
 
     def close(self) -> None:
-        """Flush all tables and take no more rows; others may append."""
+        """Flush all tables and accept no more rows; other processes may append."""
         for table in self.tables.values():
             table.close()
         if "tensorboard" in vars(self):
@@ -222,7 +222,7 @@ class Store:
 
     @classmethod
     def read_from_running(cls, storage_folder: str, exp_id: str | None = None) -> Store:
-        """The store of an experiment that runs, to read: the same as `mode="r"`."""
+        """Open the store of a running experiment for reading, as with `mode="r"`."""
         if exp_id is None:
             storage_folder, exp_id = cls.split_storage_exp_paths(storage_folder)
         return cls(storage_folder, exp_id, mode="r")
@@ -266,7 +266,7 @@ class Store:
 
         for directory in (self._directory / _TABLES).glob("*/"):
             rows = zt.table.open(directory, mode="a")
-            # For this no row is appended, but only who may append can.
+            # This appends no row, but only a process that may append can do it.
             rows.append_rows({name: rows.read(name, slice(0, 0)) for name in rows.columns})
             rows.close()
             shutil.rmtree(directory)
@@ -300,7 +300,7 @@ class Table:
 
     @property
     def df(self) -> pd.DataFrame:
-        """The rows there are now; columns OBJECT as JSON text, PICKLE and PYTORCH_STATE as ids."""
+        """The existing rows; columns OBJECT as JSON text, PICKLE and PYTORCH_STATE as ids."""
         frame = self._rows.to_dataframe()
         frame.columns = list(self._schema)
         for name, kind in self._schema.items():
@@ -309,13 +309,13 @@ class Table:
         return frame
 
     def update_row(self, data: Mapping[str, Any]) -> None:
-        """Stage values of the next row, all or none of them.
+        """Stage values of the next row, all of them or none.
 
         Parameters
         ----------
         data : mapping
             Values of some columns; the type of a column is called with its value. A later value
-            takes the place of an earlier one.
+            replaces an earlier one.
 
         Raises
         ------
@@ -338,7 +338,7 @@ class Table:
         self._staged |= staged
 
     def flush_row(self) -> None:
-        """Append the staged row, and begin another one.
+        """Append the staged row, and start another one.
 
         Raises
         ------
@@ -352,7 +352,7 @@ class Table:
         if missing:
             raise InvalidInputError(
                 f"table {self.name!r}: the row has no value for {', '.join(missing)} yet; "
-                f"update_row gives it one"
+                f"set it with update_row"
             )
         self._rows.append({stored_name(name): value for name, value in self._staged.items()})
         self._staged = {}
@@ -363,20 +363,20 @@ class Table:
         self.flush_row()
 
     def close(self) -> None:
-        """Flush, and take no more rows."""
+        """Flush, and accept no more rows."""
         self._rows.close()
         self._closed = True
 
     def get_object(self, s: Any) -> Any:
-        """What a column OBJECT holds: numbers, text, arrays, lists, tuples, dictionaries."""
+        """The object in a column OBJECT: numbers, text, arrays, lists, tuples, dictionaries."""
         return decode_object(s)
 
     def get_pickle(self, uid: str) -> Any:
-        """What a column PICKLE holds. This runs what is in it: only for stores you trust."""
+        """The object in a column PICKLE. This runs the code in it: only for stores you trust."""
         return read_pickle(self._objects, uid)
 
     def get_state_dict(self, uid: str, **kwargs: Any) -> Any:
-        """What a column PYTORCH_STATE holds, by `torch.load(..., weights_only=True, **kwargs)`."""
+        """The object of PYTORCH_STATE; by `torch.load(..., weights_only=True, **kwargs)`."""
         return read_torch(self._objects, uid, **kwargs)
 
     def _require_open(self) -> None:
@@ -406,9 +406,9 @@ def column_kind(column: zt.Var) -> Any:
 
 
 def stored_name(name: str) -> str:
-    """A name of a table or column as one that Zarr takes; most are themselves."""
+    """A name of a table or column as a name that Zarr accepts; most are unchanged."""
     if not isinstance(name, str) or not name:
-        raise SchemaError(f"a name is text, got {name!r}")
+        raise SchemaError(f"a name must be text, got {name!r}")
     safe = name.replace("%", "%25").replace("/", "%2F").replace("\x00", "%00")
     if safe[0] in "_.":
         safe = f"%{ord(safe[0]):X}{safe[1:]}"

@@ -1,4 +1,4 @@
-"""One TensorBoard over many experiments, named by what they were run with."""
+"""One TensorBoard over many experiments, named by their settings."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def names_of_experiments(
         A format of the columns of the metadata table, such as `"lr={lr}"`; `---` and the `exp_id`
         follow.
     metadata_table : str, default "metadata"
-        The table whose first row says what an experiment was run with.
+        The table whose first row has the settings of an experiment.
     filters : dict, optional
         A regular expression for a column, which the beginning of its value must match.
 
     Raises
     ------
     ValueError
-        A column in `format_str` or `filters` is not there.
+        A column in `format_str` or `filters` is missing.
     """
     with CollectionReader(logdir) as reader:
         metadata = reader.df(metadata_table)
@@ -70,7 +70,7 @@ def names_of_experiments(
                 f"there is no column {error} in {metadata_table}; it has {known}"
             ) from None
         if wanted:
-            # TensorBoard takes these two as the ends of a name and of a path.
+            # TensorBoard treats these two as the ends of a name and of a path.
             named[re.sub("[:,]", "_", f"{name}---{exp_id}")] = os.path.join(logdir, exp_id)
     return named
 
@@ -79,12 +79,12 @@ def tensorboard_command(arguments: Sequence[str] | None = None) -> list[str]:
     """The command that `main` runs."""
     parser = argparse.ArgumentParser(
         prog="python -m zarrtrace.adapters.cox",
-        description="One TensorBoard over many experiments, named by what they were run with.",
+        description="One TensorBoard over many experiments, named by their settings.",
     )
     parser.add_argument("--logdir", required=True, help="the folder of the experiments")
     parser.add_argument("--port", type=int, default=6006, help="of TensorBoard (%(default)s)")
     parser.add_argument(
-        "--metadata-table", default="metadata", help="what they were run with (%(default)s)"
+        "--metadata-table", default="metadata", help="the table with their settings (%(default)s)"
     )
     parser.add_argument(
         "--format-str", required=True, help="of the names, such as 'lr={lr}'; the exp_id follows"
@@ -102,7 +102,7 @@ def tensorboard_command(arguments: Sequence[str] | None = None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Become TensorBoard over the experiments of a folder; or 1, with a message."""
+    """Replace this process by TensorBoard for a folder; returns 1 and a message if that fails."""
     try:
         command = tensorboard_command(arguments)
     except (TraceError, ValueError, FileNotFoundError) as error:
@@ -112,5 +112,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tensorboard is not installed: pip install tensorboard", file=sys.stderr)
         return 1
     print(f"Running {' '.join(command)!r}", flush=True)
-    # Not through a shell: names are made of what tables say.
+    # No shell is used, because names are made from values in tables.
     os.execvp("tensorboard", command)

@@ -1,4 +1,4 @@
-"""What a column of cox holds: its kind, its dtype in a table, its values as they are stored."""
+"""A column of cox: its kind, its dtype in a table, its values as they are stored."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PLAIN: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 def schema_from_dict(example: Mapping[str, Any], alternative: str = OBJECT) -> Schema:
-    """The schema of a row: int, float, str and bool are themselves, all else is `alternative`.
+    """The schema of a row: int, float, str and bool are kept, any other type is `alternative`.
 
     Parameters
     ----------
     example : mapping
         A value for each column.
     alternative : OBJECT, PICKLE or PYTORCH_STATE
-        The kind of the columns whose value is something else.
+        The kind of the columns whose value has another type.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def stored_dtype(name: str, kind: Any) -> Any:
         return str
     if not isinstance(kind, type):
         raise SchemaError(
-            f"column {name!r}: {kind!r} is no type; use int, float, str, bool, a type of NumPy, "
+            f"column {name!r}: {kind!r} is not a type; use int, float, str, bool, a type of NumPy, "
             f"OBJECT, PICKLE or PYTORCH_STATE",
             variable=name,
         )
@@ -70,7 +70,7 @@ def stored_dtype(name: str, kind: Any) -> Any:
 
 
 def name_of(kind: Any) -> str:
-    """A kind as text, to be found again by `kind_named`."""
+    """A kind as text, which `kind_named` reads."""
     if isinstance(kind, str):
         return kind
     return str(kind.__name__ if kind in _PLAIN.values() else np.dtype(kind).name)
@@ -84,7 +84,7 @@ def kind_named(name: str) -> Any:
 
 
 def encode(name: str, kind: Any, value: Any, directory: Path) -> Any:
-    """A value as its column stores it; what goes into a file of its own is written there."""
+    """A value as its column stores it; an object with a file of its own is written there."""
     if kind == OBJECT:
         try:
             return encode_state(value, f"column {name!r}")
@@ -92,7 +92,7 @@ def encode(name: str, kind: Any, value: Any, directory: Path) -> Any:
             raise InvalidInputError(
                 error.why,
                 where=error.where,
-                remedy="give its numbers, text and arrays in a dictionary, or make the column "
+                remedy="put its numbers, text and arrays in a dictionary, or make the column "
                 "PICKLE",
                 variable=name,
             ) from None
@@ -104,7 +104,7 @@ def encode(name: str, kind: Any, value: Any, directory: Path) -> Any:
 
 
 def decode_object(text: Any) -> Any:
-    """What a column OBJECT holds; anything that is not the text of one is itself, as in cox."""
+    """The object in a column OBJECT; any text that is not JSON is returned as it is, as in cox."""
     if text is None or text == "":
         return None
     if not isinstance(text, str):
@@ -116,12 +116,12 @@ def decode_object(text: Any) -> Any:
 
 
 def read_pickle(directory: Path, uid: str) -> Any:
-    """What a column PICKLE holds. Reading it runs what is in it."""
+    """The object in a column PICKLE. Reading it runs the code in it."""
     return pickle.loads(_existing(directory, uid).read_bytes())
 
 
 def read_torch(directory: Path, uid: str, **options: Any) -> Any:
-    """What a column PYTORCH_STATE holds; `weights_only=False` runs what is in it."""
+    """The object in a column PYTORCH_STATE; `weights_only=False` runs the code in it."""
     import torch
 
     return torch.load(_existing(directory, uid), **{"weights_only": True, **options})
@@ -140,7 +140,7 @@ def _write_torch(directory: Path, value: Any) -> str:
 def _write_file(directory: Path, content: bytes) -> str:
     uid = str(uuid.uuid4())
     directory.mkdir(parents=True, exist_ok=True)
-    # Complete before a row names it.
+    # The file is complete before a row names it.
     partial = directory / f"{uid}.partial"
     partial.write_bytes(content)
     os.replace(partial, directory / uid)
@@ -149,7 +149,7 @@ def _write_file(directory: Path, content: bytes) -> str:
 
 def _existing(directory: Path, uid: str) -> Path:
     file = directory / str(uid)
-    # A name, and no way out of the directory.
+    # It must be a name that cannot leave the directory.
     if file.name != str(uid) or not file.is_file():
         raise TraceNotFoundError(f"there is no object {uid!r} in {directory}")
     return file

@@ -9,9 +9,9 @@
     sampler.run_mcmc(initial, 10_000)
 
 The names, arguments and results are emcee's. A file of HDF5 is a directory of traces here, one for
-each name: `zarrtrace.open("run.zarr/mcmc")` reads it, also while the sampler runs. Every step that
-`save_step` has taken survives `kill -9` together with the state of the random numbers, so that
-`run_mcmc(None, n)` goes on bit for bit.
+each name: `zarrtrace.open("run.zarr/mcmc")` reads it, even while the sampler runs. Every step that
+`save_step` has stored survives `kill -9` together with the state of the random numbers, so that
+`run_mcmc(None, n)` continues bit for bit.
 """
 
 from emcee.backends import Backend

@@ -28,7 +28,7 @@ _NOTHING_STORED = "you must run the sampler with 'store == True' before accessin
 
 
 class _OpenRun:
-    """A run that this process writes: its writer, and the last step that is stored whole."""
+    """A run that this process writes: its writer, and the last complete step."""
 
     def __init__(self, path: str) -> None:
         trace = zt.open(path, mode="a")
@@ -39,30 +39,30 @@ class _OpenRun:
         self.process = os.getpid()
 
     def close(self) -> None:
-        # A run whose directory was removed is gone.
+        # A run whose directory was removed no longer exists.
         with suppress(TraceNotFoundError):
             self.writer.close()
 
 
-# By path, so that all backends of a process that name the same run share its one writer.
+# By path, so that all backends of a process for the same run share its writer.
 _open_runs: dict[str, _OpenRun] = {}
 
 
 class HDFBackend(Backend):  # type: ignore[misc]
-    """A backend that keeps the chain in a directory of traces, under the name users import.
+    """A backend that stores the chain in a directory of traces, under emcee's name.
 
     Parameters
     ----------
     filename : str or path
-        The directory; made when the sampler resets or runs, not before.
+        The directory; it is made when the sampler resets or runs, not before.
     name : str, default "mcmc"
         The run in it. Several runs may be in one directory; resetting one leaves the others.
     read_only : bool, default False
-        Whether to refuse everything that writes, with a RuntimeError.
+        Whether to refuse all writing, with a RuntimeError.
     dtype : dtype, optional
-        Of positions and log probabilities: float64, or what the stored run has.
+        Dtype of positions and log probabilities: float64, or that of the stored run.
     compression : str or int, optional
-        "gzip", or its level, as h5py takes them. Everything else, None too, is Blosc with lz4:
+        "gzip", or its level, as in h5py. Everything else, including None, is Blosc with lz4:
         faster, and here a compressed run is as safe as one that is not.
     compression_opts : int, optional
         The level of gzip, 4 by default.
@@ -73,18 +73,18 @@ class HDFBackend(Backend):  # type: ignore[misc]
     Notes
     -----
     Walkers are chains: `posterior/x (chain, draw, x_dim)`, and in `sample_stats` `lp`, `accepted`
-    and the blobs, one variable for each field. Types that Zarr has none for (long doubles, strings
-    of a fixed width) are stored as their bytes, and read back as they were.
+    and the blobs, one variable for each field. Types that Zarr lacks (long doubles, strings
+    of a fixed width) are stored as their bytes, and read back unchanged.
 
-    A step is stored when `save_step` has returned; one that was being stored when the process was
-    killed did not happen. From `grow` to the last step that it made room for, or `close()`, this
-    process alone can write the run: others get `zarrtrace.errors.ChainBusyError`. Reading disturbs
-    nobody.
+    A step is stored once `save_step` has returned; one that was being stored when the process was
+    killed is not part of the run. From `grow` to the last step that it made room for, or `close()`,
+    only this process can write it: others get `zarrtrace.errors.ChainBusyError`. Reading disturbs
+    no writer.
 
     Attributes
     ----------
     path : str
-        Where the trace of the run is.
+        The path of the run's trace.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
 
     @property
     def initialized(self) -> bool:
-        """Whether there is such a run, if only an empty one."""
+        """Whether there is such a run, empty or not."""
         try:
             return self.trace is not None
         except TraceNotFoundError:
@@ -124,7 +124,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of positions and log probabilities: as given, as stored, or float64."""
+        """Dtype of positions and log probabilities: as given, as stored, or float64."""
         if self._dtype is None and self.initialized:
             self._dtype = self._ensemble().dtype
         return np.dtype(np.float64) if self._dtype is None else self._dtype
@@ -137,12 +137,12 @@ class HDFBackend(Backend):  # type: ignore[misc]
 
     @property
     def iteration(self) -> int:
-        """The steps that are stored."""
+        """The number of stored steps."""
         return self._last_step()[0]
 
     @property
     def random_state(self) -> Any:
-        """The state of the random numbers after the last step, as it was given."""
+        """The state of the random numbers after the last step, as it was passed."""
         return self._last_step()[1]
 
     @property
@@ -169,9 +169,9 @@ class HDFBackend(Backend):  # type: ignore[misc]
         flat : bool, default False
             Whether steps and walkers become one axis, step after step.
         thin : int, default 1
-            Of every `thin` steps the last one only.
+            Keep only the last of every `thin` steps.
         discard : int, default 0
-            Steps at the start that are left out.
+            Number of steps to leave out at the start.
 
         Returns
         -------
@@ -181,12 +181,12 @@ class HDFBackend(Backend):  # type: ignore[misc]
         Raises
         ------
         AttributeError
-            Nothing is stored; the message names the runs that are there.
+            Nothing is stored; the message names the existing runs.
         """
         if name not in ("chain", "log_prob", "blobs"):
             raise AttributeError(f"a backend stores chain, log_prob and blobs, not {name!r}")
         if thin < 1:
-            raise ValueError(f"thin is a whole number from 1, got {thin!r}")
+            raise ValueError(f"thin must be a whole number from 1, got {thin!r}")
         iteration = self.iteration if self.initialized else 0
         if iteration <= 0:
             raise AttributeError(self._nothing_stored())
@@ -202,12 +202,12 @@ class HDFBackend(Backend):  # type: ignore[misc]
         return values.reshape(-1, *values.shape[2:]) if flat else values
 
     def to_datatree(self, **options: Any) -> xr.DataTree:
-        """The run for ArviZ: as `Trace.to_datatree`, with the parameters under their names.
+        """The run for ArviZ, as `Trace.to_datatree`, with a variable for each named parameter.
 
         Parameters
         ----------
         **options
-            What `Trace.to_datatree` takes.
+            Arguments of `Trace.to_datatree`.
         """
         import xarray as xr
 
@@ -228,7 +228,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
     def _stored_names(self) -> list[str] | None:
         """The names of the parameters that the run was created with; None without any."""
         labels = self._ensemble().trace.posterior["x_dim"].values
-        # Labels that are numbers were not given.
+        # Labels that are numbers are defaults.
         return None if labels.dtype.kind in "iu" else [str(label) for label in labels]
 
     def __repr__(self) -> str:
@@ -248,7 +248,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
 
     def _open_run(self) -> _OpenRun | None:
         run = _open_runs.get(self.path)
-        # In a forked process it is the parent's.
+        # In a forked process it belongs to the parent.
         return run if run is not None and run.process == os.getpid() else None
 
     def _ensemble(self) -> Ensemble:
@@ -261,7 +261,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
             raise AttributeError(self._nothing_stored()) from None
 
     def _last_step(self) -> tuple[int, Any]:
-        """The steps stored and the state after the last: one without the other did not happen."""
+        """The stored steps and the state after the last; a step without a state does not count."""
         run = self._open_run()
         if run is not None:
             return run.iteration, run.random_state
@@ -269,13 +269,13 @@ class HDFBackend(Backend):  # type: ignore[misc]
         try:
             return ensemble.trace.last_checkpoint(ensemble.walkers)
         except TraceNotFoundError:
-            # Another process resets it just now.
+            # Another process is resetting it.
             raise AttributeError(self._nothing_stored()) from None
 
     # Storing ------------------------------------------------------------------------------
 
     def reset(self, nwalkers: int, ndim: int) -> None:
-        """Begin anew: remove what is stored under this name.
+        """Start again: remove the run stored under this name.
 
         Parameters
         ----------
@@ -291,9 +291,9 @@ class HDFBackend(Backend):  # type: ignore[misc]
         Parameters
         ----------
         ngrow : int
-            How many.
+            The number of steps.
         blobs : numpy.ndarray or None
-            Blobs of one step, whose shape and dtype those of all steps will have.
+            Blobs of one step, with the shape and dtype of all steps.
 
         Raises
         ------
@@ -307,9 +307,9 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ngrow, iteration = int(ngrow), self.iteration
         like = None if blobs is None else np.dtype((blobs.dtype, blobs.shape[1:]))
         stored = self._ensemble().blobs
-        # NumPy finds None equal to float64.
+        # NumPy treats None as float64.
         if not iteration and ((like is None) != (stored is None) or like != stored):
-            # What the blobs are is known only now.
+            # The type of the blobs is known only now.
             self._create(*self.shape, blobs=like)
         self._check_blobs_like(like)
         trace = self._ensemble().trace
@@ -321,19 +321,19 @@ class HDFBackend(Backend):  # type: ignore[misc]
             self._opened_run().ends_at = iteration + ngrow
 
     def save_step(self, state: Any, accepted: np.ndarray[Any, Any]) -> None:
-        """Store a step: it survives whatever happens to the process afterwards.
+        """Store a step: then it survives a kill of the process.
 
         Parameters
         ----------
         state : emcee.State
             Positions, log probabilities, blobs and the state of the random numbers.
         accepted : numpy.ndarray of bool
-            For each walker whether it has moved, shape (walkers,).
+            Whether each walker has moved, shape (walkers,).
 
         Raises
         ------
         ValueError
-            Something has another shape or type than the steps before; nothing is stored.
+            A value has another shape or type than in the steps before; nothing is stored.
         """
         self._require_writable()
         self._check(state, accepted)
@@ -345,7 +345,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
             run.writer.record(posterior, stats)
             run.writer.checkpoint(state.random_state)
         except BaseException:
-            # Recorded without its random state, the step has not happened.
+            # A step recorded without its random state does not count.
             self.close()
             raise
         run.iteration += 1
@@ -379,7 +379,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
                 f"its steps have the parameters {', '.join(stored)}, and this backend was given "
                 f"{', '.join(map(str, self.parameter_names))}",
                 where=self.path,
-                remedy="give the same parameter_names in the same order, or reset() the run",
+                remedy="pass the same parameter_names in the same order, or reset() the run",
             )
 
     def _check_blobs_like(self, like: np.dtype[Any] | None) -> None:
@@ -393,14 +393,14 @@ class HDFBackend(Backend):  # type: ignore[misc]
     def _create(self, walkers: int, dimensions: int, blobs: np.dtype[Any] | None) -> None:
         if Path(self.filename).is_file():
             raise TraceExistsError(
-                f"{self.filename} is a file, and this backend keeps its runs in a directory: give "
+                f"{self.filename} is a file, but this backend uses a directory: choose "
                 f"another name; import_hdf brings the runs of an HDF5 file there"
             )
         with suppress(TraceNotFoundError):
             open_run(self.filename)
             raise TraceExistsError(
-                f"{self.filename} is a trace itself, and this backend keeps its runs in a "
-                f"directory of traces: give another name, or the directory this trace is in"
+                f"{self.filename} is a trace itself, but this backend stores its runs in a "
+                f"directory of traces: choose another name, or the directory of this trace"
             )
         self.close()
         create_ensemble(
@@ -421,7 +421,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
         return "auto"
 
     def _opened_run(self) -> _OpenRun:
-        """The run with its writer, where the last whole step ended."""
+        """The run with its writer, after the last complete step."""
         run = self._open_run()
         if run is None:
             run = _open_runs[self.path] = _OpenRun(self.path)
@@ -434,7 +434,7 @@ class TempHDFBackend:
     Parameters
     ----------
     dtype, compression, compression_opts
-        As `HDFBackend` takes them.
+        As for `HDFBackend`.
     """
 
     def __init__(
@@ -476,7 +476,7 @@ def list_names(filename: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     filename : str or path
-        As `HDFBackend` takes it.
+        As for `HDFBackend`.
     """
     directory = Path(filename).expanduser()
     if not directory.is_dir():

@@ -1,4 +1,4 @@
-"""The trace of an ensemble of emcee: how its steps are laid out, and what it says of itself.
+"""The trace of an ensemble of emcee: how its steps are stored, and what it describes.
 
 Walkers are chains, all of them in one block: `posterior/x (chain, draw, x_dim)`, and in
 `sample_stats` `lp`, `accepted` and a variable for each field of the blobs.
@@ -24,13 +24,13 @@ _LONGEST_CHUNK = 1000
 
 
 def run_path(filename: str | os.PathLike[str], name: str) -> str:
-    """Where the trace of the run of this name lies in a directory of runs.
+    """The path of the trace of a run in a directory of runs.
 
-    As in HDF5, "/" parts groups of runs, and one at the beginning means nothing.
+    As in HDF5, "/" separates groups of runs, and a leading one is ignored.
     """
     parts = name.strip("/").split("/")
     if {"", ".", ".."} & set(parts):
-        raise InvalidInputError(f"name={name!r} is no name of a run; give one such as 'mcmc'")
+        raise InvalidInputError(f"name={name!r} is not the name of a run; use one such as 'mcmc'")
     return os.path.join(os.path.abspath(os.path.expanduser(filename)), *parts)
 
 
@@ -38,12 +38,12 @@ def open_run(path: str) -> zt.Trace:
     """The trace of a run, read-only; TraceNotFoundError where there is none."""
     trace = zt.open(path)
     if os.path.realpath(trace.path) != os.path.realpath(path):
-        raise TraceNotFoundError("this directory holds runs, but is not one", where=path)
+        raise TraceNotFoundError("this directory holds runs, but is not a run", where=path)
     return trace
 
 
 class Ensemble(NamedTuple):
-    """What the trace of an ensemble says of it.
+    """The properties of an ensemble in its trace.
 
     Attributes
     ----------
@@ -52,11 +52,11 @@ class Ensemble(NamedTuple):
     walkers : range
         Its chains.
     dimensions : int
-        Of the position of a walker.
+        The number of dimensions of a walker's position.
     dtype : numpy.dtype
-        Of positions and log probabilities.
+        The dtype of positions and log probabilities.
     blobs : numpy.dtype or None
-        Of the blobs of one walker, with their shape; None without blobs.
+        The dtype of the blobs of one walker, with their shape; None without blobs.
     accepted_before : numpy.ndarray
         Accepted proposals of each walker that are not among the stored steps.
     """
@@ -70,7 +70,7 @@ class Ensemble(NamedTuple):
 
     @classmethod
     def of(cls, trace: zt.Trace) -> Ensemble:
-        """What a trace says."""
+        """The properties of an ensemble, read from its trace."""
         attrs = trace.dataset("posterior").attrs
         if "emcee_dtype" not in attrs:
             raise InvalidInputError(
@@ -89,7 +89,7 @@ class Ensemble(NamedTuple):
     def stored_step(
         self, coords: Any, log_prob: Any, accepted: Any, blobs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What to record of one step, or of several: posterior and sample_stats."""
+        """The values to record for one step or several: posterior and sample_stats."""
         stats = {"lp": as_stored("log_prob", log_prob, self.dtype), "accepted": accepted}
         if self.blobs is not None:
             for field in _fields(self.blobs):
@@ -106,7 +106,7 @@ class Ensemble(NamedTuple):
         return from_stored(self.read("lp", steps), self.dtype)
 
     def blob_values(self, steps: range) -> np.ndarray[Any, Any]:
-        """Blobs: shape (walkers, steps), and theirs."""
+        """Blobs: shape (walkers, steps), and the shape of the blobs."""
         assert self.blobs is not None
         shape = (len(self.walkers), len(steps), *self.blobs.shape)
         values = np.empty(shape, self.blobs.base)
@@ -116,7 +116,7 @@ class Ensemble(NamedTuple):
         return values
 
     def read(self, variable: str, steps: range) -> np.ndarray[Any, Any]:
-        """A variable as it is stored, also where a burn-in was split off the trace."""
+        """A variable as it is stored, even if a burn-in was split off the trace."""
         trace, group = self.trace, "posterior" if variable == "x" else "sample_stats"
         warmup = f"warmup_{group}"
         if warmup not in trace.groups:
@@ -133,7 +133,7 @@ class Ensemble(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A field of the blobs: None for blobs without fields; its dtype is that of one element."""
+    """A field of the blobs: None for blobs without fields, and the dtype of one element."""
 
     variable: str
     name: str | None
@@ -172,7 +172,7 @@ def create_ensemble(
     if parameter_names is not None and len(set(parameter_names)) != dimensions:
         raise InvalidInputError(
             f"parameter_names has {len(set(parameter_names))} different names for {dimensions} "
-            f"dimensions; give one for each"
+            f"dimensions; pass one for each"
         )
     dims = ("x_dim",) if is_plain(dtype) else ("x_dim", "x_byte")
     stats = {"lp": stored_variable("lp", dtype, ()), "accepted": zt.Var(dtype=bool)}

@@ -10,7 +10,7 @@
 
 The names, arguments and results are jexplore's. Its files of HDF5 are one trace here, whose chains
 are the walkers and whose segments are the epochs: `zarrtrace.open("run/epochs.zarr")` reads it,
-also while the sampler runs. An epoch that was stored survives `kill -9`.
+even while the sampler runs. A stored epoch survives `kill -9`.
 """
 
 from .backend import DefaultBackend

@@ -28,11 +28,11 @@ from .epochs import (
 )
 from .store import StoredEpochs
 
-_AT_ONCE = 32 * 2**20  # bytes that are read before they are put into place
+_AT_ONCE = 32 * 2**20  # bytes that are read at a time
 
 
 class _Placed(NamedTuple):
-    """An epoch: its number, its draws counted from the first, and itself while it is in memory."""
+    """An epoch: its number, its range of draws, and its content while it is in memory."""
 
     number: int
     draws: range
@@ -40,46 +40,46 @@ class _Placed(NamedTuple):
 
 
 class DefaultBackend:
-    """A backend that keeps epochs in a trace, under the name users import.
+    """A backend that stores epochs in a trace, under jexplore's name.
 
     Parameters
     ----------
     burn : int, default 0
-        Draws at the start that are burned, also those of epochs to come.
+        Draws at the start that are burned, including those of future epochs.
     outdir : str or path, default "./"
-        Where the trace lies; made when the first epoch is stored. Epochs that are there already
-        belong to this backend, and further ones come after them.
+        The directory of the trace; made when the first epoch is stored. Existing epochs
+        belong to this backend, and further ones are added after them.
     outfile_fmt : str, default "epochs_%d.h5"
-        Names the trace, here `epochs.zarr`.
+        The name of the trace, here `epochs.zarr`.
     epochs_per_file : int, default 1
-        How many epochs, of as many draws as the first, share a chunk; more where it would be
+        How many epochs, of the first one's length, share a chunk; more where it would be
         smaller than 64 KiB, fewer where it would be larger than 4 MiB.
     inmem_epochs : int, default 0
-        How many of the newest wait in memory and are not stored yet: when the process ends they
-        are gone, unless `close()` was called.
+        How many of the newest epochs wait in memory, not stored yet: when the process ends they
+        are lost, unless `close()` was called.
     save_stats : bool, default True
         Whether the statistics of an epoch are kept.
     resume : bool, default False
-        Whether `reset()` leaves what is stored. A sampler calls it when it is made; with
-        `resume=True` it goes on with the epochs that are there.
+        Whether `reset()` keeps the stored epochs. A sampler calls it when it is made; with
+        `resume=True` it continues with the existing epochs.
     parameter_names : sequence of str, optional
         A name for each dimension of `p`: the labels of `p_dim`.
 
     Notes
     -----
     In the trace `posterior` has `p` (chain, draw, p_dim), and `k` where models are selected;
-    `sample_stats` has `log_likelihood` and `log_prior`, the `ll` and `lp` of an epoch. Whatever
-    else an epoch holds is in its segment: `backend.trace.segments`. With n temperatures, chains 0,
+    `sample_stats` has `log_likelihood` and `log_prior`, the `ll` and `lp` of an epoch. Everything
+    else in an epoch is in its segment: `backend.trace.segments`. With n temperatures, chains 0,
     n, 2n, ... are those of the first one, as in the arrays of jexplore.
 
-    What is burned is deleted, chunk by chunk. Epochs that a burn ahead ate before any was stored
-    left nothing: a backend made later does not count them. From the first epoch that is stored to
-    `close()` this process alone can write; reading disturbs nobody.
+    Burned draws are deleted, chunk by chunk. Epochs that were burned before any was stored
+    leave no trace: a later backend does not count them. From the first stored epoch to
+    `close()` only this process can write; reading disturbs no writer.
 
     Attributes
     ----------
     path : str
-        Where the trace is.
+        The path of the trace.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class DefaultBackend:
 
     @property
     def burn(self) -> int:
-        """How many draws are burned, counted from the first that was ever ingested."""
+        """Number of burned draws, counted from the first one ever ingested."""
         return max(self._burn, self._stored.burn) if self._stored is not None else self._burn
 
     @property
@@ -127,12 +127,12 @@ class DefaultBackend:
 
     @property
     def _first(self) -> tuple[int, int]:
-        """The number of the first epoch that has a place, and that of its first draw."""
+        """The number of the first epoch in the trace or in memory, and of its first draw."""
         stored = self._stored
         return self._never_stored if stored is None else (stored.first_epoch, stored.first_draw)
 
     def _placed(self) -> list[_Placed]:
-        """The epochs that have a place, burned ones too, stored ones first."""
+        """The epochs in the trace, then those in memory, including burned ones."""
         number, stop = self._first
         placed: list[_Placed] = []
         for draws in [] if self._stored is None else self._stored.ranges:
@@ -144,7 +144,7 @@ class DefaultBackend:
         return placed
 
     def _kept(self) -> list[tuple[_Placed, range]]:
-        """The epochs that are not burned, and what is left of their draws."""
+        """The epochs that are not burned, and their remaining draws."""
         burn = self.burn
         return [
             (placed, range(max(placed.draws.start, burn), placed.draws.stop))
@@ -158,7 +158,7 @@ class DefaultBackend:
         Parameters
         ----------
         ind : int, default -1
-            Its number, burned ones counted; from the newest back when it is negative.
+            Its number, counting burned ones; a negative one counts back from the newest.
 
         Raises
         ------
@@ -218,9 +218,9 @@ class DefaultBackend:
         burn : int, default 0
             Draws to leave out at the start, after those that are burned.
         thin : int, default 1
-            Every so many draws one, beginning anew in each epoch.
+            Keep every `thin`-th draw, restarting in each epoch.
         pars : sequence of str, optional
-            Which samples; `["p"]` by default.
+            The samples; `["p"]` by default.
         mask : index of the chains, optional
             An array of booleans or numbers, or a slice; all by default.
         flatten : bool, default False
@@ -244,7 +244,7 @@ class DefaultBackend:
         chosen = []
         for placed, draws in self._kept():
             if draws[left:]:
-                # Thinning begins anew in each epoch.
+                # Thinning restarts in each epoch.
                 chosen.append((placed, draws[left :: whole("thin", thin, least=1)]))
             left = max(left - len(draws), 0)
         if not chosen:
@@ -259,7 +259,7 @@ class DefaultBackend:
         kind = self._kinds()[name]
         chains = np.arange(kind.chains)[mask]
         if chains.ndim != 1:
-            raise IndexError(f"mask={mask!r} leaves no axis of chains; give [{mask!r}]")
+            raise IndexError(f"mask={mask!r} leaves no axis of chains; pass [{mask!r}]")
         total = sum(len(draws) for _, draws in chosen)
         found = np.empty((len(chains), *kind.shape, total), kind.dtype)
         done = 0
@@ -282,12 +282,12 @@ class DefaultBackend:
         Parameters
         ----------
         samples : mapping of str to numpy.ndarray, or None
-            What `get_samples` gave: arrays of shape (chains, dimension, draws).
+            The result of `get_samples`: arrays of shape (chains, dimension, draws).
 
         Returns
         -------
         dict or None
-            Arrays of shape (chains × draws, dimension); None of None.
+            Arrays of shape (chains × draws, dimension); None for None.
         """
         if samples is None:
             return None
@@ -306,7 +306,7 @@ class DefaultBackend:
         epochs : sequence of int, optional
             Only those with these numbers.
         fname : str or path, optional
-            A file of HDF5 to write them to as well, in place of what is there.
+            A file of HDF5 to write them to as well, which is overwritten.
 
         Returns
         -------
@@ -326,7 +326,7 @@ class DefaultBackend:
     # Ingesting ----------------------------------------------------------------------------
 
     def ingest(self, epoch: Any, eind: int = -1) -> Self:
-        """Take an epoch.
+        """Ingest an epoch.
 
         Parameters
         ----------
@@ -338,12 +338,12 @@ class DefaultBackend:
         Returns
         -------
         DefaultBackend
-            This one.
+            This backend.
 
         Raises
         ------
         ValueError
-            It has other samples, chains or dimensions than those before; nothing is kept of it.
+            It has other samples, chains or dimensions than earlier epochs; nothing of it is kept.
         zarrtrace.errors.ChainBusyError
             Another process stores epochs there.
         """
@@ -362,25 +362,25 @@ class DefaultBackend:
         return self.ingest_dict(content, copy=False)
 
     def ingest_dict(self, epoch: Mapping[str, Any], copy: bool = True) -> Self:
-        """Take an epoch as a dictionary.
+        """Ingest an epoch as a dictionary.
 
         Parameters
         ----------
         epoch : mapping
             Its `samples`, arrays of shape (chains, dimension, draws) with `p` among them, and
-            whatever describes them: numbers, text and arrays, nested as you like.
+            any description of them: numbers, text and arrays, nested to any depth.
         copy : bool, default True
-            Whether an epoch that waits in memory is a copy.
+            Whether to copy an epoch that waits in memory.
 
         Returns
         -------
         DefaultBackend
-            This one.
+            This backend.
 
         Raises
         ------
         KeyError, ValueError, zarrtrace.errors.ChainBusyError
-            As `ingest`.
+            As for `ingest`.
         """
         samples = check_epoch(epoch)
         require_same(kinds_of(samples), self._kinds() or kinds_of(samples))
@@ -391,7 +391,7 @@ class DefaultBackend:
         try:
             self.update()
         except BaseException:
-            # One that could not be stored was not ingested, and can be once more.
+            # An epoch that could not be stored was not ingested, and can be ingested again.
             self._waiting = [other for other in self._waiting if other is not taken]
             raise
         return self
@@ -419,7 +419,7 @@ class DefaultBackend:
         self._stored.set_burn(self._burn)
 
     def _forget_burned(self) -> None:
-        """Give up epochs in memory that are burned before anything was stored."""
+        """Drop epochs in memory that are burned before anything was stored."""
         while self._stored is None and self._waiting:
             oldest = self._placed()[0]
             if oldest.draws.stop > self.burn:
@@ -430,12 +430,12 @@ class DefaultBackend:
     # Burning ------------------------------------------------------------------------------
 
     def set_burn(self, burn: int) -> None:
-        """Burn the draws before this one, of epochs to come as well: they are deleted.
+        """Burn the draws before this one, also of future epochs: they are deleted.
 
         Raises
         ------
         ValueError
-            Fewer than are burned already.
+            Fewer draws than are burned already.
         """
         burn = whole("burn", burn, least=0)
         if burn < self.burn:
@@ -445,25 +445,25 @@ class DefaultBackend:
             )
         self._burn = burn
         if self._stored is not None:
-            # Those in memory, too, lest there be a gap in what is stored.
+            # Store those in memory too, so that there is no gap in the trace.
             while any(p.epoch is not None and p.draws.stop <= burn for p in self._placed()):
                 self._store_oldest()
             self._stored.set_burn(burn)
         self._forget_burned()
 
     def clean(self) -> None:
-        """Burn all epochs that were ingested so far."""
+        """Burn all epochs ingested so far."""
         self.set_burn(max(self.burn, self._ingested()))
 
     def _ingested(self) -> int:
-        """How many draws were ever ingested."""
+        """Number of draws ever ingested."""
         placed = self._placed()
         return placed[-1].draws.stop if placed else self._first[1]
 
     def reset(self) -> None:
-        """Delete all epochs and begin anew with number 0; with `resume=True` do nothing.
+        """Delete all epochs and start again with number 0; with `resume=True` do nothing.
 
-        Draws that were to be burned of epochs to come still will be.
+        Draws of future epochs that were to be burned are still burned.
         """
         if self.resume:
             return
@@ -501,7 +501,7 @@ class DefaultBackend:
             but a trace `epochs.zarr`, these are the epochs of the trace that the original would
             have put into its second file.
         iepoch : int, default -1
-            Its number; from the newest back when it is negative.
+            Its number; a negative one counts back from the newest.
 
         Raises
         ------
@@ -526,15 +526,15 @@ class DefaultBackend:
     def load(
         self, iepoch: int = -1, eclass: type | None = None, pars: Sequence[str] | None = None
     ) -> Any:
-        """An epoch as jexplore has it, to go on from.
+        """An epoch as an object of jexplore, to continue from.
 
         Parameters
         ----------
         iepoch : int, default -1
             Its number, as in `get`.
         eclass : type, optional
-            The class of the epoch; by default the one it says it is of, if that is EpochMH or
-            EpochMS of jexplore. No other name that is stored is ever imported.
+            The class of the epoch; by default the stored one, if that is EpochMH or
+            EpochMS of jexplore. No other stored name is ever imported.
         pars : sequence of str, optional
             Only these samples.
 
@@ -552,7 +552,7 @@ class DefaultBackend:
         eclass: type | None = None,
         pars: Sequence[str] | None = None,
     ) -> Any:
-        """An epoch of a file or a trace as jexplore has it: `read_epoch` and `load` in one."""
+        """An epoch of a file or a trace as jexplore's object: `read_epoch` and `load` in one."""
         return as_class(DefaultBackend.read_epoch(fn, iepoch), eclass, pars)
 
     def __repr__(self) -> str:
@@ -568,7 +568,7 @@ def _draws(epoch: Epoch) -> int:
 
 
 def _joined(chosen: list[tuple[_Placed, range]], most: int) -> list[tuple[_Placed, range]]:
-    """Stored epochs that follow one another read at once, but not more than so many draws."""
+    """Read consecutive stored epochs at once, with at most this number of draws."""
     joined: list[tuple[_Placed, range]] = []
     for placed, draws in chosen:
         if joined and placed.epoch is None:

@@ -1,8 +1,8 @@
 """Epochs of jexplore as zarrtrace stores them, and as its HDF5 files hold them.
 
 An epoch is a dictionary: `samples`, arrays of shape (chains, dimension, draws), and beside them
-whatever describes them, nested. Here it is taken apart into variables, attributes and arrays of a
-segment, and put together again, bit for bit.
+any nested description of them. This module splits it into variables, attributes and arrays of a
+segment, and joins them again, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .._exact import is_plain, read_dtype, write_dtype
 
 Epoch = dict[str, Any]
 
-# Where a sample goes: ArviZ would take `lp` for the joint density, which it is not.
+# Where a sample goes: ArviZ would treat `lp` as the joint density, which it is not.
 _STATS = {"ll": "log_likelihood", "lp": "log_prior"}
 _STRUCTURED = "structured_dtype"
 _SHORTEST_CHUNK = 64 * 2**10  # bytes
@@ -30,7 +30,7 @@ _LONGEST_CHUNK = 4 * 2**20
 
 
 class Kind(NamedTuple):
-    """What all values of a sample have in common; `shape` is that of one draw of one chain."""
+    """The common properties of all values of a sample; `shape` is for one draw of one chain."""
 
     dtype: np.dtype[Any]
     chains: int
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
     @property
     def bytes_per_draw(self) -> int:
-        """Of all chains."""
+        """The bytes of one draw of all chains."""
         return self.chains * math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -59,9 +59,9 @@ def check_epoch(epoch: Any) -> dict[str, np.ndarray[Any, Any]]:
     Raises
     ------
     KeyError
-        It has no samples, or among them no `p`.
+        It has no samples, or no `p` among them.
     InvalidInputError
-        They have no draws, or not all the same chains and draws.
+        They have no draws, or different numbers of chains or draws.
     """
     given = epoch["samples"]
     given["p"]
@@ -76,12 +76,12 @@ def check_epoch(epoch: Any) -> dict[str, np.ndarray[Any, Any]]:
         sizes[name] = (values.shape[0], values.shape[-1])
     if len(set(sizes.values())) > 1:
         each = ", ".join(f"{name} {chains} × {draws}" for name, (chains, draws) in sizes.items())
-        raise InvalidInputError(f"the samples of an epoch have the same chains and draws: {each}")
+        raise InvalidInputError(f"samples of an epoch must have the same chains and draws: {each}")
     return samples
 
 
 def kinds_of(samples: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Kind]:
-    """What an epoch's samples are like."""
+    """The kinds of an epoch's samples."""
     return {
         name: Kind(values.dtype, values.shape[0], values.shape[1:-1])
         for name, values in samples.items()
@@ -89,19 +89,19 @@ def kinds_of(samples: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Kind]:
 
 
 def require_same(kinds: Mapping[str, Kind], before: Mapping[str, Kind]) -> None:
-    """Refuse samples unlike those before.
+    """Refuse samples that differ from earlier ones.
 
     Raises
     ------
     InvalidInputError
-        Others, of another dtype, or of another number of chains or dimensions.
+        They have other names, another dtype, or another number of chains or dimensions.
     """
     for name in {**before, **kinds}:
         here, there = kinds.get(name), before.get(name)
         if here != there:
             raise InvalidInputError(
                 f"samples[{name!r}] is {_describe(here)} in this epoch and {_describe(there)} in "
-                f"those before; give a backend with another outdir, or reset() this one"
+                f"earlier ones; use a backend with another outdir, or reset() this one"
             )
 
 
@@ -112,7 +112,7 @@ def _describe(kind: Kind | None) -> str:
 
 
 def kinds_stored(trace: zt.Trace) -> dict[str, Kind]:
-    """What the samples in a trace are like."""
+    """The kinds of the samples in a trace."""
     found = {}
     for group in ("posterior", "sample_stats"):
         if group in trace.groups:
@@ -123,7 +123,7 @@ def kinds_stored(trace: zt.Trace) -> dict[str, Kind]:
 
 
 def definitions(kinds: Mapping[str, Kind], together: int) -> dict[str, dict[str, zt.Var]]:
-    """The variables to store such samples in, by group, with so many draws in a chunk."""
+    """The variables for such samples, by group, with this number of draws in a chunk."""
     groups: dict[str, dict[str, zt.Var]] = {}
     for name, kind in kinds.items():
         group, variable = variable_of(name)
@@ -141,19 +141,19 @@ def _is_scalar(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def as_recorded(samples: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, dict[str, Any]]:
-    """What to record of an epoch's samples, by group: shape (chains, draws, ...)."""
+    """The values to record for an epoch's samples, by group: shape (chains, draws, ...)."""
     groups: dict[str, dict[str, Any]] = {}
     for name, values in samples.items():
         group, variable = variable_of(name)
         scalar = _is_scalar(name, values.shape[1:-1])
         moved = values[:, 0] if scalar else np.moveaxis(values, -1, 1)
-        # The writer of one chain alone knows no axis of chains.
+        # The writer of a single chain has no axis of chains.
         groups.setdefault(group, {})[variable] = moved[0] if len(values) == 1 else moved
     return groups
 
 
 def as_sampled(name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Values as a trace has them, as a sample: shape (chains, dimension, draws)."""
+    """Values of a trace as a sample: shape (chains, dimension, draws)."""
     if values.ndim == 2:
         return values[:, None]
     return np.ascontiguousarray(np.moveaxis(values, 1, -1))
@@ -208,7 +208,7 @@ def _leaf_or_group(value: Any) -> Any:
 
 
 def _fields(values: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """A structured array as lists, one for each field, that anyone can read."""
+    """A structured array as plain lists, one for each field."""
     names = values.dtype.names or ()
     lists = {name: _as_text(values[name]).tolist() for name in names}
     return {_STRUCTURED: write_dtype(values.dtype), "shape": list(values.shape), **lists}
@@ -251,8 +251,8 @@ def _class_named(name: Any) -> Any:
 
         return EpochMS
     raise InvalidInputError(
-        f"the epoch says it is of the class {name!r}, and classes are not imported by a name that "
-        f"was stored; give the class: load(..., eclass=...)"
+        f"the epoch has the class {name!r}, and classes are not imported by a stored "
+        f"name; pass the class: load(..., eclass=...)"
     )
 
 
@@ -262,12 +262,12 @@ def whole(name: str, value: Any, least: int | None) -> int:
     Raises
     ------
     InvalidInputError
-        It is none, or is less than the least.
+        It is not a whole number, or is too small.
     """
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not number or (least is not None and value < least):
         beginning = "" if least is None else f" from {least}"
-        raise InvalidInputError(f"{name} is a whole number{beginning}, got {value!r}")
+        raise InvalidInputError(f"{name} must be a whole number{beginning}, got {value!r}")
     return int(value)
 
 
@@ -293,7 +293,7 @@ def read_hdf(path: str | os.PathLike[str], number: int = -1) -> Epoch:
 
     with h5py.File(path, "r") as file:
         matches = (re.fullmatch(r"epoch_(\d+)", key) for key in file)
-        # Not in the order of their names, in which 10 comes before 9.
+        # In numerical order: by name, 10 would come before 9.
         numbers = sorted(int(match[1]) for match in matches if match)
         chosen = choose_epoch(path, numbers, number)
         found: Epoch = _read_group(file[f"epoch_{chosen}"])
@@ -333,7 +333,7 @@ def _read_dataset(dataset: Any) -> Any:
 
 
 def write_stats(path: str | os.PathLike[str], stats: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write statistics to a file of HDF5, a group for each epoch, in place of what is there."""
+    """Write statistics to a file of HDF5, a group for each epoch, which is overwritten."""
     import h5py
 
     with h5py.File(path, "w") as file:

@@ -30,18 +30,18 @@ from .epochs import (
 class StoredEpochs:
     """The epochs in a trace, and its writer once one was stored by this process.
 
-    All draws are counted from the first one the backend was ever given.
+    All draws are counted from the first one ever ingested.
 
     Attributes
     ----------
     path : str
-        Where the trace is.
+        The path of the trace.
     first_epoch, first_draw : int
         How many epochs and draws were burned before anything was stored.
     epochs_per_file : int
         How many epochs a file of the original would have.
     kinds : dict of str to Kind
-        What the samples are like.
+        The kinds of the samples.
     """
 
     def __init__(self, path: str) -> None:
@@ -49,7 +49,7 @@ class StoredEpochs:
         self._trace, self._may_write = zt.open(path), False
         attrs = self._trace.posterior.attrs
         if "jexplore_first_epoch" not in attrs:
-            raise InvalidInputError(f"{path} holds no epochs of jexplore; give another outdir")
+            raise InvalidInputError(f"{path} holds no epochs of jexplore; choose another outdir")
         self.first_epoch = int(attrs["jexplore_first_epoch"])
         self.first_draw = int(attrs["jexplore_first_draw"])
         # Traces of earlier versions do not say it.
@@ -92,8 +92,8 @@ class StoredEpochs:
             chains=chains,
             chains_per_chunk=chains,
             draws=None,
-            # A walker that stays repeats all bytes of its draw: found faster, and as well, unless
-            # they are shuffled.
+            # A walker that stays repeats all bytes of its draw: they compress faster and as well if
+            # they are not shuffled.
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle"),
             coords={} if parameter_names is None else {"p_dim": list(parameter_names)},
             attrs={
@@ -105,7 +105,7 @@ class StoredEpochs:
             },
         )
         with trace.writer(trace.blocks[0]) as writer:
-            # What an epoch goes back to that was not stored to its end.
+            # The checkpoint to go back to if an epoch was not stored completely.
             writer.checkpoint(None)
         os.rename(partial, path)
         return cls(path)
@@ -155,7 +155,7 @@ class StoredEpochs:
         Raises
         ------
         ValueError
-            Another process burned some of them just now.
+            Another process has just burned some of them.
         """
         group, variable = variable_of(name)
         begin = self.burn
@@ -164,7 +164,7 @@ class StoredEpochs:
             values = self._trace.get(variable, group=group, draws=wanted)
             if self.burn == begin:
                 return as_sampled(name, values)
-        raise ValueError(f"draws of {self.path} were burned by another process; ask again")
+        raise ValueError(f"draws of {self.path} were burned by another process; read again")
 
     # Storing ------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class StoredEpochs:
         self._ranges.append(range(start, start + draws))
 
     def set_burn(self, burn: int) -> None:
-        """Burn the draws before this one, those to come as well: what is there is deleted."""
+        """Burn the draws before this one, also future ones: the existing ones are deleted."""
         draws = burn - self.first_draw
         if draws > self._trace.dropped:
             trace = self._writable()
@@ -215,7 +215,7 @@ class StoredEpochs:
     def _make_room(self, draws: int) -> None:
         """Make room for this many more draws."""
         trace = self._writable()
-        # Never all of it: draws of a trace that has all of them are kept without a checkpoint.
+        # It is never filled: a full trace keeps draws without a checkpoint.
         is_short = trace.has_end and int(trace.recorded.min()) + draws >= trace.draws
         if is_short or (draws > 0 and trace.finished):
             # Finished, or of an earlier version.

@@ -1,7 +1,7 @@
-"""What `pm.sample` knows a trace on disk by.
+"""The base classes by which `pm.sample` recognises a trace on disk.
 
-From PyMC 6.4 on these are empty classes. Before, they are PyMC's own ZarrTrace and ZarrChain:
-then their `__init__`, which needs zarr 2, must not run, and what is inherited must not be used.
+From PyMC 6.4 on these are empty classes. Before that, they are PyMC's own ZarrTrace and ZarrChain:
+then their `__init__`, which needs zarr 2, must not run, and inherited methods must not be used.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["ChainBase", "TraceBase"]
 if TYPE_CHECKING:
 
     class ChainBase:
-        """What a chain is known by."""
+        """The base class of a chain."""
 
     class TraceBase:
-        """What a trace is known by."""
+        """The base class of a trace."""
 
 elif hasattr(pymc.backends, "_ZarrChainBase"):
     ChainBase, TraceBase = pymc.backends._ZarrChainBase, pymc.backends._ZarrTraceBase

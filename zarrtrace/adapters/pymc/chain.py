@@ -1,4 +1,4 @@
-"""One chain of a PyMC run: what PyMC hands each draw to, in the process that draws it."""
+"""One chain of a PyMC run, to which PyMC passes each draw in the process that draws it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ZarrChain(ChainBase):
         self.chain = chain
         self.varnames = [*names[0], *names[1]]
         self._values = values
-        # PyMC asks for the store: what is in memory is recorded by the main process.
+        # PyMC reads the store: the main process records a trace in memory.
         in_memory = trace.path == "memory"
         self._posterior = SimpleNamespace(store=MemoryStore() if in_memory else None)
         self._trace = trace
@@ -60,7 +60,7 @@ class ZarrChain(ChainBase):
         self._statistics = statistics
         self._step: Any = None
         self._writer: zt.ChainWriter | None = None
-        # A lock only in a worker that watches its parent: the chain is sent to other processes.
+        # Only a worker that watches its parent has a lock: the chain is sent to other processes.
         self._recording: AbstractContextManager[Any] = nullcontext()
         self._total = trace.tune + trace.draws
         self._checkpoint_every = checkpoint_every
@@ -74,7 +74,7 @@ class ZarrChain(ChainBase):
         """Keep the state of this step method with the draws, from now on."""
         self._step = step_method if keeps_state(step_method) else None
         # PyMC does not close the chain of a worker process. This runs when the worker ends, after
-        # Ctrl-C too, however it was started; by its priority before the writer closes itself.
+        # Ctrl-C too, however it was started; its priority puts it before the writer's own closing.
         Finalize(self, self.close, exitpriority=11)
         worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
         if worker and multiprocessing.get_start_method() == "fork":
@@ -153,7 +153,7 @@ class ZarrChain(ChainBase):
                 self._writer.flush()
 
     def close(self) -> None:
-        """Flush and let go of the chain."""
+        """Flush and release the chain."""
         with self._recording:
             writer, self._writer = self._writer, None
             if writer is not None:
@@ -163,7 +163,7 @@ class ZarrChain(ChainBase):
         """End this forked worker between two draws when the process that forked it is gone.
 
         It would wait for it for ever, since it holds a copy of the other end of its own pipe, and
-        keep its chain from `resume`; other workers find their pipe closed. A signal is of no use:
+        keep its chain from `resume`; other workers find their pipe closed. A signal does not help:
         it may be ignored, as SIGINT is in a shell script's background jobs, and after an exception
         PyMC's worker waits for its parent again.
         """

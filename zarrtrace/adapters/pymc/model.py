@@ -1,4 +1,4 @@
-"""What a PyMC model stores: its variables, labels and data, in the terms of `zarrtrace.create`."""
+"""The variables, labels and data of a PyMC model as arguments of `zarrtrace.create`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import zarrtrace as zt
 
 
 def stored_variables(model: pm.Model, names: Sequence[str], include_transformed: bool) -> list[Any]:
-    """The variables to store, those of the posterior before those of the unconstrained posterior.
+    """The variables to store: first the posterior, then the unconstrained posterior.
 
     Parameters
     ----------
     names : sequence of str
-        What `pm.sample` was asked to store, in its order; unknown names are left out.
+        The names passed to `pm.sample`, in order; unknown ones are left out.
     """
     known = {variable.name: variable for variable in model.unobserved_value_vars}
     wanted = [known[name] for name in names if name in known]
@@ -33,7 +33,7 @@ def stored_variables(model: pm.Model, names: Sequence[str], include_transformed:
 class StoredValues:
     """The compiled function from an unconstrained point to the values to store.
 
-    Called with a point, a mapping of names to arrays, it gives one NumPy scalar or array for each
+    Called with a point, a mapping of names to arrays, it returns one NumPy scalar or array for each
     variable.
     """
 
@@ -50,7 +50,7 @@ class StoredValues:
 
     def __call__(self, point: Mapping[str, Any]) -> list[Any]:
         """The values at a point."""
-        # By place it is called eight times faster than by name, and record() takes scalars faster
+        # A call by position is eight times faster than by name, and record() takes scalars faster
         # than arrays without dimensions.
         values = self._function(*[point[name] for name in self._inputs])
         return [value[()] for value in values]
@@ -59,12 +59,12 @@ class StoredValues:
 def definition(
     model: pm.Model, variables: Sequence[Any], values: Sequence[Any], statistics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The groups, labels and attributes of a run, as `zarrtrace.create` takes them.
+    """The groups, labels and attributes of a run, as arguments of `zarrtrace.create`.
 
     Parameters
     ----------
     variables, values : sequences of the same length
-        The variables to store, and what they are at some point.
+        The variables to store, and their values at some point.
     statistics : mapping of str to zarrtrace.Var
         The sample_stats.
     """
@@ -106,7 +106,7 @@ def formulas(model: pm.Model) -> str:
 
 
 def data_arrays(model: pm.Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Data that is given whole, with the dimensions the model gives it."""
+    """Data that is passed whole, with its dimensions in the model."""
     coords = {dim: labels for dim, labels in model.coords.items() if labels is not None}
     return _data(model, values, coords)
 
@@ -123,7 +123,7 @@ def _data(model: pm.Model, values: Mapping[str, Any], coords: Mapping[str, Any])
 def _dims(
     model: pm.Model, name: str, value: Any, coords: Mapping[str, Any]
 ) -> tuple[str, ...] | None:
-    """The names of a variable's dimensions, None where the model gives none."""
+    """The names of a variable's dimensions, None where the model names none."""
     given = model.named_vars_to_dims.get(name)
     if given is None or len(given) != np.ndim(value):
         return None

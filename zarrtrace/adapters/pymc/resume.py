@@ -1,4 +1,4 @@
-"""Go on with a PyMC run from disk: after a kill, after Ctrl-C, or for more draws."""
+"""Continue a PyMC run from disk: after a kill, after Ctrl-C, or for more draws."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def resume(
     checkpoint_every: float = 10.0,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Draw what is missing of a run that `pm.sample(trace=ZarrTrace(store))` began.
+    """Draw the missing draws of a run that `pm.sample(trace=ZarrTrace(store))` began.
 
-    Each chain goes on from its last checkpoint, in a process of its own, and becomes bit for bit
-    what it would have been; the draws after the checkpoint are drawn again, the same. For more
-    draws than the run was to have, make room first:
+    Each chain continues from its last checkpoint, in its own process, and becomes bit for bit
+    what it would have been; the draws after the checkpoint are drawn again identically. For more
+    draws than planned, extend the trace first:
     `zarrtrace.open(store, mode="a").extend(draws=1000)`.
 
     Parameters
     ----------
     store : str, path, zarr.abc.store.Store or zarrtrace.Trace
-        Where the run is.
+        The place of the run, or its trace.
     model : pymc.Model, optional
         The model of the run; by default that of the context.
     step : step method or list of them, optional
-        Needed where `pm.sample` was given one that the model and the run cannot tell, such as one
+        Needed if that of `pm.sample` cannot be derived from the model and the run, such as one
         with a mass matrix of its own; made as for the first run.
     cores : int, optional
         Chains at the same time; by default as many as this process may use cores.
     random_seed : optional
-        For chains that were killed before their first draw: they begin anew. With the seed, the
+        For chains that were killed before their first draw: they start again. With the seed, the
         `init` and the `initvals` of `pm.sample` left at their defaults and the seed given here
-        again, they become what they would have been too.
+        again, they too become what they would have been.
     progressbar : bool, default True
         Whether to show a bar for each chain.
     discard_tuned_samples, compute_convergence_checks : bool, default True
@@ -86,11 +86,11 @@ def resume(
 
     Notes
     -----
-    Bit for bit on the same machine with the same versions of PyMC and NumPy. From PyMC 6 on also
+    Bit for bit holds on the same machine with the same versions of PyMC and NumPy; from PyMC 6 on
     only if both processes compiled the model or both loaded it from PyTensor's cache: Numba rounds
     the last digit differently then, with the trace in memory as well; the first run of a model on
     a machine compiles, later ones load, and PYTENSOR_FLAGS=numba__cache=False always compiles. Not
-    compared are the values of constants other than numbers, and data that is no `pm.Data` and not
+    compared are the values of constants other than numbers, and data that is neither `pm.Data` nor
     observed.
     """
     model = pm.modelcontext(model)
@@ -130,7 +130,7 @@ def resume(
 
 
 def longest_chains(trace: zt.Trace) -> list[int]:
-    """The chains that together have most draws after tuning when cut to the shortest of them.
+    """The chains that have the most draws after tuning when cut to the shortest of them.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def longest_chains(trace: zt.Trace) -> list[int]:
         raise IncompleteTraceError(
             f"no chain of {trace.path} has a draw after its {trace.tune} of tuning; recorded are "
             f"{', '.join(str(count) for count in trace.recorded)}, and "
-            f"zarrtrace.adapters.pymc.resume goes on from there"
+            f"zarrtrace.adapters.pymc.resume continues from there"
         )
     return sorted(int(chain) for chain in order[: int(np.argmax(together)) + 1])
 
@@ -155,12 +155,12 @@ def longest_chains(trace: zt.Trace) -> list[int]:
 def _draw_chain(
     chains: list[ZarrChain], step: Any, beginnings: list[Any], number: int, trace: zt.Trace
 ) -> None:
-    """Draw what is missing of a chain; `zarrtrace.run` calls this in a process of its own."""
+    """Draw the missing draws of a chain; `zarrtrace.run` calls this in a process of its own."""
     with trace.writer(number) as writer:
         draws, state = writer.resume()
         if state is None and draws < trace.tune + trace.draws:
             raise InvalidInputError(
-                f"chain {number} of {trace.path} has {draws} draws and no checkpoint to go on from"
+                f"chain {number} of {trace.path} has {draws} draws but no checkpoint to resume from"
             )
         restore(step, state["steps"])
         point = state["point"]
@@ -186,7 +186,7 @@ def _seed(step: Any, generator: np.random.Generator, trace: zt.Trace) -> None:
 def _beginnings(
     trace: zt.Trace, model: pm.Model, step: Any, described: Any, random_seed: Any
 ) -> list[Any]:
-    """Where chains without a draw begin, and their random generators, as `pm.sample` has them."""
+    """Where chains without a draw begin, and their random generators, as in `pm.sample`."""
     if trace.recorded.all():
         return []
     generators = get_random_generator(random_seed).spawn(trace.chains)
@@ -211,7 +211,7 @@ def _beginnings(
 
 
 def _group(trace: zt.Trace, name: str) -> xr.Dataset:
-    """A group with all its chains: nothing is said of those that have not begun."""
+    """A group with all its chains, without a warning about those that have not begun."""
     return trace.dataset(name, chains=range(trace.chains))
 
 
@@ -219,7 +219,7 @@ def _description_of_run(trace: zt.Trace) -> Any:
     text = _group(trace, "posterior").attrs.get("pymc_step")
     if text is None:
         raise InvalidInputError(
-            f"{trace.path} is no run of zarrtrace.adapters.pymc.ZarrTrace; to go on with another "
+            f"{trace.path} is not a run of zarrtrace.adapters.pymc.ZarrTrace; to use another "
             f"sampler, use zarrtrace.open and its writers"
         )
     return json.loads(text)
@@ -236,7 +236,7 @@ def _require_same(path: str, differences: list[str]) -> None:
         raise InvalidInputError(
             f"{path} is a run of another model or step method, and nothing was changed:\n  "
             + "\n  ".join(differences)
-            + "\nGive the model and step method of that run, or sample into a new trace."
+            + "\nUse the model and step method of that run, or sample into a new trace."
         )
 
 

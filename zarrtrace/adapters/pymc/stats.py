@@ -17,13 +17,13 @@ from pymc.step_methods.compound import flatten_steps
 import zarrtrace as zt
 from zarrtrace.adopt import arviz_names
 
-# `warmup_sample_stats` says which draws are warmup.
+# The group `warmup_sample_stats` shows which draws are warmup.
 _LEFT_OUT = ("tune", "in_warmup")
 _NO_WARNING = {"warning_kind": 0, "warning_level": 0, "warning_step": -1}
 
 
 class Statistics:
-    """The columns of sample_stats, and how the statistics of one draw fill them.
+    """The columns of sample_stats, and how to fill them from the statistics of one draw.
 
     Attributes
     ----------
@@ -31,12 +31,12 @@ class Statistics:
         Each statistic under ArviZ's name. A `SamplerWarning` is three columns: `warning_kind`
         (the number of its `WarningType`, 0 for none, named by the attributes `flag_values` and
         `flag_meanings`), `warning_level` (that of logging) and `warning_step`. Statistics that
-        are Python objects are kept as their text.
+        are Python objects are stored as their text.
     """
 
     def __init__(self, step: Any) -> None:
         self.columns: dict[str, zt.Var] = {}
-        # For each column the steps that report it, by their place, and its value when they do not.
+        # For each column, the positions of the steps that report it, and its value otherwise.
         self._sources: dict[str, tuple[str, list[int], Any]] = {}
         self._warns: list[int] = []
         found: dict[str, list[tuple[int, np.dtype[Any], tuple[int, ...]]]] = {}
@@ -73,7 +73,7 @@ class Statistics:
         Parameters
         ----------
         stats : sequence of mappings
-            What `step()` returned, one mapping for each step method.
+            The result of `step()`, one mapping for each step method.
         """
         values = {
             column: stats[places[0]].get(name, missing)
@@ -103,7 +103,7 @@ class Statistics:
 
 
 def _stored_as(dtype: np.dtype[Any], shape: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """The dtype and shape of a statistic; text where PyMC says neither."""
+    """The dtype and shape of a statistic; text where PyMC specifies neither."""
     if dtype.kind == "O" or (shape and None in shape):
         return np.dtypes.StringDType(), ()
     return dtype, tuple(shape or ())

@@ -1,6 +1,6 @@
 """The state of PyMC's step methods ↔ plain dictionaries, without pickle.
 
-A state is all that a step method keeps in numbers, text, arrays and random generators, in itself
+A state is everything in numbers, text, arrays and random generators that a step method holds itself
 and in its parts: the mass matrix, the step size adaptation, the proposal. That is more than its
 `sampling_state`, which leaves out the count of divergences and the proposal, and raises for
 `adapt_diag_grad`.
@@ -36,7 +36,7 @@ def keeps_state(step: Any) -> bool:
 
 
 def state_of(step: Any) -> list[dict[str, Any]]:
-    """The state of each step method, bit for bit, as `writer.checkpoint` takes it."""
+    """The state of each step method, bit for bit, for `writer.checkpoint`."""
     return [_state_of(method) for method in flatten_steps(step)]
 
 
@@ -53,7 +53,7 @@ def restore(step: Any, states: list[dict[str, Any]]) -> None:
 
 
 def description(step: Any) -> Any:
-    """Which step methods draw what, and by what: a dictionary each, a list for a compound."""
+    """The step methods with their variables and parts: a dictionary each, a list for a compound."""
     if isinstance(step, CompoundStep):
         return [description(method) for method in step.methods]
     return {
@@ -87,7 +87,7 @@ def _state_of(part: Any) -> dict[str, Any]:
         elif isinstance(value, np.random.Generator):
             state["generators"][name] = _generator_state(value)
         elif isinstance(value, list) and _is_stackable(value):
-            # Some grow with every draw: as one array they are kept a hundred times faster.
+            # Some grow with every draw: as one array they are stored a hundred times faster.
             state["lists"][name] = np.array(value)
         elif _is_plain(value):
             state["values"][name] = value
@@ -141,8 +141,8 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 def _restore(part: Any, state: dict[str, Any]) -> None:
     if type(part).__name__ != state["kind"]:
         raise InvalidInputError(
-            f"the run was drawn with a {state['kind']}, and here is a {type(part).__name__}: "
-            f"give step= as pm.sample had it"
+            f"the run was drawn with a {state['kind']}, but this is a {type(part).__name__}: "
+            f"pass step= as to pm.sample"
         )
     for name, value in state["values"].items():
         setattr(part, name, value)
@@ -157,12 +157,12 @@ def _restore(part: Any, state: dict[str, Any]) -> None:
 
 
 def _new_part(kind: str, name: str) -> Any:
-    """A part without content: a proposal, or what a mass matrix makes while it adapts."""
+    """A part without content: a proposal, or a temporary object of a mass matrix that adapts."""
     found = _part_kinds().get(kind)
     if found is None:
         raise InvalidInputError(
-            f"the run was drawn with a {kind} as {name} of its step method: give step= as "
-            f"pm.sample had it"
+            f"the run was drawn with a {kind} as {name} of its step method: pass step= as "
+            f"to pm.sample"
         )
     return object.__new__(found)
 
@@ -204,7 +204,7 @@ def make_step(model: pm.Model, described: Any) -> Any:
         what = described["method"] + (f" with a {potential}" if potential else "")
         raise InvalidInputError(
             f"the run was drawn with {what}, which cannot be made from the model alone: "
-            f"give step= as pm.sample had it"
+            f"pass step= as to pm.sample"
         )
     values = {value.name: value for value in model.value_vars}
     variables = [values[name] for name in described["variables"]]

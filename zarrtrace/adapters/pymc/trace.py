@@ -32,20 +32,20 @@ class ZarrTrace(TraceBase):
     Parameters
     ----------
     store : str, path, zarr.abc.store.Store or None
-        Where it goes; None for memory, where the main process records all chains and none can be
+        The place of the trace; None for memory, where the main process records and no chain can be
         resumed. Nothing is touched before sampling begins, and an existing trace is never
         overwritten without `overwrite=True`.
     synchronizer : optional
-        Not used: chains share no file.
+        Not used, because chains share no file.
     compressor : optional
-        What `zarr.create_array` takes as `compressors`; None for none.
+        The `compressors` of `zarr.create_array`; None for none.
     draws_per_chunk : int, optional
         Chosen by size by default; draws are safe long before a chunk is full.
     include_transformed : bool, default False
         Whether the unconstrained variables are stored too, in `unconstrained_posterior`.
     checkpoint_every : float, default 10
-        Seconds between checkpoints, from which `resume` goes on; 0 for one at each draw. They
-        are made more rarely where they would take more than 5% of the time.
+        Seconds between checkpoints, from which `resume` continues; 0 for one at each draw. They
+        are made less often if they would take more than 5% of the time.
     **options
         Further options of `zarrtrace.create`: `overwrite`, `checksum`, `journal`, `durability`,
         `storage_options`.
@@ -60,8 +60,8 @@ class ZarrTrace(TraceBase):
     Notes
     -----
     Unlike the original it never pads: chains of unequal length are cut, and chains with too few
-    draws left out. Statistics have ArviZ's names, so that PyMC's warnings about divergences work.
-    A `SamplerWarning` is kept in the columns `warning_kind`, `warning_level` and `warning_step`.
+    draws are left out. Statistics have ArviZ's names, so PyMC's warnings about divergences work.
+    A `SamplerWarning` is stored in the columns `warning_kind`, `warning_level` and `warning_step`.
     """
 
     def __init__(
@@ -111,25 +111,25 @@ class ZarrTrace(TraceBase):
         chains, draws, tune : int
             Chains, draws of each after tuning, and draws of tuning.
         step : step method
-            What will draw.
+            The step method that will draw.
         model : pymc.Model, optional
             By default that of the context.
         vars : sequence of variables, optional
-            Those to store; all by default.
+            The variables to store; all by default.
         test_point : mapping, optional
             Some unconstrained point, for the shapes of the variables.
 
         Raises
         ------
         RuntimeError
-            This object has its run already.
+            This object already has a run.
         TraceExistsError, SchemaError
-            As `zarrtrace.create`.
+            As for `zarrtrace.create`.
         """
         if self._trace is not None:
             raise RuntimeError(
-                f"this ZarrTrace has its run already, at {self._trace.path}: make another for "
-                f"another run, or go on with zarrtrace.adapters.pymc.resume"
+                f"this ZarrTrace already has a run, at {self._trace.path}: make another one for "
+                f"another run, or continue with zarrtrace.adapters.pymc.resume"
             )
         self._model = model = pm.modelcontext(model)
         wanted = model.unobserved_value_vars if vars is None else vars
@@ -175,10 +175,10 @@ class ZarrTrace(TraceBase):
         ]
 
     def _keep_beginning(self, step: Any) -> None:
-        """Keep the step method's settings for chains that may be killed before their first draw."""
+        """Store the step method's settings, for chains that are killed before their first draw."""
         if not keeps_state(step):
             warnings.warn(
-                "the state of these step methods cannot be kept: the draws are safe, but the run "
+                "the state of these step methods cannot be stored: the draws are safe, but the run "
                 "cannot be resumed",
                 stacklevel=2,
             )
@@ -189,9 +189,9 @@ class ZarrTrace(TraceBase):
                 writer.checkpoint(state)
 
     def split_warmup_groups(self) -> None:
-        """Split tuning from sampling, and finish the trace when all its draws are there.
+        """Split tuning from sampling, and finish the trace when it has all its draws.
 
-        After Ctrl-C it stays open for `resume`.
+        After Ctrl-C it stays unfinished for `resume`.
         """
         trace = self.trace
         counts = trace.recorded
@@ -245,18 +245,18 @@ class ZarrTrace(TraceBase):
         """
         if self._trace is None:
             raise ValueError(
-                "this ZarrTrace has no run yet: give it to pm.sample(trace=...); a trace that is "
-                "there already is opened by zarrtrace.open"
+                "this ZarrTrace has no run yet: pass it to pm.sample(trace=...); zarrtrace.open "
+                "opens an existing trace"
             )
         return self._trace
 
     def to_inferencedata(self, save_warmup: bool = False) -> Any:
-        """The draws there are, as `pm.sample` returns them.
+        """The existing draws, as `pm.sample` returns them.
 
         Parameters
         ----------
         save_warmup : bool, default False
-            Whether the warmup groups come along.
+            Whether to include the warmup groups.
 
         Returns
         -------
@@ -282,12 +282,12 @@ class ZarrTrace(TraceBase):
 
     @property
     def posterior(self) -> xr.Dataset:
-        """The draws after tuning that there are now."""
+        """The existing draws after tuning."""
         return self.trace.posterior
 
     @property
     def unconstrained_posterior(self) -> xr.Dataset:
-        """The same in the unconstrained space, with `include_transformed=True`."""
+        """The same draws in the unconstrained space, with `include_transformed=True`."""
         return self.trace.unconstrained_posterior
 
     @property
@@ -308,7 +308,7 @@ class ZarrTrace(TraceBase):
     # Adding -------------------------------------------------------------------------------
 
     def create_group(self, name: str, data_dict: Mapping[str, Any]) -> xr.Dataset | None:
-        """Add a group of data, with the dimensions and labels the model gives its variables.
+        """Add a group of data, with the dimensions and labels of the model.
 
         Returns
         -------
@@ -321,7 +321,7 @@ class ZarrTrace(TraceBase):
         return self.trace[name]
 
     def init_group_with_empty(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: a group of a run is created with the run, and holds nothing but draws."""
+        """Refuse: a group of a run is created with the run, and holds only draws."""
         raise InvalidInputError(
             "sampled groups are created by init_trace and hold no empty draws; "
             "create_group adds data"

@@ -38,9 +38,9 @@ class StoreGate:
     backend_args : mapping, optional
         `output_dir` (a temporary directory by default), `chunk` (samples in a chunk; by default as
         many as 256 KiB hold), `compressor` ("default", None, or a codec of zarr or numcodecs),
-        `mode` ("a", "r", "r+", "w", "w-", as in zarr; "w" removes the data sets that are there).
+        `mode` ("a", "r", "r+", "w", "w-", as in zarr; "w" removes the existing data sets).
     data_id : str, optional
-        The data set to begin with.
+        The data set to use first.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StoreGate:
         data_id: str | None = None,
     ) -> None:
         if backend not in ("numpy", "zarr", "hybrid"):
-            raise NotImplementedError(f"backend {backend!r}: there are numpy, zarr and hybrid")
+            raise NotImplementedError(f"backend {backend!r}: use numpy, zarr or hybrid")
         self._backend = backend
         self._backend_args = dict(backend_args or {})
         self._in_use = "numpy" if backend == "numpy" else "zarr"
@@ -61,7 +61,7 @@ class StoreGate:
         if backend != "numpy":
             self._open_storage(**self._backend_args)
         elif self._backend_args:
-            raise TypeError(f"the numpy backend takes no {', '.join(self._backend_args)}")
+            raise TypeError(f"the numpy backend does not take {', '.join(self._backend_args)}")
         if data_id is not None:
             self.set_data_id(data_id)
 
@@ -73,12 +73,12 @@ class StoreGate:
         mode: str = "a",
     ) -> None:
         if mode not in ("a", "r", "r+", "w", "w-"):
-            raise ValueError(f"mode is 'a', 'r', 'r+', 'w' or 'w-', got {mode!r}")
+            raise ValueError(f"mode must be 'a', 'r', 'r+', 'w' or 'w-', got {mode!r}")
         self._output_dir = os.fspath(output_dir) if output_dir is not None else tempfile.mkdtemp()
         if os.path.exists(os.path.join(self._output_dir, ".zgroup")):
             raise ValueError(
                 f"{self._output_dir} was written by multiml with zarr 2; "
-                f"import_zarr2({self._output_dir!r}, 'new directory') brings it over"
+                f"import_zarr2({self._output_dir!r}, 'new directory') converts it"
             )
         there = list_data_sets(self._output_dir)
         if mode == "w-" and there:
@@ -114,9 +114,9 @@ class StoreGate:
         return self._backend
 
     def set_data_id(self, data_id: str) -> None:
-        """Use this data set, and make it if there is none."""
+        """Use this data set, and create it if it is missing."""
         if not isinstance(data_id, str):
-            raise ValueError(f"data_id is a string, got {data_id!r}")
+            raise ValueError(f"data_id must be a string, got {data_id!r}")
         if self._backend != "zarr" and data_id not in self._memory:
             self._memory[data_id] = DataSet(None)
         if self._backend != "numpy" and data_id not in self._storage:
@@ -124,7 +124,7 @@ class StoreGate:
         self._data_id = data_id
 
     def get_data_ids(self) -> list[str]:
-        """The data sets there are; those in storage with the hybrid backend."""
+        """The existing data sets; those in storage with the hybrid backend."""
         return list(self._memory) if self._backend == "numpy" else list_data_sets(self._output_dir)
 
     @property
@@ -139,7 +139,7 @@ class StoreGate:
         return (self._memory if self._in_use == "numpy" else self._storage)[self._id]
 
     def set_mode(self, mode: str) -> None:
-        """With the hybrid backend: whether to read and write in memory or in storage.
+        """Choose whether the hybrid backend reads and writes in memory or in storage.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class StoreGate:
             warnings.warn(f"set_mode is for the hybrid backend, not {self._backend}", stacklevel=2)
             return
         if mode not in ("numpy", "zarr"):
-            raise ValueError(f"mode is 'numpy' or 'zarr', got {mode!r}")
+            raise ValueError(f"mode must be 'numpy' or 'zarr', got {mode!r}")
         self._in_use = mode
         self.compile()
 
@@ -181,21 +181,21 @@ class StoreGate:
         shuffle: bool | int = False,
         do_compile: bool = False,
     ) -> None:
-        """Make variables, or append to those that are there.
+        """Create variables, or append to existing ones.
 
         Parameters
         ----------
         var_names : str, tuple of str or list of str
-            One variable; or several.
+            One variable, or several.
         data : array_like
-            Of one variable (N, k); of a tuple of M variables (N, M, k); of a list one (N, k) each.
+            (N, k) for one variable; (N, M, k) for a tuple of M; one (N, k) each for a list.
         phase : str or three numbers
-            "train", "valid" or "test"; how many samples go to each; fractions, cut off to whole
-            numbers, the rest to test; "all" or "auto": as many as each has (after `compile`).
+            "train", "valid" or "test"; the number of samples for each; fractions, cut off to whole
+            numbers, the rest to test; "all" or "auto": the present sizes (after `compile`).
         shuffle : bool or int
-            A seed: the samples are shuffled first, those of all variables alike.
+            A seed: the samples are shuffled first, in the same way for all variables.
         do_compile : bool
-            Whether to `compile` then.
+            Whether to `compile` afterwards.
         """
         columns = as_columns(var_names, data)
         count = len(next(iter(columns.values())))
@@ -215,7 +215,7 @@ class StoreGate:
         index: Any = -1,
         do_compile: bool = True,
     ) -> None:
-        """Put other values in the place of samples, or add the variable where it is missing.
+        """Replace samples, or add the variable where it is missing.
 
         Parameters
         ----------
@@ -224,7 +224,7 @@ class StoreGate:
         index : int, pair of int, slice, or list of int, default -1
             -1 is all samples; a pair (a, b) those from a to b - 1.
         do_compile : bool, default True
-            Whether to `compile` then.
+            Whether to `compile` afterwards.
         """
         self._update(var_names, data, phase, as_index(index))
         self._changed(do_compile)
@@ -251,13 +251,13 @@ class StoreGate:
     def create_empty(
         self, var_names: VarNames, shape: Sequence[int], phase: Phases = "train", dtype: Any = "f4"
     ) -> None:
-        """Make variables of zeros, shape (N, k), to be filled by `update_data`."""
+        """Create variables of zeros, shape (N, k), to be filled by `update_data`."""
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         parts = self._parts(phase, shape[0])
         for part in PHASES if not isinstance(parts, str) else (parts,):
             for name in names:
                 if name in self._data[part]:
-                    raise ValueError(f"{name!r} is in {part} already")
+                    raise ValueError(f"{name!r} is already in {part}")
         # Zeros that take no memory.
         zeros = np.broadcast_to(np.zeros((), dtype), tuple(shape))
         self._data.add(dict.fromkeys(names, zeros), phase=parts)
@@ -266,7 +266,7 @@ class StoreGate:
     def delete_data(
         self, var_names: VarNames, phase: str = "train", do_compile: bool = True
     ) -> None:
-        """Remove variables from a phase or from "all"; those that are not there are passed over."""
+        """Remove variables from a phase or from "all"; missing ones are ignored."""
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         for part in self._phases(phase):
             found = [name for name in names if name in self._data[part]]
@@ -275,21 +275,21 @@ class StoreGate:
         self._changed(do_compile)
 
     def clear_data(self) -> None:
-        """Remove all variables of this data set, where it is in use."""
+        """Remove all variables of this data set, in the present mode."""
         self.delete_data(self._data.names, "all")
 
     def astype(self, var_names: VarNames, dtype: Any, phase: str = "train") -> None:
-        """Give variables another dtype."""
+        """Change the dtype of variables."""
         self._map(lambda values: values.astype(dtype), var_names, phase)
 
     def onehot(self, var_names: VarNames, num_classes: int, phase: str = "train") -> None:
-        """Make vectors of 0 and 1 of class numbers: (N,) becomes (N, num_classes)."""
+        """Convert class numbers to vectors of 0 and 1: (N,) becomes (N, num_classes)."""
         self._map(lambda values: np.identity(num_classes)[values], var_names, phase)
 
     def argmax(self, var_names: VarNames, axis: int, phase: str = "train") -> None:
-        """Put the place of the largest value along an axis (from 1 on) in the place of it."""
+        """Replace an axis (from 1 on) by the position of its largest value."""
         if axis == 0:
-            raise ValueError("axis 0 is the samples; argmax goes along one of the others")
+            raise ValueError("axis 0 has the samples; argmax needs one of the others")
         self._map(lambda values: np.argmax(values, axis=axis), var_names, phase)
 
     def _map(self, function: Callable[..., Any], var_names: VarNames, phase: str) -> None:
@@ -299,7 +299,7 @@ class StoreGate:
         self._changed(True)
 
     def shuffle(self, phase: str = "all", seed: int = 0) -> None:
-        """Shuffle the samples of a phase or of "all", those of all variables alike."""
+        """Shuffle the samples of a phase or of "all", in the same way for all variables."""
         for part in self._phases(phase):
             lengths = {len(samples) for samples in self._data[part].values()}
             if len(lengths) > 1:
@@ -322,13 +322,13 @@ class StoreGate:
         Parameters
         ----------
         var_names : str, tuple or list of str
-            What to copy.
+            The variables to copy.
         phase : str
             A phase, or "all".
         output_var_names : str, tuple or list of str, optional
             Other names there.
         callback : callable, optional
-            Takes names and data, and gives other names and data.
+            Takes names and data, and returns other names and data.
         """
         named = var_names if output_var_names is None else output_var_names
         self._copy("zarr", "numpy", var_names, phase, named, named, callback)
@@ -385,12 +385,12 @@ class StoreGate:
         Parameters
         ----------
         var_names : str, tuple of str or list of str
-            One gives (N, k), a tuple of M (N, M, k), a list one (N, k) each.
+            One returns (N, k), a tuple of M (N, M, k), a list one (N, k) each.
         phase : str or None
             A phase; "all" or None for all of them, one after the other, without an index.
         index : int, pair of int, slice, or list of int, default -1
             -1 is all samples; another int one sample, without its dimension N; a pair (a, b) those
-            from a to b - 1; a list these, in its order.
+            from a to b - 1; a list returns these, in its order.
         """
         return self._get_compiled(var_names, phase, as_index(index))
 
@@ -399,7 +399,7 @@ class StoreGate:
         if phase is not None and phase != "all":
             return self._get(var_names, phase, index)
         if not (isinstance(index, slice) and index == slice(None)):
-            raise ValueError("all phases together take no index; name one of them")
+            raise ValueError("an index needs one phase, not all together")
         if isinstance(var_names, list):
             return [self._get_compiled(name, phase, index) for name in var_names]
         found = [self._get(var_names, part, index) for part in compiled["valid_phases"]]
@@ -417,7 +417,7 @@ class StoreGate:
         return list(self._data[phase])
 
     def get_var_shapes(self, var_names: VarNames, phase: str = "train") -> Any:
-        """The shape k of a variable, None without one; of several a list of them."""
+        """The shape k of a variable, None without one; a list for several variables."""
         if not isinstance(var_names, str):
             return [self.get_var_shapes(name, phase) for name in var_names]
         samples = self._data[phase].get(var_names)
@@ -426,14 +426,14 @@ class StoreGate:
     # What there is ------------------------------------------------------------------------
 
     def compile(self, reset: bool = False, show_info: bool = False) -> None:
-        """Check that the variables of each phase have as many samples; after it data can be read.
+        """Check that the variables of each phase have as many samples; afterwards data can be read.
 
         Parameters
         ----------
         reset : bool
             Whether to set the variable `active` to 1 for every sample.
         show_info : bool
-            Whether to print what there is then.
+            Whether to print the data set afterwards.
         """
         data = self._data
         sizes = {}
@@ -460,14 +460,14 @@ class StoreGate:
             self.show_info()
 
     def get_metadata(self) -> dict[str, Any]:
-        """Sizes by phase and in all, and the phases with samples, after `compile`."""
+        """Sizes by phase and in total, and the phases with samples, after `compile`."""
         compiled = self._compiled.get(self._id)
         if compiled is None:
-            raise ValueError("the data are read after compile(), which checks them")
+            raise ValueError("call compile() first, which checks the data")
         return compiled
 
     def show_info(self) -> None:
-        """Print the variables there are."""
+        """Print the existing variables."""
         data = self._data
         compiled = self._data_id in self._compiled
         rows = [
@@ -488,12 +488,12 @@ class StoreGate:
         return PHASES if phase == "all" else (phase,)
 
     def _parts(self, phase: Phases, count: int) -> Phases:
-        """The phases as a DataSet takes them."""
+        """The phases in the form of a DataSet."""
         if phase not in ("all", "auto"):
             return phase
         total: list[int] = self.get_metadata()["total_events"]
         if sum(total) != count:
-            raise ValueError(f"the phases have {sum(total)} samples together, given are {count}")
+            raise ValueError(f"the phases have {sum(total)} samples together, got {count}")
         return total
 
 
@@ -520,7 +520,7 @@ class View:
         if self.phase is None or self.var_names is None:
             raise ValueError("name a phase and variables first: gate[phase][var_names][index] = ")
         if self.phase == "all" and not (isinstance(item, slice) and item == slice(None)):
-            raise ValueError("all phases together take no index but [:]")
+            raise ValueError("all phases together take only the index [:]")
         self.gate._update(self.var_names, data, self.phase, item)
         self.gate._changed(True)
 
@@ -557,20 +557,20 @@ def _are_names(item: object) -> bool:
 
 
 def import_zarr2(old: str | os.PathLike[str], output_dir: str | os.PathLike[str]) -> list[str]:
-    """Bring over what multiml wrote with zarr 2.
+    """Convert data that multiml wrote with zarr 2.
 
     Parameters
     ----------
     old : str or path
         The `output_dir` of the original.
     output_dir : str or path
-        The one of a `StoreGate` here; data sets of the same names there must not have the
+        The `output_dir` of a new `StoreGate`; data sets of the same names there must not have the
         variables.
 
     Returns
     -------
     list of str
-        The data sets that are there now.
+        The data sets in the new directory.
     """
     stored: Any = zarr.open_group(os.fspath(old), mode="r", zarr_format=2)
     for data_id, found in stored.groups():
@@ -578,7 +578,7 @@ def import_zarr2(old: str | os.PathLike[str], output_dir: str | os.PathLike[str]
         for phase in PHASES:
             for name, array in found[phase].arrays():
                 if name in data[phase]:
-                    raise ValueError(f"{output_dir}: {data_id} has {name!r} in {phase} already")
+                    raise ValueError(f"{output_dir}: {data_id} already has {name!r} in {phase}")
                 step = 16 * array.chunks[0]
                 for start in range(0, max(array.shape[0], 1), step):
                     data.add(name, array[start : start + step], phase)

@@ -1,4 +1,4 @@
-"""What StoreGate is given and gives: columns of arrays, indices, codecs, a printed table."""
+"""Arguments and results of StoreGate: columns of arrays, indices, codecs, a printed table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-# Of numcodecs; -1 leaves it to Blosc, which shuffles.
+# The constants of numcodecs; -1 leaves it to Blosc, which shuffles.
 _SHUFFLES: dict[int, Literal["noshuffle", "shuffle", "bitshuffle"]] = {
     -1: "shuffle",
     0: "noshuffle",
@@ -18,11 +18,11 @@ _SHUFFLES: dict[int, Literal["noshuffle", "shuffle", "bitshuffle"]] = {
 
 
 def as_columns(var_names: str | Sequence[str], data: Any) -> dict[str, Any]:
-    """The array of each variable: of a tuple of M names data is (N, M, k), of a list one each."""
+    """The array of each variable: data is (N, M, k) for a tuple of M names, one each for a list."""
     if isinstance(var_names, str):
         return {var_names: np.asarray(data)}
     if not isinstance(var_names, tuple | list):
-        raise ValueError(f"var_names is a str, a tuple or a list, got {type(var_names).__name__}")
+        raise ValueError(f"var_names must be a str, tuple or list, got {type(var_names).__name__}")
     if isinstance(var_names, list):
         given = list(data)
         if len(given) > len(var_names):
@@ -48,7 +48,7 @@ def as_columns(var_names: str | Sequence[str], data: Any) -> dict[str, Any]:
 
 
 def as_one_sample(var_names: str | Sequence[str], data: Any) -> dict[str, Any]:
-    """The same for one sample, given with its dimension N or without."""
+    """The same for one sample, with its dimension N or without."""
     if isinstance(var_names, str | list):
         return as_columns(var_names, data)
     bound = np.asarray(data)
@@ -57,37 +57,37 @@ def as_one_sample(var_names: str | Sequence[str], data: Any) -> dict[str, Any]:
 
 
 def as_index(index: Any) -> Any:
-    """The index that NumPy knows: here -1 is everything, and a pair is from and to."""
+    """The index for NumPy: here -1 means everything, and a pair is start and stop."""
     if isinstance(index, tuple):
         return slice(*index)
     return slice(None) if isinstance(index, int) and index == -1 else index
 
 
 def is_row(index: Any) -> bool:
-    """Whether an index gives one sample, without its dimension."""
+    """Whether an index selects one sample, without its dimension."""
     return not isinstance(index, slice) and np.ndim(index) == 0
 
 
 def as_stored(values: Any) -> Any:
-    """Text as NumPy had it for StoreGate: of a fixed width."""
+    """Text of a fixed width, as StoreGate had it from NumPy."""
     text = isinstance(getattr(values, "dtype", None), np.dtypes.StringDType)
     return values.astype(object).astype(np.str_) if text else values
 
 
 def stacked(values: Sequence[Any], row: bool) -> np.ndarray[Any, Any]:
-    """The variables of a tuple in one array: (N, M, k), of one sample (M, k)."""
+    """The variables of a tuple in one array: (N, M, k), (M, k) for one sample."""
     return np.stack(values, axis=0 if row else 1)
 
 
 def shuffled(count: int, seed: int) -> np.ndarray[Any, Any]:
-    """The order in which `numpy.random.shuffle` puts so many samples after this seed."""
+    """The order in which `numpy.random.shuffle` puts a number of samples with this seed."""
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     return order
 
 
 def as_codecs(compressor: Any) -> Any:
-    """The codecs of zarr 3 for what zarr 2 took: "default", None, or one of numcodecs."""
+    """The codecs of zarr 3 for those of zarr 2: "default", None, or one of numcodecs."""
     if isinstance(compressor, str) and compressor == "default":
         return "auto"
     if compressor is None or not hasattr(compressor, "codec_id"):
@@ -104,7 +104,7 @@ def as_codecs(compressor: Any) -> Any:
         return GzipCodec(level=settings["level"])
     if name == "zstd":
         return ZstdCodec(level=settings["level"])
-    raise ValueError(f"compressor {name!r}: give Blosc, Zstd or GZip, or a codec of zarr.codecs")
+    raise ValueError(f"compressor {name!r}: use Blosc, Zstd or GZip, or a codec of zarr.codecs")
 
 
 def table(header: str, rows: Sequence[Sequence[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""An array of samples as its document describes it, and what may be put into one."""
+"""An array of samples as its document describes it, and the values that it accepts."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class SampleArray:
     Attributes
     ----------
     path : str
-        Where it is: phase and name.
+        Its path: phase and name.
     document : dict
         Its zarr.json.
     made : str
-        Unlike that of any other array, one at the same place before or after included.
+        A unique id; an array that replaces another at the same path gets a new one.
     rows_per_chunk : int
         Samples in a chunk; the last one is filled up.
     """
@@ -67,7 +67,7 @@ class SampleArray:
     ) -> SampleArray:
         """An array without samples yet, for rows of this dtype and shape."""
         if rows_per_chunk is None:
-            # Text is stored as it is, with a length before each; what it takes is not known yet.
+            # Text is stored as it is, with a length before each; its size is not known yet.
             rows_per_chunk = max(1, CHUNK_BYTES // max(row.nbytes, 1))
         name = path.partition("/")[2]
         dims = (SAMPLE, *(f"{name}_dim_{i}" for i in range(row.ndim)))
@@ -76,14 +76,14 @@ class SampleArray:
         return cls(path, document, uuid.uuid4().hex)
 
     def with_length(self, length: int) -> SampleArray:
-        """The same with so many samples."""
+        """The same with this number of samples."""
         document = {**self.document, "shape": [length, *self.shape[1:]]}
         return SampleArray(self.path, document, self.made)
 
     def elsewhere(self, other: SampleArray | None) -> SampleArray:
-        """The same, its chunks under keys that are not those of another array at this place.
+        """The same, with chunk keys that differ from those of another array at this place.
 
-        Zarr knows two ways to name chunks; an array that replaces another takes the other one.
+        Zarr knows two ways to name chunks; an array that replaces another uses the other one.
         """
         taken = None if other is None else other.document["chunk_key_encoding"]["name"]
         name = "v2" if taken == "default" else "default"
@@ -97,7 +97,7 @@ class SampleArray:
 
     @property
     def row_bytes(self) -> int:
-        """What a sample takes in memory; the letters of long text not counted."""
+        """The memory of a sample, without the characters of long text."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     @property
@@ -116,11 +116,11 @@ class SampleArray:
         return [self.key(chunk) for chunk in range(-(-self.shape[0] // self.rows_per_chunk))]
 
     def grew_from(self, other: SampleArray) -> bool:
-        """Whether what was read of the other one is right for this one too."""
+        """Whether data read from the other array is right for this one too."""
         return self.made == other.made and self.shape[0] >= other.shape[0]
 
     def rows(self, index: Any) -> range | np.ndarray[Any, Any]:
-        """The numbers of the samples that an int, a slice, a list, or a mask asks for."""
+        """The numbers of the samples that an int, a slice, a list, or a mask selects."""
         length = self.shape[0]
         if isinstance(index, slice):
             return range(length)[index]
@@ -133,7 +133,7 @@ class SampleArray:
             asked = asked.astype(np.int64)
         if asked.dtype.kind not in "iu" or asked.ndim > 1 or isinstance(index, tuple):
             raise IndexError(
-                f"{self.path}: {index!r} is no index of samples; give an int, a slice, a list of "
+                f"{self.path}: {index!r} is not an index of samples; use an int, slice, list of "
                 f"ints, or a boolean mask of {length} samples"
             )
         asked = asked.astype(np.int64).reshape(-1)
@@ -142,7 +142,7 @@ class SampleArray:
         return np.where(asked < 0, asked + length, asked)
 
     def fit(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Samples as this array takes them; SchemaError for another shape or dtype."""
+        """Samples as this array stores them; SchemaError for another shape or dtype."""
         if values.shape[1:] != self.shape[1:]:
             raise SchemaError(
                 f"{self.path} has samples of shape {self.shape[1:]}, got {values.shape[1:]}",
@@ -160,13 +160,13 @@ class SampleArray:
         if integers or (not text and np.can_cast(values.dtype, self.dtype, casting="same_kind")):
             with np.errstate(all="ignore"):
                 cast = values.astype(self.dtype)
-            # Floats may be rounded; a whole number or a time is the same or is refused.
+            # Floats may be rounded; a whole number or a time is unchanged or refused.
             if self.dtype.kind not in "iumM" or _are_equal(cast.astype(values.dtype), values):
                 return cast
         raise SchemaError(
-            f"{self.path} holds {dtype_name(self.dtype)}, and values of dtype "
+            f"{self.path} holds {dtype_name(self.dtype)}, but values of dtype "
             f"{dtype_name(values.dtype)} cannot become that without loss; convert them, or delete "
-            f"the variable and add it anew",
+            f"the variable and add it again",
             group=self.phase,
             variable=self.name,
         )
@@ -182,12 +182,12 @@ def _are_equal(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> boo
 def check_phase(phase: object) -> str:
     """The name of a phase; InvalidInputError otherwise."""
     if not isinstance(phase, str) or phase not in PHASES:
-        raise InvalidInputError(f"a phase is 'train', 'valid' or 'test', got {phase!r}")
+        raise InvalidInputError(f"a phase must be 'train', 'valid' or 'test', got {phase!r}")
     return phase
 
 
 def is_one(index: Any) -> bool:
-    """Whether an index means one sample, given without the dimension of samples."""
+    """Whether an index means one sample, without the dimension of samples."""
     return not isinstance(index, slice) and np.ndim(index) == 0
 
 
@@ -195,7 +195,7 @@ def as_names(names: Names) -> list[str]:
     """The names of variables, one or more."""
     found = [names] if isinstance(names, str) else list(names)
     if not found:
-        raise InvalidInputError("give the name of a variable, or several")
+        raise InvalidInputError("pass the name of a variable, or several")
     return found
 
 
@@ -209,47 +209,47 @@ def as_values(values: Any, what: str) -> np.ndarray[Any, Any]:
 
 
 def as_samples(values: Any, what: str, count: int | None = None) -> np.ndarray[Any, Any]:
-    """An array of samples that can be stored, of so many if it was a function that gave them."""
+    """An array of samples that can be stored, of the given length if a function returned it."""
     array = as_values(values, what)
     if array.ndim == 0 or 0 in array.shape[1:]:
         raise SchemaError(
-            f"{what}: shape {array.shape}; samples come first, and have at least one element each"
+            f"{what}: shape {array.shape}; samples come first, with at least one element each"
         )
     if count is not None and len(array) != count:
-        raise InvalidInputError(f"{what}: the function gave {len(array)} samples for {count}")
+        raise InvalidInputError(f"{what}: the function returned {len(array)} samples for {count}")
     return array
 
 
 def split_samples(phase: Split, count: int) -> dict[str, slice]:
-    """Which of so many samples go to which phase.
+    """Which of a number of samples belong to which phase.
 
     Parameters
     ----------
     phase : str, or three numbers
-        As `DataSet.add` takes it.
+        As for `DataSet.add`.
     count : int
-        Samples in all.
+        Total number of samples.
 
     Returns
     -------
     dict of str to slice
-        The phases that get some.
+        The phases that get samples.
     """
     if isinstance(phase, str):
         return {check_phase(phase): slice(0, count)}
     parts = list(phase)
     if len(parts) != len(PHASES) or any(part < 0 for part in parts):
         raise InvalidInputError(
-            f"phase={phase!r}: give a phase, or three numbers or fractions for train, valid, test"
+            f"phase={phase!r}: pass a phase, or three numbers or fractions for train, valid, test"
         )
     if all(isinstance(part, int | np.integer) for part in parts):
         if sum(parts) != count:
-            raise InvalidInputError(f"phase={phase!r} is {sum(parts)} samples, given are {count}")
+            raise InvalidInputError(f"phase={phase!r} is {sum(parts)} samples, got {count}")
         bounds = [0, int(parts[0]), int(parts[0] + parts[1]), count]
     else:
         if not isclose(sum(parts), 1):
-            raise InvalidInputError(f"phase={phase!r}: fractions have the sum 1")
-        # Cut off, as the sums of fractions are.
+            raise InvalidInputError(f"phase={phase!r}: fractions must have the sum 1")
+        # They are cut off, like the sums of fractions.
         bounds = [0, int(count * parts[0]), int(count * parts[0] + count * parts[1]), count]
     found = {
         name: slice(*part) for name, part in zip(PHASES, itertools.pairwise(bounds), strict=True)
@@ -260,7 +260,7 @@ def split_samples(phase: Split, count: int) -> dict[str, slice]:
 
 
 def stretches(arrays: Sequence[SampleArray]) -> Iterator[range]:
-    """Samples a few chunks at a time; at least one stretch, if an empty one."""
+    """Samples a few chunks at a time; at least one stretch, which may be empty."""
     length, step = arrays[0].shape[0], 8 * min(array.rows_per_chunk for array in arrays)
     for start in range(0, max(length, 1), step):
         yield range(start, min(start + step, length))

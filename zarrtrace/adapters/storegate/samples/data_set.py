@@ -4,8 +4,8 @@ A model's data, and the data held out from it: added to, changed, read by random
 between memory and disk, opened by xarray.
 
 On disk a data set is a group with `train/`, `valid/` and `test/`, each with one array per variable,
-its first dimension `sample`. The consolidated metadata in the group's zarr.json says what there is:
-it is replaced as one, after the chunks it speaks of, so that a change of several variables has
+its first dimension `sample`. The consolidated metadata in the group's zarr.json lists the arrays:
+it is replaced as one, after the chunks it refers to, so that a change of several variables has
 happened or has not.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 class DataSet:
     """Named arrays with one leading sample dimension, in the phases train, valid and test.
 
-    `data["train"]["x"][index]` reads, `add` makes or appends, `update` changes, `delete` removes.
+    `data["train"]["x"][index]` reads, `add` creates or appends, `update` changes, `delete` removes.
 
     Parameters
     ----------
@@ -53,19 +53,19 @@ class DataSet:
     mode : "a" or "r", default "a"
         "a" opens or creates, "r" reads only.
     group : str, default ""
-        Where in the store.
+        The path in the store.
     compressors : optional
-        As zarr takes them, for variables that are new. By default Blosc (lz4, shuffle), and none
+        As in zarr, for new variables. By default Blosc (lz4, shuffle), and none
         in memory.
     rows_per_chunk : int, optional
-        Samples in a chunk of a variable that is new; by default as many as 256 KiB hold.
+        Samples in a chunk of a new variable; by default as many as 256 KiB hold.
     storage_options : mapping, optional
-        For a URL.
+        Options of fsspec for a URL.
 
     Raises
     ------
     TraceNotFoundError
-        There is none, and it is to be read only.
+        There is no data set, and `mode` is "r".
     TraceExistsError
         Something else is at this place.
     FormatVersionError
@@ -73,14 +73,14 @@ class DataSet:
 
     Notes
     -----
-    **Killed.** `add`, `delete`, `map`, `reorder` and `to_storage` have happened or have not, for
+    **Killed.** `add`, `delete`, `map`, `reorder` and `to_storage` are done whole or not at all, for
     all variables and phases they name. `update` replaces chunk by chunk: some rows may be new and
     others old, but none is torn.
 
     **Several processes.** On a local disk they wait for each other to write, for a minute at most;
-    elsewhere (object stores, NFS) have one at a time that opens with "a": a second one is noticed
-    before it publishes, but may have written into the same chunk. Readers need no lock. What is
-    read after a change in another process has returned is the new data, on a local disk and on
+    elsewhere open it with "a" in one process at a time: a second one is noticed
+    before it publishes, but may have written into the same chunk. Readers need no lock. A
+    read after a change in another process has returned sees the new data, on a local disk and on
     stores that read what was written; one call that reads while others write finds whole rows,
     each old or new. Plain readers that ignore consolidated metadata may see the variables of one
     `add` at different lengths while it lasts and, after a kill, until the data set is opened with
@@ -88,7 +88,7 @@ class DataSet:
 
     **Power failure.** What the system had not written yet is lost; nothing is synced to the disk.
 
-    **Memory.** A call holds what it returns and some chunks; of files up to 64 MiB of decoded
+    **Memory.** A call holds what it returns and some chunks; for files up to 64 MiB of decoded
     chunks are kept for random batches.
     """
 
@@ -103,9 +103,9 @@ class DataSet:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         if mode not in ("a", "r"):
-            raise InvalidInputError(f"mode is 'a' or 'r', got {mode!r}")
+            raise InvalidInputError(f"mode must be 'a' or 'r', got {mode!r}")
         if rows_per_chunk is not None and rows_per_chunk < 1:
-            raise InvalidInputError(f"rows_per_chunk={rows_per_chunk}: give 1 or more")
+            raise InvalidInputError(f"rows_per_chunk={rows_per_chunk}: use 1 or more")
         if not isinstance(place, Location):
             place = locate(place, read_only=mode == "r", storage_options=storage_options)
         if place.in_memory and isinstance(compressors, str):
@@ -137,12 +137,12 @@ class DataSet:
 
     @property
     def names(self) -> list[str]:
-        """The variables of all phases, those of train first, in the order of their adding."""
+        """The variables of all phases, those of train first, in the order of addition."""
         return list(dict.fromkeys(name for phase in PHASES for name in self[phase]))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Samples of each phase: those that all its variables have."""
+        """Number of samples of each phase that all its variables have."""
         sizes = dict.fromkeys(PHASES, 0)
         for phase in self.phases:
             sizes[phase] = min(len(samples) for samples in self[phase].values())
@@ -164,14 +164,14 @@ class DataSet:
         names : str or iterable of str
             Variables of the phase.
         index : int, slice, list or array of int, or mask, default all
-            Samples. A list gives them in its order; each chunk is read once.
+            The samples, in the order of a list; each chunk is read once.
         phase : str, default "train"
             Train, valid or test.
 
         Returns
         -------
         numpy.ndarray or dict of numpy.ndarray
-            Shape (samples, ...), for an int (...); arrays of their own, to be changed at will.
+            Shape (samples, ...), for an int (...); new arrays, which you may change.
             Several variables are as long as they were at one moment.
 
         Raises
@@ -192,7 +192,7 @@ class DataSet:
                 found = [self._read(array, array.rows(index)) for array in cut]
             except DamagedTraceError as error:
                 problem = error
-            # Deleted or replaced while it was read: what was read may be of both.
+            # It was deleted or replaced while it was read: the data may be of both.
             now = self._index.cut(paths)
             if all(later.grew_from(array) for later, array in zip(now, cut, strict=True)):
                 break
@@ -203,20 +203,20 @@ class DataSet:
         return found[0] if isinstance(names, str) else dict(zip(wanted, found, strict=True))
 
     def to_dataset(self, phase: str = "train", chunks: Any = None) -> xr.Dataset:
-        """The variables of a phase as xarray knows them, read when they are needed.
+        """The variables of a phase for xarray, read lazily.
 
         Parameters
         ----------
         phase : str, default "train"
             Train, valid or test.
         chunks : optional
-            As `xarray.Dataset.chunk` takes them: for dask.
+            As in `xarray.Dataset.chunk`, for dask.
 
         Returns
         -------
         xarray.Dataset
-            As long as the shortest variable. Its length does not change; its values are those
-            there are when they are read.
+            It is as long as the shortest variable. Its length does not change; its values are those
+            that exist when they are read.
         """
         from .xarray import open_samples
 
@@ -231,27 +231,27 @@ class DataSet:
         phase: Split = "train",
         seed: int | None = None,
     ) -> None:
-        """Make new variables, or append to those that are there.
+        """Create new variables, or append to existing ones.
 
         Parameters
         ----------
         names : str or mapping
-            A name, or names with their values: as many samples of each. Variables that are given
-            together must have as many samples as each other before, too.
+            A name, or names with their values: with the same number of samples. Variables passed
+            together must have had the same number of samples before, too.
         values : array_like, optional
-            Shape (samples, ...), with a single name. Numbers, bool, text, times; never changed.
+            Shape (samples, ...), with a single name. Numbers, bool, text, times; not changed.
         phase : str, or three numbers, default "train"
-            A phase, or how many samples go to train, valid and test in this order; fractions are
+            A phase, or the numbers of samples for train, valid and test, in order; fractions are
             cut off to whole numbers, and test gets the rest.
         seed : int, optional
-            Shuffles the samples first, those of all variables alike.
+            Shuffles the samples first, in the same way for all variables.
 
         Raises
         ------
         InvalidInputError
             The numbers of samples do not match.
         SchemaError
-            A name, dtype or shape cannot be stored, or is not that of the variable. Nothing was
+            A name, dtype or shape cannot be stored, or differs from the variable's. Nothing was
             stored, whatever is raised.
         NotWritableError
             It is read-only, or another process has been writing for a minute.
@@ -274,7 +274,7 @@ class DataSet:
                 if len(lengths) > 1:
                     raise InvalidInputError(
                         f"{self._location}: {', '.join(given)} have {sorted(lengths)} samples in "
-                        f"{part}, and would not belong together; add to them one by one"
+                        f"{part}, so the new samples would not match; add to them one by one"
                     )
             changes: dict[str, SampleArray | None] = {}
             for target, rows in ready:
@@ -290,14 +290,14 @@ class DataSet:
         index: Any = slice(None),
         phase: str = "train",
     ) -> None:
-        """Put other values in the place of samples that are there.
+        """Replace existing samples.
 
         Parameters
         ----------
         names : str or mapping
             A name, or names with their values.
         values : array_like, optional
-            Of the shape that `get` with this index gives, or one number for all.
+            Of the shape that `get` with this index returns, or one number for all.
         index, phase
             As in `get`.
 
@@ -318,7 +318,7 @@ class DataSet:
                 wanted = (*(() if is_one(index) else (len(rows),)), *array.shape[1:])
                 if cast.shape not in ((), wanted):
                     raise InvalidInputError(
-                        f"{array.path}: the values have shape {cast.shape}, the samples {wanted}",
+                        f"{array.path}: the values have shape {cast.shape}, expected {wanted}",
                         variable=name,
                     )
                 ready.append((array, rows, np.broadcast_to(cast, (len(rows), *array.shape[1:]))))
@@ -338,7 +338,7 @@ class DataSet:
         Raises
         ------
         InvalidInputError
-            One of them is nowhere; none was removed.
+            One of them does not exist; none was removed.
         """
         with self._index.alone():
             arrays = self._index.arrays()
@@ -362,21 +362,21 @@ class DataSet:
         Parameters
         ----------
         function : callable
-            Takes an array, shape (samples, ...), of each variable in `names`, and gives one with
+            Takes an array, shape (samples, ...), for each variable in `names`, and returns one with
             as many samples, or a tuple of them for several in `to`. Called once for every stretch,
             at least once.
         names : str or iterable of str
-            What it takes.
+            The variables it takes.
         to : str or iterable of str, optional
-            What it gives; by default `names` themselves. What is there already is replaced when
-            all is computed.
+            The variables it returns; by default `names` themselves. Existing ones are replaced when
+            all are computed.
         phase : str, optional
             By default all phases that have the variables.
 
         Raises
         ------
         InvalidInputError
-            The variables have different lengths, or the function gives another number of samples.
+            The variables have different lengths, or the function returns another number of samples.
         """
         taken = as_names(names)
         given = taken if to is None else as_names(to)
@@ -399,12 +399,12 @@ class DataSet:
             self._index.commit(arrays, changes)
 
     def reorder(self, order: Any, phase: str = "train") -> None:
-        """Give the samples of all variables of a phase another order, or keep only some.
+        """Reorder the samples of all variables of a phase, or keep only some.
 
         Parameters
         ----------
         order : list or array of int, slice, or mask
-            The samples as they shall come, as `get` takes them.
+            The samples in their new order, as for `get`.
         phase : str, default "train"
             Train, valid or test.
         """
@@ -431,23 +431,23 @@ class DataSet:
         phase: str | None = None,
         **options: Any,
     ) -> DataSet:
-        """Copy variables to another place; those of the same names there are replaced.
+        """Copy variables to another place; existing ones with the same names are replaced.
 
         Parameters
         ----------
         place : as in `DataSet`, or a DataSet
-            Where they go.
+            The place to copy to.
         names : str or iterable of str, optional
             By default all.
         phase : str, optional
             By default all phases that have them.
         **options
-            For a DataSet at that place.
+            Options of the DataSet at that place.
 
         Returns
         -------
         DataSet
-            The other one.
+            The DataSet at that place.
         """
         other = place if isinstance(place, DataSet) else DataSet(place, **options)
         with other._index.alone():
@@ -491,14 +491,14 @@ class DataSet:
         lengths = {name: len(array) for name, array in given.items()}
         if len(set(lengths.values())) != 1:
             raise InvalidInputError(
-                f"give as many samples of each variable, got {lengths or 'no variable'}"
+                f"pass the same number of samples for each variable, got {lengths or 'no variable'}"
             )
         return given
 
     def _target(
         self, arrays: Mapping[str, SampleArray], path: str, values: np.ndarray[Any, Any]
     ) -> SampleArray:
-        """The array that takes these values: the one that is there, or a new one."""
+        """The array that takes these values: the existing one, or a new one."""
         array = arrays.get(path)
         if array is None:
             encoding = compose_encoding(values.dtype, self._compressors)
@@ -510,19 +510,19 @@ class DataSet:
     def _new(
         self, arrays: Mapping[str, SampleArray], path: str, values: np.ndarray[Any, Any]
     ) -> SampleArray:
-        """A new array for these values, that replaces the one that is there."""
+        """A new array for these values, which replaces the existing one."""
         return self._target({}, path, values).elsewhere(arrays.get(path))
 
 
 def _mapped(
     function: Callable[..., Any], values: list[np.ndarray[Any, Any]], paths: list[str]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """What a function returns for some samples, by path."""
+    """The result of a function for some samples, by path."""
     found = function(*values)
     found = found if isinstance(found, tuple) else (found,)
     if len(found) != len(paths):
         names = [path.partition("/")[2] for path in paths]
-        raise InvalidInputError(f"the function gave {len(found)} arrays for {', '.join(names)}")
+        raise InvalidInputError(f"the function returned {len(found)} arrays for {', '.join(names)}")
     count = len(values[0])
     return {path: as_samples(value, path, count) for path, value in zip(paths, found, strict=True)}
 
@@ -549,7 +549,7 @@ class Phase(Mapping[str, "Samples"]):
         return sum(1 for _ in self)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A variable, or something else when the phase has none of this name."""
+        """A variable, or the default when the phase has none of this name."""
         return self[name] if name in list(self) else default
 
     def __repr__(self) -> str:
@@ -559,7 +559,7 @@ class Phase(Mapping[str, "Samples"]):
 class Samples:
     """One variable of a phase: `samples[index]` reads and `samples[index] = values` changes it.
 
-    It is a name, not a copy: what others add to it is there.
+    It is a name, not a copy: it shows samples that others add.
     """
 
     def __init__(self, data: DataSet, phase: str, name: str) -> None:
@@ -573,12 +573,12 @@ class Samples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(samples, ...)."""
+        """The shape (samples, ...)."""
         return self._array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the values."""
+        """The dtype of the values."""
         return self._array.dtype
 
     @property

@@ -1,12 +1,12 @@
-"""What a data set holds: one document says it, and is replaced as one.
+"""The content of a data set, in one document that is replaced as a whole.
 
 The format: a data set is a group with the attributes `zarrtrace_data_set` (1, the version of this)
 and `zarrtrace_made` (JSON text: path → an id of the array; an array that replaces another one at
-its path has another id). The consolidated metadata in the group's zarr.json says which arrays
-`<phase>/<variable>` there are, with the phases `train`, `valid` and `test`; it is written last,
+its path has another id). The consolidated metadata in the group's zarr.json lists the arrays
+`<phase>/<variable>` that exist, with the phases `train`, `valid` and `test`; it is written last,
 after the chunks and the arrays' own zarr.json files, which repeat it for readers of a single
 array. The first dimension of every array is `sample`, and only it is cut into chunks; rows of the
-last chunk after the shape's last row mean nothing. Chunk keys have the encoding `default` or,
+last chunk after the shape's last row have no meaning. Chunk keys have the encoding `default` or,
 after an array was replaced, `v2`, with the separator ".".
 """
 
@@ -40,8 +40,8 @@ from zarrtrace.store import (
 
 from .array import PHASES, SampleArray
 
-MARK = "zarrtrace_data_set"  # the attribute that says what it is, and in which format
-_MADE = "zarrtrace_made"  # JSON text: what tells an array from those before it at its place
+MARK = "zarrtrace_data_set"  # the attribute that marks a data set, and has its format
+_MADE = "zarrtrace_made"  # JSON text: ids that differ for arrays that replace each other
 _VERSION = 1
 _PATIENCE = 60.0  # seconds to wait for another process that writes
 
@@ -60,7 +60,7 @@ def data_sets(location: Location) -> list[str]:
 
 
 def _are_same(one: SampleArray | None, other: SampleArray | None) -> bool:
-    """Whether nothing was done to an array in between: it is the same one, of the same length."""
+    """Whether an array is unchanged: it is the same one, of the same length."""
     if one is None or other is None:
         return one is other
     return (one.made, one.shape) == (other.made, other.shape)
@@ -97,7 +97,7 @@ class Index:
     # Reading ------------------------------------------------------------------------------
 
     def arrays(self) -> Arrays:
-        """Every array there is, in the order in which they were added."""
+        """All arrays, in the order in which they were added."""
         data = self.location.read("zarr.json")
         if data is None:
             raise TraceNotFoundError(f"there is no data set at {self.location}")
@@ -110,14 +110,14 @@ class Index:
         try:
             version = document["attributes"].get(MARK)
             if version is None:
-                raise TraceNotFoundError(f"{self.location} is not a data set, but something else")
+                raise TraceNotFoundError(f"{self.location} is not a data set")
             if version > _VERSION:
                 raise FormatVersionError(
                     f"{self.location} has format {version} of data sets; this zarrtrace reads up "
                     f"to {_VERSION}: upgrade it"
                 )
             made = json.loads(document["attributes"][_MADE])
-            # Other arrays in the group are not the data set's.
+            # Other arrays in the group do not belong to the data set.
             return {
                 path: SampleArray(path, found, made[path])
                 for path, found in document["consolidated_metadata"]["metadata"].items()
@@ -125,7 +125,7 @@ class Index:
             }
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DamagedTraceError(
-                f"{self.location}/zarr.json cannot be understood ({error!r}); restore a copy of it"
+                f"{self.location}/zarr.json cannot be read ({error!r}); restore it from a copy"
             ) from error
 
     def array(self, path: str) -> SampleArray:
@@ -133,7 +133,7 @@ class Index:
         return self.cut([path])[0]
 
     def cut(self, paths: Iterable[str]) -> list[SampleArray]:
-        """Several arrays as they are at one moment; InvalidInputError when one is not there."""
+        """Several arrays as they are at one moment; InvalidInputError when one is missing."""
         arrays = self.arrays()
         found = []
         for path in paths:
@@ -153,7 +153,7 @@ class Index:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold off other writers, in this process and, on a local disk, in others."""
+        """Lock out other writers, in this process and, on a local disk, in others."""
         if self._read_only:
             raise NotWritableError(f"{self.location} is open read-only; open it with mode='a'")
         self._root.require_writable()
@@ -174,9 +174,9 @@ class Index:
                     self._depth = 0
 
     def commit(self, before: Arrays, changes: Changes) -> None:
-        """Publish changed arrays (None: gone) all at once; their chunks are there.
+        """Publish changed arrays (None: deleted) atomically, after their chunks were written.
 
-        Chunks of arrays that were replaced, or are gone, are removed then.
+        Then chunks of arrays that were replaced or deleted are removed.
         """
         now = self.arrays()
         for path in changes:
@@ -208,7 +208,7 @@ class Index:
                     self.location.delete(key)
 
     def _publish(self, document: dict[str, Any], metadata: Mapping[str, Any]) -> None:
-        """Write the document that counts; last."""
+        """Write the document that publishes a change, which comes last."""
         document["consolidated_metadata"] = consolidated_metadata(metadata)
         self.location.write("zarr.json", encode_document(document))
 
@@ -216,7 +216,7 @@ class Index:
         self.location.write(f"{path}/zarr.json", encode_document(document))
 
     def check_dimensions(self, array: SampleArray) -> None:
-        """Refuse a new array that xarray would take for labels, or find of two sizes."""
+        """Refuse a new array that xarray would use as labels, or whose dimension has two sizes."""
         others = [other for other in self.arrays().values() if other.phase == array.phase]
         names = {other.name for other in (*others, array)}
         dims = {dim for other in (*others, array) for dim in other.dims}
@@ -230,7 +230,7 @@ class Index:
     # Opening ------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Find the data set, or make it; what a killed process left is as if never begun."""
+        """Find the data set, or create it; what a killed process left is ignored."""
         if self._read_only:
             self.arrays()
             return
@@ -262,14 +262,14 @@ class Index:
         return ["", *accumulate(self._group.split("/")[:-1], "{}/{}".format)]
 
     def _require_empty(self) -> None:
-        """Refuse a place with more in it than the groups of a data set that was being made."""
+        """Refuse a place that holds more than the groups of an unfinished data set."""
         inside = [self.location.children(phase) for phase in PHASES]
         names = {*self.location.children(""), *chain.from_iterable(inside)}
         others = {name for name in names if not name.endswith(".partial")}
         if others - {"zarr.json", *PHASES}:
             raise TraceExistsError(
                 f"{self.location} holds something that is not a data set; choose another place, "
-                f"or a group of it: group='samples'"
+                f"or a group in it: group='samples'"
             )
 
     def _repair(self) -> None:

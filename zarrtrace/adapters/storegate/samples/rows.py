@@ -1,7 +1,7 @@
 """Rows of arrays of samples: read by any index, changed in place, written from the end on.
 
 Chunks run along the first dimension only, so that a row is always whole: a chunk is replaced as
-one, and a reader finds its old rows or its new ones.
+a unit, and a reader finds its old rows or its new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .array import SampleArray
 
 CACHE_BYTES = 2**26
 _SIDE_BY_SIDE = 32
-# Of file times: within one tick of the clock a file may be replaced unnoticed.
+# The resolution of file times: within one tick a file may be replaced unnoticed.
 _TICK = 50_000_000  # ns
 
 Part = tuple[int, Any, Any]  # a chunk, which of its rows, and where they are among all
@@ -33,10 +33,10 @@ Part = tuple[int, Any, Any]  # a chunk, which of its rows, and where they are am
 
 
 class ChunkCache:
-    """Decoded chunks of files, the last used ones, in so many bytes at most.
+    """Decoded chunks of files, the last used ones, up to a number of bytes.
 
-    A chunk is served as long as its file is the one it was decoded from: whoever replaces the
-    file, another process too, is seen at once. Nothing of a store without files is kept.
+    A chunk is used as long as its file is the one it was decoded from: a replacement of the
+    file, even by another process, is seen at once. Stores without files are not cached.
     """
 
     def __init__(self, location: Location, limit: int = CACHE_BYTES) -> None:
@@ -47,7 +47,7 @@ class ChunkCache:
         self._lock = threading.Lock()
 
     def identity(self, key: str) -> tuple[int, int, int] | None:
-        """Which file is there; None when it is not to be kept."""
+        """The identity of the file; None when it must not be cached."""
         if self._root is None:
             return None
         try:
@@ -59,7 +59,7 @@ class ChunkCache:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def get(self, key: str, identity: object) -> np.ndarray[Any, Any] | None:
-        """The rows of a chunk, not to be handed out or changed; None when they are not held."""
+        """The rows of a chunk, which must not be returned or changed; None when not cached."""
         held = self._held.get(key)
         if held is None or identity is None or held[0] != identity:
             return None
@@ -69,7 +69,7 @@ class ChunkCache:
         return held[1]
 
     def put(self, key: str, identity: object, chunk: np.ndarray[Any, Any]) -> None:
-        """Keep a chunk, and let go of what was not used for longest."""
+        """Cache a chunk, and drop those that were not used for longest."""
         if identity is None or chunk.nbytes > self._limit:
             return
         with self._lock:
@@ -153,7 +153,7 @@ def _decode(
 
 
 class RowWriter:
-    """Writes rows from the end of an array on; they count once its document says so.
+    """Writes rows from the end of an array on; they count once its document is published.
 
     The last chunk, when it is not full, is written again with the rows it had. `close` returns the
     array as it will be.
@@ -170,7 +170,7 @@ class RowWriter:
             self._tail[:filled] = read_rows(location, array, last, ChunkCache(location, 0))
 
     def append(self, values: np.ndarray[Any, Any]) -> None:
-        """Take rows of the array's dtype and shape, and write the chunks they fill."""
+        """Accept rows of the array's dtype and shape, and write the chunks they fill."""
         self.location.write_many(self._full_chunks(values))
 
     def _full_chunks(self, values: np.ndarray[Any, Any]) -> Iterator[tuple[str, bytes]]:
@@ -189,7 +189,7 @@ class RowWriter:
             start = stop
 
     def close(self) -> SampleArray:
-        """Write the last chunk, filled up, and give the array as it is then: nobody sees it yet."""
+        """Write the last chunk, filled up, and return the new array, which is not visible yet."""
         chunk, filled = divmod(self.length, self.array.rows_per_chunk)
         if filled and self.length > self.array.shape[0]:
             self._tail[filled:] = self.array.codec.fill
@@ -228,7 +228,7 @@ def write_rows(
     rows: range | np.ndarray[Any, Any],
     values: np.ndarray[Any, Any],
 ) -> None:
-    """Put values in the place of rows that are there, one chunk after the other."""
+    """Replace existing rows, one chunk after the other."""
 
     def chunks() -> Iterator[tuple[str, bytes]]:
         for number, inside, place in _parts(rows, array.rows_per_chunk):
@@ -236,7 +236,7 @@ def write_rows(
             if _is_whole(inside, array):
                 chunk = values[place]
             else:
-                # The decoded one may be read-only.
+                # The decoded array may be read-only.
                 chunk = _decode(location, array, key, location.read(key), None).copy()
                 chunk[inside] = values[place]
             yield key, array.codec.encode(chunk)

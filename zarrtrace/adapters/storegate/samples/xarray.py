@@ -1,4 +1,4 @@
-"""Arrays of samples as an xarray.Dataset: lazy, without dask unless it is asked for."""
+"""Arrays of samples as an xarray.Dataset: lazy, with dask only on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xarray.core import indexing
 
 
 class Samples(Protocol):
-    """What is needed of an array of samples."""
+    """The parts of an array of samples that are used here."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -30,7 +30,7 @@ class Samples(Protocol):
 
 
 class SamplesArray(BackendArray):
-    """One variable, read when it is needed: as many samples of it as the Dataset has."""
+    """One variable, read lazily, with as many samples as the Dataset has."""
 
     def __init__(self, samples: Samples, length: int) -> None:
         self.samples = samples
@@ -44,7 +44,7 @@ class SamplesArray(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> Any:
         """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
         first, *rest = key
-        # Counted in the samples of the Dataset: there may be more by now.
+        # Only samples of the Dataset count: the array may have more by now.
         rows = range(self.shape[0])[first] if isinstance(first, slice) else first
         if isinstance(rows, range):
             first = slice(rows.start, rows.stop) if rows.step == 1 else np.asarray(rows)
