@@ -1,7 +1,7 @@
-"""What every adapter promises, as checks that any adapter can be put to.
+"""The promises of every adapter, as checks for any adapter.
 
-An author of an adapter describes one small run of their sampler by two methods, `Adapter`, and has
-the promises checked with a real sampler in real processes that are really killed::
+The author of an adapter describes one small run of their sampler by two methods, `Adapter`. Then
+the checks run the real sampler in real processes that are really killed::
 
     import pytest
     from zarrtrace.testing import checks
@@ -11,7 +11,7 @@ the promises checked with a real sampler in real processes that are really kille
     def test_adapter(check, tmp_path):
         check(MyAdapter(), tmp_path / "run.zarr")
 
-A check raises AssertionError, or what the adapter raises.
+A check raises AssertionError, or an error of the adapter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .errors import StaleViewError, TraceNotFoundError
 from .opening import open
 from .trace import Trace
 
-_PATIENCE = 120.0  # seconds, for a run to begin
+_PATIENCE = 120.0  # seconds to wait for a run to begin
 _START = """
 import json, signal, sys
 # A shell's background job, as the tests may be, ignores Ctrl-C.
@@ -50,7 +50,7 @@ except KeyboardInterrupt:
 
 
 class Adapter(Protocol):
-    """One small run of a sampler, as an adapter stores it and as the sampler gives it.
+    """One small run of a sampler, as an adapter stores it and as the sampler draws it.
 
     It is sent to other processes by cloudpickle. The run should take a second or more: it is killed
     on the way.
@@ -64,10 +64,10 @@ class Adapter(Protocol):
     draws: int
 
     def sample(self, path: Path, draws: int) -> None:
-        """Have so many draws after warmup of every chain in the trace at `path`.
+        """Record that many draws after warmup of every chain in the trace at `path`.
 
-        Called once for a new path; again after `kill -9`, or for more draws, to go on from what is
-        there. Blocks until they are recorded.
+        It is called once for a new path, and again after `kill -9`, or for more draws, to continue
+        from the existing ones. It blocks until they are recorded.
         """
 
     def expected(self) -> Mapping[str, np.ndarray[Any, Any]]:
@@ -92,7 +92,7 @@ def check_draws_are_the_samplers_own(adapter: Adapter, path: Path) -> None:
 
 
 def check_arviz_and_xarray_read_it(adapter: Adapter, path: Path) -> None:
-    """The trace says who made it, is laid out as ArviZ wants it, and finished opens in xarray."""
+    """The trace names its library, has ArviZ's structure, and opens in xarray when finished."""
     import xarray as xr
 
     adapter.sample(path, adapter.draws)
@@ -113,7 +113,7 @@ def check_arviz_and_xarray_read_it(adapter: Adapter, path: Path) -> None:
 def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
     """A reader sees draws of the run while it is written; after `kill -9` none of them is lost.
 
-    The reader sees more and more draws, and nothing else. Taken up again, the run ends as if
+    The reader sees more and more draws, and nothing else. Continued, the run ends as if
     nothing had happened.
     """
     expected = adapter.expected()
@@ -128,7 +128,7 @@ def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
 
 
 def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> None:
-    """After Ctrl-C what was recorded is there, and the run can go on."""
+    """After Ctrl-C the recorded draws exist, and the run can continue."""
     expected = adapter.expected()
     recorded = _stopped(adapter, path, 0.3, signal.SIGINT, expected, set())
     trace = open(path)
@@ -155,7 +155,7 @@ checks: tuple[Check, ...] = (
 
 
 def _require_completed(adapter: Adapter, path: Path) -> None:
-    """The run goes on to its end, and has every draw of the undisturbed one."""
+    """The run continues to its end, and has every draw of the undisturbed one."""
     adapter.sample(path, adapter.draws)
     posterior = open(path).posterior
     for name, values in adapter.expected().items():
@@ -167,7 +167,7 @@ def _require_kept(trace: Trace, recorded: np.ndarray[Any, Any]) -> None:
 
 
 def _require_beginning(trace: Trace, expected: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Each chain by itself: they have come to different draws."""
+    """Compare each chain by itself: they have different numbers of draws."""
     for chain in range(trace.chains):
         posterior = trace.dataset("posterior", chains=chain)
         for name, values in expected.items():
@@ -202,15 +202,15 @@ def _stopped(
     expected: Mapping[str, np.ndarray[Any, Any]],
     seen: set[int],
 ) -> np.ndarray[Any, Any]:
-    """Start the run, read it, stop it after a part of its draws; what every chain had just before.
+    """Start the run, read it, stop it after some draws; returns what every chain had just before.
 
-    How many draws of all chains a reader saw meanwhile is added to `seen`.
+    It adds to `seen` how many draws of all chains a reader saw meanwhile.
     """
     with _started(adapter, path, adapter.draws) as process:
         begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
         while process.poll() is None:
             assert time.monotonic() < begin + _PATIENCE, "the run records nothing"
-            # It may be there, go, and come again, until the first draw; and a run that continues
+            # Until the first draw the trace may appear and vanish again; and a run that continues
             # goes back to its checkpoint.
             with suppress(TraceNotFoundError, StaleViewError):
                 trace = open(path)
@@ -225,7 +225,7 @@ def _stopped(
             time.sleep(0.005)
         assert process.poll() is None, "the run ended before it was stopped; make it longer"
         os.killpg(process.pid, number)
-    # By its draws, not by its exit code: after Ctrl-C a sampler may return what it has.
+    # Judge by its draws, not its exit code: after Ctrl-C a sampler may return what it has.
     trace = open(path)
     unfinished = trace.recorded.min() < trace.tune + adapter.draws
     assert unfinished, "the run was over when it was stopped; make it longer"

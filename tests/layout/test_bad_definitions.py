@@ -167,7 +167,7 @@ def test_a_shape_that_is_none_is_refused(directory: Any, shape: Any) -> None:
         ),
         ({"posterior": {"x": zt.Var(dims="s")}}, "'s' is not known; give coords="),
         ({"posterior": {"x": zt.Var(shape=(2, 2), dims="s")}}, "2 dimensions, dims .* names 1"),
-        ({"posterior": {"x": zt.Var(shape=(2, 2), dims=["s", "s"])}}, "repeat"),
+        ({"posterior": {"x": zt.Var(shape=(2, 2), dims=["s", "s"])}}, "not distinct"),
         ({"posterior": {"x": zt.Var(shape=2, dims=["chain"])}}, "'chain' is added by zarrtrace"),
         ({"posterior": {"x": zt.Var(shape=2, dims=["draw"])}}, "'draw' is added by zarrtrace"),
         ({"posterior": {"x": np.zeros(2)}, "dims": {"x": ["s", "t"]}}, "1 dimensions, dims"),
@@ -324,7 +324,7 @@ def test_a_group_that_is_there_is_not_added_again(fast_place: Any) -> None:
     ("definition", "says"),
     [
         ({"x": zt.Var}, r"posterior/x: zarrtrace\.Var is a class; pass zarrtrace\.Var\(\)"),
-        ({"x": {"a": 1.0}}, r"posterior/x: a mapping is not a value; .* define 'x\.a'"),
+        ({"x": {"a": 1.0}}, r"posterior/x: a mapping is not a value, .* define 'x\.a'"),
         ({"x": object}, "posterior/x: dtype object cannot be stored"),
     ],
     ids=["a class", "a mapping", "object"],

@@ -49,7 +49,7 @@ def test_a_trace_of_a_newer_format_says_what_to_upgrade(path: Path, version: int
     # A newer layout may have any content.
     change_layout(path, lambda layout: {"format_version": version, "new": {}})
     for mode in MODES:
-        with pytest.raises(FormatVersionError, match=f"{version}, .*reads up to 3; upgrade"):
+        with pytest.raises(FormatVersionError, match=f"{version}; .*reads up to 3; upgrade"):
             zt.open(path, mode)
 
 

@@ -254,7 +254,7 @@ def test_what_cannot_be_added_is_refused_and_nothing_changes(trace: zt.Trace) ->
         ("prior", {"x": np.array([object()])}, "object cannot be stored"),
         ("prior", {"a/b": 1.0}, "'/' separates groups"),
         ("prior", {"school": VALUES}, "also the name of a dimension"),
-        ("warmup_prior", {"x": 1.0}, "made by split_warmup"),
+        ("warmup_prior", {"x": 1.0}, "makes the warmup groups"),
         ("_hidden", {"x": 1.0}, "leading '_'"),
         ("prior", {"x": ("chain", [1, 2]), "y": ("chain", [1, 2, 3])}, "chain has 3 elements"),
     ]:

@@ -599,7 +599,7 @@ def test_a_change_watches_a_writer_elsewhere(
     heart.start()
     try:
         with (
-            pytest.warns(RuntimeWarning, match="whether a writer lives"),
+            pytest.warns(RuntimeWarning, match="whether a writer is alive"),
             pytest.raises(ChainBusyError, match=f"on {platform.node()}"),
         ):
             act()

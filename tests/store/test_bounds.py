@@ -83,7 +83,7 @@ def test_frames_that_follow_each_other_are_one(compressors: Any) -> None:
 def test_texts_of_another_number_are_refused_before_there_is_room_for_them(count: int) -> None:
     codec = ChunkCodec(STRING, compose_encoding(STRING, None))
     data = codec.encode(np.array(["a", "b"], STRING))
-    with pytest.raises(ValueError, match=f"holds {count:,} texts"):
+    with pytest.raises(ValueError, match=f"says {count:,} texts"):
         codec.decode(count.to_bytes(4, "little") + data[4:], (2,))
     with pytest.raises(ValueError, match="truncated"):
         codec.decode(data[:4] + b"\xfb\xff\xff\xff" + data[8:], (2,))

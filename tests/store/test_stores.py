@@ -53,7 +53,7 @@ def test_nothing_is_looked_for_below_a_file(tmp_path: Path) -> None:
 
 
 def test_a_zip_that_could_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(NotWritableError, match="takes no draws"):
+    with pytest.raises(NotWritableError, match="cannot take draws"):
         zt.create(ZipStore(tmp_path / "run.zip", mode="w"), **X)
     assert not (tmp_path / "run.zip").exists()
 

@@ -391,7 +391,7 @@ def test_bad_tables_are_refused(directory: Place) -> None:
         directory.open().table("a").append(x=1)
     with pytest.raises(KeyError, match="has no column 'z'; it has x"):
         trace.table("a")["z"]
-    with pytest.raises(errors.SchemaError, match="kept for tables"):
+    with pytest.raises(errors.SchemaError, match="reserved for tables"):
         zt.create(None, chains=1, draws=1, posterior={"x": 0.0}, groups={"tables": {"y": 0.0}})
     with pytest.raises(errors.TraceNotFoundError, match="there is no table at"):
         table.open(directory.path / "nothing", mode="r")

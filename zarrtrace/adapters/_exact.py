@@ -34,7 +34,7 @@ def stored_variable(
     dtype : numpy.dtype
         Any dtype except object. One that a trace cannot store gets one more dimension, of bytes.
     shape : tuple of int
-        Of the value of one draw.
+        The shape of the value of one draw.
     **options
         Arguments of `zarrtrace.Var`.
 

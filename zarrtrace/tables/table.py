@@ -203,7 +203,7 @@ class Table:
         Parameters
         ----------
         columns : mapping of str to array
-            Of shape (rows, *shape), with the same number of rows for each column.
+            Arrays of shape (rows, *shape), with the same number of rows for each column.
 
         Raises
         ------

@@ -140,7 +140,7 @@ class Store:
         table_name : str
             Any text.
         schema : dict
-            Of each column: int, float, str, bool, a type of NumPy, OBJECT, PICKLE or PYTORCH_STATE.
+            For each column: int, float, str, bool, NumPy types, OBJECT, PICKLE or PYTORCH_STATE.
 
         Raises
         ------

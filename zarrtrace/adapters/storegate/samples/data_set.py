@@ -297,7 +297,7 @@ class DataSet:
         names : str or mapping
             A name, or names with their values.
         values : array_like, optional
-            Of the shape that `get` with this index returns, or one number for all.
+            Values of the shape that `get` with this index returns, or one number for all.
         index, phase
             As in `get`.
 
