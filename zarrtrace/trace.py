@@ -95,7 +95,7 @@ class Trace(GroupReader):
 
     @property
     def thin(self) -> int:
-        """Of the draws that a writer is given, every so many one is kept; 1 where all are."""
+        """Every `thin`-th draw that a writer is given is kept; 1 where all are."""
         return self._layout.thin
 
     @property
@@ -570,7 +570,7 @@ class Trace(GroupReader):
         Snapshot
             It has `recorded`, `groups`, the groups as attributes and items, `dataset`,
             `to_datatree`, `to_inferencedata`, `get` and `ragged`, all of the moment of this call.
-            Each of these calls on the trace itself shows a moment of its own.
+            Each of these calls on the trace itself reads its own moment.
         """
         return Snapshot(self._now())
 

@@ -154,7 +154,7 @@ class Layout:
     separator: str = "."  # in the keys of chunks
     identity: str = ""  # unique: another trace at the same place has another
     lost: tuple[Lost, ...] = ()  # draws whose chunk was damaged, as repair found them
-    thin: int = 1  # of the draws that a writer is given, every so many one is kept
+    thin: int = 1  # every `thin`-th draw that a writer is given is kept
     dropped: int = 0  # draws of each chain before this one are gone, and never read again
     left_out: tuple[int, ...] = ()  # blocks of chains that a finished trace does not show
     closed: bool = False  # takes no more draws

@@ -81,7 +81,7 @@ class Var:
     Parameters
     ----------
     shape : tuple of int, or int, optional
-        Shape of one draw, without chain and draw. By default that of the coordinates of `dims`,
+        Shape of one draw, without chain and draw. By default the shape of the labels of `dims`,
         and `()` without them. The first dimension may be an `UpTo`: then each draw has a length of
         its own.
     dtype : dtype, default float64

@@ -1,4 +1,4 @@
-"""What a trace looks like to a program in any language: the documents of `zarrtrace ... --json`."""
+"""A trace as JSON for programs in any language: the documents of `zarrtrace ... --json`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _plain(content: Any) -> Any:
 
 
 def describe_trace(now: Moment, beside: Beside) -> dict[str, Any]:
-    """A trace: where it is in its life, what it counts, its groups, tables and attributes."""
+    """A trace: its status, counts, groups, tables and attributes."""
     layout, status, sizes = now.layout, find_status(now), file_sizes(now)
     return {
         "path": str(now),
@@ -91,7 +91,7 @@ def describe_run(name: str, run: Mapping[str, Any], settings: Mapping[str, Any])
 
 
 def describe_check(path: str, found: Iterable[Damage], has_checksums: bool) -> dict[str, Any]:
-    """What `check` found; without checksums a flipped bit may hide."""
+    """The result of `check`; without checksums a flipped bit may not be found."""
     return {"path": path, "checksums": has_checksums, "damage": [asdict(one) for one in found]}
 
 

@@ -287,7 +287,7 @@ def facts(now: Moment) -> list[tuple[str, str]]:
 
 
 def file_sizes(now: Moment) -> list[int] | None:
-    """The bytes of each file; None where the trace does not lie in a directory."""
+    """The bytes of each file; None where the trace is not in a directory."""
     if now.location.path is None:
         return None
     return [file.stat().st_size for file in now.location.path.rglob("*") if file.is_file()]

@@ -172,7 +172,7 @@ def _exists(location: Location, content: Content) -> TraceExistsError:
     if content == "being made":
         return TraceExistsError(
             f"another process is making a trace at {location}",
-            remedy="wait until it has, and open it with zarrtrace.open(..., mode='a'), or pass "
+            remedy="wait until it is done, and open it with zarrtrace.open(..., mode='a'), or pass "
             "if_exists='open'",
         )
     if content == "trace":

@@ -50,8 +50,8 @@ def worst_rhat(hierarchy: Hierarchy) -> WorstRhat:
     -------
     WorstRhat
         Its value is NaN with one chain, with fewer than 4 draws after warmup, and where nothing
-        varies; values that are NaN or that never change do not count. Of a variable whose draws
-        vary in size the lengths do.
+        varies; values that are NaN or that never change do not count. For a variable whose
+        draws vary in size the lengths count.
     """
     return _read_kept(hierarchy.location) or _compute(hierarchy)
 
@@ -103,7 +103,7 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
     variables = [
         variable
         for variable in group.variables.values()
-        # The padding of draws that vary in size is no number; their lengths are some.
+        # Padding has no R-hat; for draws that vary in size it is computed for the lengths.
         if variable.dtype.kind in "fiub" and each and not group.lengths_of(variable)
     ]
     room, chosen = _MOST_NUMBERS, []

@@ -203,7 +203,7 @@ class Target:
         self.rows[row : row + len(values)] = values
 
     def check(self, value: Any, chains: range, draw: int) -> Array:
-        """The value of one draw as an array that fits."""
+        """The value of one draw as an array of the right shape and dtype."""
         array = self.as_array(value, chains, draw)
         if array.shape != self.shape:
             raise self.refuse(
@@ -256,7 +256,7 @@ class Target:
             raise self.refuse(f"{value!r} is not an array ({error})", chains, draw) from error
 
     def cast(self, array: Array, chains: range, draw: int) -> Array:
-        """The array in the declared dtype, if that loses nothing but floating precision."""
+        """The array in the declared dtype, if only floating precision is lost."""
         declared = self.variable.declared
         if array.dtype == declared:
             return array

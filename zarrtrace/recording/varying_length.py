@@ -58,7 +58,7 @@ class VaryingLengthPlan(RecordingPlan):
     def _padded(
         self, given: Mapping[str, Values], levels: tuple[str, ...], count: int
     ) -> Mapping[str, Values]:
-        """What was given, with two values of a fixed shape for each one that varies in size."""
+        """The given values, with two of a fixed shape for each one that varies in size."""
         padded = dict(given)
         for group, targets in self._varying.items():
             values = given.get(group)
@@ -117,7 +117,7 @@ class VaryingTarget:
         is_list = isinstance(value, list | tuple)
         if not is_list and not (isinstance(value, np.ndarray) and value.dtype == object):
             raise self._target.refuse(
-                f"an array does not say which length each {levels[0]} has; give a list of arrays, "
+                f"an array does not show the length of each {levels[0]}; give a list of arrays, "
                 f"or give the lengths as {self._lengths!r} with an array padded to {self._shape}",
                 chains,
                 draw,
@@ -136,7 +136,7 @@ class VaryingTarget:
         if len({len(found) for found in rows}) > 1:
             draws = ", ".join(str(len(found)) for found in rows)
             raise self._target.refuse(
-                f"the chains have {draws} draws; give as many of each", chains, draw
+                f"the chains have {draws} draws; give the same number for each", chains, draw
             )
         return np.stack(rows), np.stack(lengths)
 
@@ -150,11 +150,11 @@ class VaryingTarget:
         if array.ndim != len(self._shape) or array.shape[1:] != (*inner,):
             needed = ", ".join(map(str, (f"up to {most}", *inner)))
             raise self._target.refuse(
-                f"the value has shape {array.shape}, needed is ({needed})", chains, draw
+                f"the value has shape {array.shape}, expected ({needed})", chains, draw
             )
         if len(array) > most:
             raise self._target.refuse(
-                f"the value has length {len(array)}, and {most} is the most; declare the variable "
+                f"the value has length {len(array)}, but at most {most} is declared; declare it "
                 f"with zarrtrace.UpTo(...) of a larger number",
                 chains,
                 draw,
@@ -174,7 +174,7 @@ class VaryingTarget:
         if numbers.size and not (numbers.min() >= 0 and numbers.max() <= most):
             raise self._target.refuse(
                 f"{self._lengths!r} has lengths from {numbers.min()} to {numbers.max()}; "
-                f"they are from 0 to {most}",
+                f"they must be from 0 to {most}",
                 chains,
                 draw,
             )

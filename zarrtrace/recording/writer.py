@@ -149,7 +149,7 @@ class ChainWriter(Holder):
 
     @property
     def given(self) -> int:
-        """Draws given so far that count, warmup included: `recorded`, but where the trace thins.
+        """Draws given so far that count, warmup included: `recorded`, unless the trace thins.
 
         With `thin` it is `thin * recorded`, and the draws after these that were not kept.
         """
@@ -183,7 +183,7 @@ class ChainWriter(Holder):
         Returns
         -------
         draws : int
-            How many are kept, warmup included: the next `record()` adds to them. Where the trace
+            Number of draws kept, warmup included: the next `record()` adds to them. Where the trace
             thins, how many the writer was given, as `given` says. Without a checkpoint those count
             up to the last one that was kept.
         state : object or None
@@ -267,8 +267,8 @@ class ChainWriter(Holder):
         ----------
         posterior, sample_stats, **groups : mapping of str to value
             Values shaped as their variables; a writer for a block of chains takes a leading
-            chain axis as well. Numbers, lists, NumPy arrays, and what has `__array__`. Of a
-            variable that was declared with `zarrtrace.UpTo` an array of any length up to the
+            chain axis as well. Numbers, lists, NumPy arrays, and what has `__array__`. For a
+            variable that was declared with `zarrtrace.UpTo`, an array of any length up to the
             bound, and for a block of chains a list of such arrays; or an array padded to the
             bound, if the lengths are given as the variable `<name>_length`.
 
@@ -309,9 +309,9 @@ class ChainWriter(Holder):
         ----------
         posterior, sample_stats, **groups : mapping of str to array
             Values with a leading draw axis, (draws, *shape); for a block of chains with the chain
-            axis before it as everywhere in ArviZ, (chains, draws, *shape). Of a variable that was
-            declared with `zarrtrace.UpTo` a list of arrays, and for a block of chains a list of
-            such lists; or a padded array and its lengths, as `record()` takes them.
+            axis before it as everywhere in ArviZ, (chains, draws, *shape). For a variable
+            declared with `zarrtrace.UpTo`, a list of arrays, and for a block of chains a list of
+            such lists; or a padded array and its lengths, as in `record()`.
 
         Raises
         ------

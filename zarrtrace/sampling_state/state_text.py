@@ -114,10 +114,10 @@ def read_checkpoint(text: str | None) -> Checkpoint:
         draws, state = content["draw"], content["state"]
         skipped = content.get("skipped", 0)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"no checkpoint ({error!r})") from None
+        raise ValueError(f"this is not a checkpoint ({error!r})") from None
     for number in (draws, skipped):
         if type(number) is not int or number < 0:
-            raise ValueError(f"no number of draws: {number!r}")
+            raise ValueError(f"{number!r} is not a number of draws")
     return Checkpoint(draws, state, skipped)
 
 

@@ -166,7 +166,7 @@ class Segments(Sequence[Segment]):
     """The segments of a trace, in their order, as `Trace.segments` returns them.
 
     It looks again at each call, so it shows those there are at that moment; one that is kept reads
-    only the rows that are new. A segment is there when all of its draws are.
+    only the rows that are new. A segment exists when all of its draws do.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -317,7 +317,7 @@ class Segments(Sequence[Segment]):
                 stop = bisect_left(kept, row.stop, key=lambda other: other.start)
                 kept[first:stop] = [row]
             self._known = count, kept
-        # A chain that went back has taken the draws of the last ones.
+        # A chain that went back has dropped the draws of the last ones.
         recorded = int(self._trace.recorded.min())
         there = len(kept)
         while there and kept[there - 1].stop > recorded:

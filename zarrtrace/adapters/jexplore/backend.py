@@ -121,7 +121,7 @@ class DefaultBackend:
 
     @property
     def epochs(self) -> int:
-        """How many epochs were ingested, burned ones too: the number of the next one."""
+        """Number of ingested epochs, including burned ones: the number of the next one."""
         stored = 0 if self._stored is None else len(self._stored)
         return self._first[0] + stored + len(self._waiting)
 
@@ -169,7 +169,7 @@ class DefaultBackend:
         """
         count = self.epochs
         if not -count <= ind < count:
-            raise IndexError(f"there are {count} epochs at {self.path}, no epoch {ind}")
+            raise IndexError(f"there are {count} epochs at {self.path}; there is no epoch {ind}")
         placed = self._place(range(count)[ind], first_waiting=count - len(self._waiting))
         burn = self.burn
         if placed is None or placed.draws.stop <= burn:

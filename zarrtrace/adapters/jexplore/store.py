@@ -37,7 +37,7 @@ class StoredEpochs:
     path : str
         The path of the trace.
     first_epoch, first_draw : int
-        How many epochs and draws were burned before anything was stored.
+        Number of epochs and draws that were burned before anything was stored.
     epochs_per_file : int
         How many epochs a file of the original would have.
     kinds : dict of str to Kind
@@ -82,7 +82,7 @@ class StoredEpochs:
         """Make the trace, for any number of epochs, with those of a file in a chunk."""
         chains = kinds["p"].chains
         groups = definitions(kinds, epochs_per_file * draws_per_epoch)
-        # Not at its place before it is whole: a process may be killed meanwhile.
+        # It is moved to its place when it is complete: a process may be killed meanwhile.
         partial = f"{path}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         trace = zt.create(
@@ -178,7 +178,7 @@ class StoredEpochs:
         try:
             writer.record_block(**as_recorded(samples))
             self._segments.add(draws, attrs, **arrays)
-            # A process that dies before this goes back to the epoch before.
+            # After a kill before this line, the run goes back to the previous epoch.
             writer.checkpoint(None)
         except BaseException:
             self.close()
