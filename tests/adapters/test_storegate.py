@@ -221,7 +221,7 @@ def test_the_compressors_of_zarr_2_and_3_are_taken(
 
 
 def test_a_compressor_that_zarr_3_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'lz4': give Blosc"):
+    with pytest.raises(ValueError, match="'lz4': use Blosc"):
         StoreGate("zarr", {"output_dir": tmp_path, "compressor": numcodecs.LZ4()})
 
 

@@ -262,14 +262,14 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(
             writer.record({"x": values[i]})
             recorded = i + 1
 
-    with pytest.raises(zt.errors.NotWritableError, match="no room") as caught:
+    with pytest.raises(zt.errors.NotWritableError, match="the disk is full") as caught:
         until_it_is_full()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert 100 < recorded < 300
     assert trace.recorded[0] == recorded
     assert np.array_equal(zt.open(path).get("x")[0], values[:recorded])
-    with pytest.raises(zt.errors.NotWritableError, match="no room"):
+    with pytest.raises(zt.errors.NotWritableError, match="the disk is full"):
         writer.record({"x": values[recorded]})
 
     ballast.unlink()

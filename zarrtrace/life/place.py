@@ -182,7 +182,7 @@ def _exists(location: Location, content: Content) -> TraceExistsError:
             "overwrite=True to remove it",
         )
     return TraceExistsError(
-        f"{location} holds something that is not a trace, and zarrtrace removes nothing but traces",
+        f"{location} holds something that is not a trace, and zarrtrace removes only traces",
         remedy="choose another place, or remove it yourself",
     )
 
