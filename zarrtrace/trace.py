@@ -518,7 +518,7 @@ class Trace(GroupReader):
         TraceNotFoundError
             There is no such file.
         InvalidInputError
-            It is no result, or the file is none that xarray can open.
+            It is not a result, or the file is not one that xarray can open.
         SchemaError, ChainBusyError
             As `add_group`.
         """

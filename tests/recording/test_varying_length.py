@@ -194,7 +194,9 @@ def test_a_block_says_the_length_of_each_draw(memory: Place) -> None:
             writer.record_block({"x": [np.zeros((2, 3)), np.zeros((2, 3))]})
         with pytest.raises(DrawError, match="chains have 1, 2 draws"):
             writer.record_block({"x": [[[1]], [[1], [2]]]})
-        with pytest.raises(DrawError, match=r"posterior/x, chain 1, draw 1: .* 4, but at most 3 is"):
+        with pytest.raises(
+            DrawError, match=r"posterior/x, chain 1, draw 1: .* 4, but at most 3 is"
+        ):
             writer.record_block({"x": [[[1], [2]], [[1], [1, 2, 3, 4]]]})
         writer.record_block({"x": [[], []]})
     assert trace.recorded.tolist() == [0, 0]

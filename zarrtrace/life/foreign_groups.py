@@ -31,7 +31,7 @@ def open_netcdf(file: Path) -> xr.DataTree:
     TraceNotFoundError
         There is nothing at this path.
     InvalidInputError
-        It is no such file, or a package is missing.
+        It is not such a file, or a package is missing.
     """
     import xarray as xr
 
@@ -43,7 +43,7 @@ def open_netcdf(file: Path) -> xr.DataTree:
         return xr.open_datatree(file, engine="h5netcdf", phony_dims="access", chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
-            f"{file} is no netCDF or HDF5 file that xarray can open: {error}"
+            f"{file} is not a netCDF or HDF5 file that xarray can open: {error}"
         ) from error
 
 

@@ -39,7 +39,7 @@ class GivenGroup:
     def __init__(self, hierarchy: Hierarchy, layout: Layout, name: str) -> None:
         self.hierarchy = hierarchy
         self.name = name
-        # Of a group that another tool has put there, nothing tells it from another one.
+        # A group of another tool cannot be told from one that replaces it.
         self._is_ours = name in layout.data_groups
         self._created_at = layout.group_created_at(name)
         self.path = ""

@@ -174,7 +174,7 @@ class GroupReader(ABC):
         groups, save_warmup, align, chains
             As in `to_datatree`.
         overwrite : bool, default False
-            Whether to replace a file that is there.
+            Whether to replace an existing file.
 
         Returns
         -------
