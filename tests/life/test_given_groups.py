@@ -302,7 +302,7 @@ def test_what_is_no_result_is_refused(memory: Place, tmp_path: Path) -> None:
     with pytest.raises(TraceNotFoundError, match="nothing at"):
         trace.update(tmp_path / "result.nc")
     (tmp_path / "result.nc").write_text("nothing")
-    with pytest.raises(InvalidInputError, match="no netCDF"):
+    with pytest.raises(InvalidInputError, match="not a netCDF"):
         trace.update(tmp_path / "result.nc")
     with pytest.raises(InvalidInputError, match="give a DataTree"):
         trace.update(3)
