@@ -312,9 +312,9 @@ def test_an_unknown_field_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"runner": {"num_samples": 50, "thinning": 3}}, "num_samples is 50, .* give 48"),
+        ({"runner": {"num_samples": 50, "thinning": 3}}, "num_samples is 50, .* use 48"),
         ({"draws_per_block": 0}, "draws_per_block must be a whole number from 1"),
-        ({"extra_fields": "energy"}, r"give \['energy'\]"),
+        ({"extra_fields": "energy"}, r"use \['energy'\]"),
     ],
 )
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -166,7 +166,7 @@ def test_a_cell_that_failed_is_run_again(tmp_path: Path, journal: bool, held: bo
 def test_a_writer_of_an_overwritten_trace_takes_no_more_draws(fast_place: Place) -> None:
     old = fast_place.create(**DEFINITION).writer(0)
     record(old, 15)
-    with pytest.warns(RuntimeWarning, match="is overwritten"):
+    with pytest.warns(RuntimeWarning, match="is being overwritten"):
         trace = fast_place.create(**DEFINITION, overwrite=True)
     with trace.writer(0) as new:
         record(new, 25)
