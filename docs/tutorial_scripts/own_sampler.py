@@ -116,7 +116,7 @@ print(killed.recorded)
 
 # %%
 # All 1234 draws are there. Running the chains again returns to the checkpoint at draw 1000, and
-# draws the others anew.
+# draws the others again.
 
 zt.run(chain, killed, progress=False)
 print("recorded:", killed.recorded)

@@ -61,7 +61,7 @@ print(zt.open("density.zarr"))
 # --------
 #
 # While PyMC samples, open the same path in another notebook or terminal. Everything below works
-# there too, on the draws that are there at that moment.
+# there too, on the draws recorded by then.
 
 trace = zt.open("density.zarr")
 print(trace.recorded, float(trace.posterior["mu"].mean()))
