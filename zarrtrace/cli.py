@@ -363,7 +363,7 @@ def show_demo(path: str, tune: int, draws: int) -> None:
     if find_spec("matplotlib") is None:
         plot = f"needs Matplotlib: {python} -m pip install matplotlib, then the demo again"
     elif picture.exists() and _DEMO.encode() not in picture.read_bytes():
-        plot = f"none, because the demo has not made the {picture} that is there"
+        plot = f"none, because the existing {picture} was not made by the demo"
     else:
         _save_trace_plot(inference_data, picture)
         plot = str(picture)

@@ -299,7 +299,7 @@ def _what_is_there(location: Location, inside: Sequence[str]) -> str:
         )
     if location.read("zarr.json") is not None:
         return (
-            f"{location} is a Zarr hierarchy but no trace of zarrtrace; "
+            f"{location} is a Zarr hierarchy but not a trace of zarrtrace; "
             f"xarray.open_datatree(path, engine='zarr') may read it"
         )
-    return f"{location} is no trace: it has no {STATE}/zarr.json; is the path right?"
+    return f"{location} is not a trace: it has no {STATE}/zarr.json; is the path right?"

@@ -323,7 +323,7 @@ def test_csv_that_cannot_be_adopted_says_why(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\0\1\2\n")
     with pytest.raises(InvalidInputError, match=r"binary\.csv: the file is not a text file"):
         from_datatree([CSV[0], tmp_path / "binary.csv"], tmp_path / "run.zarr")
-    with pytest.raises(InvalidInputError, match="nor is there CSV of CmdStan"):
+    with pytest.raises(InvalidInputError, match="holds neither CSV of CmdStan"):
         from_datatree(tmp_path / "binary.csv", tmp_path / "run.zarr")
     with pytest.raises(TraceNotFoundError, match="there is nothing at"):
         from_datatree([CSV[0], tmp_path / "nothing.csv"], tmp_path / "run.zarr")
@@ -580,7 +580,7 @@ def test_a_path_that_holds_no_result_says_so(tmp_path: Path) -> None:
     with pytest.raises(TraceNotFoundError, match="there is nothing at"):
         read_result(tmp_path / "nothing.nc")
     (tmp_path / "notes.txt").write_text("no result")
-    with pytest.raises(InvalidInputError, match="no netCDF file, Zarr hierarchy or HDF5 file"):
+    with pytest.raises(InvalidInputError, match="not a netCDF file, Zarr hierarchy or HDF5 file"):
         read_result(tmp_path / "notes.txt")
 
 

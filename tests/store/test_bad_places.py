@@ -1,4 +1,4 @@
-"""A place that is no trace, or not ours to write, is named, and nothing there is touched."""
+"""A place that is not a trace, or not ours to write, is named, and nothing there is touched."""
 
 from __future__ import annotations
 

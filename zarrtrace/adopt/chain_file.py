@@ -112,8 +112,8 @@ class ChainFile(ABC):
     def read(self) -> list[bytes]:
         """The lines of the next draws; empty when there is no further whole line.
 
-        A line that stands for several draws is there as often. Of a file with many draws some are
-        read at each call. Comments on the way are read too.
+        A line that stands for several draws is repeated as often. Each call reads some of the
+        draws of a large file, and the comments between them.
 
         Raises
         ------
@@ -218,7 +218,7 @@ class ChainFile(ABC):
         return text[: text.rfind(b"\n") + 1].split(b"\n")[:-1]
 
     def _require_same(self, content: IO[bytes]) -> None:
-        """Refuse a file that does not go on from what was read before."""
+        """Refuse a file that does not continue what was read before."""
         head = content.read(_HEAD_BYTES)
         size = content.seek(0, os.SEEK_END)
         if not head.startswith(self._head) or size < self._offset:

@@ -1,7 +1,7 @@
 """Text files of draws into a trace, as they grow: CmdStan's CSV files, and plain tables.
 
-A chain is recorded from where the trace has it: the draws that are there are counted, and the lines
-of as many draws are passed over in the file. So there is nothing else to keep between two calls,
+A chain is recorded from where the trace has it: the recorded draws are counted, and that many lines
+are passed over in the file. So there is nothing else to keep between two calls,
 and no line is recorded twice, wherever the one before was killed.
 """
 
@@ -43,7 +43,7 @@ def follow(
     files : str, path or iterable of these
         The file of each chain: CSV files of CmdStan, or tables with a line for each draw and a
         name for each column, as Cobaya, GetDist, MrBayes, BEAST and RevBayes write them. A pattern
-        such as `run-*.csv` stands for the files that are there, a directory for those of CmdStan.
+        such as `run-*.csv` stands for the existing files, a directory for those of CmdStan.
         A file that is named may appear later.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`. If it is there already, the draws that it
@@ -79,17 +79,17 @@ def follow(
     TraceNotFoundError
         There is none of the files, and `once` is set.
     TraceExistsError
-        The trace that is there is of other variables or lengths.
+        The existing trace has other variables or lengths.
     FinishedError
-        The trace that is there was finished before its chains had ended.
+        The existing trace was finished before its chains had ended.
     ChainBusyError
         Another process records the trace.
 
     Notes
     -----
-    A file that a killed run left gives all its whole lines. Nobody can see from the files whether
-    the sampler still runs, and tables do not say that a chain has ended: `once=True` or Ctrl-C
-    stops waiting, and `trace.finish()` ends the trace.
+    Of a file that a killed run left, every whole line is recorded. Nobody can see from the files
+    whether the sampler still runs, and tables do not say that a chain has ended: `once=True` or
+    Ctrl-C stops waiting, and `trace.finish()` ends the trace.
     """
     paths = files_to_follow(files)
     chain_files = open_files(paths)

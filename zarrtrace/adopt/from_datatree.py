@@ -54,8 +54,8 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         The result; a Dataset is a posterior. A path is a netCDF file, a Zarr hierarchy (of ArviZ,
         nutpie, or anything xarray opens), an HDF5 file of emcee, or text files of draws, as
         `follow` takes them: a list of them, a pattern such as `run-*.csv`, one, or the directory
-        of CmdStan's. A chain that was killed gives its whole lines. What is lazy, and text, is
-        read in pieces.
+        of CmdStan's. If a chain was killed, its whole lines are taken. What is lazy, and text,
+        is read in pieces.
     store : str, path, zarr.abc.store.Store or None
         Where the trace goes, as in `zarrtrace.create`.
     **trace_options
@@ -65,7 +65,7 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     Returns
     -------
     Trace
-        Finished. Values, dtypes, dimensions and labels are those of the result. Mended are: chains
+        Finished. Values, dtypes, dimensions and labels are those of the result. Fixed are: chains
         and draws that are not numbered, or come in another order of dimensions; the names of
         stats, which become ArviZ's; stats that have warmup and draws in one group, as ArviZ 1.3
         makes them of CmdStan's; attributes that netCDF cannot hold; object arrays of text;
@@ -74,7 +74,7 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
         chains whose last draws are NaN in every float of the posterior, because the sampler never
         got there: they end where they ended, and chains without any draw are left out, as the
         attribute `adopted_chains` says. What a group with the draws of the posterior has
-        that does not depend on the draw, and is no coordinate along one dimension, is in a group
+        that does not depend on the draw, and is not a coordinate along one dimension, is in a group
         `constant_...` of its own; arrays without any draw are left out.
 
     Raises
@@ -163,7 +163,7 @@ def _adopt(tree: Any, store: Location | None, trace_options: dict[str, Any]) -> 
 
 
 def _set_warmup_apart(groups: Datasets) -> Datasets:
-    """The groups; stats that go on from the draws of warmup to the others become two."""
+    """The groups; stats that cover warmup and the other draws become two."""
     tune, both = _draws(groups, "warmup_posterior"), _draws(groups, "sample_stats")
     if not tune or "warmup_sample_stats" in groups or both != tune + _draws(groups, "posterior"):
         return groups

@@ -50,8 +50,8 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
         tree = xr.open_datatree(file, engine="h5netcdf", phony_dims="access", chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
-            f"{file} is no netCDF file, Zarr hierarchy or HDF5 file that xarray can open, nor is "
-            f"there CSV of CmdStan or a table of draws as text: {error}"
+            f"{file} is not a netCDF file, Zarr hierarchy or HDF5 file that xarray can open, and "
+            f"it holds neither CSV of CmdStan nor a table of draws as text: {error}"
         ) from error
     ensembles = [name for name, node in tree.children.items() if "nwalkers" in node.attrs]
     if not ensembles:

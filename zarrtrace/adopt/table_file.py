@@ -31,7 +31,7 @@ _RUN_COMMENT = "[ID:"  # MrBayes writes the same one into all files of a run
 
 
 class TableFile(ChainFile):
-    """A file whose chain goes on for as long as somebody writes it.
+    """A file whose chain continues for as long as somebody writes it.
 
     Where the first columns are those of Cobaya, a row is the draws of as many steps as its weight
     says: the chain has not moved for so long.

@@ -31,7 +31,7 @@ def import_hdf(source: str | os.PathLike[str], filename: str | os.PathLike[str])
     Returns
     -------
     list of str
-        The names of the runs. They go on here as they would have there.
+        The names of the runs. They continue here as they would have there.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def _variables(positions: dict[str, int]) -> dict[str, VariableColumns]:
         ):
             found[name] = VariableColumns(name, real, imaginary, dtype="complex128")
         else:
-            # They are no array: each is a variable of its own.
+            # They do not form an array: each is a variable of its own.
             columns = {position: column for column, position in positions.items()}
             for _, position in of_variable:
                 column = columns[position]

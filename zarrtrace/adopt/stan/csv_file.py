@@ -83,7 +83,7 @@ class StanFile(ChainFile):
     def look(self) -> bool:
         """Read the comments up to the names of the columns; whether these were read by now.
 
-        Of a chain that has ended, the last comments say at once how long it took.
+        If the chain has ended, the last comments say at once how long it took.
 
         Raises
         ------
