@@ -13,6 +13,9 @@ import zarrtrace as zt
 
 PACKAGE = str(Path(zt.__file__).parent)
 
+# Between `open` and the `with` that closes it, an interrupt leaves the file to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
 
 @pytest.mark.once("newest")
 @pytest.mark.parametrize("change", CHANGES)

@@ -16,6 +16,9 @@ from stopped_calls import bytecodes
 import zarrtrace as zt
 from zarrtrace.tables import table
 
+# Between `open` and the `with` that closes it, an interrupt leaves the file to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
 BEFORE, TOTAL = 3, 13  # the row that is stopped completes chunks, and more chunks follow
 
 # With or without a journal, and with text that is written at each row.
