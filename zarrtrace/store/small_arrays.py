@@ -14,7 +14,14 @@ from ..errors import DamagedTraceError
 from .chunk_codec import ChunkCodec
 from .dtypes import dtype_of_document
 from .location import Location
-from .zarr_json import array_document, chunk_key, encode_document, key_of_chunk, read_document
+from .zarr_json import (
+    array_document,
+    chunk_key,
+    chunk_name,
+    encode_document,
+    key_form_of,
+    read_document,
+)
 
 
 @dataclass(frozen=True)
@@ -177,8 +184,9 @@ def _read_values(
     if math.prod(counts) > _MANY_CHUNKS:
         _require_chunks(location, path, shape, math.prod(counts), chunk_bytes)
     indices = list(product(*map(range, counts)))
-    keys = [key_of_chunk(path, index, document) for index in indices]
-    names = [key.removeprefix(f"{path}/") for key in keys]
+    key_form = key_form_of(document)
+    names = [chunk_name(index, key_form) for index in indices]
+    keys = [f"{path}/{name}" for name in names]
     found: list[memoryview | bytes | None] = [
         given.get(name, data)
         for name, data in zip(

@@ -130,35 +130,29 @@ def array_document(
 
 
 def chunk_name(index: Iterable[int], key_form: str) -> str:
-    """The key of a chunk below the path of its array, in an array of ours."""
-    if key_form == V2_KEYS:
-        return ".".join(map(str, index)) or "0"
+    """The key of a chunk below the path of its array."""
+    if key_form.startswith(V2_KEYS):
+        return (key_form.removeprefix(V2_KEYS) or ".").join(map(str, index)) or "0"
     return key_form.join(["c", *map(str, index)])
 
 
 def chunk_key(path: str, index: Iterable[int], key_form: str) -> str:
-    """The key of a chunk in an array of ours."""
+    """The key of a chunk in an array."""
     return f"{path}/{chunk_name(index, key_form)}"
 
 
 def key_form_of(document: Mapping[str, Any]) -> str:
-    """How the keys of the chunks of an array of ours are made, by its zarr.json."""
+    """How the keys of the chunks of an array are made, whoever has written its zarr.json."""
     encoding = document["chunk_key_encoding"]
-    return V2_KEYS if encoding["name"] == V2_KEYS else str(encoding["configuration"]["separator"])
+    separator = encoding.get("configuration", {}).get("separator")
+    if encoding["name"] == V2_KEYS:
+        return V2_KEYS if separator in (None, ".") else V2_KEYS + separator
+    return separator or "/"
 
 
 def documents_first(keys: Iterable[str]) -> list[str]:
     """Keys in the order in which every store takes them, and a plain reader needs them."""
     return sorted(keys, key=lambda key: not key.endswith("/zarr.json"))
-
-
-def key_of_chunk(path: str, index: Sequence[int], document: Mapping[str, Any]) -> str:
-    """The key of a chunk in an array that any program has written, by its zarr.json."""
-    encoding = document["chunk_key_encoding"]
-    separator = encoding.get("configuration", {}).get("separator")
-    if encoding["name"] == "v2":
-        return f"{path}/{(separator or '.').join(map(str, index)) or '0'}"
-    return chunk_key(path, index, separator or "/")
 
 
 def compose_encoding(
