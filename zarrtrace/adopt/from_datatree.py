@@ -20,10 +20,10 @@ from ..life.foreign_groups import (
     Datasets,
     datasets,
     in_pieces,
-    mended,
     plain,
     read_length,
     set_apart,
+    storable_attrs,
     tidy,
 )
 from ..life.place import building
@@ -288,7 +288,7 @@ def _definition(data: xr.Dataset) -> dict[str, Var]:
             shape=array.shape[2:],
             dtype=str if array.dtype.kind in "OSUT" else array.dtype,
             dims=[str(dim) for dim in array.dims[2:]],
-            attrs=mended(array.attrs),
+            attrs=storable_attrs(array.attrs),
         )
         for name, array in data.data_vars.items()
     }
@@ -306,7 +306,7 @@ def _labels(groups: Iterable[xr.Dataset]) -> dict[str, Any]:
                 if name in coord.dims:  # the levels come with it
                     found[str(name)] = index
             elif not {"chain", "draw"} & set(coord.dims):
-                attrs, values = mended(coord.attrs), coord.values
+                attrs, values = storable_attrs(coord.attrs), coord.values
                 values = np.char.decode(values) if values.dtype.kind == "S" else values
                 found[str(name)] = xr.DataArray(values, dims=coord.dims, attrs=attrs)
                 found.setdefault(str(coord.dims[0]), np.arange(coord.size))
@@ -351,7 +351,7 @@ def _attributes(tree: Any, groups: Datasets, chains: np.ndarray[Any, Any]) -> di
         given = {**attrs, **given}
     attrs = {
         key: value
-        for key, value in mended(given).items()
+        for key, value in storable_attrs(given).items()
         if key not in _NOT_OURS and not key.startswith("creation_library") and key != "name"
     }
     if attrs.get("sampler") == "nuts-rs":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, TraceNotFoundError
 from ..opening import open as open_trace
+from ..reading.netcdf import open_lazily, require_h5netcdf
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,12 +42,12 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
                 f"{file} is a trace that is not finished, and xarray would not see all its draws; "
                 f"zarrtrace.open(path, mode='a').finish() finishes it"
             )
-    if file.is_file() and (find_spec("h5netcdf") is None or find_spec("h5py") is None):
-        raise InvalidInputError(f"{file}: reading it needs `pip install h5netcdf h5py`")
+    if file.is_file():
+        require_h5netcdf(f"{file}: reading it")
     try:
         if file.is_dir():
             return xr.open_datatree(file, engine="zarr", consolidated=False, chunks=None)
-        tree = xr.open_datatree(file, engine="h5netcdf", phony_dims="access", chunks=None)
+        tree = open_lazily(file)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             f"{file} is not a netCDF file, Zarr hierarchy or HDF5 file that xarray can open, and "

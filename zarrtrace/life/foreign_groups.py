@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InvalidInputError, SchemaError, TraceNotFoundError
+from ..reading.netcdf import open_lazily, require_h5netcdf
 from .stat_names import arviz_names
 
 if TYPE_CHECKING:
@@ -33,14 +33,11 @@ def open_netcdf(file: Path) -> xr.DataTree:
     InvalidInputError
         It is not such a file, or a package is missing.
     """
-    import xarray as xr
-
     if not file.exists():
         raise TraceNotFoundError(f"there is nothing at {file}")
-    if find_spec("h5netcdf") is None or find_spec("h5py") is None:
-        raise InvalidInputError(f"{file}: reading it needs `pip install h5netcdf h5py`")
+    require_h5netcdf(f"{file}: reading it")
     try:
-        return xr.open_datatree(file, engine="h5netcdf", phony_dims="access", chunks=None)
+        return open_lazily(file)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(
             f"{file} is not a netCDF or HDF5 file that xarray can open: {error}"
@@ -116,17 +113,17 @@ def plain(values: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
     return np.array(texts, dtype=np.dtypes.StringDType()).reshape(values.shape)
 
 
-def mended(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+def storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes as strings, numbers and lists of these; settings in dictionaries as JSON."""
     found: dict[str, Any] = {}
     for key, value in attrs.items():
         if isinstance(value, np.ndarray | np.generic):
             value = value.tolist()
         items = list(value) if isinstance(value, tuple | list) else [value]
-        plain = all(isinstance(item, str) for item in items) or all(map(_is_number, items))
+        is_plain = all(isinstance(item, str) for item in items) or all(map(_is_number, items))
         if isinstance(value, bool):
             found[str(key)] = str(value).lower()
-        elif plain:
+        elif is_plain:
             found[str(key)] = items if isinstance(value, tuple | list) else value
         elif value is not None:
             found[str(key)] = json.dumps(value, default=str)
@@ -164,7 +161,7 @@ def in_pieces(data: xr.Dataset) -> xr.Dataset:
     counted = {d: np.arange(n) for d, n in data.sizes.items() if d not in data.coords}
     data = data.assign(texts).assign_coords(counted)
     for array in data.data_vars.values():
-        array.attrs = mended(array.attrs)
+        array.attrs = storable_attrs(array.attrs)
     if "draw" not in data.dims or data.nbytes <= READ_BYTES:
         return data
     try:

@@ -7,7 +7,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, overload
@@ -20,6 +19,7 @@ from ..layout.variables import Variable
 from ..store.local import new_file
 from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
+from .netcdf import require_h5netcdf
 
 if TYPE_CHECKING:
     import arviz
@@ -192,8 +192,7 @@ class GroupReader(ABC):
         -----
         A variable is read whole to be written. Tables and segments stay in the trace.
         """
-        if find_spec("h5netcdf") is None or find_spec("h5py") is None:
-            raise InvalidInputError("writing netCDF needs `pip install h5netcdf h5py`")
+        require_h5netcdf("writing netCDF")
         tree = self.to_datatree(groups, save_warmup=save_warmup, align=align, chains=chains)
         file = Path(path).expanduser().absolute()
         with new_file(file, overwrite) as partial:
