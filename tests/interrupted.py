@@ -8,6 +8,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import pytest
+
+# Two things an interrupt does that no caller sees. Between `open` and the `with` that closes it,
+# it leaves the file to the collector; in a destructor, Python reports it and continues.
+LEFT_TO_PYTHON = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
 
 @contextmanager
 def interrupted(package: str, at: int | None = None) -> Iterator[list[int]]:

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from changes import CHANGES, begin, try_disturbed
 from failing_calls import some_of
-from interrupted import interrupted
+from interrupted import LEFT_TO_PYTHON, interrupted
 
 import zarrtrace as zt
 
 PACKAGE = str(Path(zt.__file__).parent)
 
-# Between `open` and the `with` that closes it, an interrupt leaves the file to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+pytestmark = LEFT_TO_PYTHON
 
 
 @pytest.mark.once("newest")

@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from failing_calls import failing, some_of
-from interrupted import interrupted
+from interrupted import LEFT_TO_PYTHON, interrupted
 
 import zarrtrace as zt
 
-# Between `open` and the `with` that closes it, an interrupt leaves the file to the collector.
-pytestmark = [
-    pytest.mark.once("oldest"),
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-]
+pytestmark = [pytest.mark.once("oldest"), *LEFT_TO_PYTHON]
 
 PACKAGE = str(Path(zt.__file__).parent)
 KEPT, BEFORE, TOTAL = 5, 11, 15

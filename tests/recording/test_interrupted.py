@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import LEFT_TO_PYTHON
 from stopped_calls import bytecodes
 
 import zarrtrace as zt
+
+pytestmark = LEFT_TO_PYTHON
 
 BEFORE, TOTAL = 3, 9  # the draw that is interrupted completes chunks, and more chunks follow
 

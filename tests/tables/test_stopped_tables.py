@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from failing_calls import failing, some_of
+from interrupted import LEFT_TO_PYTHON
 from stopped_calls import bytecodes
 
 import zarrtrace as zt
 from zarrtrace.tables import table
 
-# Between `open` and the `with` that closes it, an interrupt leaves the file to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+pytestmark = LEFT_TO_PYTHON
 
 BEFORE, TOTAL = 3, 13  # the row that is stopped completes chunks, and more chunks follow
 
