@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from conftest import Encoded, Place, open_plainly
 
 import zarrtrace as zt
-from zarrtrace.cli import main
+from zarrtrace import cli
+from zarrtrace.cli import build_parser, main
 
 
 def test_info_follows_the_life_of_a_trace(
@@ -185,3 +187,19 @@ def test_finish_says_which_draws_other_readers_find(
     assert "was already finished" in capsys.readouterr().out
     assert main(["finish", path, "--chains", "0", "2"]) == 0
     assert f"{path} is finished: 2 chains of 7 draws" in capsys.readouterr().out
+
+
+@pytest.mark.once("newest")
+def test_each_command_has_a_module_and_a_function_that_runs_it() -> None:
+    commands = next(
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    files = Path(cli.__file__).parent.glob("*.py")
+    assert set(commands.choices) == {path.stem for path in files} - {
+        *("__init__", "arguments", "command")
+    }
+    for name, parser in commands.choices.items():
+        module = parser.get_default("run_command").__module__
+        assert module == f"zarrtrace.cli.{name}"

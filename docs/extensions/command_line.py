@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import argparse
 from typing import Any
-from unittest.mock import patch
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from zarrtrace import cli
-
-
-class _ParserError(Exception):
-    """Carries the parser out of the command."""
-
-
-def find_parser() -> argparse.ArgumentParser:
-    """The parser of the command, as it is when the command has built it."""
-
-    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
-        raise _ParserError(parser)
-
-    with patch.object(argparse.ArgumentParser, "parse_args", stop):
-        try:
-            cli.main([])
-        except _ParserError as found:
-            parser: argparse.ArgumentParser = found.args[0]
-            return parser
-    raise RuntimeError("the command has no parser")
+from zarrtrace.cli import build_parser
 
 
 def lines_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -75,17 +54,8 @@ class CommandLine(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse the text that was made of the parser."""
-        lines = StringList(lines_of(find_parser()), source="zarrtrace --help")
-        return self.parse_content_to_nodes_of(lines)
-
-    def parse_content_to_nodes_of(self, lines: StringList) -> list[nodes.Node]:
-        """The nodes of some lines of reStructuredText, sections included."""
-        holder = nodes.section()
-        holder.document = self.state.document
-        from sphinx.util.nodes import nested_parse_with_titles
-
-        nested_parse_with_titles(self.state, lines, holder)
-        return holder.children
+        text = "\n".join(lines_of(build_parser()))
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import rich
 from rich._export_format import CONSOLE_SVG_FORMAT
 
-from zarrtrace import cli
+from zarrtrace.cli import demo
+from zarrtrace.cli import main as zarrtrace
 
 PICTURE = Path(__file__).parent.parent.parent / "zarrtrace.svg"
 FONTS = "font-family: ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace;"
@@ -28,11 +29,11 @@ def main() -> None:
         # rich has put an empty line after the bars already, which it does not in a terminal.
         console.print(text.removeprefix("\n"), markup=False, highlight=False)
 
-    cli.print = show  # type: ignore[attr-defined]
+    demo.print = show  # type: ignore[attr-defined]
     show("$ zarrtrace demo")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        cli.main(["demo"])
+        zarrtrace(["demo"])
         os.chdir(PICTURE.parent)
     show(" ")
     # A picture that fetches nothing: the fonts of whoever looks at it.

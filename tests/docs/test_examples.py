@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import zarrtrace as zt
-from zarrtrace import cli
+from zarrtrace.cli import demo, main
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -194,15 +194,15 @@ def test_the_demo_leaves_a_trace_and_a_plot_and_info_shows_it(tmp_path: Path) ->
     assert "finished: 4 chains × (250 warmup + 600 draws), recorded 850 of 850 each" in shown[0]
     assert ["mu" in text for text in shown] == [True] * 3
     # It knows both again, and replaces nothing else.
-    assert cli._is_demo(str(tmp_path / "demo.zarr"))
-    assert cli._DEMO.encode() in (tmp_path / "demo.png").read_bytes()
+    assert demo._is_demo(str(tmp_path / "demo.zarr"))
+    assert demo._DEMO.encode() in (tmp_path / "demo.png").read_bytes()
 
 
 def test_the_demo_removes_nothing_of_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zt.create(tmp_path / "mine.zarr", chains=1, draws=8, posterior={"x": 0.0})
-    assert cli.main(["demo", str(tmp_path / "mine.zarr")]) == 1
+    assert main(["demo", str(tmp_path / "mine.zarr")]) == 1
     assert "mine.zarr: there is a trace that the demo has not made; give" in capsys.readouterr().err
     assert zt.open(tmp_path / "mine.zarr").draws == 8
 
@@ -216,7 +216,7 @@ def test_nothing_overlaps_in_the_picture_of_the_demo(tmp_path: Path) -> None:
         with trace.writer(chain) as writer:
             drawn = np.random.default_rng(chain).normal(size=(2, 50))
             writer.record_block({"mu": drawn[0], "tau": 1000 * drawn[1]})
-    cli._save_trace_plot(trace.to_inferencedata(), tmp_path / "demo.png")
+    demo._save_trace_plot(trace.to_inferencedata(), tmp_path / "demo.png")
     figure = plt.gcf()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     plt.close(figure)
