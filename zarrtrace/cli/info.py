@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Literal
 
-from ..life import as_json
-from ..life import description as summary
+from ..life import as_json, description
 from ..messages import printable
 from ..opening import open
 from ..trace import Trace
@@ -45,7 +44,7 @@ def show_info(trace: Trace) -> None:
     now = trace._now()
     console = Console(markup=False, emoji=False)
     console.print(Text(printable(trace.path), "bold"))
-    for line in summary.headlines(now):
+    for line in description.headlines(now):
         console.print(printable(line), soft_wrap=True)
     longest = int(now.counts.max())
     total = longest if now.layout.draws is None else now.layout.total
@@ -53,15 +52,17 @@ def show_info(trace: Trace) -> None:
         bars = Table.grid(padding=(0, 1))
         for chain, count in enumerate(now.counts.tolist()):
             bars.add_row(
-                f"chain {chain}", ProgressBar(total, count, width=40), summary.progress(now, count)
+                f"chain {chain}",
+                ProgressBar(total, count, width=40),
+                description.progress(now, count),
             )
         console.print(bars)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
         justify: Literal["left", "right"] = "right" if heading.startswith("draws") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading in ("group", "variable"))
-    for row in summary.rows(now, trace._beside()):
+    for row in description.rows(now, trace._beside()):
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
-    for key, value in summary.facts(now):
+    for key, value in description.facts(now):
         console.print(printable(f"{key}: {value}"), highlight=False)

@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from .. import folder
-from ..life import as_json
-from ..life import description as summary
+from ..life import as_json, description
 from ..messages import counted, printable
 from .arguments import Commands, json_argument, storage_argument, storage_options
 
@@ -45,14 +44,14 @@ def show_runs(found: folder.Runs) -> None:
     from rich.text import Text
 
     descriptions = [(run.name, run.describe()) for run in found]
-    rows = [summary.RUN_HEADINGS, *map(_run_row, descriptions)]
+    rows = [description.RUN_HEADINGS, *map(_run_row, descriptions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # In one piece: a table of rich takes longer for a thousand lines than reading the runs.
     text, styles = "", []
     for row in rows:
-        for heading, cell, width in zip(summary.RUN_HEADINGS, row, widths, strict=True):
+        for heading, cell, width in zip(description.RUN_HEADINGS, row, widths, strict=True):
             right = heading in ("chains", "draws", "worst R-hat")
-            style = summary.run_style(heading, cell)
+            style = description.run_style(heading, cell)
             if style:
                 styles.append((style, len(text), len(text) + width))
             text += f"{cell.rjust(width) if right else cell.ljust(width)}  "
@@ -76,4 +75,4 @@ def show_runs(found: folder.Runs) -> None:
 
 
 def _run_row(described: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(map(printable, summary.run_row(*described)))
+    return tuple(map(printable, description.run_row(*described)))
