@@ -22,8 +22,8 @@ from scripts import Script
 import zarrtrace as zt
 from zarrtrace import folder as runs
 from zarrtrace.cli import main
+from zarrtrace.diagnostics import convergence
 from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
-from zarrtrace.reading import convergence
 
 
 def make(
@@ -276,33 +276,6 @@ def arviz_rhat(draws: Any) -> Any:
     return (found["posterior"] if "posterior" in getattr(found, "children", {}) else found)[
         "x"
     ].values
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [(4, 100), (2, 101, 3), (3, 4), (2, 50, 2, 3)],
-    ids=lambda shape: "x".join(map(str, shape)),
-)
-@pytest.mark.parametrize("kind", ["continuous", "with ties", "integers"])
-def test_r_hat_is_that_of_arviz(shape: tuple[int, ...], kind: str) -> None:
-    rng = np.random.default_rng(3)
-    draws = rng.standard_cauchy(size=shape) + np.arange(shape[0]).reshape(
-        -1, *[1] * (len(shape) - 1)
-    )
-    if kind == "with ties":
-        draws = draws.round(0)
-    if kind == "integers":
-        draws = np.clip(draws, -9, 9).astype(np.int32)
-    np.testing.assert_allclose(convergence.rhat(draws), arviz_rhat(draws), rtol=1e-12)
-
-
-def test_there_is_no_r_hat_of_one_chain_few_draws_or_what_never_changes() -> None:
-    draws = np.random.default_rng(1).normal(size=(4, 20, 2))
-    draws[1, 3, 0] = np.nan
-    assert np.isnan(convergence.rhat(draws)).tolist() == [True, False]
-    assert np.isnan(convergence.rhat(draws[:1, :, 1]))
-    assert np.isnan(convergence.rhat(draws[:, :3, 1]))
-    assert np.isnan(convergence.rhat(np.ones((4, 20))))
 
 
 def test_the_worst_r_hat_is_kept_until_the_draws_change(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import xarray as xr
 from conftest import Place
 
 import zarrtrace as zt
+from zarrtrace.diagnostics.convergence import worst_rhat
 from zarrtrace.errors import DrawError, InvalidInputError, SchemaError
-from zarrtrace.reading.convergence import worst_rhat
 
 TUNE, TOTAL, MOST = 2, 9, 5
 DEFINITION: dict[str, Any] = {

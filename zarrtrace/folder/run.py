@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..diagnostics import convergence
 from ..errors import TraceError, TraceNotFoundError
 from ..layout.layout import STATE, TABLES
 from ..life.status import find_status, next_step
 from ..opening import open as open_trace
-from ..reading import convergence
 from ..store.locate import locate
 from ..store.location import Location
 from ..tables import table

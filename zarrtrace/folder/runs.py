@@ -215,7 +215,7 @@ class Runs:
             `since` when it has that status (UTC), and what to do `next`; `chains`; `warmup` and
             `draws`, as declared or split, None where there is no fixed number; `recorded`, draws
             of the shortest chain that is not left out, warmup included; `worst_rhat`, of
-            `rhat_of`, as in `zarrtrace.convergence.worst_rhat`, and `rhat_of_all`, whether every
+            `rhat_of`: the largest rank-normalised split R-hat, and `rhat_of_all`, whether every
             variable was checked; `when` it was created (UTC); `error`, of a damaged one.
         """
         import pandas as pd

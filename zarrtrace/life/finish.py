@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..diagnostics import convergence
 from ..errors import ChainError, DamagedTraceError, IncompleteTraceError, NotWritableError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
@@ -21,7 +22,6 @@ from ..layout.layout import (
     group_attrs,
 )
 from ..messages import counted, list_chains
-from ..reading import convergence
 from ..reading.as_finished import forget_as_finished, restore_as_finished
 from ..reading.cut import alignment_attrs, choose_chains, sampling_attrs
 from ..reading.moment import Moment

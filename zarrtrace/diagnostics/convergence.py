@@ -1,18 +1,15 @@
 """The worst R-hat of a trace: one number that shows whether its chains agree.
 
-Rank-normalised split R-hat, the larger one of bulk and tail, as in ArviZ; all values of a
-variable at once. A finished trace stores it, so that a thousand are listed in a second.
+A finished trace stores it, so that a thousand are listed in a second.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
 from collections.abc import Iterator
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,16 +17,17 @@ from ..errors import DamagedTraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE
 from ..layout.variables import Variable
+from ..reading.cut import Cut, make_cut
+from ..reading.moment import Moment
+from ..reading.values import read_values
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document
-from .cut import Cut, make_cut
-from .moment import Moment
-from .values import read_values
+from .statistics import Floats, compute
 
 KEPT = f"{STATE}/convergence"
 
 _MOST_NUMBERS = 1_000_000  # draws × values that are checked: some tenths of a second
-_AT_ONCE = 200_000  # numbers that are ranked together, in memory several times
+_AT_ONCE = 200_000  # numbers that are read together, in memory several times
 
 
 class WorstRhat(NamedTuple):
@@ -137,12 +135,13 @@ def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
         yield batch
 
 
-def _rhats(cut: Cut, batch: list[Variable]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+def _rhats(cut: Cut, batch: list[Variable]) -> list[Floats]:
     """R-hat of each value of some variables, as a flat array."""
     values = read_values([(cut, variable) for variable in batch], slice(None), flatten=False)
     numbers = [one.reshape(*one.shape[:2], -1).astype(np.float64) for one in values]
     ends = np.cumsum([one.shape[2] for one in numbers])
-    return np.split(rhat(np.concatenate(numbers, axis=2)), ends[:-1])
+    found = compute(np.concatenate(numbers, axis=2), ["r_hat"])["r_hat"]
+    return np.split(found, ends[:-1])
 
 
 def _label(variable: Variable, index: int) -> str:
@@ -150,78 +149,3 @@ def _label(variable: Variable, index: int) -> str:
         return variable.name
     place = ", ".join(map(str, np.unravel_index(index, variable.shape)))
     return f"{variable.name}[{place}]"
-
-
-def rhat(draws: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Rank-normalised split R-hat of each value.
-
-    Parameters
-    ----------
-    draws : numpy.ndarray
-        Real numbers, shape (chains, draws, *shape).
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, shape `shape`: the larger one of bulk and tail, as `arviz.rhat`; NaN where a draw
-        is NaN or all are the same, with one chain, and with fewer than 4 draws.
-    """
-    chains, count, *shape = draws.shape
-    if chains < 2 or count < 4:
-        return np.full(shape, np.nan)
-    values = draws.reshape(chains, count, -1)
-    found = np.empty(values.shape[2])
-    step = max(1, _AT_ONCE // (chains * count))
-    for start in range(0, len(found), step):
-        found[start : start + step] = _rhat_of(values[:, :, start : start + step])
-    return found.reshape(shape)
-
-
-def _rhat_of(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    chains, count, size = values.shape
-    half = count // 2
-    # Both halves of each chain, without the middle one of an odd number of draws.
-    halves = np.concatenate([values[:, :half], values[:, count - half :]])
-    numbers = np.ascontiguousarray(halves.reshape(2 * chains * half, size).T, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        bulk = _split_rhat(_normal_scores(numbers), half)
-        folded = np.abs(numbers - np.median(numbers, axis=1, keepdims=True))
-        tail = _split_rhat(_normal_scores(folded), half)
-    worse: np.ndarray[Any, Any] = np.maximum(bulk, tail)
-    worse[np.isnan(numbers).any(axis=1)] = np.nan
-    return worse
-
-
-def _split_rhat(scores: np.ndarray[Any, Any], half: int) -> np.ndarray[Any, Any]:
-    """R-hat of each row, which has half chains of `half` draws one after the other."""
-    chains = scores.reshape(len(scores), -1, half)
-    between = half * chains.mean(axis=2).var(axis=1, ddof=1)
-    within = chains.var(axis=2, ddof=1).mean(axis=1)
-    found: np.ndarray[Any, Any] = np.sqrt((between / within + half - 1) / half)
-    return found
-
-
-def _normal_scores(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Each row's ranks, equal numbers sharing their mean rank, as quantiles of a normal."""
-    count = numbers.shape[1]
-    order = np.argsort(numbers, axis=1)
-    ascending = np.take_along_axis(numbers, order, axis=1)
-    place = np.arange(count)
-    new = np.ones(numbers.shape, dtype=bool)
-    new[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
-    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)
-    last = np.ones(numbers.shape, dtype=bool)
-    last[:, :-1] = new[:, 1:]
-    ends = np.where(last, place, count)[:, ::-1]
-    final = np.minimum.accumulate(ends, axis=1)[:, ::-1]
-    scores = np.empty(numbers.shape)
-    np.put_along_axis(scores, order, _quantiles(count)[first + final], axis=1)
-    return scores
-
-
-@functools.lru_cache(maxsize=8)
-def _quantiles(count: int) -> np.ndarray[Any, Any]:
-    """Normal quantiles of the ranks 1, 1.5, 2, ..., `count`, as Blom places them."""
-    quantile = NormalDist().inv_cdf
-    ranks = np.arange(2, 2 * count + 1) / 2
-    return np.array([quantile(p) for p in ((ranks - 0.375) / (count + 0.25)).tolist()])

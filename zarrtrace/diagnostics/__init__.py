@@ -1,0 +1,1 @@
+"""How good the draws are: R-hat, effective sample sizes, errors of estimates, and a verdict."""
