@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from conftest import Encoded, Place, open_plainly
 import zarrtrace as zt
 from zarrtrace import cli
 from zarrtrace.cli import build_parser, main
+from zarrtrace.life import description
 
 
 def test_info_follows_the_life_of_a_trace(
@@ -45,6 +50,51 @@ def test_info_follows_the_life_of_a_trace(
     assert "on disk:" in finished
     archive = shutil.make_archive(str(tmp_path / "run"), "zip", directory.path)
     assert "finished: 2 chains" in info(archive)
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize("width", [40, 80])
+def test_info_fits_into_a_terminal(tmp_path: Path, width: int) -> None:
+    stan = Path(__file__).parent / "data" / "cmdstan"
+    zt.from_datatree(stan / "chain-1.csv", tmp_path / "run.zarr")
+    ours, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (50, width))
+    command = [sys.executable, "-m", "zarrtrace", "info", "run.zarr"]
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    environment.pop("COLUMNS", None)
+    shown = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=terminal, stdout=terminal
+    )
+    os.close(terminal)
+    text = ""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(ours, 100_000):
+            text += part.decode()
+    os.close(ours)
+    assert shown.wait(timeout=300) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(map(len, lines[1:])) <= width  # a path is never broken
+    assert lines.count("posterior, 40 draws") == 1
+    assert [line.split() for line in lines if line.startswith("  k ")] == [["k", "float64", "30"]]
+    joined = " ".join(" ".join(lines).split())
+    assert "sampler_settings: model prophet_model, method sample, algorithm hmc" in joined
+    assert " more (see --json)" in joined
+    assert "--filename-in-msg" not in joined
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("NUTS", "NUTS"),
+        ("a long note on the run", "a long not... (22 characters, see --json)"),
+        ('{"t0": 10, "seed": 12}', "seed 12, and 1 more (see --json)"),
+        ('{"a name that is long": [1]}', "1 setting (see --json)"),
+        ("[" * 100_000, "[[[[[[[[[[... (100000 characters, see --json)"),
+    ],
+)
+def test_a_long_attribute_is_cut(value: str, shown: str) -> None:
+    assert description.short_fact(value, 10) == shown
 
 
 def test_a_path_that_is_no_trace_is_said_on_one_line(

@@ -184,7 +184,7 @@ def looks(path: Path, checked: bool) -> list[Callable[[], Any]]:
 
     return [
         lambda: repr(zt.open(path)),
-        lambda: description.rows(zt.open(path)._now(), zt.open(path)._beside()),
+        lambda: description.describe_groups(zt.open(path)._now(), zt.open(path)._beside()),
         lambda: description.facts(zt.open(path)._now()),
         lambda: values("x"),
         lambda: values("word"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Literal
 
 from ..life import as_json, description
@@ -10,6 +11,11 @@ from ..messages import printable
 from ..opening import open
 from ..trace import Trace
 from .arguments import Commands, json_argument, storage_argument, storage_options
+
+_HEADINGS = ("variable", "dtype", "draws in a chunk")
+_JUSTIFIED: tuple[Literal["left", "right"], ...] = ("left", "left", "right")
+_WIDTH_OF_CHUNK = len("draws in")  # the heading has two lines
+_MARGIN = 2
 
 
 def add_command(commands: Commands) -> None:
@@ -42,27 +48,46 @@ def show_info(trace: Trace) -> None:
     from rich.text import Text
 
     now = trace._now()
-    console = Console(markup=False, emoji=False)
-    console.print(Text(printable(trace.path), "bold"))
+    console = Console(markup=False, emoji=False, highlight=False)
+
+    def show(text: str, style: str = "") -> None:
+        # In a terminal lines break between words, and in a pipe they do not break.
+        console.print(Text(printable(text), style), soft_wrap=not console.is_terminal)
+
+    console.print(Text(printable(trace.path), "bold"), soft_wrap=True)
     for line in description.headlines(now):
-        console.print(printable(line), soft_wrap=True)
+        show(line)
     longest = int(now.counts.max())
     total = longest if now.layout.draws is None else now.layout.total
     if not now.layout.finished and now.counts.any() and trace.chains <= 32:
         bars = Table.grid(padding=(0, 1))
+        bars.add_column(no_wrap=True)
+        bars.add_column(max_width=40)
+        bars.add_column(no_wrap=True)
         for chain, count in enumerate(now.counts.tolist()):
-            bars.add_row(
-                f"chain {chain}",
-                ProgressBar(total, count, width=40),
-                description.progress(now, count),
-            )
+            progress = description.progress(now, count)
+            bars.add_row(f"chain {chain}", ProgressBar(total, count), progress)
         console.print(bars)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("group", "variable", "dtype", "draws", "draws in a chunk"):
-        justify: Literal["left", "right"] = "right" if heading.startswith("draws") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading in ("group", "variable"))
-    for row in description.rows(now, trace._beside()):
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+    groups = description.describe_groups(now, trace._beside())
+    cells = [_HEADINGS, *(cells for group in groups for cells in group.variables)]
+    widths = [max(len(printable(cell)) for cell in column) for column in zip(*cells, strict=True)]
+    rest = console.width - widths[1] - _WIDTH_OF_CHUNK - 3 * _MARGIN
+    widths = [min(widths[0], max(10, rest)), widths[1], _WIDTH_OF_CHUNK]
+
+    def show_variables(rows: Sequence[tuple[str, ...]], style: str = "") -> None:
+        table = Table.grid(padding=(0, 0, 0, _MARGIN), pad_edge=True)
+        for width, justify in zip(widths, _JUSTIFIED, strict=True):
+            table.add_column(
+                width=_MARGIN + width, justify=justify, vertical="bottom", overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(Text(printable(cell), style) for cell in row))
+        console.print(table)
+
+    show_variables([_HEADINGS], "bold")
+    for group in groups:
+        show(group.title, "bold")
+        if group.variables:
+            show_variables(group.variables)
     for key, value in description.facts(now):
-        console.print(printable(f"{key}: {value}"), highlight=False)
+        show(f"{key}: {description.short_fact(value, 2 * console.width - len(key))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,21 @@ class DescribedTable(NamedTuple):
     name: str
     columns: Mapping[str, Var]
     rows: int
+
+
+class DescribedGroup(NamedTuple):
+    """A group or table, as `zarrtrace info` shows it.
+
+    Attributes
+    ----------
+    title : str
+        `posterior, 1000 draws`.
+    variables : list of tuple of str
+        Each variable or column: its name with its dimensions, its dtype, and the draws in a chunk.
+    """
+
+    title: str
+    variables: list[tuple[str, str, str]]
 
 
 class Beside(NamedTuple):
@@ -184,39 +200,33 @@ def as_html(now: Moment) -> str:
     )
 
 
-def rows(now: Moment, beside: Beside) -> list[tuple[str, ...]]:
-    """A row per variable: group, variable, dtype, draws, draws in a chunk."""
+def describe_groups(now: Moment, beside: Beside) -> list[DescribedGroup]:
+    """Each group and table with its variables or columns."""
     layout, longest = now.layout, int(now.counts.max())
-    found: list[tuple[str, ...]] = []
+    found: list[DescribedGroup] = []
     for name in now.groups:
         group = layout.groups.get(name.removeprefix("warmup_"))
-        first = name
+        variables: list[tuple[str, str, str]] = []
         if group is None:
-            for _, text, dtype in _data_variables(now, name):
-                found.append((first, text, dtype, "", ""))
-                first = ""
+            title = name
+            variables = [(text, dtype, "") for _, text, dtype in _data_variables(now, name)]
         elif name == group.name:
-            drawn = longest - group.warmup
+            title = f"{name}, {counted(max(0, longest - group.warmup), 'draw')}"
             for variable in group.variables.values():
-                found.append(
-                    (
-                        first,
-                        describe_variable(variable),
-                        dtype_name(variable.declared),
-                        str(max(0, drawn)),
-                        str(variable.draws_per_chunk),
-                    )
-                )
-                first = ""
+                dtype = dtype_name(variable.declared)
+                chunk = str(variable.draws_per_chunk)
+                variables.append((describe_variable(variable), dtype, chunk))
         else:
             drawn = max(0, min(longest, group.warmup) - layout.dropped)
-            found.append((name, f"the same, {where_warmup_is(group)}", "", str(drawn), ""))
+            title = f"{name}, {counted(drawn, 'draw')}, {where_warmup_is(group)}"
+        found.append(DescribedGroup(title, variables))
     for table in beside.tables:
-        first = f"tables/{table.name}, {counted(table.rows, 'row')}"
+        columns = []
         for key, var in table.columns.items():
             text = f"{key} {var.shape}" if var.shape else key
-            found.append((first, text, dtype_name(np.dtype(var.dtype)), "", ""))
-            first = ""
+            columns.append((text, dtype_name(np.dtype(var.dtype)), ""))
+        title = f"tables/{table.name}, {counted(table.rows, 'row')}"
+        found.append(DescribedGroup(title, columns))
     return found
 
 
@@ -275,7 +285,7 @@ def _local_time(when: str) -> str:
 def facts(now: Moment) -> list[tuple[str, str]]:
     """Further lines: age, sampling time, library, size on disk."""
     layout = now.layout
-    found = [("created", layout.created_at)]
+    found = [("created", _local_time(layout.created_at))]
     if now.sampling_time and "sampling_time" not in layout.attrs:
         found.append(("sampling time", f"{now.sampling_time:.1f} s, the longest chain"))
     for key, value in layout.attrs.items():
@@ -284,6 +294,47 @@ def facts(now: Moment) -> list[tuple[str, str]]:
     if sizes is not None:
         found.append(("on disk", f"{sum(sizes) / 1e6:.1f} MB in {len(sizes)} files"))
     return found
+
+
+# Of dozens of settings, such as CmdStan's, the first that a person looks for.
+_SETTINGS_SHOWN_FIRST = (
+    *("model", "method", "algorithm", "engine", "num_warmup", "num_samples", "thin"),
+    *("seed", "delta", "target_accept", "max_depth", "maxdepth", "metric", "stepsize"),
+)
+
+
+def short_fact(value: str, width: int) -> str:
+    """The value of a fact in about `width` characters, and how much more there is.
+
+    A JSON object is shown as `delta 0.8, max_depth 10, and 31 more (see --json)`.
+    """
+    if len(value) <= width:
+        return value
+    settings = _settings_in(value)
+    if not settings:
+        return f"{value[:width]}... ({len(value)} characters, see --json)"
+    first = [name for name in _SETTINGS_SHOWN_FIRST if name in settings]
+    names = [*first, *(name for name in settings if name not in first)]
+    text = ""
+    for shown, name in enumerate(names):
+        content = settings[name]
+        content = content if isinstance(content, str) else json.dumps(content)
+        longer = f"{text}, {name} {content}" if text else f"{name} {content}"
+        if len(longer) > width:
+            rest = len(names) - shown
+            said = f"{text}, and {rest} more" if text else counted(rest, "setting")
+            return f"{said} (see --json)"
+        text = longer
+    return text
+
+
+def _settings_in(value: str) -> dict[str, Any]:
+    """The JSON object in an attribute; empty for another text."""
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def file_sizes(now: Moment) -> list[int] | None:
