@@ -22,7 +22,8 @@ import numpy as np
 import zarrtrace as zt
 
 failures = np.array([5, 1, 5, 14, 3, 19, 1, 1, 4, 22])
-hours = np.array([94.3, 15.7, 62.9, 126, 5.24, 31.4, 1.05, 1.05, 2.1, 10.5])  # thousands
+# In thousands.
+hours = np.array([94.3, 15.7, 62.9, 126, 5.24, 31.4, 1.05, 1.05, 2.1, 10.5])
 
 trace = zt.create(
     "pumps.zarr",
