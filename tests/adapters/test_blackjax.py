@@ -51,8 +51,9 @@ def check_same_draws(trace: zt.Trace, expected: zt.Trace) -> None:
         assert trace[group].equals(expected[group]), group
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def finished() -> zt.Trace:
+    """A whole run, for the tests that only look at it."""
     return run(None)
 
 
