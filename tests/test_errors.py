@@ -31,6 +31,7 @@ KINDS = {
     "NotWritableError": "not-writable",
     "FinishedError": "finished",
     "ChainFullError": "chain-full",
+    "StopRequestedError": "stop-requested",
     "NotResumedError": "not-resumed",
     "PartlyRecordedError": "partly-recorded",
     "ChainBusyError": "chain-busy",

@@ -18,6 +18,7 @@
     ├── NotWritableError             "not-writable"        open with mode="a", or leave it as it is
     │   ├── FinishedError            "finished"            call extend() first
     │   ├── ChainFullError           "chain-full"          stop, or call extend() first
+    │   │   └── StopRequestedError   "stop-requested"      end the sampler: it was asked to stop
     │   ├── NotResumedError          "not-resumed"         call writer.resume() first
     │   └── PartlyRecordedError      "partly-recorded"     record the rest of the block
     ├── ChainBusyError               "chain-busy"          wait for the other writer, or stop it
@@ -169,6 +170,12 @@ class ChainFullError(NotWritableError):
     """The chain has all its declared draws."""
 
     kind = "chain-full"
+
+
+class StopRequestedError(ChainFullError):
+    """The chain has all the draws at which it was asked to stop; see `Trace.request_stop`."""
+
+    kind = "stop-requested"
 
 
 class NotResumedError(NotWritableError):

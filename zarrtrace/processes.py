@@ -29,7 +29,13 @@ from typing import Any, Protocol
 
 import cloudpickle
 
-from .errors import ChainsFailedError, InvalidInputError, NotShareableError
+from .errors import (
+    ChainsFailedError,
+    InvalidInputError,
+    NotShareableError,
+    StopRequestedError,
+)
+from .messages import warn_caller
 from .trace import Trace
 
 Block = int | range
@@ -104,11 +110,21 @@ def run(
     KeyboardInterrupt
         After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
         calling `run` again continues from there.
+
+    Notes
+    -----
+    Any process can end it with `Trace.request_stop`, or `zarrtrace stop PATH`: the chains then end
+    at the same draw. The writer of a chain that takes no notice ends it with a
+    StopRequestedError, which does not count as a failure.
     """
     trace._location.require_writable()
-    total = trace.tune + trace.draws
-    counts = trace.recorded
-    missing = [block for block in trace.blocks if counts[_first(block)] < total]
+    moment = trace._now()
+    missing = [block for block in trace.blocks if moment.counts[_first(block)] < moment.end.draws]
+    if moment.end.request is not None and not missing:
+        warn_caller(
+            f"{trace.path} was asked to stop {moment.end.request}, and no chain has to draw more; "
+            f"trace.cancel_stop() takes that back, and trace.extend(draws=...) makes room for more"
+        )
     rule = _Rule(trace, until)
     if not missing or rule.holds():
         return
@@ -138,7 +154,7 @@ def run(
             forks = fork and trace._location.path is not None and hasattr(os, "fork")
             start = _ForkedProcess if forks else _FreshProcess
             start_chain = partial(start, chain_function, trace)
-            failures = _run_on_processes(start_chain, missing, limit, refresh, rule)
+            failures = _run_on_processes(trace, start_chain, missing, limit, refresh, rule)
     if failures:
         raise _failed(trace, failures, len(missing))
 
@@ -213,6 +229,7 @@ class _Rule:
 
 
 def _run_on_processes(
+    trace: Trace,
     start: Callable[[Block, Path], _ChainProcess],
     blocks: list[Block],
     limit: int,
@@ -227,9 +244,12 @@ def _run_on_processes(
             while (waiting or running) and not rule.holds():
                 while waiting and len(running) < limit:
                     block = waiting.pop()
+                    if _has_to_stop(trace, block):
+                        continue
                     report_file = Path(folder) / f"chain-{_first(block)}.txt"
                     running[block] = start(block, report_file)
-                next(iter(running.values())).wait(_LOOK_EVERY)
+                if running:
+                    next(iter(running.values())).wait(_LOOK_EVERY)
                 for block, process in list(running.items()):
                     exit_code = process.poll()
                     if exit_code is not None:
@@ -245,6 +265,12 @@ def _run_on_processes(
             for process in running.values():
                 process.wait()
     return failures
+
+
+def _has_to_stop(trace: Trace, block: Block) -> bool:
+    """Whether a chain that has not begun shall not begin: it was asked to stop before."""
+    moment = trace._now()
+    return moment.end.request is not None and moment.counts[_first(block)] >= moment.end.draws
 
 
 def _report(exit_code: int, report_file: Path) -> str:
@@ -338,7 +364,8 @@ def _run_chain(
     try:
         threading.Thread(target=_end_with_parent, args=(parent_lives,), daemon=True).start()
         chain_function, block, trace = task()
-        chain_function(block, trace)
+        with suppress(StopRequestedError):
+            chain_function(block, trace)
     except KeyboardInterrupt:
         report = "KeyboardInterrupt"
     except BaseException:
@@ -381,7 +408,7 @@ def _run_on_executor(
     failures = {}
     for future, block in futures.items():
         error = future.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, StopRequestedError):
             failures[_first(block)] = "".join(traceback.format_exception(error))
     return failures
 
@@ -421,14 +448,16 @@ def _bars(trace: Trace, blocks: list[Block], shown: bool) -> Iterator[Callable[[
     }
 
     def refresh() -> None:
-        counts = trace.recorded
+        now = trace._now()
         for chain, task in tasks.items():
-            count = int(counts[chain])
+            count = int(now.counts[chain])
             if count and not display.tasks[task].started:
                 display.start_task(task)
             phase = "warmup" if count < trace.tune else "sampling"
-            phase = "done" if count == total else "waiting" if not count else phase
-            display.update(task, completed=count, phase=phase)
+            phase = "done" if 0 < now.end.draws <= count else "waiting" if not count else phase
+            # A chain that was asked to stop has a shorter way; one that has no end, none.
+            way = now.end.of_chain(count) if now.end.request is not None else total
+            display.update(task, completed=count, total=way, phase=phase)
         display.refresh()
 
     with display:

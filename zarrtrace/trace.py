@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from .life.damage import Damage
     from .life.description import Beside
+    from .sampling_state.request import StopRequest
     from .tables.segments import Segments
     from .tables.table import Table
 
@@ -114,7 +115,8 @@ class Trace(GroupReader):
         It is sampling while a writer is alive, as far as this process can tell: one on another
         machine counts as alive while its last heartbeat is younger than a minute. It is stopped
         when its writers have ended and draws are missing, complete when each chain has all its
-        draws, and finished after `finish()`. `repr` shows since when, and what to do next.
+        draws or those at which it was asked to stop, and finished after `finish()`. `repr` shows
+        since when, and what to do next.
         """
         from .life.status import find_status
 
@@ -356,6 +358,74 @@ class Trace(GroupReader):
         """
         change.extend(self._hierarchy, draws)
         return self
+
+    def request_stop(self, at: int | None = None, *, now: bool = False, reason: str = "") -> int:
+        """Ask every chain to stop at the same draw, from any process that can write to the store.
+
+        The writers see it within a second on a disk, elsewhere at their next flush. Then
+        `writer.total` is that draw, and once a chain has it, `writer.stop_requested` is true and
+        `record()` raises a StopRequestedError: a chain of `zarrtrace.run` ends well by it. When all
+        chains have the draw, the trace is complete, and `extend` continues from there.
+
+        Parameters
+        ----------
+        at : int, optional
+            The number of draws of a chain, warmup included. By default the next end of a chunk
+            that no chain will have passed, so that all end equal and no chunk is cut.
+        now : bool, default False
+            Whether each chain stops as soon as it sees the request, with the draws that it has.
+        reason : str, default ""
+            Why, for everybody who looks at the run.
+
+        Returns
+        -------
+        int
+            The draw at which chains end; 0 for at once. A chain with more draws ends at once.
+
+        Raises
+        ------
+        FinishedError
+            The run is finished.
+        InvalidInputError
+            All chains have their draws already, or `at` is not before the end of the run.
+        NotWritableError
+            The trace is open read-only.
+        ChainBusyError
+            Another process is splitting, extending or finishing the trace just now.
+        """
+        from .life.stop import request_stop
+
+        asked = request_stop(self._hierarchy, at, now=now, reason=reason)
+        if not asked.living:
+            warn_caller(
+                f"no chain of {self.path} is recorded now, as far as this process can tell: those "
+                f"that continue will stop there; cancel_stop() takes it back"
+            )
+        return asked.at
+
+    def cancel_stop(self) -> bool:
+        """Take the request of `request_stop` back: chains that still run go on to their end.
+
+        Those that have stopped continue when they are run again.
+
+        Returns
+        -------
+        bool
+            Whether there was a request.
+
+        Raises
+        ------
+        NotWritableError, ChainBusyError
+            As `request_stop`.
+        """
+        from .life.stop import cancel_stop
+
+        return cancel_stop(self._hierarchy)
+
+    @property
+    def stop_request(self) -> StopRequest | None:
+        """The request that the run stops, with its draw, who asked, when and why; None without."""
+        return self._now().end.request
 
     def finish(self, chains: int | Iterable[int] | None = None) -> None:
         """Finish the trace: split it if necessary, trim it to the recorded draws, consolidate.

@@ -42,7 +42,10 @@ def record_in_blocks(
     draws_per_block: int,
     progress: bool,
 ) -> None:
-    """Run the steps that are not done yet, and record their draws block by block.
+    """Run the steps that are not done yet, record their draws block by block, finish the trace.
+
+    A run that was asked to stop ends after the block that has the draw; it is not finished if it
+    has no draws after its warmup.
 
     Parameters
     ----------
@@ -61,25 +64,24 @@ def record_in_blocks(
     progress : bool
         Whether to show a bar.
     """
-    total = trace.tune + trace.draws
     run_block = _compile_block(step, thinning, draws_per_block)
     with trace.writer(trace.blocks[0], patience=90) as writer, _bar(trace, progress) as show:
         recorded, kept = writer.resume()
-        if kept is None and recorded == total:
-            return
-        if kept is None and recorded:
+        is_new = kept is None and recorded < writer.total
+        if is_new and recorded:
             raise InvalidInputError(
                 f"{trace.path} has {recorded} draws but no state of the sampler to continue from; "
                 f"read them, and start again elsewhere"
             )
-        if kept is None:
+        if is_new:
             kept = {"steps": 0, "arrays": state_to_arrays(state)}
             writer.checkpoint(kept)
-        while recorded < total:
+        # Fewer than were planned, once the run was asked to stop.
+        while kept is not None and recorded < writer.total:
             show(recorded)
             # Every block begins with the state that a resumed one would begin with.
             done, before = kept["steps"], arrays_to_state(kept["arrays"], state)
-            draws = min(draws_per_block, total - recorded)
+            draws = min(draws_per_block, writer.total - recorded)
             warming_up = done < unrecorded
             steps = min(draws_per_block, unrecorded - done) if warming_up else draws * thinning
             after, values = run_block(before, done, steps)
@@ -89,6 +91,8 @@ def record_in_blocks(
             kept = {"steps": done + steps, "arrays": state_to_arrays(after)}
             writer.checkpoint(kept)
         show(recorded)
+    if recorded > trace.tune or not trace.draws:
+        trace.finish()
 
 
 def _compile_block(step: Step, thinning: int, draws_per_block: int) -> Callable[..., Any]:

@@ -104,8 +104,9 @@ def sample(
 
     Notes
     -----
-    After Ctrl-C the finished blocks are kept. Runs agree bit for bit with the same versions
-    of JAX on the same kind of machine.
+    After Ctrl-C the finished blocks are kept. `Trace.request_stop` ends the run from any process,
+    after the block that has the draw; then the trace is finished with the draws that it has. Runs
+    agree bit for bit with the same versions of JAX on the same kind of machine.
     """
     chains = _count_chains({"initial_state": initial_state, "parameters": parameters})
     for name, number in {"thinning": thinning, "draws_per_block": draws_per_block}.items():
@@ -159,7 +160,6 @@ def sample(
             draws_per_block=draws_per_block,
             progress=progress,
         )
-        trace.finish()
     return trace
 
 

@@ -107,8 +107,9 @@ def sample(
 
     Notes
     -----
-    After Ctrl-C the finished blocks are kept. Runs agree bit for bit with the same versions
-    of JAX on the same kind of machine.
+    After Ctrl-C the finished blocks are kept. `Trace.request_stop` ends the run from any process,
+    after the block that has the draw; then the trace is finished with the draws that it has. Runs
+    agree bit for bit with the same versions of JAX on the same kind of machine.
     """
     thinning, num_chains = mcmc.thinning, mcmc.num_chains
     _require_whole_draws(mcmc, collect_warmup, draws_per_block)
@@ -183,7 +184,6 @@ def sample(
             draws_per_block=draws_per_block,
             progress=mcmc.progress_bar,
         )
-        trace.finish()
     return trace
 
 

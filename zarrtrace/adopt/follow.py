@@ -237,6 +237,8 @@ class ChainRecorder:
             self._recorded = int(trace.recorded[chain])
         else:
             self._writer = trace.writer(chain)
+            # The sampler that writes the file is asked by other means: no line of it is refused.
+            self._writer._heeds_requests = False
             self._recorded, _ = self._writer.resume()
 
     def record(self, rows: list[bytes], first: int, columns: Columns) -> None:

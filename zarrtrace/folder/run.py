@@ -227,13 +227,13 @@ NOTHING: dict[str, Any] = {
 def _describe(trace: Trace) -> dict[str, Any]:
     now = trace._now()
     layout, warmup = now.layout, now.layout.most_warmup
-    word, since = find_status(now)
+    status = find_status(now)
     worst = convergence.worst_rhat(trace._hierarchy)
     return {
         "model": layout.name,
-        "status": word,
-        "since": since,
-        "next": next_step(now, word),
+        "status": status.word,
+        "since": status.since,
+        "next": next_step(now, status.word),
         "chains": layout.chains,
         "warmup": warmup,
         "draws": None if layout.draws is None else layout.total - warmup,

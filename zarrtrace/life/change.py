@@ -18,6 +18,7 @@ from ..reading.moment import Moment
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, require_free, watch_until_free
 from ..sampling_state.counts import recorded
+from ..sampling_state.request import remove_request
 from . import burn_in, create, foreign_groups, place, split
 from .add_group import add_data_group, remove_data_group
 from .carry import require_ours
@@ -31,6 +32,7 @@ from .finish import (
 )
 from .given_groups import is_there, settle_groups
 from .repair import repair
+from .status import find_status
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -96,9 +98,9 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
 
     def longer(now: Moment) -> Layout:
         layout = now.layout
-        declared = layout.draws
+        declared = _drawn(now) if is_stopped(now) else layout.draws
         if declared is None:
-            declared = max(int(now.counts.max()) - layout.tune, 0)
+            declared = _drawn(now)
         more = None if draws is None else declared + int(draws)
         extended = replace(layout, draws=more, left_out=(), closed=False, finished=False)
         # This comes before the layout lets writers in: they have no other place for their rows.
@@ -111,6 +113,18 @@ def extend(hierarchy: Hierarchy, draws: int | None) -> None:
         else:
             # Nothing moves, and writers that are full read the layout again.
             hierarchy.change(longer(Moment.of(hierarchy)))
+        # It is void by now, unless as many draws are declared as before.
+        remove_request(hierarchy.location)
+
+
+def is_stopped(now: Moment) -> bool:
+    """Whether the chains have ended where they were asked to stop, before their declared end."""
+    return now.end.request is not None and find_status(now).request is not None
+
+
+def _drawn(now: Moment) -> int:
+    """The draws after warmup of the longest chain."""
+    return max(int(now.counts.max()) - now.layout.tune, 0)
 
 
 def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> str:
@@ -126,7 +140,12 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
     def close(now: Moment) -> Layout:
         now = replace(now, layout=with_chains(now, chains))
         require_draws(now)
-        return replace(split.plan_split(now), closed=True, finished=False)
+        layout = replace(split.plan_split(now), closed=True, finished=False)
+        if now.end.request is None or not is_stopped(now):
+            return layout
+        # From now on these are the draws of the run, which an extension continues.
+        draws = None if layout.draws is None else _drawn(now)
+        return replace(layout, draws=draws, attrs={**layout.attrs, **now.end.request.attrs})
 
     with alone(hierarchy):
         layout = settle_groups(hierarchy)
@@ -135,6 +154,7 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
             if wanted.left_out == layout.left_out:
                 return ""
         carry_out(_change_while_nobody_writes(hierarchy, layout, close))
+        remove_request(hierarchy.location)
         return describe_unequal(Moment.of(hierarchy))
 
 

@@ -288,6 +288,8 @@ def facts(now: Moment) -> list[tuple[str, str]]:
     found = [("created", _local_time(layout.created_at))]
     if now.sampling_time and "sampling_time" not in layout.attrs:
         found.append(("sampling time", f"{now.sampling_time:.1f} s, the longest chain"))
+    if now.end.request is not None:
+        found.append(("stops", str(now.end.request)))
     for key, value in layout.attrs.items():
         found.append((key, str(value)))
     sizes = file_sizes(now)

@@ -10,6 +10,7 @@ import numpy as np
 from ..layout.layout import STATE
 from ..reading.moment import Moment
 from ..sampling_state.block import chain_blocks, read_claims
+from ..sampling_state.request import StopRequest
 
 _GOES_ON = ("sampling", "stopped")
 
@@ -23,13 +24,18 @@ class Status(NamedTuple):
         `new`, `sampling`, `stopped`, `complete` or `finished`.
     since : float or None
         Since when, in seconds since the epoch; None where unknown.
+    request : StopRequest or None
+        The request that a complete trace has fulfilled: it has fewer draws than were declared.
     """
 
     word: str
     since: float | None
+    request: StopRequest | None = None
 
     def __str__(self) -> str:
         since = time_label(self.since)
+        if self.request is not None:
+            return f"{self.word}, stopped {'at its goal' if self.request.goal else 'on request'}"
         # The time is shown for a run that continues, not for one with all its draws.
         return f"{self.word} since {since}" if since and self.word in _GOES_ON else self.word
 
@@ -44,8 +50,8 @@ def find_status(now: Moment) -> Status:
         return Status("finished", now.location.written_at(f"{STATE}/zarr.json"))
     blocks = chain_blocks(now.location, now.layout)
     claims = read_claims(blocks)
-    is_complete = bool((now.counts == now.layout.total).all())
     living = [claim.since for claim in claims if claim is not None and claim.seems_alive]
+    is_complete = has_all_draws(now) and not (living and now.end.draws == 0)
     if living and not is_complete:
         return Status("sampling", min(living))
     if not now.counts.any():
@@ -56,7 +62,15 @@ def find_status(now: Moment) -> Status:
         for block, claim in zip(blocks, claims, strict=True)
     ]
     since = max((end for end in ends if end is not None), default=None)
-    return Status("complete" if is_complete else "stopped", since)
+    if not is_complete:
+        return Status("stopped", since)
+    is_declared = bool((now.counts == now.layout.total).all())
+    return Status("complete", since, None if is_declared else now.end.request)
+
+
+def has_all_draws(now: Moment) -> bool:
+    """Whether each chain has all its draws: those declared, or those it was asked to stop at."""
+    return bool((now.counts[now.layout.kept_chains] >= now.end.draws).all())
 
 
 def next_step(now: Moment, word: str) -> str:

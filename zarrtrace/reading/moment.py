@@ -12,6 +12,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
+from ..sampling_state.request import End, read_end
 from ..store.location import Location
 from .other_groups import find_other_groups
 
@@ -40,6 +41,11 @@ class Moment:
     def location(self) -> Location:
         """Where the trace is stored."""
         return self.hierarchy.location
+
+    @cached_property
+    def end(self) -> End:
+        """Where the chains end: at the declared draws, or where they were asked to stop."""
+        return read_end(self.location, self.layout)
 
     @cached_property
     def sampling_time(self) -> float:

@@ -2,8 +2,8 @@
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
 closed; in a forked child they are released, since they belong to the parent. While there are open
-writers, one thread keeps their claims fresh. Nothing here keeps a writer alive: one that no one
-else holds closes itself.
+writers, one thread keeps their claims fresh, and sees when they are asked to stop. Nothing here
+keeps a writer alive: one that no one else holds closes itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import weakref
 from types import FrameType
 from typing import Protocol
@@ -38,6 +39,11 @@ class OpenWriter(Protocol):
     def _beat(self) -> None:
         """Refresh the claim."""
 
+    def _look(self) -> None:
+        """See what others have changed, if that costs no more than a look at a disk."""
+
+
+_LOOK_EVERY = 1.0  # seconds
 
 _writers: weakref.WeakSet[OpenWriter] = weakref.WeakSet()
 _lock = threading.RLock()
@@ -105,14 +111,26 @@ def writer_with(token: str) -> OpenWriter | None:
 
 
 def _beat(stop: threading.Event, every: float) -> None:
-    while not stop.wait(every):
-        _beat_once()
+    due = time.monotonic() + every
+    while not stop.wait(min(every, _LOOK_EVERY)):
+        _look_once()
+        if time.monotonic() >= due:
+            _beat_once()
+            due = time.monotonic() + every
+
+
+# These are functions of their own, so that no variable holds a writer while the thread waits. The
+# recording thread reports a store that does not answer.
+
+
+def _look_once() -> None:
+    for writer in open_writers():
+        with contextlib.suppress(Exception):
+            writer._look()
 
 
 def _beat_once() -> None:
-    # This is a separate function, so that no variable holds a writer while the thread waits.
     for writer in open_writers():
-        # The recording thread reports a store that does not answer.
         with contextlib.suppress(Exception):
             writer._beat()
 

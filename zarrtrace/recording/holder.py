@@ -139,6 +139,9 @@ class Holder(OneCallAtATime, ABC):
             self._claim = self._claim.beating()
             self._write_claim(self._claim)
 
+    def _look(self) -> None:
+        """See what others have changed; nothing that concerns most writers."""
+
     def _lose_to(self, other: Claim) -> None:
         self._lost_to = other
         if not self.closed:

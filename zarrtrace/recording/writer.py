@@ -21,6 +21,7 @@ from ..errors import (
     NotResumedError,
     NotWritableError,
     PartlyRecordedError,
+    StopRequestedError,
     TraceError,
     TraceNotFoundError,
     TraceReplacedError,
@@ -29,6 +30,7 @@ from ..layout.hierarchy import Hierarchy
 from ..messages import counted
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import Claim
+from ..sampling_state.request import End, read_end
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
 from .chain_journal import open_journal, require_standing, rows_in_memory
@@ -60,6 +62,7 @@ class ChainWriter(Holder):
 
     _unit = "draw"
     _another = "open another one with trace.writer(...)"
+    _heeds_requests = True  # whether it ends where it is asked to stop
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
         location, layout = hierarchy.location, hierarchy.layout
@@ -87,7 +90,8 @@ class ChainWriter(Holder):
             self._claim.hold()
             self._write_claim(self._claim)
             self._require_place()
-            self._total = layout.total
+            self._boundary = layout.total
+            self._ends_at(read_end(location, layout))
             self._skipped_after = (0, 0)
             self._memory = rows_in_memory(hierarchy, block, self._count)
             self._writes_text = self._journal.survives and any(
@@ -138,7 +142,13 @@ class ChainWriter(Holder):
         self._chunks = OpenChunks(self._block, rows, count)
         self._plan = plan_recording(self._layout, self.chains, self._journal, self._chunks)
         self._seals = self._journal.seals(count)
-        self._boundary = min(self._chunks.next_end(count), self._total)
+        self._set_boundary(min(self._chunks.next_end(count), self._total))
+
+    def _set_boundary(self, count: int) -> None:
+        """Set at how many draws chunks are full, or the chain."""
+        self._boundary = count
+        # Another thread may have found news since: `record()` shall look at them.
+        self._look_at = count if self._found is self._end else 0
 
     # Recording ----------------------------------------------------------------------------
 
@@ -166,6 +176,25 @@ class ChainWriter(Holder):
     def _count(self) -> int:
         """The published count. No other count could differ from it."""
         return self._journal.count
+
+    @property
+    def total(self) -> int:
+        """The draws at which the chain ends, warmup included: declared, or fewer if it shall stop.
+
+        In the numbers of `recorded`. What other processes change is seen within a second on a
+        disk, elsewhere at the next flush.
+        """
+        return self._found.of_chain(self._count)
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the chain was asked to stop and has the draws that it was asked for.
+
+        Let the sampler end then: all its draws are kept, and `record()` refuses more with a
+        StopRequestedError. See `Trace.request_stop`.
+        """
+        end = self._found
+        return end.request is not None and self._count >= end.draws
 
     def resume(self, like: Any = None) -> tuple[int, Any]:
         """Continue where this chain stopped: at its last checkpoint, or after its last draw.
@@ -198,7 +227,7 @@ class ChainWriter(Holder):
             self._require_open()
             if self._state is State.DISPLACED:
                 self._require_claim()
-            self._total = self._hierarchy.layout.total
+            self._ends_at(read_end(self._location, self._hierarchy.layout))
             is_full = self._count == self._total
             checkpoint = last_checkpoint(self._block, self._count, is_full, like)
             if checkpoint is not None:
@@ -279,6 +308,8 @@ class ChainWriter(Holder):
             something in its dtype. Nothing of the draw is kept, and the writer continues.
         ChainFullError
             The chain has all its tune + draws draws.
+        StopRequestedError
+            The chain has all the draws that it was asked to stop at; it is a ChainFullError.
         ChainBusyError
             Another writer has taken the chain, or another call of this writer is under way: in
             another thread, or interrupted by this signal handler.
@@ -292,9 +323,11 @@ class ChainWriter(Holder):
         try:
             self._in_call = True
             count = self._counter[0]
-            if count >= self._boundary:
+            if count >= self._look_at:
                 self._require_room(1)
-                self._begin_chunks(count)
+                if count >= self._boundary:
+                    self._begin_chunks(count)
+                self._set_boundary(self._boundary)
             self._plan.put(gather_groups(posterior, sample_stats, groups), count)
             self._accept(count + 1)
         finally:
@@ -418,7 +451,7 @@ class ChainWriter(Holder):
             # From one array to the next: a chain that went back before a split.
             self._lay_out()
         else:
-            self._boundary = min(self._chunks.next_end(count), self._total)
+            self._set_boundary(min(self._chunks.next_end(count), self._total))
 
     # Writing ------------------------------------------------------------------------------
 
@@ -438,6 +471,9 @@ class ChainWriter(Holder):
 
     def _write_out(self) -> None:
         self._flusher.write_out(self._journal, self._chunks)
+        if self._location.path is None:
+            with suppress(TraceError, OSError):
+                self._look_for_news()
         self._next_flush = time.monotonic() + self._layout.flush_every
 
     def _write_last(self) -> None:
@@ -482,21 +518,60 @@ class ChainWriter(Holder):
                 draw=self._count,
             )
 
+    # Its end ------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        # Elsewhere a look is a request: it comes with each flush.
+        if self._location.path is not None:
+            self._look_for_news()
+
+    def _look_for_news(self) -> None:
+        """See whether the run was extended or asked to stop; another thread may record."""
+        found = read_end(self._location, self._hierarchy.layout)
+        is_new = found != self._end and self._heeds_requests
+        self._found = found if is_new else self._end
+        if is_new:
+            self._look_at = 0
+
+    def _ends_at(self, end: End) -> None:
+        """Let the chain end there; only the thread that records calls this."""
+        if not self._heeds_requests:
+            end = end._replace(request=None)
+        self._found = self._end = end
+        self._total = end.of_chain(self._count)
+        self._set_boundary(min(self._boundary, self._total))
+
     def _require_room(self, draws: int) -> None:
-        if self._count + draws > self._total:
-            # The trace may have been extended meanwhile.
-            self._total = self._hierarchy.layout.total
-        if self._count + draws > self._total:
-            left = self._total - self._count
-            raise ChainFullError(
-                f"{counted(draws, 'more draw')} after {self._count}, but tune + draws is "
-                f"{self._total}",
+        """Refuse draws after the end of the chain.
+
+        A block that begins before the draw of a request is recorded whole: the state of the
+        sampler is the one after it.
+        """
+        count = self._count
+        if self._found is not self._end or count + draws > self._total:
+            # The trace may have been extended meanwhile, or asked to stop.
+            self._ends_at(read_end(self._location, self._hierarchy.layout))
+            if count < self._total < count + draws <= self._end.declared:
+                self._total = count + draws
+        if count + draws <= self._total:
+            return
+        if self._end.request is not None and count + draws <= self._end.declared:
+            raise StopRequestedError(
+                f"the run was asked to stop {self._end.request}",
                 where=str(self._block),
-                remedy=f"record at most {left}, or make room with trace.extend(draws=...), even "
-                f"while this writer is open",
+                remedy=f"all its {counted(count, 'draw')} are kept: end the sampler, or take the "
+                f"request back with trace.cancel_stop()",
                 chain=self.chains[0],
-                draw=self._total,
+                draw=count,
             )
+        raise ChainFullError(
+            f"{counted(draws, 'more draw')} after {count}, but tune + draws is {self._total}",
+            where=str(self._block),
+            remedy=f"record at most {self._total - count}, or make room with "
+            f"trace.extend(draws=...), even while this writer is open",
+            chain=self.chains[0],
+            draw=self._total,
+        )
 
     # Life ---------------------------------------------------------------------------------
 

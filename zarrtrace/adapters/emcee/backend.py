@@ -272,6 +272,19 @@ class HDFBackend(Backend):  # type: ignore[misc]
             # Another process is resetting it.
             raise AttributeError(self._nothing_stored()) from None
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run was asked to stop, by `Trace.request_stop`, and has the steps it shall.
+
+        A loop over `sampler.sample` then ends with `break`. `run_mcmc`, which has no other way to
+        end early, ends with a `zarrtrace.errors.StopRequestedError` at the next step.
+        """
+        run = self._open_run()
+        if run is not None:
+            return run.writer.stop_requested
+        request = self._ensemble().trace.stop_request
+        return request is not None and self.iteration >= request.at
+
     # Storing ------------------------------------------------------------------------------
 
     def reset(self, nwalkers: int, ndim: int) -> None:
@@ -334,6 +347,8 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ------
         ValueError
             A value has another shape or type than in the steps before; nothing is stored.
+        StopRequestedError
+            The run has the steps at which it was asked to stop; all of them are stored.
         """
         self._require_writable()
         self._check(state, accepted)
@@ -350,7 +365,7 @@ class HDFBackend(Backend):  # type: ignore[misc]
             raise
         run.iteration += 1
         run.random_state = state.random_state
-        if run.iteration == run.ends_at:
+        if run.iteration == run.ends_at or run.writer.stop_requested:
             self.close()
 
     def close(self) -> None:

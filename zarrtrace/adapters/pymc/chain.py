@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from zarr.storage import MemoryStore
 
 import zarrtrace as zt
-from zarrtrace.errors import DrawError
+from zarrtrace.errors import DrawError, StopRequestedError
 
 from .bases import ChainBase
 from .model import StoredValues
@@ -62,7 +63,8 @@ class ZarrChain(ChainBase):
         self._writer: zt.ChainWriter | None = None
         # Only a worker that watches its parent has a lock: the chain is sent to other processes.
         self._recording: AbstractContextManager[Any] = nullcontext()
-        self._total = trace.tune + trace.draws
+        self._worker: Any = None  # PyMC's own object that draws this chain in a process
+        self._draws_itself = False  # whether the chain is drawn in this process
         self._checkpoint_every = checkpoint_every
         self._next_checkpoint = 0.0
 
@@ -73,10 +75,13 @@ class ZarrChain(ChainBase):
     def link_stepper(self, step_method: Any) -> None:
         """Keep the state of this step method with the draws, from now on."""
         self._step = step_method if keeps_state(step_method) else None
+        self._draws_itself = True
         # PyMC does not close the chain of a worker process. This runs when the worker ends, after
         # Ctrl-C too, however it was started; its priority puts it before the writer's own closing.
         Finalize(self, self.close, exitpriority=11)
         worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
+        if worker:
+            self._worker = sys._getframe(1).f_locals.get("self")
         if worker and multiprocessing.get_start_method() == "fork":
             self._recording = threading.RLock()
             threading.Thread(target=self._end_with_parent, daemon=True).start()
@@ -107,9 +112,38 @@ class ZarrChain(ChainBase):
             A value has another shape or dtype than at the start of the run; the draw is not kept.
         """
         with self._recording:
-            self._record(draw, stats)
+            try:
+                self.record_draw(draw, stats)
+            except StopRequestedError:
+                self._end_here(1)
+                return
+            if self._writer is not None and self._writer.stop_requested:
+                self._end_here(0)
 
-    def _record(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
+    def _end_here(self, unrecorded: int) -> None:
+        """End the chain after this draw: it was asked to stop.
+
+        A process of `pm.sample` ends as if so many draws had been planned, since an exception there
+        would end all chains, and those that wait would never begin. Elsewhere PyMC ends a chain,
+        and keeps what it has, by a KeyboardInterrupt.
+        """
+        assert self._writer is not None
+        if self._worker is None:
+            # In memory the main process records all chains: the last one ends all.
+            is_last = bool((self._trace.recorded >= self._writer.total).all())
+            if self._draws_itself or is_last:
+                raise KeyboardInterrupt
+            return
+        self._worker._draws = self._writer.recorded + unrecorded - self._worker._tune
+
+    def record_draw(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
+        """Record a draw as `record` does; StopRequestedError after those it was asked to stop at.
+
+        Parameters
+        ----------
+        draw, stats
+            As for `record`.
+        """
         writer = self._writer
         if writer is None:
             writer = self._writer = self._trace.writer(self.chain, patience=90)
@@ -131,7 +165,7 @@ class ZarrChain(ChainBase):
             writer.record(**groups)
         if self._step is not None:
             now = time.monotonic()
-            if now >= self._next_checkpoint or writer.recorded == self._total:
+            if now >= self._next_checkpoint or writer.recorded == writer.total:
                 writer.checkpoint({"point": dict(draw), "steps": state_of(self._step)})
                 after = time.monotonic()
                 pause = max(self._checkpoint_every, (after - now) / _CHECKPOINT_SHARE)

@@ -170,10 +170,12 @@ def _draw_chain(
         chain = chains[number]
         chain.go_on(writer, step)
         for draw in range(draws, trace.tune + trace.draws):
+            if writer.stop_requested:
+                break
             if draw == trace.tune:
                 step.stop_tuning()
             point, stats = step.step(point)
-            chain.record(point, stats, in_warmup=draw < trace.tune)
+            chain.record_draw(point, stats)
 
 
 def _seed(step: Any, generator: np.random.Generator, trace: zt.Trace) -> None:

@@ -59,6 +59,9 @@ class ZarrTrace(TraceBase):
 
     Notes
     -----
+    `Trace.request_stop` ends a run from any process: each chain stops at its draw, and the trace is
+    finished as if no more draws had been planned. `extend` and `resume` continue from there.
+
     Unlike the original it never pads: chains of unequal length are cut, and chains with too few
     draws are left out. Statistics have ArviZ's names, so PyMC's warnings about divergences work.
     A `SamplerWarning` is stored in the columns `warning_kind`, `warning_level` and `warning_step`.
@@ -194,10 +197,10 @@ class ZarrTrace(TraceBase):
         After Ctrl-C it stays unfinished for `resume`.
         """
         trace = self.trace
-        counts = trace.recorded
-        if counts.min() == trace.tune + trace.draws and trace.draws:
+        fewest = trace.recorded.min()
+        if trace.status in ("complete", "finished") and fewest > trace.tune:
             trace.finish()
-        elif counts.min() >= trace.tune:
+        elif fewest >= trace.tune:
             trace.split_warmup()
 
     def split_warmup(self, group_name: str, error_if_already_split: bool = True) -> None:
