@@ -404,7 +404,7 @@ class Trace(GroupReader):
         return asked.at
 
     def cancel_stop(self) -> bool:
-        """Take the request of `request_stop` back: chains that still run go on to their end.
+        """Take the request of `request_stop` back: chains that still run continue to their end.
 
         Those that have stopped continue when they are run again.
 

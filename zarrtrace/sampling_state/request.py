@@ -1,7 +1,7 @@
 """The request that a run stops: the number of a draw, from any process, in a file of its own.
 
-A chain that was asked to stop at draw N ends when it has N draws, as if so many had been declared.
-No zarr.json that others write is touched, and no writer writes this one.
+A chain that was asked to stop at draw N ends when it has N draws, as if that many were declared. No
+zarr.json that others write is touched, and no writer writes this one.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class ZarrChain(ChainBase):
     def _end_here(self, unrecorded: int) -> None:
         """End the chain after this draw: it was asked to stop.
 
-        A process of `pm.sample` ends as if so many draws had been planned, since an exception there
+        A process of `pm.sample` ends as if that many draws had been planned: an exception there
         would end all chains, and those that wait would never begin. Elsewhere PyMC ends a chain,
         and keeps what it has, by a KeyboardInterrupt.
         """
