@@ -2,7 +2,7 @@
 
 Reversible jumps: each step adds a change to those of the current draw, or removes one. The rates
 between the changes are integrated out, so that a draw is a list of times, long or short. The trace
-takes it as it is, and gives it back as a list of arrays, or padded, with its length beside it.
+takes it as it is, and returns it as a list of arrays, or padded, with its length beside it.
 """
 
 import itertools
@@ -49,6 +49,6 @@ if __name__ == "__main__":
     posterior = trace.posterior
     number, drawn = np.unique(posterior.times_length, return_counts=True)
     print("changes:", dict(zip(number.tolist(), np.round(drawn / DRAWS, 2).tolist(), strict=True)))
-    # Padding is no time: it stands where the number of the change is not below the length.
+    # Padding is not a time: a change whose number is not below the length is padding.
     real = posterior.times.where(posterior.change < posterior.times_length)
     print("the first after", float(real.isel(change=0).median()), "years")

@@ -4,7 +4,7 @@
     theta = mu + tau * theta_tilde     the effect of coaching there
     theta_tilde ~ Normal(0, 1),  mu ~ Normal(0, 5),  tau ~ HalfCauchy(5)
 
-Sampled in (mu, log tau, theta_tilde): non-centred, so that small tau are no funnel.
+Sampled in (mu, log tau, theta_tilde): non-centred, so that small tau do not make a funnel.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def start_at_random(rng: np.random.Generator, tune: int) -> NUTS:
 
 
 def chain(index: int, trace: zt.Trace) -> None:
-    """Sample one chain; called again after a kill, go on as if nothing had happened."""
+    """Sample one chain; called again after a kill, continue as if nothing had happened."""
     sampler = start_at_random(np.random.default_rng([SEED, index]), trace.tune)
     with trace.writer(index) as writer:
         start, state = writer.resume()

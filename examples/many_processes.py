@@ -6,7 +6,7 @@ import numpy as np
 
 import zarrtrace as zt
 
-# Ten pumps of a nuclear plant: failures in so many thousand hours (Gaver & O'Muircheartaigh 1987).
+# Ten pumps of a nuclear plant: failures in thousands of hours (Gaver & O'Muircheartaigh 1987).
 FAILURES = np.array([5, 1, 5, 14, 3, 19, 1, 1, 4, 22])
 HOURS = np.array([94.3, 15.7, 62.9, 126, 5.24, 31.4, 1.05, 1.05, 2.1, 10.5])
 ALPHA = 1.802

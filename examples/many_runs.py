@@ -20,7 +20,7 @@ SEED, STEP = 1798, np.array([0.06, 0.2])
 
 
 def log_density(nu: float, mu: float, log_sigma: float) -> np.ndarray:
-    """Of each measurement: Student's t with `nu` degrees of freedom."""
+    """The log density of each measurement: Student's t with `nu` degrees of freedom."""
     constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - math.log(nu * math.pi) / 2
     z = (y - mu) / np.exp(log_sigma)
     density: np.ndarray = constant - log_sigma - (nu + 1) / 2 * np.log1p(z**2 / nu)

@@ -50,7 +50,7 @@ def begin(seed: int, chain: int, dimensions: int) -> Walk:
 def sample(
     path: str | Path, *, dimensions: int, seed: int, chains: int, tune: int, draws: int
 ) -> zt.Trace:
-    """Sample into the trace at `path`, or go on with it: after a kill, or for more draws."""
+    """Sample into the trace at `path`, or continue it after a kill, or for more draws."""
     try:
         trace = zt.open(path, mode="a")
     except zt.errors.TraceNotFoundError:
@@ -79,7 +79,7 @@ def _record(trace: zt.Trace, chain: int, walk: Walk) -> None:
         for i in range(start, trace.tune + trace.draws):
             accepted = walk.step(adapting=i < trace.tune)
             writer.record({"x": walk.position}, {"accepted": accepted, "step_size": walk.step_size})
-            # Small ones cost some 30 µs; the run goes on from the last.
+            # Small ones cost some 30 µs; the run continues from the last.
             writer.checkpoint(
                 {
                     "position": walk.position,

@@ -1,4 +1,4 @@
-"""A chain is killed, and goes on from its last checkpoint as if nothing had happened."""
+"""A chain is killed, and continues from its last checkpoint as if nothing had happened."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Chains that sample until a rule of yours says stop: nobody gives a number of draws."""
+"""Chains that sample until a rule of yours says stop: nobody chooses a number of draws."""
 
 import time
 
@@ -9,7 +9,7 @@ import zarrtrace as zt
 
 
 def chain(index: int, trace: zt.Trace) -> None:
-    """Metropolis on a standard normal; it goes on for ever."""
+    """Metropolis on a standard normal; it never ends."""
     with trace.writer(index) as writer:
         rng = np.random.default_rng([1992, index])
         x = 8.0 * index - 12.0

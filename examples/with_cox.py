@@ -42,7 +42,7 @@ def train(args: Parameters) -> None:
 
 
 def main() -> None:
-    """Train with three rates; the first training dies half way and goes on."""
+    """Train with three rates; the first training dies half way and continues."""
     shutil.rmtree("experiments", ignore_errors=True)
     first = subprocess.run([sys.executable, __file__, "--killed"])
     print(f"the training ended with {first.returncode}")

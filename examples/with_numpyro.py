@@ -1,4 +1,4 @@
-"""Eight schools in NumPyro: the run survives a kill, and this script called again goes on."""
+"""Eight schools in NumPyro: the run survives a kill, and a second call continues it."""
 
 import arviz as az
 import jax

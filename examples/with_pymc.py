@@ -43,7 +43,7 @@ if __name__ == "__main__" and "killed" in sys.argv:
 elif __name__ == "__main__":
     died = subprocess.run([sys.executable, __file__, "killed"], stderr=subprocess.DEVNULL)
     print(f"killed by {signal.Signals(-died.returncode).name}")
-    print(f"draws that are there: {zt.open('schools.zarr').recorded}")
+    print(f"recorded draws: {zt.open('schools.zarr').recorded}")
 
     data = resume("schools.zarr", model, random_seed=8, progressbar=False)
     print(zt.open("schools.zarr"))

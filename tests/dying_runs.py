@@ -34,7 +34,7 @@ DIE = """
 def run_and_die(
     script: Script, module: str, path: Path, method: str, number: int, *, after: bool
 ) -> int:
-    """Begin or go on with the run of a test module, and die; the draws that are there then.
+    """Begin or continue the run of a test module, and die; returns the draws that exist then.
 
     Death comes at the n-th call of a method of the writer, before it does anything or after.
     """

@@ -27,9 +27,9 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @contextmanager
 def failing(at: int | None, failure: Failure = "once") -> Iterator[list[str]]:
-    """Have the call of this number fail, or all from it on; gives the calls that were made.
+    """Have the call of this number fail, or all from it on; returns the calls that were made.
 
-    Of Python's own, those that the functions of `os`, `pathlib` and `shutil` make are among them.
+    Among them are calls that the functions of `os`, `pathlib` and `shutil` make.
     An error names the files that a real one names.
     """
     made: list[str] = []

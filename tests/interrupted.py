@@ -22,7 +22,7 @@ LEFT_TO_PYTHON = [
 
 @contextmanager
 def interrupted(package: str, at: int | None = None) -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt at a bytecode below a directory; gives how many ran before it."""
+    """Raise KeyboardInterrupt at a bytecode below a directory; returns how many ran before it."""
     reached = [0]
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:

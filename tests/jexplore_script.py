@@ -21,7 +21,7 @@ Outcome = tuple[str, Any]
 
 
 def made(number: int, draws: int = 10, chains: int = 4, dims: int = 3) -> dict[str, Any]:
-    """An epoch as jexplore gives it, with numbers that say which epoch it is."""
+    """An epoch as jexplore returns it, with numbers that say which epoch it is."""
     rng = np.random.default_rng(number)
 
     def normal(*shape: int) -> Any:
@@ -53,7 +53,7 @@ def made(number: int, draws: int = 10, chains: int = 4, dims: int = 3) -> dict[s
 
 
 def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a call gives, or the error it raises."""
+    """What a call returns, or the error it raises."""
     try:
         # The original's own epochs in memory are cut when they are burned.
         return deepcopy(function(*arguments, **options))
@@ -62,7 +62,7 @@ def attempt(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
 
 
 def script(backend: Any, place: Path, epochs: list[Any]) -> Iterator[Outcome]:
-    """The life of a backend, step by step; what it gives at each."""
+    """The life of a backend, step by step, with what it returns at each."""
     for number, epoch in enumerate(epochs[:4]):
         yield f"ingest {number} returns itself", backend.ingest(epoch) is backend
     yield from everything(backend, "four epochs")

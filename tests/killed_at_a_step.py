@@ -28,11 +28,11 @@ class Killed(BaseException):
 def killed_at(
     step: int, monkeypatch: pytest.MonkeyPatch, names: Sequence[str] = (*STEPS, *BATCHES)
 ) -> Iterator[list[int]]:
-    """Stop before the step-th thing that is done to the store; gives how many were done.
+    """Stop before the step-th thing that is done to the store; returns how many were done.
 
-    Of things that are done at once, half are done. With `names` only these are counted.
+    If things are done at once, half of them are done. With `names` only these are counted.
 
-    What the heartbeat does meanwhile, on a slow machine, is none of them.
+    What the heartbeat does meanwhile, on a slow machine, is not counted.
     """
     done, own = [0], threading.get_ident()
 

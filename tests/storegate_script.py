@@ -2,8 +2,8 @@
 
     python tests/storegate_script.py > tests/data/storegate.json
 
-writes down what multiml gives (commit a6c3779, with zarr 2.17.1 and NumPy 1.26 on Python 3.11; of
-torch it needs the name `Tensor` only). The test compares what ours gives.
+writes down what multiml returns (commit a6c3779, with zarr 2.17.1 and NumPy 1.26 on Python 3.11; of
+torch it needs the name `Tensor` only). The test compares what ours returns.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def test_a_long_attribute_is_cut(value: str, shown: str) -> None:
     assert description.short_fact(value, 10) == shown
 
 
-def test_a_path_that_is_no_trace_is_said_on_one_line(
+def test_a_path_that_is_not_a_trace_is_reported_on_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("info", "check", "repair", "finish"):
@@ -182,7 +182,7 @@ def test_a_failure_that_nobody_thought_of_is_one_line_too(
 
 
 @pytest.mark.once("newest")
-def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+def test_a_reader_that_has_enough_is_not_a_failure(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "zarrtrace", "ls", str(tmp_path)],
         stdout=subprocess.PIPE,

@@ -76,7 +76,7 @@ tasks = submit(SLOW="yes")
 
 
 def wait_for(draws):
-    """Look at the trace until every chain has so many draws."""
+    """Look at the trace until every chain has that many draws."""
     while True:
         time.sleep(0.1)
         try:

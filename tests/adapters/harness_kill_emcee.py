@@ -77,7 +77,7 @@ def kill_once(path: Path, steps: int, after: float) -> tuple[bool, int]:
 
 
 def run(directory: Path, kills: int, steps: int, seed: int) -> int:
-    """Kill so many times; gives the number of kills that hit a running chain."""
+    """Kill often enough; returns the number of kills that hit a running chain."""
     rng = random.Random(seed)
     hit, reported = 0, 0
     path, number = directory / "0.zarr", 0

@@ -38,7 +38,7 @@ def test_the_adapter(
 
 
 class Forgetful(adapter_runs.EmceeRun):
-    """Begins anew where it should go on."""
+    """Begins again where it should continue."""
 
     def sample(self, path: Path, draws: int) -> None:
         from zarrtrace.adapters.emcee import HDFBackend

@@ -23,7 +23,7 @@ WALKERS = 8
 
 
 class Blobs:
-    """A log probability whose blobs are others after so many calls."""
+    """A log probability whose blobs change after some calls."""
 
     def __init__(self, first: Any, then: Any, after: int) -> None:
         self.first, self.then, self.after = first, then, after
@@ -124,7 +124,7 @@ def sample_pymc(model: Any, store: Any) -> None:
         )  # fmt: skip
 
 
-def test_pymc_leaves_alone_what_is_no_trace(model: Any, tmp_path: Path) -> None:
+def test_pymc_leaves_alone_what_is_not_a_trace(model: Any, tmp_path: Path) -> None:
     folder, file = tmp_path / "folder", tmp_path / "file"
     folder.mkdir()
     for place in (folder / "notes.txt", file):
@@ -137,7 +137,7 @@ def test_pymc_leaves_alone_what_is_no_trace(model: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:More chains .* than draws:UserWarning")
-def test_pymc_goes_on_only_where_it_may_write(model: Any, tmp_path: Path) -> None:
+def test_pymc_continues_only_where_it_may_write(model: Any, tmp_path: Path) -> None:
     from zarrtrace.adapters.pymc import resume
 
     path = tmp_path / "run.zarr"

@@ -95,7 +95,7 @@ def test_one_chain_is_a_chain() -> None:
 # Killed, and resumed --------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_bit_for_bit(
+def test_a_killed_run_continues_bit_for_bit(
     finished: zt.Trace, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each process compiles for itself, as those of users do.

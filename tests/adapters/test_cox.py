@@ -1,6 +1,6 @@
 """cox's surface on tables: what its users know, and what a kill or a stranger cannot take.
 
-Values, types and shapes that are expected here are those that cox 0.2 gives for the same calls.
+Values, types and shapes that are expected here are those that cox 0.2 returns for the same calls.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def test_an_empty_table_is_there_when_its_store_is_opened_again(store: Store) ->
     assert [kind.kind for kind in again.df.dtypes[["loss", "epoch", "ok"]]] == ["f", "i", "b"]
 
 
-def test_a_table_that_is_there_goes_on_and_other_columns_are_refused(store: Store) -> None:
+def test_an_existing_table_continues_and_other_columns_are_refused(store: Store) -> None:
     store.add_table("m", SCHEMA).append_row(ROW)
     store.close()
     with Store(Path(store.path).parent, "a") as again:
@@ -284,7 +284,7 @@ WRITER = """
 """
 
 
-def test_a_killed_run_loses_no_flushed_row_and_goes_on(tmp_path: Path, script: Script) -> None:
+def test_a_killed_run_loses_no_flushed_row_and_continues(tmp_path: Path, script: Script) -> None:
     process = script.start(WRITER, tmp_path, -1)
     assert process.stdout is not None
     for line in process.stdout:

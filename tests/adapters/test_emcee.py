@@ -193,11 +193,11 @@ def test_several_names_in_one_directory(path: Path) -> None:
         backends.HDFBackend(path, name="third").get_chain()
 
 
-# A run goes on --------------------------------------------------------------------------------
+# A run continues --------------------------------------------------------------------------------
 
 
 @pytest.mark.once("oldest")
-def test_a_second_run_goes_on_bit_for_bit(path: Path) -> None:
+def test_a_second_run_continues_bit_for_bit(path: Path) -> None:
     run(backends.HDFBackend(path), 15, vector)
     for _ in range(5):
         run(backends.HDFBackend(path), 1, vector)
@@ -232,13 +232,13 @@ def test_a_step_that_is_interrupted_has_not_happened(
     with pytest.raises(KeyboardInterrupt):
         run(backend, 10)
     monkeypatch.undo()
-    # emcee goes on from what is stored; the interrupted step is drawn again.
+    # emcee continues from what is stored; the interrupted step is drawn again.
     assert backend.iteration in (8, 9)
     run(backend, 20 - backend.iteration)
     require_equal(backend, in_memory(20))
 
 
-def test_a_log_probability_that_raises_leaves_a_run_that_goes_on(path: Path) -> None:
+def test_a_log_probability_that_raises_leaves_a_run_that_continues(path: Path) -> None:
     calls = []
 
     def sometimes(x: np.ndarray) -> float:
@@ -255,7 +255,7 @@ def test_a_log_probability_that_raises_leaves_a_run_that_goes_on(path: Path) -> 
     require_equal(backends.HDFBackend(path), in_memory(30))
 
 
-def test_a_run_goes_on_after_finish_and_a_burn_in_that_was_split_off(path: Path) -> None:
+def test_a_run_continues_after_finish_and_a_burn_in_that_was_split_off(path: Path) -> None:
     run(backends.HDFBackend(path), 10, vector)
     trace = zt.open(path / "mcmc", mode="a")
     trace.split_warmup(4)
@@ -377,7 +377,7 @@ def test_without_names_the_positions_stay_one_variable(path: Path) -> None:
 
 @pytest.mark.once("oldest")
 @pytest.mark.parametrize("kind", ["none", "vector", "several", "bytes"])
-def test_an_hdf5_file_comes_over_and_goes_on(tmp_path: Path, path: Path, kind: str) -> None:
+def test_an_hdf5_file_is_imported_and_continues(tmp_path: Path, path: Path, kind: str) -> None:
     function, dtype = BLOBS[kind]
     file = tmp_path / "run.h5"
     theirs = emcee.backends.HDFBackend(file)
@@ -396,7 +396,7 @@ def test_an_hdf5_file_comes_over_and_goes_on(tmp_path: Path, path: Path, kind: s
 
 @pytest.mark.once("oldest")
 @pytest.mark.parametrize("kind", ["none", "vector", "several", "bytes"])
-def test_an_hdf5_file_goes_back_and_goes_on(tmp_path: Path, path: Path, kind: str) -> None:
+def test_an_exported_hdf5_file_continues(tmp_path: Path, path: Path, kind: str) -> None:
     function, dtype = BLOBS[kind]
     run(backends.HDFBackend(path, "deep/er"), 12, function, blobs_dtype=dtype)
     backends.HDFBackend(path, "empty").reset(4, 2)

@@ -1,7 +1,7 @@
-"""jexplore's backend: what the original gives, bit for bit, and what it could not do.
+"""jexplore's backend: what the original returns, bit for bit, and what it could not do.
 
-jexplore needs Python 3.13: where it is not there, what it gives is known from a model of it here
-that is compared with it where it is.
+jexplore needs Python 3.13. Where it is not installed, a model of it in this module says what it
+returns; where it is installed, the two are compared.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def real_sampling() -> Any:
 
 
 class Listing:
-    """Keeps the epochs a sampler gives."""
+    """Keeps the epochs of a sampler."""
 
     def __init__(self) -> None:
         self.epochs: list[Any] = []
@@ -69,7 +69,7 @@ class Listing:
 
 @pytest.fixture(scope="module")
 def real_epochs() -> list[Any]:
-    """Three epochs of the real sampler, which compiles anew for each."""
+    """Three epochs of the real sampler, which compiles again for each."""
     needs_jexplore()
     import jax
 
@@ -219,7 +219,7 @@ def test_the_real_sampler_stores_and_restarts(real_epochs: list[Any], tmp_path: 
     uninterrupted = sampling.get_sampler(backend=Listing()).run(last, 5, 1, seed=3)
     same(vars(again.samples), vars(uninterrupted.samples))
     assert Backend(outdir=tmp_path).epochs == 3
-    # One that does not resume begins anew when it is given to a sampler.
+    # One that does not resume begins again when it is passed to a sampler.
     sampler.backend.close()
     sampling.get_sampler(backend=Backend(outdir=tmp_path))
     assert Backend(outdir=tmp_path).epochs == 0
@@ -541,7 +541,7 @@ def test_several_runs_may_be_in_one_directory(tmp_path: Path) -> None:
     same(one.get(), made(0))
 
 
-def test_reset_begins_anew(tmp_path: Path) -> None:
+def test_reset_begins_again(tmp_path: Path) -> None:
     backend = Backend(burn=4, outdir=tmp_path)
     backend.reset()
     backend.ingest(made(0)).ingest(made(1))
@@ -637,7 +637,7 @@ def without(name: str) -> dict[str, Any]:
         *("no chains", "text", "function", "number", "none", "no file"),
     ],
 )
-def test_what_is_no_epoch_is_refused_and_nothing_is_lost(
+def test_what_is_not_an_epoch_is_refused_and_nothing_is_lost(
     epoch: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     backend = Backend(outdir=tmp_path).ingest(made(0))

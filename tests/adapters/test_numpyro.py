@@ -138,7 +138,7 @@ def test_without_warmup_there_is_no_group_of_it(finished: zt.Trace) -> None:
 # Killed, and resumed --------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_bit_for_bit(
+def test_a_killed_run_continues_bit_for_bit(
     finished: zt.Trace, script: Script, tmp_path: Path
 ) -> None:
     path = tmp_path / "killed.zarr"
@@ -220,7 +220,7 @@ def test_the_trace_of_another_sampler_is_left_alone(tmp_path: Path) -> None:
         sample(mcmc(), tmp_path / "run.zarr", jax.random.key(KEY), X, y=Y)
 
 
-def test_what_is_no_trace_is_left_alone(tmp_path: Path) -> None:
+def test_what_is_not_a_trace_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(TraceExistsError):
         sample(mcmc(), tmp_path, jax.random.key(KEY), X, y=Y)

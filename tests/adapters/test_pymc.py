@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*return_inferencedata=False:FutureWarning"),
 ]
 
-# Of the clock, not of the chain.
+# They measure the clock, not the chain.
 TIMES = {"perf_counter_start", "perf_counter_diff", "process_time_diff"}
 WARNINGS = {"warning_kind", "warning_level", "warning_step"}
 
@@ -112,7 +112,7 @@ def test_the_draws_of_each_step_method_are_those_of_the_default_trace(
     method: str, normal: Any, tmp_path: Path
 ) -> None:
     with normal:
-        # One each: Slice goes on with the widths of the run before.
+        # One each: Slice continues with the widths of the run before.
         first, second = (getattr(pm, method)() for _ in range(2))
     expected = sample(normal, step=first)
     found = sample(normal, ZarrTrace(tmp_path / "run.zarr"), step=second)
@@ -293,7 +293,7 @@ def test_ctrl_c_keeps_every_draw_and_gives_the_longest_chains(normal: Any, tmp_p
     whole = sample(normal)
     assert np.array_equal(trace.get("mu", chains=0)[0], whole["posterior"]["mu"][0, :10])
     assert np.array_equal(found["posterior"]["mu"][0], whole["posterior"]["mu"][1])
-    assert not trace.finished, "resume() can go on"
+    assert not trace.finished, "resume() can continue"
 
 
 def test_ctrl_c_during_tuning_says_what_is_there(normal: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A PyMC run that was killed goes on from disk, and ends as if nothing had happened."""
+"""A PyMC run that was killed continues from disk, and ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS"),
 ]
 
-# Of the clock, not of the chain.
+# They measure the clock, not the chain.
 TIMES = {"perf_counter_start", "perf_counter_diff", "process_time_diff"}
 
 
@@ -318,7 +318,7 @@ def nuts(init: str) -> Any:
         pytest.param(lambda: pm.Slice(), id="slice"),
     ],
 )
-def test_a_step_method_goes_on_from_its_state_bit_for_bit(make: Any) -> None:
+def test_a_step_method_continues_from_its_state_bit_for_bit(make: Any) -> None:
     trace = zt.create(None, chains=1, draws=200, posterior={"x": zt.Var()})
     with normal() as model:
         step, another = make(), make()

@@ -1,4 +1,4 @@
-"""StoreGate gives what multiml's gives, step by step, and mends what is wrong there."""
+"""StoreGate returns what multiml's returns, step by step, and fixes what is wrong there."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_step_gives_what_the_original_gives(backend: str, tmp_path: Path) 
         assert found == expected[name], name
 
 
-# Mended ---------------------------------------------------------------------------------------
+# Fixed ----------------------------------------------------------------------------------------
 
 
 def test_views_share_no_state(gate: StoreGate) -> None:
@@ -125,7 +125,7 @@ def test_fractions_whose_sum_is_almost_one_are_taken() -> None:
     assert gate.get_metadata()["total_events"] == [7, 2, 1]
 
 
-def test_active_is_set_anew_after_more_samples_came(gate: StoreGate) -> None:
+def test_active_is_set_again_after_more_samples_were_added(gate: StoreGate) -> None:
     gate.compile(reset=True)
     gate.add_data(["x", "y", "v", "w"], [X, Y, Y, Y])
     gate.compile(reset=True)

@@ -68,6 +68,6 @@ def test_dask_only_when_it_is_asked_for(running: zt.Trace) -> None:
     assert chunked["posterior"]["mu"].values.tolist() == [[3, 4, 5, 6]] * 2
 
 
-def test_what_is_no_trace_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_a_trace_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(zt.errors.TraceNotFoundError, match=r"nothing\.zarr"):
         xr.open_datatree(tmp_path / "nothing.zarr", engine="zarrtrace")

@@ -46,7 +46,7 @@ def some_draws(count: int) -> list[Draw]:
 
 
 def record_all(trace: zt.Trace, chain: int, draws: list[Draw], count: int) -> float:
-    """Seconds of so many draws, with all that is flushed, to the closed writer."""
+    """Seconds for that many draws, with all that is flushed, to the closed writer."""
     writer = trace.writer(chain)
     start = time.perf_counter()
     for draw in itertools.islice(itertools.cycle(draws), count):

@@ -75,7 +75,7 @@ def by_turns(run: Run, **measurements: Measurement) -> dict[str, list[float]]:
     """Seconds of each thing, a list as long as there are rounds.
 
     Each round does all of them, so that what the machine is busy with hits all alike. A thing that
-    prepares something first times itself and gives the seconds.
+    prepares something first times itself and returns the seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(run.rounds):
@@ -135,7 +135,7 @@ def _report_memory(pipe: Any, action: Callable[..., Any], arguments: tuple[Any, 
     import zarrtrace  # noqa: F401
 
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     action(*arguments)
     pipe.send((_status("VmHWM") - before) / MEGABYTE)
 

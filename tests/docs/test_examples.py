@@ -67,7 +67,7 @@ SHOWN = {
     ],
     "with_pymc": [
         r"^killed by SIGKILL$",
-        r"^draws that are there: \[.*6\d\d",
+        r"^recorded draws: \[.*6\d\d",
         r"^finished: 2 chains × \(500 warmup \+ 500 draws\), recorded 1000 of 1000 each",
         r"^mu +4\.",
     ],

@@ -113,7 +113,7 @@ def test_a_run_keeps_the_commit_of_its_script(tmp_path: Path, script: Script) ->
     assert all(Path(line[3]).parent == tmp_path for line in lines)
 
 
-def test_a_run_that_goes_on_elsewhere_gets_another_row(tmp_path: Path) -> None:
+def test_a_run_that_continues_elsewhere_gets_another_row(tmp_path: Path) -> None:
     trace = make(tmp_path, "one", finish=False)
     runs.record_provenance(trace, settings={"tau": 2.0}, seed=8)
     rows = trace.table("provenance").to_dataframe()

@@ -307,7 +307,7 @@ def test_attributes_are_a_mapping_with_string_keys(directory: Any) -> None:
     assert_refused(directory, "attrs: give a mapping", attrs=["a"])
 
 
-def test_a_group_that_is_there_is_not_added_again(fast_place: Any) -> None:
+def test_an_existing_group_is_not_added_again(fast_place: Any) -> None:
     trace = fast_place.create(chains=1, draws=2, posterior={"x": zt.Var()})
     trace.add_group("predictions", {"y": [1.0]})
     for name in ("posterior", "predictions"):

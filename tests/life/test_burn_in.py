@@ -311,7 +311,7 @@ def test_a_view_from_before_never_reads_a_fill_value(fast_place: Place, encoded:
     trace.drop_before(15)
     encoded.check(held.isel(draw=slice(3, None)).assign_coords(draw=range(15)), 15, TOTAL)
     for name in held.data_vars:
-        # Some of the draws before it are in chunks that are there.
+        # Some of the draws before it are in existing chunks.
         with pytest.raises(TraceError, match=r"before 15 were dropped since .*ask the trace"):
             _ = held[name].isel(draw=2).values
 

@@ -51,7 +51,7 @@ def create(place: Place, **more: Any) -> zt.Trace:
 
 
 def flip(file: Path, bit: int) -> bytes:
-    """Flip one bit of a file; gives what was there before."""
+    """Flip one bit of a file; returns its content from before."""
     before = file.read_bytes()
     data = bytearray(before)
     data[bit // 8] ^= 1 << bit % 8
@@ -183,7 +183,7 @@ def test_repair_keeps_all_else_and_says_what_was_lost(
     assert plain.posterior.theta.attrs["lost_draws"] == ["chain 1: draws 16 to 23"]
 
 
-def test_repair_makes_documents_and_counts_anew(directory: Place) -> None:
+def test_repair_writes_documents_and_counts_again(directory: Place) -> None:
     trace = fill(create(directory))
     trace.finish()
     right = {name: trace.get(name) for name in ("mu", "theta", "steps", "lp")}

@@ -29,7 +29,7 @@ def test_a_run_without_a_fixed_end(place: Place, encoded: Encoded) -> None:
     encoded.check_split(plain, 5, 26)
     encoded.check(trace.dataset("posterior", chains=1), 5, 30, [1])
     assert trace.check() == []
-    # It goes on without an end, and gets one.
+    # It continues without an end, and gets one.
     encoded.fill(trace.extend(None), 31)
     assert not trace.has_end
     assert trace.extend(4).draws == 32
@@ -70,7 +70,7 @@ def test_a_trace_is_extended_while_it_is_recorded(place: Place, encoded: Encoded
         assert trace.recorded.tolist() == [13, 13]
         encoded.check_split(place.open(), 2, 13)
     encoded.check_split(trace, 2, 13)
-    # A chain that was full and closed goes on at its checkpoint, or after its last draw.
+    # A chain that was full and closed continues at its checkpoint, or after its last draw.
     encoded.fill(trace.extend(1))
     trace.finish()
     plain = open_plainly(place.store)

@@ -114,7 +114,7 @@ def test_a_dead_chain_is_left_out(place: Place, encoded: Encoded, together: int)
     dead = {"chains": range(together, 2 * together)}
     encoded.check(trace.dataset("posterior", **dead), 1, 2, dead["chains"])
     encoded.check(trace["posterior"], 1, 9, kept)
-    # It may go on: it is at its place again.
+    # It may continue: it is at its place again.
     encoded.fill(trace.extend(draws=2))
     assert trace.recorded.tolist() == [13] * 4 * together
     encoded.check(trace.posterior, 1, 13)

@@ -297,7 +297,7 @@ def test_update_takes_what_the_trace_lacks(fast_place: Place, tmp_path: Path, fo
     assert trace.posterior.x.values.tolist() == [[0, 0]]
 
 
-def test_what_is_no_result_is_refused(memory: Place, tmp_path: Path) -> None:
+def test_what_is_not_a_result_is_refused(memory: Place, tmp_path: Path) -> None:
     trace = sampled(memory, finished=False)
     with pytest.raises(TraceNotFoundError, match="nothing at"):
         trace.update(tmp_path / "result.nc")

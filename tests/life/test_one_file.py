@@ -99,7 +99,7 @@ def test_netcdf_and_back(directory: Place, tmp_path: Path) -> None:
         require_same(again.to_datatree(save_warmup=True), expected)
 
 
-def test_a_file_that_is_there_is_not_replaced_unasked(memory: Place, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced_unasked(memory: Place, tmp_path: Path) -> None:
     trace = whole(memory)
     file = trace.to_netcdf(tmp_path / "run.nc", ["posterior"], chains=1)
     with pytest.raises(TraceExistsError, match="something already"):

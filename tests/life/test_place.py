@@ -111,7 +111,7 @@ def test_killed_at_each_step_it_is_the_old_trace_or_the_new_one(
     assert int(script.run(_KILLS, folder, operation, timeout=600)) > 20
 
 
-def test_what_a_killed_process_wrote_in_place_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_a_killed_process_wrote_in_place_is_not_an_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     for stop in range(1, 4):
         path.mkdir()  # an empty directory is filled where it is

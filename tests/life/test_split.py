@@ -84,7 +84,7 @@ def test_whole_chunks_are_linked_not_copied(directory: Place) -> None:
     assert not (directory.path / "_sampling_state" / "split").exists()
 
 
-def test_recording_goes_on_after_a_split(fast_place: Place, encoded: Encoded) -> None:
+def test_recording_continues_after_a_split(fast_place: Place, encoded: Encoded) -> None:
     trace = encoded.create(fast_place, chains=2, tune=TUNE, draws=DRAWS)
     encoded.fill(trace, 17, 14)
     trace.split_warmup()

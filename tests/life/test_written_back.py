@@ -93,7 +93,7 @@ def delete(place: Place, key: str) -> None:
 # Chunks of fill values --------------------------------------------------------------------------
 
 
-def test_chunks_of_fill_values_that_zarr_deletes_are_no_damage(place: Place) -> None:
+def test_chunks_of_fill_values_that_zarr_deletes_are_not_damage(place: Place) -> None:
     finished(place)
     with suppress(NotImplementedError):
         for group in ("posterior", "warmup_posterior", "sample_stats", "observed_data"):
@@ -382,7 +382,7 @@ def as_it_was(group: xr.Dataset) -> xr.Dataset:
 
 @pytest.mark.parametrize("change", [as_float32, as_float_with_missing, as_it_was])
 @pytest.mark.parametrize("key", ["/", "."])
-def test_a_group_written_anew_is_read_as_it_is(
+def test_a_group_written_again_is_read_as_it_is(
     fast_place: Place, change: Callable[[xr.Dataset], xr.Dataset], key: str
 ) -> None:
     finished(fast_place)

@@ -7,7 +7,7 @@ writers that are closed and opened. Every version of every file is remembered. T
 together of which each file is of a moment of its own, within a window of moments, and of a journal
 each piece of 8, 512 or 4,096 bytes: that is what `cp -r` finds, what a client of a network disk may
 see, and, where files may also be missing or empty, what power loss leaves behind. Its draws must be
-right, and so many as were there when every moment is the same; a writer must be able to go on.
+right, and complete when every moment is the same; a writer must be able to continue.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def check(path: Path, but: Sequence[int] = ()) -> list[int]:
     return counts
 
 
-def go_on(path: Path) -> None:
+def continue_run(path: Path) -> None:
     """Record what is left, finish, and assert that every draw is right."""
     trace = zt.open(path, "a")
     for number in range(len(trace.blocks)):
@@ -245,7 +245,7 @@ def trial(seed: int, folder: Path) -> tuple[int, int]:
             max(0, was - now) for was, now in zip(moments.counts[first], found, strict=True)
         )
         if number < 2 and not lacking:
-            go_on(copy)
+            continue_run(copy)
     return there, missing
 
 

@@ -101,8 +101,8 @@ class Board:
     """What the processes of a trial tell each other, in memory that outlives them."""
 
     def __init__(self) -> None:
-        # Of each chain: acknowledged draws, draws at the last completed checkpoint, how often it
-        # began to be resumed, and which of these times was the last one that ended.
+        # For each chain: acknowledged draws, draws at the last completed checkpoint, how often a
+        # resume began, and which of these times was the last one that ended.
         self.acknowledged = FORK.RawArray("q", CHAINS)
         self.checkpointed = FORK.RawArray("q", CHAINS)
         self.resumes_begun = FORK.RawArray("q", CHAINS)
@@ -223,7 +223,7 @@ def kill(parent: BaseProcess, board: Board, chooser: random.Random) -> None:
 def trial(
     number: int, wanted: dict[str, np.ndarray[Any, Any]], typical: float, folder: Path
 ) -> tuple[dict[str, int], float]:
-    """Run one trial; gives what happened, and how long an undisturbed run took."""
+    """Run one trial; returns what happened, and how long an undisturbed run took."""
     chooser = random.Random(number)
     path = folder / f"trial-{number}.zarr"
     create(path, number)

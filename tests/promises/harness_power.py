@@ -6,7 +6,7 @@ One trial: a trace is recorded on a file system of its own, in a file that is mo
 moment the process that records is stopped and the file copied, without a sync: it has what had
 reached the disk. What is found in the copy, after a restart of the machine as it seems, must be
 right. With durability="disk" it has at least the draws below the last checkpoint or flush; and the
-run must be able to go on there. Mounting takes root and Linux.
+run must be able to continue there. Mounting takes root and Linux.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness_copy import TOTAL, check, create, go_on, lacking_journals, values_of
+from harness_copy import TOTAL, check, continue_run, create, lacking_journals, values_of
 
 import zarrtrace as zt
 from zarrtrace.sampling_state import claim, journal_header
@@ -103,7 +103,7 @@ def verify(path: Path, acknowledged: list[int]) -> None:
         least = min(acknowledged[number], TOTAL)
         assert counts[first] >= least or not is_durable, f"{counts} there, {acknowledged} were"
     if not trace.finished and not lacking:
-        go_on(path)
+        continue_run(path)
 
 
 def verify_or_name(path: Path, acknowledged: list[int]) -> None:

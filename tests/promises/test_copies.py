@@ -111,7 +111,7 @@ def filled(directory: Place, count: int, **options: object) -> zt.Trace:
     return trace
 
 
-def test_a_copy_that_stands_still_has_every_draw_and_goes_on(
+def test_a_copy_that_stands_still_has_every_draw_and_continues(
     directory: Place, tmp_path: Path
 ) -> None:
     filled(directory, 37)
@@ -219,7 +219,7 @@ def test_a_chunk_that_is_missing_or_empty_ends_what_is_proven(
 
 
 def test_rows_that_were_given_up_prove_nothing_later(directory: Place, tmp_path: Path) -> None:
-    """A copy has fewer draws than its rows; who goes on there does not get the others back."""
+    """A copy has fewer draws than its rows; a writer there does not get the others back."""
     filled(directory, 37)
     copy = tmp_path / "copy.zarr"
     shutil.copytree(directory.path, copy)

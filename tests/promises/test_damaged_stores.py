@@ -197,15 +197,15 @@ def looks(path: Path, checked: bool) -> list[Callable[[], Any]]:
 
 
 def uses(path: Path) -> list[Callable[[], Any]]:
-    """Ways to go on with a trace, each on what those before have left."""
+    """Ways to continue a trace, each on what those before have left."""
 
-    def go_on() -> None:
+    def continue_run() -> None:
         with zt.open(path, "a").writer(0) as writer:
             writer.resume()
             writer.record({"x": 1.0, "v": [1] * 3, "word": "x"}, {"late": True})
 
     return [
-        go_on,
+        continue_run,
         lambda: zt.open(path, "a").split_warmup(3),
         lambda: zt.open(path, "a").repair(),
         lambda: zt.open(path, "a").finish(),

@@ -1,4 +1,4 @@
-"""One writer per chain: a second is refused, a dead one gives way, a child corrupts nothing."""
+"""One writer per chain: a second is refused, a dead one is replaced, a child corrupts nothing."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     writer._release()
 
 
-def test_a_claim_that_is_none_is_no_claim(memory: Place) -> None:
+def test_a_text_that_is_not_a_claim_is_ignored(memory: Place) -> None:
     trace = memory.create(**DEFINITION)
     for text in ("no json", "[]", "{}", json.dumps({"host": 1, "pid": "x"}), "null"):
         trace._block(0).write("writer", text)

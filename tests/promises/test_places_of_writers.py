@@ -1,4 +1,4 @@
-"""A writer gives its place to another one or keeps it: in a process, in containers, elsewhere."""
+"""A writer leaves its place to another one or keeps it: in a process, in containers, elsewhere."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_a_held_view_reads_right_after_splits_and_the_finish(
         encoded.check(warmup, 0, at)
 
 
-def test_a_view_half_read_before_the_split_goes_on_after_it(
+def test_a_view_half_read_before_the_split_continues_after_it(
     fast_place: Place, encoded: Encoded
 ) -> None:
     trace = encoded.fill(encoded.create(fast_place, chains=2, tune=4, draws=10))

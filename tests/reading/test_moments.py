@@ -36,7 +36,7 @@ RECORD = """
             continue
         with writer:
             count, _ = writer.resume()
-            # A writer that comes back after these draws goes on from its checkpoint before them.
+            # A writer that comes back after these draws continues from its checkpoint before them.
             for number in range(count, min(count + 200, end)):
                 value = {"x": float(number)}
                 writer.record(value, value, log_likelihood=value)

@@ -37,7 +37,7 @@ def test_a_chain_number_outside_the_trace_is_refused(trace: zt.Trace, chain: int
 
 
 @pytest.mark.parametrize("chains", [1.5, "0", None, True, [0.5], [], range(0), [0, 1], [1, 0]])
-def test_what_is_no_chain_has_no_writer(trace: zt.Trace, chains: Any) -> None:
+def test_what_is_not_a_chain_has_no_writer(trace: zt.Trace, chains: Any) -> None:
     with pytest.raises(ChainError):
         trace.writer(chains)
     assert trace.recorded.tolist() == [0, 0]
@@ -46,7 +46,7 @@ def test_what_is_no_chain_has_no_writer(trace: zt.Trace, chains: Any) -> None:
 @pytest.mark.parametrize(
     "chains", [0, 4, range(0, 3), range(1, 3), [1, 0], [0, 0], range(0, 4), range(4, 6), []]
 )
-def test_chains_that_are_no_block_have_no_writer(memory: Any, chains: Any) -> None:
+def test_chains_that_are_not_a_block_have_no_writer(memory: Any, chains: Any) -> None:
     trace = memory.create(chains=5, chains_per_chunk=2, draws=3, posterior={"x": zt.Var()})
     with pytest.raises(ChainError, match=r"range\(|has chains 0 to 4|at least one"):
         trace.writer(chains)

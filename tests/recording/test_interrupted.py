@@ -38,7 +38,7 @@ def block(start: int, stop: int) -> dict[str, Any]:
     return {name: np.array([values[name] for values in draws]) for name in POSTERIOR}
 
 
-def go_on(writer: zt.ChainWriter) -> None:
+def record_the_rest(writer: zt.ChainWriter) -> None:
     while writer.recorded < TOTAL:
         writer.record(draw(writer.recorded))
 
@@ -87,13 +87,13 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
         assert_draws(trace, chain, count)
         counts.add(count)
         if then == "the same writer":
-            go_on(writer)
+            record_the_rest(writer)
             writer.close()
         else:
             writer._release()
             with trace.writer(chain) as other:
                 assert other.resume() == (count, None)
-                go_on(other)
+                record_the_rest(other)
         assert_draws(trace, chain, TOTAL)
     assert counts >= {BEFORE, BEFORE + added}
     assert total > 300

@@ -142,7 +142,9 @@ print(trace.recorded.tolist())
 
 
 @on_both_kinds_of_processes
-def test_a_chain_that_raises_is_reported_and_the_others_go_on(directory: Place, fork: bool) -> None:
+def test_a_chain_that_raises_is_reported_and_the_others_continue(
+    directory: Place, fork: bool
+) -> None:
     trace = create(directory)
 
     def fragile(index: int, trace: zt.Trace) -> None:

@@ -284,7 +284,7 @@ def assert_unequal(trace: zt.Trace, chains: int) -> None:
 
 
 @pytest.mark.parametrize("journal", [True, False])
-def test_a_reopened_writer_goes_on_from_any_draw(fast_place: Any, journal: bool) -> None:
+def test_a_reopened_writer_continues_from_any_draw(fast_place: Any, journal: bool) -> None:
     total = TUNE + DRAWS
     trace = fast_place.create(
         chains=total + 1, tune=TUNE, draws=DRAWS, posterior=UNEQUAL, journal=journal
@@ -317,7 +317,7 @@ def test_a_writer_that_never_flushed_has_left_its_draws_in_the_journal(directory
     assert_unequal(trace, total + 1)
 
 
-def test_a_block_of_chains_goes_on_too(fast_place: Any) -> None:
+def test_a_block_of_chains_continues_too(fast_place: Any) -> None:
     trace = fast_place.create(
         chains=3, chains_per_chunk=2, tune=TUNE, draws=DRAWS, posterior=UNEQUAL
     )
@@ -346,7 +346,7 @@ def test_nothing_of_a_refused_draw_is_kept_at_any_draw(
         posterior={**UNEQUAL, "last": zt.Var(shape=2)},
     )
     wrong = {"a": -9.0, "b": [-9, -9], "c": "torn", "d": -9, "last": [1, 2, 3]}
-    # Chain k is given a draw that is refused when it has k, and goes on in another writer.
+    # Chain k is given a draw that is refused when it has k, and continues in another writer.
     for chain in range(total):
         writer = trace.writer(chain)
         for i in range(chain):
@@ -366,7 +366,7 @@ def test_nothing_of_a_refused_draw_is_kept_at_any_draw(
     assert_unequal(trace, total)
 
 
-def test_a_writer_goes_on_after_a_refused_draw(fast_place: Any) -> None:
+def test_a_writer_continues_after_a_refused_draw(fast_place: Any) -> None:
     trace = fast_place.create(chains=1, draws=6, draws_per_chunk=2, posterior={"x": zt.Var(2)})
     with trace.writer(0) as writer:
         for i in range(6):

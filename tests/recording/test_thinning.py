@@ -179,7 +179,7 @@ def test_a_block_that_fails_says_how_many_of_the_draws_it_was_given_are_recorded
 
 @pytest.mark.once("newest")
 @pytest.mark.parametrize("thin", [0, -1, 2.0, True, "2"])
-def test_a_thin_that_is_no_whole_number_is_refused(memory: Place, thin: Any) -> None:
+def test_a_thin_that_is_not_a_whole_number_is_refused(memory: Place, thin: Any) -> None:
     with pytest.raises(InvalidInputError, match="thin must be a whole number from 1, got"):
         memory.create(**{**DEFINITION, "thin": thin})
 

@@ -1,4 +1,4 @@
-"""Promise 3: a run goes on where it stopped, from a state kept bit for bit and without pickle."""
+"""Promise 3: a run continues where it stopped, from a state kept bit for bit and without pickle."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_resume_drops_the_draws_after_the_checkpoint(
     assert is_right(fast_place.open())
 
 
-def test_without_a_checkpoint_it_goes_on_after_the_last_draw(fast_place: Place) -> None:
+def test_without_a_checkpoint_it_continues_after_the_last_draw(fast_place: Place) -> None:
     trace = fast_place.create(**definition())
     for stop in (3, 4, 11, 19, 30):
         with trace.writer(1) as writer:
@@ -302,7 +302,7 @@ def test_a_view_from_before_the_resume_says_that_its_draws_are_gone(
     with trace.writer(0) as writer:
         writer.resume()
         writer.record(*draw(13))
-        # Each chunk that is partly filled is written anew, its end is blank now.
+        # Each chunk that is partly filled is written again, and its end is blank now.
         writer.flush()
         with pytest.raises(zt.TraceError, match=r"went back to its checkpoint at draw 1[34]"):
             view[variable].load()

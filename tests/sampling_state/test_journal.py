@@ -31,7 +31,7 @@ DEFINITION: dict[str, Any] = {
 
 
 def kill_after(script: Script, path: Path, draws: int) -> None:
-    """Record so many draws of chain 0 in a process that then kills itself."""
+    """Record that many draws of chain 0 in a process that then kills itself."""
     code = """
         import os, signal, sys
         import zarrtrace as zt
@@ -48,7 +48,7 @@ def kill_after(script: Script, path: Path, draws: int) -> None:
 
 @pytest.mark.once("newest")
 @pytest.mark.parametrize("draws", [1, 7, 10, 13, 49, 50])
-def test_every_draw_survives_kill_9_and_the_chain_goes_on(
+def test_every_draw_survives_kill_9_and_the_chain_continues(
     directory: Place, script: Script, draws: int
 ) -> None:
     trace = directory.create(**DEFINITION)
@@ -241,7 +241,7 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_an_error_and_the_run_continues_when_there_is_room(
     small_disk: Path,
 ) -> None:
     # Random numbers do not compress; 8 kB a draw.

@@ -51,7 +51,7 @@ def recorded_trace(place: Any) -> zt.Trace:
 # Something is there ---------------------------------------------------------------------------
 
 
-def test_a_trace_that_is_there_is_overwritten_only_when_asked(place: Any) -> None:
+def test_an_existing_trace_is_overwritten_only_when_asked(place: Any) -> None:
     recorded_trace(place)
     with pytest.raises(TraceExistsError, match=r"mode='a'.*overwrite=True") as caught:
         place.create(**GOOD)
@@ -123,7 +123,7 @@ def file_of_anything(path: Path) -> None:
     "make",
     [foreign_files, foreign_group, foreign_sampling_state, export_of_a_trace, file_of_anything],
 )
-def test_what_is_no_trace_is_never_opened_or_removed(
+def test_what_is_not_a_trace_is_never_opened_or_removed(
     directory: Any, make: Callable[[Path], None]
 ) -> None:
     make(directory.path)
@@ -196,7 +196,9 @@ def test_a_zip_file_is_not_written_to(directory: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no zip at all", None], ids=["no zip", "another zip"])
-def test_a_zip_file_that_is_no_trace_is_not_opened(tmp_path: Path, content: bytes | None) -> None:
+def test_a_zip_file_that_is_not_a_trace_is_not_opened(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "run.zip"
     if content is None:
         with zipfile.ZipFile(path, "w") as archive:

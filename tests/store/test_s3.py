@@ -216,7 +216,7 @@ def test_a_key_is_created_once(kind: str, request: pytest.FixtureRequest) -> Non
     assert bytes(location.read("a/zarr.json") or b"") == b"first"
 
 
-def test_a_name_with_brackets_is_no_pattern(bucket: Place) -> None:
+def test_a_name_with_brackets_is_not_a_pattern(bucket: Place) -> None:
     """To s3fs it is one, which removes another key or none."""
     posterior = {"x[0]": zt.Var(draws_per_chunk=2), "x0": zt.Var(draws_per_chunk=2)}
     trace = bucket.create(chains=1, tune=4, draws=4, posterior=posterior)

@@ -211,7 +211,7 @@ def test_a_heartbeat_changes_neither_rows_nor_columns(fast_place: Place) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path: Path) -> None:
+def test_a_forked_child_is_refused_and_the_parent_continues(tmp_path: Path) -> None:
     rows = table.open(tmp_path / "t", {"n": int})
     rows.append(n=0)
 

@@ -84,7 +84,7 @@ def test_rows_come_back_while_they_are_appended_and_afterwards(place: Place) -> 
     assert history.read("draw", slice(None, None, 2500)).tolist() == [0, 2500, 5000]
 
 
-def test_a_table_goes_on_where_it_ended(place: Place) -> None:
+def test_a_table_continues_where_it_ended(place: Place) -> None:
     trace = new_trace(place)
     for start in range(0, 8, 4):
         with trace.table("history", COLUMNS) as history:
@@ -213,7 +213,7 @@ def test_a_table_without_text_loses_no_row_to_kill_9(directory: Place, script: S
     there = len(reader)
     assert there >= said
     check_rows(reader, there)
-    # And it goes on.
+    # And it continues.
     with directory.open("a").table("history") as history:
         history.append(row(there))
     check_rows(directory.open().table("history"), there + 1)

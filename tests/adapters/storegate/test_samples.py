@@ -102,7 +102,7 @@ def test_an_index_of_no_sample_is_refused(fast_place: Place, index: Any) -> None
         data["train"]["x"][index]
 
 
-def test_samples_come_and_go_on_every_store(place: Place) -> None:
+def test_samples_are_added_and_removed_in_every_store(place: Place) -> None:
     data = make(place)
     data.add({"x": X[:6], "y": Y[:6]})
     data.add({"x": X[6:], "y": Y[6:]}, phase=(0.5, 0.25, 0.25))
