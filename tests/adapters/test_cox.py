@@ -97,9 +97,9 @@ def test_an_existing_table_continues_and_other_columns_are_refused(store: Store)
         assert again["m"].nrows == 2
         with pytest.raises(ValueError, match="choose another name"):
             again.add_table("m", {"other": float})
-    with Store(Path(store.path).parent, "a", mode="w") as anew:
-        assert list(anew.keys) == []
-        assert anew.add_table("m", {"other": float}).nrows == 0
+    with Store(Path(store.path).parent, "a", mode="w") as replaced:
+        assert list(replaced.keys) == []
+        assert replaced.add_table("m", {"other": float}).nrows == 0
 
 
 def test_names_may_be_anything(store: Store) -> None:

@@ -314,7 +314,7 @@ def test_more_than_a_million_numbers_are_said_not_to_have_been_looked_at(
         with trace.writer(chain) as writer:
             writer.record_block({"x": rng.normal(size=(50, 20_000)), "mu": rng.normal(size=50)})
     lines = listed(tmp_path, capsys)
-    assert "* of the first variables" in lines[2]
+    assert "* worst R-hat of the first variables only" in lines[2]
     assert runs.open(tmp_path)["large"].describe()["rhat_of"] == "mu"
 
 

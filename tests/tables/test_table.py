@@ -423,10 +423,10 @@ def test_check_and_repair_reach_the_tables(directory: Place) -> None:
     assert any("tables/history/step_size" in text and "lost" in text for text in done)
     assert any("has 5000 rows" in text for text in done)
     assert trace.check() == []
-    mended = directory.open().table("history")
-    assert mended["draw"].tolist() == list(range(5000))
-    assert np.isnan(mended["step_size"][:4096]).all()
-    assert mended["step_size"][4096:].tolist() == [n / 2 for n in range(4096, 5000)]
+    repaired = directory.open().table("history")
+    assert repaired["draw"].tolist() == list(range(5000))
+    assert np.isnan(repaired["step_size"][:4096]).all()
+    assert repaired["step_size"][4096:].tolist() == [n / 2 for n in range(4096, 5000)]
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""`zarrtrace adopt`: make a trace of what another library sampled."""
+"""`zarrtrace adopt`: make a trace from the result of another library."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def add_command(commands: Commands) -> None:
     adopt = commands.add_parser(
         "adopt",
         parents=[storage_argument()],
-        help="make a trace of what another library sampled",
+        help="make a trace from the result of another library",
     )
     adopt.add_argument(
         "path",
         metavar="PATH",
         nargs="+",
         help="netCDF of ArviZ, Zarr of nutpie or others, HDF5 of emcee, CSV of CmdStan or their "
-        "directory, other tables of draws: the files of all chains",
+        "directory, or other tables of draws; pass the files of all chains",
     )
-    adopt.add_argument("out", metavar="OUT", help="where the trace goes")
+    adopt.add_argument("out", metavar="OUT", help="where to make the trace")
     adopt.set_defaults(run_command=_run_command)
 
 

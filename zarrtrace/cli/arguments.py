@@ -19,8 +19,8 @@ def storage_argument() -> argparse.ArgumentParser:
         default=[],
         type=_storage_option,
         metavar="KEY=VALUE",
-        help="for a URL, an option of fsspec, JSON or text, such as anon=true or "
-        'client_kwargs=\'{"endpoint_url": "..."}\'; may be given several times',
+        help="an option of fsspec for a URL, as JSON or text, such as anon=true or "
+        'client_kwargs=\'{"endpoint_url": "..."}\'; may be repeated',
     )
     return parent
 

@@ -23,7 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     returns the exit code.
     """
     parser = argparse.ArgumentParser(
-        prog="zarrtrace", description="A trace store for MCMC: look at traces, try it out."
+        prog="zarrtrace",
+        description="Look at the traces of MCMC samplers, check and convert them, or try a demo.",
     )
     parser.add_argument("--version", action="version", version=f"zarrtrace {__version__}")
     parser.add_argument(

@@ -22,13 +22,13 @@ _DEMO = "eight schools of zarrtrace demo"  # the name of its model, by which it 
 def add_command(commands: Commands) -> None:
     """Add `demo` to the parser."""
     demo = commands.add_parser(
-        "demo", help="sample the eight schools in four processes and show what comes out"
+        "demo", help="sample the eight schools in four processes and show the results"
     )
     demo.add_argument(
         "path", nargs="?", default="demo.zarr", help="where to keep the trace (%(default)s)"
     )
     demo.add_argument("--tune", type=int, default=1000, help="draws of warmup (%(default)s)")
-    demo.add_argument("--draws", type=int, default=1000, help="draws after it (%(default)s)")
+    demo.add_argument("--draws", type=int, default=1000, help="draws after warmup (%(default)s)")
     demo.set_defaults(run_command=_run_command)
 
 

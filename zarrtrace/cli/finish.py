@@ -19,7 +19,7 @@ def add_command(commands: Commands) -> None:
         parents=[storage_argument()],
         help="finish a trace with the draws that it has, so that any Zarr reader opens it",
     )
-    finish.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
+    finish.add_argument("path", metavar="PATH", help="a trace to which no chain is being recorded")
     finish.add_argument(
         "--chains", metavar="N", type=int, nargs="+", help="leave out all chains but these"
     )

@@ -20,7 +20,9 @@ def add_command(commands: Commands) -> None:
     following.add_argument(
         "files", metavar="FILE", nargs="+", help="the text file of each chain; it may appear later"
     )
-    following.add_argument("out", metavar="OUT", help="where the trace goes, or is already")
+    following.add_argument(
+        "out", metavar="OUT", help="where to make the trace; an existing one continues"
+    )
     following.add_argument(
         "--once", action="store_true", help="record what is there now, and do not wait for the rest"
     )

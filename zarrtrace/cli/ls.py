@@ -62,7 +62,7 @@ def show_runs(found: folder.Runs) -> None:
     console = Console()
     console.print(listed, soft_wrap=True, end="")
     if not all(described["rhat_of_all"] for _, described in descriptions):
-        console.print("* of the first variables, a million numbers of them")
+        console.print("* worst R-hat of the first variables only, up to a million numbers")
     steps = {f"{run['status']}: {run['next']}": run["next"] for _, run in descriptions}
     for line in [line for line, step in steps.items() if step][:_MOST_STEPS]:
         console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)

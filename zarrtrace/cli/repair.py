@@ -16,7 +16,7 @@ def add_command(commands: Commands) -> None:
         parents=[storage_argument()],
         help="fix a damaged trace, keep what can be kept, say what was lost",
     )
-    repair.add_argument("path", metavar="PATH", help="a trace that no chain is recording")
+    repair.add_argument("path", metavar="PATH", help="a trace to which no chain is being recorded")
     repair.set_defaults(run_command=_run_command)
 
 
