@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .sampling_state.request import StopRequest
     from .tables.segments import Segments
     from .tables.table import Table
+    from .watching.notebook import View
 
 
 Align = Literal["cut", "pad"]
@@ -643,6 +645,40 @@ class Trace(GroupReader):
             Each of these calls on the trace itself reads its own moment.
         """
         return Snapshot(self._now())
+
+    def watch(self, *, every: float = 2.0, var_names: Sequence[str] = ()) -> View:
+        """Show how the run does while it runs, in place: in a notebook, or in a terminal.
+
+        It shows what `zarrtrace watch PATH` shows. Chains may be recorded in this process or in
+        any other one.
+
+        Parameters
+        ----------
+        every : float, default 2
+            Seconds from one look to the next.
+        var_names : sequence of str
+            Variables that are always shown.
+
+        Returns
+        -------
+        zarrtrace.watching.notebook.View
+            At once: it is drawn again by a thread until the run is over, or until `stop()`.
+
+        Raises
+        ------
+        InvalidInputError
+            `every` is not a number of seconds above 0.
+        VariableNotFoundError
+            The posterior has no such variable.
+        """
+        from .watching.follow import Watched
+        from .watching.notebook import View
+        from .watching.watcher import Watcher
+
+        if not isinstance(every, int | float) or isinstance(every, bool) or not every > 0:
+            raise InvalidInputError(f"every must be a number of seconds above 0, got {every!r}")
+        make_watcher = partial(Watcher, var_names=tuple(var_names))
+        return View(Watched(self._hierarchy, make_watcher), every)
 
     def _now(self) -> Moment:
         return Moment.of(self._hierarchy)

@@ -18,9 +18,9 @@ from .description import Beside, file_sizes
 from .status import find_status, next_step
 
 
-def to_json(content: object) -> str:
-    """Strict JSON with two spaces of indentation; a number that JSON does not have is null."""
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
+def to_json(content: object, indent: int | None = 2) -> str:
+    """Strict JSON, on one line without indentation; a number that JSON does not have is null."""
+    return json.dumps(_plain(content), indent=indent, allow_nan=False)
 
 
 def _plain(content: Any) -> Any:

@@ -1,0 +1,82 @@
+"""How long a run will take: until it has its draws, and until it reaches a goal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .progress import ChainLook
+
+_ERROR = 0.2  # of an estimate of the effective sample size, at least
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a run shall reach.
+
+    Attributes
+    ----------
+    rhat : float
+        No scalar of the watch list shall have a larger R-hat.
+    ess : float
+        Nor a smaller effective sample size, bulk or tail.
+    """
+
+    rhat: float = 1.01
+    ess: float = 400.0
+
+
+class TimeLeft(NamedTuple):
+    """A time in seconds, as a range."""
+
+    least: float
+    most: float
+
+
+class Reached(NamedTuple):
+    """What exact values said: the draws of each chain, and the smallest ESS of the watch list."""
+
+    draws: int
+    ess: float
+
+
+def time_left(chains: Iterable[ChainLook]) -> float | None:
+    """Seconds until the slowest chain has its draws; None where that cannot be said."""
+    seconds = 0.0
+    for chain in chains:
+        if chain.phase == "done":
+            continue
+        if chain.planned is None or not chain.rate:
+            return None
+        seconds = max(seconds, (chain.planned - chain.draws) / chain.rate)
+    return seconds
+
+
+def time_to_goal(
+    goal: Goal, reached: Iterable[Reached], chains: Iterable[ChainLook], worst_rhat: float
+) -> TimeLeft | None:
+    """Seconds until the smallest ESS reaches the goal, by the draws that it took so far.
+
+    The range is that of the ESS per draw at the last looks, and never smaller than the error of
+    one estimate. None where the chains disagree, so that there is no ESS to count on, and where
+    they record no draws.
+    """
+    known = [one for one in reached if one.ess > 0 and one.draws > 0]
+    rates = [chain.rate for chain in chains if chain.phase != "done" and chain.rate]
+    if not known or not rates or not worst_rhat < 1.1:
+        return None
+    draws, ess = known[-1]
+    if ess >= goal.ess and worst_rhat <= goal.rhat:
+        return TimeLeft(0.0, 0.0)
+    per_draw = [one.ess / one.draws for one in known]
+    best, worst = max(per_draw) * (1 + _ERROR), min(per_draw) * (1 - _ERROR)
+    slowest = min(rates)
+    # R-hat - 1 falls as the number of draws rises.
+    for_rhat = draws * (worst_rhat - 1) / (goal.rhat - 1) if worst_rhat > goal.rhat else 0.0
+    least = max(goal.ess / best, for_rhat) - draws
+    most = max(goal.ess / worst, for_rhat) - draws
+    if not math.isfinite(most):
+        return None
+    return TimeLeft(max(0.0, least) / slowest, max(0.0, most) / slowest)

@@ -1,0 +1,262 @@
+"""The watcher of one trace: each look reads what is new, and says how the run does.
+
+It holds no lock and writes nothing. Split R-hat of all scalars follows from moments; exact values
+of a few of them are read and computed now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import StaleViewError, TraceReplacedError, VariableNotFoundError
+from ..layout.hierarchy import Hierarchy
+from ..layout.layout import Layout
+from ..layout.variables import Variable
+from ..life.status import find_status
+from ..messages import counted, list_chains
+from ..reading.moment import Moment
+from ..sampling_state.block import chain_blocks
+from .exact import Exact, diagnose, read_elements
+from .forecast import Goal, Reached, time_left, time_to_goal
+from .intake import Intake, burn_in, shown_chains
+from .look import LOOKS, Look, WatchedValue
+from .moments import SplitRhat
+from .progress import Progress, seconds_since
+
+MEMORY = 10**9  # bytes of moments
+WORST = 20  # scalars by split R-hat that are computed exactly
+_MOST_NAMED = 100  # scalars of each variable that is named
+_SHARE = 9  # times as long as they took passes until exact values are computed again
+_MOST_EXACT = 2**29  # bytes that are read for exact values
+_MOST_NOTES = 5  # about damage
+
+
+class Watcher:
+    """Looks at one trace again and again.
+
+    Parameters
+    ----------
+    var_names : sequence of str
+        Variables whose scalars are always in the watch list.
+    memory : int
+        Bytes that moments may take; above that the largest variables are watched in part.
+    goal : Goal
+        What the run shall reach, to say how long that takes.
+
+    Raises
+    ------
+    VariableNotFoundError
+        The posterior has no such variable.
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        *,
+        var_names: Sequence[str] = (),
+        memory: int = MEMORY,
+        goal: Goal | None = None,
+    ) -> None:
+        self._hierarchy = hierarchy
+        self._var_names = tuple(var_names)
+        self._memory = memory
+        self._intake = Intake(hierarchy, memory)
+        self._goal = goal or Goal()
+        self._progress = Progress()
+        _require_variables(hierarchy.layout, self._var_names, str(hierarchy))
+        self._forget_rhat()
+
+    def _forget_rhat(self) -> None:
+        self._rhat = SplitRhat(np.full(self._intake.plan.scalars, np.nan), 0, ())
+        self._history: dict[int, deque[float]] = {}
+        self._exact: dict[int, Exact] = {}
+        self._exact_draws = 0
+        self._exact_after = 0.0
+        self._columns = self._watch_list()
+        self._reached: deque[Reached] = deque(maxlen=5)
+
+    # A look -------------------------------------------------------------------------------
+
+    def look(self) -> Look:
+        """Read what is new, and say how the run does.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no trace any more.
+        TraceReplacedError
+            Another trace lies at its place.
+        """
+        before = self._intake.beginnings
+        now, claims = self._intake.take_in_what_is_new()
+        if self._intake.beginnings != before:
+            self._forget_rhat()
+        layout = now.layout
+        chains = self._progress.look(now, claims, self._intake.stats, burn_in(layout))
+        self._update_rhat(shown_chains(layout))
+        self._update_exact(layout, self._columns, all(chain.phase == "done" for chain in chains))
+        values = sorted(map(self._value_of, self._columns), key=lambda value: -value.worst_rhat)
+        worst = max((v.worst_rhat for v in values), default=-np.inf)
+        return Look(
+            path=str(now),
+            time=time.time(),
+            status=find_status(now).word,
+            chains=chains,
+            burn_in=burn_in(layout),
+            rhat_draws=self._rhat.draws,
+            rhat_chains=self._rhat.chains,
+            exact_draws=self._exact_draws,
+            worst_rhat=worst if worst > -np.inf else np.nan,
+            watched=self._intake.plan.scalars,
+            of_scalars=self._intake.plan.of_scalars,
+            values=values,
+            notes=tuple(self._notes(layout)),
+            time_left=time_left(chains),
+            time_to_goal=time_to_goal(self._goal, self._reached, chains, worst),
+            only_flushed=not layout.finished and (now.is_elsewhere or not layout.journal),
+            flushed=_seconds_since_flush(now),
+        )
+
+    # The watch list -----------------------------------------------------------------------
+
+    def _update_rhat(self, chains: list[int]) -> None:
+        """Compute split R-hat, where there are more draws that all chains have."""
+        if self._intake.moments.comparable(chains) != self._rhat[1:]:
+            self._rhat = self._intake.moments.split_rhat(chains)
+            for columns in self._intake.plan.columns:
+                for number, variable in enumerate(columns.variables):
+                    if variable.label in self._intake.damaged:
+                        first = columns.columns.start + number * columns.each
+                        self._rhat.values[first : first + columns.each] = np.nan
+            self._columns = self._watch_list()
+            for column in self._columns:
+                looks = self._history.setdefault(column, deque(maxlen=LOOKS))
+                looks.append(float(self._rhat.values[column]))
+
+    def _watch_list(self) -> list[int]:
+        """The columns of lp, energy and the variables that are named, and the worst ones."""
+        values = self._rhat.values
+        chosen: dict[int, None] = {}
+        for columns in self._intake.plan.columns:
+            for number, variable in enumerate(columns.variables):
+                is_stat = variable.group != "posterior"
+                if is_stat or variable.name in self._var_names:
+                    start = columns.columns.start + number * columns.each
+                    chosen |= dict.fromkeys(range(start, start + min(columns.each, _MOST_NAMED)))
+        ranks = np.where(np.isnan(values), -np.inf, values)
+        worst = np.arange(len(values))
+        if len(values) > WORST:
+            worst = np.argpartition(-ranks, WORST)[:WORST]
+        return list(chosen | dict.fromkeys(worst[np.argsort(-ranks[worst])].tolist()))
+
+    def _update_exact(self, layout: Layout, columns: list[int], is_last: bool) -> None:
+        """Read and compute exact values, when enough time has passed since the last time."""
+        began = time.perf_counter()
+        chains = self._rhat.chains
+        if not chains or (began < self._exact_after and not is_last):
+            return
+        draws = range(burn_in(layout), burn_in(layout) + self._intake.moments.common(chains))
+        if len(draws) == self._exact_draws or not self._rhat.draws:
+            return
+        places, elements = self._elements(columns, len(draws) * len(chains))
+        try:
+            values, damaged = read_elements(self._hierarchy, layout, elements, chains, draws)
+        except TraceReplacedError:
+            raise
+        except StaleViewError:
+            return
+        self._intake.damaged |= damaged
+        known = [number for number, (label, _) in enumerate(places) if label not in damaged]
+        found = diagnose(values[:, :, known])
+        self._exact = dict(zip((places[number][1] for number in known), found, strict=True))
+        self._exact_draws = len(draws)
+        sizes = [min(one.ess_bulk, one.ess_tail) for one in found]
+        self._reached.append(Reached(len(draws), min((s for s in sizes if s > 0), default=0.0)))
+        now = time.perf_counter()
+        self._exact_after = now + _SHARE * (now - began)
+
+    def _elements(
+        self, columns: list[int], each: int
+    ) -> tuple[list[tuple[str, int]], list[tuple[Variable, list[int]]]]:
+        """The elements of the watch list by variable, and the columns they are in that order.
+
+        Variables that would take too long to read are left out.
+        """
+        chosen: dict[str, tuple[Variable, list[int], list[int]]] = {}
+        room = _MOST_EXACT
+        for column in columns:
+            variable, element = self._intake.plan.columns_of(column).scalar(column)
+            size = each * variable.bytes_per_draw
+            if variable.label not in chosen:
+                if size > room or variable.label in self._intake.damaged:
+                    continue
+                room -= size
+                chosen[variable.label] = variable, [], []
+            chosen[variable.label][1].append(element)
+            chosen[variable.label][2].append(column)
+        places = [(label, column) for label, (*_, held) in chosen.items() for column in held]
+        return places, [(variable, elements) for variable, elements, _ in chosen.values()]
+
+    def _value_of(self, column: int) -> WatchedValue:
+        variable, element = self._intake.plan.columns_of(column).scalar(column)
+        return WatchedValue(
+            name=_name_of(variable, element),
+            split_rhat=float(self._rhat.values[column]),
+            exact=self._exact.get(column),
+            rhats=tuple(self._history.get(column, ())),
+        )
+
+    def _notes(self, layout: Layout) -> Iterator[str]:
+        plan = self._intake.plan
+        if plan.scalars < plan.of_scalars:
+            yield (
+                f"{plan.scalars:,} of {plan.of_scalars:,} scalars are watched, a random part of "
+                f"the largest variables: their moments would need more than "
+                f"{self._memory / 1e6:,.0f} MB"
+            )
+        if plan.left_out:
+            yield f"no R-hat for values that are not real numbers: {_listed(plan.left_out)}"
+        shown = shown_chains(layout)
+        short = [chain for chain in shown if chain not in self._rhat.chains]
+        if self._rhat.draws and short:
+            yield f"R-hat is without {list_chains(short)}: too few draws beside the others"
+        if len(shown) == 1:
+            yield "one chain alone has no R-hat to trust: run two or more"
+        yield from list(self._intake.damaged.values())[:_MOST_NOTES]
+        if len(self._intake.damaged) > _MOST_NOTES:
+            yield f"{counted(len(self._intake.damaged), 'variable')} in all cannot be read"
+
+
+def _name_of(variable: Variable, element: int) -> str:
+    """`theta[3, 0]`."""
+    if not variable.shape:
+        return variable.name
+    place = ", ".join(str(int(number)) for number in np.unravel_index(element, variable.shape))
+    return f"{variable.name}[{place}]"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _require_variables(layout: Layout, names: Sequence[str], where: str) -> None:
+    group = layout.groups.get("posterior")
+    known = list(group.variables) if group is not None else []
+    for name in names:
+        if name not in known:
+            raise VariableNotFoundError(
+                f"the posterior of {where} has no variable {name!r}",
+                remedy=f"it has {_listed(known, 20)}",
+                group="posterior",
+                variable=name,
+            )
+
+
+def _seconds_since_flush(now: Moment) -> float | None:
+    blocks = chain_blocks(now.location, now.layout)
+    ages = [seconds_since(block, "draw_idx") for block in blocks]
+    return min((age for age in ages if age is not None), default=None)
