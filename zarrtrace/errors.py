@@ -69,6 +69,28 @@ class TraceError(Exception):
         Where it happened, when it happened to a group or a variable.
     chain, draw : int or None
         The chain, and the draw counted from the first draw of warmup.
+
+    See Also
+    --------
+    InvalidInputError : The call is wrong.
+    TraceNotFoundError : There is no trace.
+    DamagedTraceError : The trace is damaged.
+
+    Examples
+    --------
+    Catch a class for what you would do about the error; its data say where it happened:
+
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     writer.record_block({"mu": [0.1, 0.2]})
+    ...     try:
+    ...         writer.record({"mu": 0.3})
+    ...     except zt.errors.ChainFullError as error:
+    ...         print(error.kind, error.chain, error.draw)
+    ...         print(error.remedy)
+    chain-full 0 2
+    record at most 0, or make room with trace.extend(draws=...), even while this writer is open
     """
 
     kind: ClassVar[str] = "trace"
@@ -187,10 +209,34 @@ class NotResumedError(NotWritableError):
 class PartlyRecordedError(NotWritableError):
     """Recording a block failed after some of its draws, or rows of a table; record the rest.
 
+    Parameters
+    ----------
+    why : str
+        What went wrong.
+    kept : int, default 0
+        How many draws of the block, or rows, are recorded.
+    **place
+        Where it happened, and the remedy, as in `TraceError`.
+
     Attributes
     ----------
     kept : int
         How many draws of the block, or rows, are recorded.
+
+    See Also
+    --------
+    zarrtrace.ChainWriter.record_block : Record several draws.
+    zarrtrace.table.Table.append_rows : Append several rows.
+
+    Examples
+    --------
+    >>> from zarrtrace.errors import PartlyRecordedError
+    >>> def record_all(writer, mu):
+    ...     try:
+    ...         writer.record_block({"mu": mu})
+    ...     except PartlyRecordedError as error:
+    ...         input(f"{error}. Press Enter when this is done.")
+    ...         record_all(writer, mu[error.kept :])
     """
 
     kind = "partly-recorded"
@@ -242,10 +288,38 @@ class DamagedTraceError(TraceError):
 class ChainsFailedError(TraceError):
     """Some chains of `zarrtrace.run` raised; the others continued, and all draws are kept.
 
+    Parameters
+    ----------
+    why : str
+        What went wrong.
+    failures : dict of int to str, optional
+        The traceback of each chain (or first chain of a block) that failed.
+
     Attributes
     ----------
     failures : dict of int to str
         The traceback of each chain (or first chain of a block) that failed.
+
+    See Also
+    --------
+    zarrtrace.run : Run the chains.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> import zarrtrace as zt
+    >>> def chain(number, trace):
+    ...     with trace.writer(number) as writer:
+    ...         writer.record({"mu": 1 / number})
+    >>> trace = zt.create("run.zarr", chains=2, draws=1, posterior={"mu": 0.0})
+    >>> try:
+    ...     zt.run(chain, trace, executor=ThreadPoolExecutor(), progress=False)
+    ... except zt.errors.ChainsFailedError as error:
+    ...     for number, report in error.failures.items():
+    ...         print(number, report.splitlines()[-1])
+    0 ZeroDivisionError: division by zero
+    >>> trace.recorded
+    array([0, 1])
     """
 
     kind = "chains-failed"

@@ -76,11 +76,13 @@ def create(
     ----------
     store : str, path, zarr.abc.store.Store or None
         A directory, a URL (`s3://bucket/run.zarr`), any zarr store, or None for memory.
-    chains, tune : int
-        Chains, and draws of warmup of each.
+    chains : int
+        Number of chains.
     draws : int or None
         Draws of each chain after warmup. With None there is no fixed number: chains are recorded
         until their sampler stops, one may be longer than another, and `finish()` ends the run.
+    tune : int, default 0
+        Draws of warmup of each chain.
     thin : int, default 1
         Of the draws that a writer is given, every `thin`-th is kept; of warmup too. `tune`, `draws`
         and all counts are of kept draws: a chain is given `thin * (tune + draws)` of them.
@@ -133,6 +135,11 @@ def create(
         `unconstrained_posterior` and `unconstrained_prior` are sampled,
         `predictions_constant_data` is data.
 
+    Returns
+    -------
+    Trace
+        The new trace, open for writing; with `if_exists="open"` the existing one, if there is one.
+
     Raises
     ------
     InvalidInputError
@@ -144,6 +151,41 @@ def create(
         There is something at this place already.
     ChainBusyError
         The trace that would be overwritten is being recorded.
+
+    See Also
+    --------
+    open : Open an existing trace.
+    Trace.writer : Record the draws of a chain.
+    run : Run the chains, each in a process of its own.
+    from_datatree : Make a trace of a result that another library sampled.
+
+    Examples
+    --------
+    A variable is defined by `Var`, or by an example of its value:
+
+    >>> import zarrtrace as zt
+    >>> trace = zt.create(
+    ...     "run.zarr",
+    ...     chains=4,
+    ...     tune=500,
+    ...     draws=1000,
+    ...     posterior={"mu": 0.0, "theta": zt.Var(dims="school")},
+    ...     sample_stats={"lp": zt.Var(), "diverging": zt.Var(dtype=bool)},
+    ...     coords={"school": ["Choate", "Deerfield"]},
+    ... )
+    >>> with trace.writer(0) as writer:
+    ...     writer.record(
+    ...         posterior={"mu": 0.1, "theta": [0.3, 0.2]},
+    ...         sample_stats={"lp": -1.5, "diverging": False},
+    ...     )
+    >>> trace.recorded
+    array([1, 0, 0, 0])
+
+    Walkers that are moved together are recorded together:
+
+    >>> walkers = zt.create(chains=32, draws=1000, chains_per_chunk=32, posterior={"x": 0.0})
+    >>> walkers.blocks
+    [range(0, 32)]
     """
     if if_exists not in ("error", "open", "overwrite") or (overwrite and if_exists == "open"):
         raise InvalidInputError(
@@ -204,12 +246,31 @@ def open(
     storage_options : mapping, optional
         For a URL, what fsspec takes.
 
+    Returns
+    -------
+    Trace
+        The trace. It shows what is recorded meanwhile, too.
+
     Raises
     ------
     TraceNotFoundError
         There is nothing, or something else, at this place.
     FormatVersionError
         A newer zarrtrace wrote it.
+
+    See Also
+    --------
+    create : Create a trace.
+    Trace.at_once : Read several things at one moment.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=2, draws=1000, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     writer.record({"mu": 1.5})
+    ...     zt.open("run.zarr").recorded
+    array([1, 0])
     """
     if mode not in ("r", "a"):
         raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}; zarrtrace.create makes a trace")

@@ -63,15 +63,6 @@ def run(
 ) -> None:
     """Run the chains that are not complete yet, in parallel.
 
-    ::
-
-        def enough(trace):
-            return float(az.ess(trace.posterior).mu) > 2000
-
-        trace = zt.create("run.zarr", chains=4, tune=500, draws=None, posterior={"mu": zt.Var()})
-        zt.run(chain, trace, until=enough)
-        trace.finish()
-
     Parameters
     ----------
     chain_function : callable
@@ -111,11 +102,44 @@ def run(
         After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
         calling `run` again continues from there.
 
+    See Also
+    --------
+    Trace.writer : The writer of one chain.
+    Trace.extend : Allow more draws, for another `run`.
+
     Notes
     -----
     Any process can end it with `Trace.request_stop`, or `zarrtrace stop PATH`: the chains then end
     at the same draw. The writer of a chain that takes no notice ends it with a
     StopRequestedError, which does not count as a failure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import zarrtrace as zt
+    >>> def chain(number, trace):
+    ...     rng = np.random.default_rng([1, number])
+    ...     with trace.writer(number) as writer:
+    ...         start, state = writer.resume()
+    ...         if state is not None:
+    ...             rng.bit_generator.state = state
+    ...         for draw in range(start, trace.tune + trace.draws):
+    ...             writer.record({"mu": rng.normal()})
+    ...             if draw % 100 == 99:
+    ...                 writer.checkpoint(rng.bit_generator.state)
+    >>> trace = zt.create("run.zarr", chains=2, tune=100, draws=400, posterior={"mu": 0.0})
+    >>> zt.run(chain, trace, progress=False)
+    >>> trace.recorded
+    array([500, 500])
+
+    Chains without a fixed end are run until there is enough:
+
+    >>> def enough(trace):
+    ...     return len(trace.posterior.draw) > 2000
+    >>> trace = zt.create("longer.zarr", chains=2, draws=None, posterior={"mu": 0.0})
+    >>> zt.run(chain, trace, until=enough, progress=False, fork=True)
+    >>> bool(trace.recorded.min() > 2000)
+    True
     """
     trace._location.require_writable()
     moment = trace._now()

@@ -59,6 +59,30 @@ class Adapter(Protocol):
     ----------
     draws : int
         Draws after warmup of the whole run.
+
+    See Also
+    --------
+    check_draws_are_the_samplers_own : One of the checks.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import zarrtrace as zt
+    >>> from zarrtrace.testing import check_draws_are_the_samplers_own
+    >>> class MyAdapter:
+    ...     draws = 100
+    ...     def sample(self, path, draws):
+    ...         trace = zt.create(
+    ...             path, chains=1, draws=draws, posterior={"mu": 0.0}, if_exists="open"
+    ...         )
+    ...         with trace.writer(0) as writer:
+    ...             start, _ = writer.resume()
+    ...             for mu in self.expected()["mu"][0, start:draws]:
+    ...                 writer.record({"mu": mu})
+    ...     def expected(self):
+    ...         return {"mu": np.random.default_rng(1).normal(size=(1, self.draws))}
+    >>> check_draws_are_the_samplers_own(MyAdapter(), Path("run.zarr"))
     """
 
     draws: int
@@ -68,17 +92,55 @@ class Adapter(Protocol):
 
         It is called once for a new path, and again after `kill -9`, or for more draws, to continue
         from the existing ones. It blocks until they are recorded.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            Where the trace is, or shall be.
+        draws : int
+            How many draws after warmup each chain shall have.
+
+        See Also
+        --------
+        Adapter.expected : The same draws without zarrtrace.
         """
 
     def expected(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """All draws of the posterior without zarrtrace: (chains, draws, *shape) by variable."""
+        """All draws of the posterior, drawn without zarrtrace.
+
+        Returns
+        -------
+        mapping of str to numpy.ndarray
+            Each variable, shape (chains, draws, *shape).
+
+        See Also
+        --------
+        Adapter.sample : Record these draws.
+        """
 
 
 Check = Callable[[Adapter, Path], None]
 
 
 def check_draws_are_the_samplers_own(adapter: Adapter, path: Path) -> None:
-    """Every draw in the trace is the sampler's, bit for bit, and the trace has no damage."""
+    """Every draw in the trace is the sampler's, bit for bit, and the trace has no damage.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        A small run of a sampler.
+    path : pathlib.Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    AssertionError
+        The adapter does not keep this promise.
+
+    See Also
+    --------
+    Adapter : What is checked.
+    """
     adapter.sample(path, adapter.draws)
     trace = open(path)
     expected = adapter.expected()
@@ -92,7 +154,24 @@ def check_draws_are_the_samplers_own(adapter: Adapter, path: Path) -> None:
 
 
 def check_arviz_and_xarray_read_it(adapter: Adapter, path: Path) -> None:
-    """The trace names its library, has ArviZ's structure, and opens in xarray when finished."""
+    """The trace names its library, has ArviZ's structure, and opens in xarray when finished.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        A small run of a sampler.
+    path : pathlib.Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    AssertionError
+        The adapter does not keep this promise.
+
+    See Also
+    --------
+    Adapter : What is checked.
+    """
     import xarray as xr
 
     adapter.sample(path, adapter.draws)
@@ -115,6 +194,22 @@ def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
 
     The reader sees more and more draws, and nothing else. Continued, the run ends as if
     nothing had happened.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        A small run of a sampler, which takes a second or more.
+    path : pathlib.Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    AssertionError
+        The adapter does not keep this promise.
+
+    See Also
+    --------
+    Adapter : What is checked.
     """
     expected = adapter.expected()
     seen: set[int] = set()
@@ -128,7 +223,24 @@ def check_a_killed_run_goes_on(adapter: Adapter, path: Path) -> None:
 
 
 def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> None:
-    """After Ctrl-C the recorded draws exist, and the run can continue."""
+    """After Ctrl-C the recorded draws exist, and the run can continue.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        A small run of a sampler, which takes a second or more.
+    path : pathlib.Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    AssertionError
+        The adapter does not keep this promise.
+
+    See Also
+    --------
+    Adapter : What is checked.
+    """
     expected = adapter.expected()
     recorded = _stopped(adapter, path, 0.3, signal.SIGINT, expected, set())
     trace = open(path)
@@ -138,7 +250,24 @@ def check_an_interrupted_run_keeps_its_draws(adapter: Adapter, path: Path) -> No
 
 
 def check_more_draws_can_be_added(adapter: Adapter, path: Path) -> None:
-    """A run for fewer draws and then for all of them is one run."""
+    """A run for fewer draws and then for all of them is one run.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        A small run of a sampler.
+    path : pathlib.Path
+        Where nothing is yet.
+
+    Raises
+    ------
+    AssertionError
+        The adapter does not keep this promise.
+
+    See Also
+    --------
+    Adapter : What is checked.
+    """
     adapter.sample(path, adapter.draws // 2)
     length = open(path).posterior.sizes["draw"]
     assert length == adapter.draws // 2, f"{length} draws, not {adapter.draws // 2}"

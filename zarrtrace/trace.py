@@ -56,6 +56,32 @@ class Trace(GroupReader):
     `values` and `items`; only `get` differs: it reads a variable. It is a context
     manager too: leaving it calls `close`. It can be sent to other processes; only its address is
     sent.
+
+    See Also
+    --------
+    create : Create a trace.
+    open : Open a trace.
+    Trace.writer : Record draws.
+    Trace.finish : End the run, so that any Zarr reader opens the trace.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=2, tune=1, draws=3, posterior={"mu": 0.0})
+    >>> for chain in range(trace.chains):
+    ...     with trace.writer(chain) as writer:
+    ...         for draw in range(trace.tune + trace.draws):
+    ...             writer.record({"mu": 10.0 * chain + draw})
+    >>> list(trace)
+    ['posterior', 'warmup_posterior']
+    >>> trace.posterior.mu.values
+    array([[ 1.,  2.,  3.],
+           [11., 12., 13.]])
+    >>> trace["warmup_posterior"].mu.values
+    array([[ 0.],
+           [10.]])
+    >>> trace.get("mu", chains=1)
+    array([[11., 12., 13.]])
     """
 
     def __init__(self, hierarchy: Hierarchy) -> None:
@@ -107,6 +133,18 @@ class Trace(GroupReader):
 
         `split_warmup()` and `finish()` create it for any Zarr reader; in `groups` and in the
         views of zarrtrace the warmup groups exist from the beginning.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(chains=1, tune=1, draws=1, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.split_groups
+        ()
+        >>> trace.split_warmup()
+        >>> trace.split_groups
+        ('posterior',)
         """
         return tuple(name for name, group in self._layout.groups.items() if group.paths[1:])
 
@@ -119,6 +157,21 @@ class Trace(GroupReader):
         when its writers have ended and draws are missing, complete when each chain has all its
         draws or those at which it was asked to stop, and finished after `finish()`. `repr` shows
         since when, and what to do next.
+
+        See Also
+        --------
+        Trace.recorded : How many draws each chain has.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     print(trace.status)
+        sampling
+        >>> trace.status
+        'stopped'
         """
         from .life.status import find_status
 
@@ -134,6 +187,10 @@ class Trace(GroupReader):
         """Draws at the start of each chain that readers treat as warmup: `tune` at first.
 
         If groups were split separately, the value for the posterior.
+
+        See Also
+        --------
+        Trace.set_burn_in : Choose another number.
         """
         layout = self._layout
         return layout.groups[ordered(layout.groups)[0]].warmup
@@ -145,7 +202,20 @@ class Trace(GroupReader):
 
     @property
     def blocks(self) -> list[int | range]:
-        """The arguments of `writer()`: each chain, or each block with `chains_per_chunk`."""
+        """The arguments of `writer()`: each chain, or each block with `chains_per_chunk`.
+
+        See Also
+        --------
+        Trace.writer : The writer of a chain or a block.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> zt.create(chains=3, draws=10, posterior={"mu": 0.0}).blocks
+        [0, 1, 2]
+        >>> zt.create(chains=6, draws=10, posterior={"mu": 0.0}, chains_per_chunk=3).blocks
+        [range(0, 3), range(3, 6)]
+        """
         layout = self._layout
         if layout.chains_per_chunk == 1:
             return list(range(layout.chains))
@@ -196,10 +266,28 @@ class Trace(GroupReader):
         NotWritableError, FinishedError
             The trace is read-only or finished.
 
+        See Also
+        --------
+        Trace.blocks : The chains and blocks that have a writer.
+        ChainWriter.resume : Continue where a chain stopped.
+        run : Run all chains, each with its writer.
+
         Notes
         -----
         A dead writer is always replaced. So is, with a warning, an
         earlier writer in this process: it accepts no more draws, and its draws are kept.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=2, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     writer.record({"mu": 0.2})
+        >>> with trace.writer(0) as writer:
+        ...     start, state = writer.resume()
+        ...     print(start)
+        2
         """
         seconds = self._patience if patience is None else patience
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -256,6 +344,19 @@ class Trace(GroupReader):
         groups : str or iterable of str, optional
             The sampled groups to split; all by default.
 
+        Raises
+        ------
+        ChainBusyError
+            A chain is being recorded.
+        IncompleteTraceError
+            A chain has fewer than `n` draws.
+
+        See Also
+        --------
+        Trace.set_burn_in : The same for readers of zarrtrace, without moving draws.
+        Trace.finish : Split and end the run.
+        Trace.drop_before : Delete draws for good.
+
         Notes
         -----
         It needs memory for two chunks. Chunks on one side of the boundary are linked;
@@ -263,12 +364,17 @@ class Trace(GroupReader):
         kill nothing is lost: the trace reads as after the split, and the next
         `open(mode="a")` completes it.
 
-        Raises
-        ------
-        ChainBusyError
-            A chain is being recorded.
-        IncompleteTraceError
-            A chain has fewer than `n` draws.
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [5.0, 1.0, 2.0, 3.0]})
+        >>> trace.split_warmup(1)
+        >>> trace.posterior.mu.values
+        array([[1., 2., 3.]])
+        >>> trace.warmup_posterior.mu.values
+        array([[5.]])
         """
         names = [groups] if isinstance(groups, str) else groups
         change.split_warmup(self._hierarchy, n, names)
@@ -294,10 +400,28 @@ class Trace(GroupReader):
         ChainBusyError
             Another process is splitting, dropping or finishing.
 
+        See Also
+        --------
+        Trace.burn_in : The number that was chosen.
+        Trace.split_warmup : Move the draws as well.
+
         Notes
         -----
         Any process may call it while chains are recorded; no writer is disturbed. A finished
         trace stays right for other readers: its draws are moved, as by `split_warmup(draws)`.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [5.0, 1.0, 2.0, 3.0]})
+        >>> trace.set_burn_in(1)
+        >>> trace.get("mu")
+        array([[1., 2., 3.]])
+        >>> trace.set_burn_in(0)
+        >>> trace.get("mu")
+        array([[5., 1., 2., 3.]])
         """
         change.set_burn_in(self._hierarchy, draws)
 
@@ -321,6 +445,11 @@ class Trace(GroupReader):
         ChainBusyError
             Another process is splitting, dropping or finishing.
 
+        See Also
+        --------
+        Trace.dropped : How many draws were dropped.
+        Trace.set_burn_in : Leave draws out without deleting them.
+
         Notes
         -----
         It takes the time of removing files: chunks that also hold later draws are kept as they are.
@@ -328,6 +457,18 @@ class Trace(GroupReader):
         exist, and the next call removes their remaining files. In a finished trace the arrays
         begin at `draw` afterwards, right for other readers: as in `split_warmup`, whole chunks are
         linked, and arrays whose chunks the draw cuts are written again.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [5.0, 1.0, 2.0, 3.0]})
+        >>> trace.drop_before(1)
+        >>> trace.get("mu")
+        array([[1., 2., 3.]])
+        >>> trace.recorded
+        array([4])
         """
         change.drop_before(self._hierarchy, draw)
 
@@ -353,10 +494,26 @@ class Trace(GroupReader):
         ChainBusyError
             Another process is splitting, dropping or finishing.
 
+        See Also
+        --------
+        run : Record the new draws.
+        ChainWriter.resume : Continue a chain.
+
         Notes
         -----
         Any process may call it while chains are recorded: their writers continue as if the new
         number had been declared from the beginning.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [1.0, 2.0]})
+        >>> trace.finish()
+        >>> trace = trace.extend(3)
+        >>> trace.draws, trace.status
+        (5, 'stopped')
         """
         change.extend(self._hierarchy, draws)
         return self
@@ -437,10 +594,6 @@ class Trace(GroupReader):
         cut to the shortest there, as a warning and their attributes say; zarrtrace still reads all
         of them. Calling it again, also after a kill, completes it.
 
-        ::
-
-            trace.finish(chains=[0, 1, 3])    # chain 2 died in its warmup
-
         Parameters
         ----------
         chains : int or iterable of int, optional
@@ -456,6 +609,27 @@ class Trace(GroupReader):
             There is no such chain, or only some of the chains of one writer.
         IncompleteTraceError
             One of the chains has no draws after warmup.
+
+        See Also
+        --------
+        Trace.extend : Allow more draws again.
+        Trace.pack : Write a finished trace to one file.
+
+        Examples
+        --------
+        >>> import xarray as xr
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=3, tune=1, draws=2, posterior={"mu": 0.0})
+        >>> for chain in (0, 2):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": [0.0, 1.0, 2.0]})
+
+        Chain 1 died before its first draw:
+
+        >>> trace.finish(chains=[0, 2])
+        >>> xr.open_datatree("run.zarr", engine="zarr").posterior.mu.values
+        array([[1., 2.],
+               [1., 2.]])
         """
         unequal = change.finish(self._hierarchy, chains)
         for table in self._tables.values():
@@ -474,6 +648,28 @@ class Trace(GroupReader):
         list of Damage
             Empty when nothing is wrong; each item has a text. Draws that cannot be read are
             `DamagedDraws`, with their group, variable, block of chains and draws.
+
+        See Also
+        --------
+        Trace.repair : Fix what is found.
+        DamagedDraws : Draws that cannot be read.
+
+        Examples
+        --------
+        >>> import os
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr", chains=1, draws=4, draws_per_chunk=2, posterior={"mu": 0.0}
+        ... )
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3, 0.4]})
+        >>> trace.finish()
+        >>> trace.check()
+        []
+        >>> os.remove("run.zarr/posterior/mu/c.0.1")
+        >>> [damage] = trace.check()
+        >>> damage.variable, damage.draws
+        ('mu', range(2, 4))
         """
         from .life.check import check
 
@@ -501,6 +697,27 @@ class Trace(GroupReader):
         ------
         ChainBusyError
             A chain is being recorded.
+
+        See Also
+        --------
+        Trace.check : Find what is damaged.
+
+        Examples
+        --------
+        >>> import os
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr", chains=1, draws=4, draws_per_chunk=2, posterior={"mu": 0.0}
+        ... )
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3, 0.4]})
+        >>> trace.finish()
+        >>> os.remove("run.zarr/posterior/mu/c.0.1")
+        >>> [report] = trace.repair()
+        >>> print(report)
+        posterior/mu, chain 0, draws 2 to 3: ... these draws of posterior/mu read as missing values
+        >>> trace.get("mu")
+        array([[0.1, 0.2, nan, nan]])
         """
         done = change.repair_trace(self._hierarchy)
         for name in self.tables:
@@ -533,12 +750,28 @@ class Trace(GroupReader):
         ChainBusyError
             Another process changes the trace just now.
 
+        See Also
+        --------
+        Trace.remove_group : Remove it again.
+        Trace.update : Add the groups of a result.
+
         Notes
         -----
         Killed anywhere, the trace has the group as it was or as it shall be, and the next
         `open(mode="a")` does what is left. So has every reader of zarrtrace: what it has opened
         before stays what it is on a local disk, and raises StaleViewError elsewhere when it is
         read after the group was replaced. Other readers shall open the trace again.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=3, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3]})
+        >>> trace.add_group("posterior_predictive", {"y": 2 * trace.posterior.mu})
+        >>> trace.add_group("observed_data", {"y": 0.5})
+        >>> trace.groups
+        ('posterior', 'posterior_predictive', 'observed_data')
         """
         change.add_group(self._hierarchy, name, data, overwrite)
 
@@ -559,18 +792,27 @@ class Trace(GroupReader):
         ChainBusyError
             Another process changes the trace just now.
 
+        See Also
+        --------
+        Trace.add_group : Add a group.
+
         Notes
         -----
         What holds of a group that `add_group` replaces holds of one that is removed.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=3, posterior={"mu": 0.0})
+        >>> trace.add_group("observed_data", {"y": 0.5})
+        >>> trace.remove_group("observed_data")
+        >>> trace.groups
+        ('posterior',)
         """
         change.remove_group(self._hierarchy, name)
 
     def update(self, results: Any, *, overwrite: bool = False) -> list[str]:
         """Add the groups of a result that are not sampled here: predictions, priors, data.
-
-        ::
-
-            trace.update(pm.sample_posterior_predictive(trace.to_inferencedata()))
 
         Parameters
         ----------
@@ -593,6 +835,23 @@ class Trace(GroupReader):
             It is not a result, or the file is not one that xarray can open.
         SchemaError, ChainBusyError
             As `add_group`.
+
+        See Also
+        --------
+        Trace.add_group : Add one group.
+
+        Examples
+        --------
+        The result is what ArviZ or PyMC return, such as that of `pymc.sample_posterior_predictive`:
+
+        >>> import xarray as xr
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=3, posterior={"mu": 0.0})
+        >>> result = xr.DataTree.from_dict({"observed_data": xr.Dataset({"y": 0.5})})
+        >>> trace.update(result)
+        ['observed_data']
+        >>> trace.observed_data.y.item()
+        0.5
         """
         return change.update(self._hierarchy, results, overwrite)
 
@@ -619,6 +878,23 @@ class Trace(GroupReader):
             There is a file already.
         InvalidInputError
             The name does not end in .zip, or the place is inside of the trace.
+
+        See Also
+        --------
+        open : Opens the file as well.
+        Trace.to_netcdf : Write a netCDF file.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.finish()
+        >>> trace.pack().name
+        'run.zarr.zip'
+        >>> zt.open("run.zarr.zip").get("mu")
+        array([[0.1, 0.2]])
         """
         from .life.pack import pack
 
@@ -632,17 +908,29 @@ class Trace(GroupReader):
     def at_once(self) -> Snapshot:
         """The trace as it is now, to read several things at one moment.
 
-        ::
-
-            with trace.at_once() as now:
-                draws, accepted = now.posterior, now.get("accepted")
-
         Returns
         -------
         Snapshot
             It has `recorded`, `groups`, the groups as attributes and items, `dataset`,
             `to_datatree`, `to_inferencedata`, `get` and `ragged`, all of the moment of this call.
             Each of these calls on the trace itself reads its own moment.
+
+        See Also
+        --------
+        Snapshot : What is returned.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     now = trace.at_once()
+        ...     writer.record({"mu": 0.2})
+        >>> now.get("mu"), now.recorded
+        (array([[0.1]]), array([1]))
+        >>> trace.get("mu")
+        array([[0.1, 0.2]])
         """
         return Snapshot(self._now())
 
@@ -687,8 +975,22 @@ class Trace(GroupReader):
     def segments(self) -> Segments:
         """Runs of draws with their own attributes and arrays, for samplers that work in blocks.
 
-        A sequence of `zarrtrace.segments.Segment`, as they are at that moment. `segments.add(n)`
-        after `record_block` adds one for the last n draws.
+        A sequence of segments, as they are at that moment. `segments.add(n)` after `record_block`
+        adds one for the last n draws.
+
+        See Also
+        --------
+        zarrtrace.tables.segments.Segments : What is returned.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        ...     trace.segments.add(2, {"step_size": 0.5})
+        >>> trace.segments[0].attrs
+        {'step_size': 0.5}
         """
         from .tables.segments import Segments
 
@@ -734,6 +1036,21 @@ class Trace(GroupReader):
             There is no such table, and the trace is read-only.
         SchemaError
             A column cannot be stored, or the table has different columns.
+
+        See Also
+        --------
+        Trace.tables : The names of the tables.
+        zarrtrace.table.open : A table at a place of its own.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> warnings = trace.table("warnings", {"draw": int, "text": str})
+        >>> warnings.append(draw=3, text="the step size is small")
+        >>> trace.close()
+        >>> trace.table("warnings")["draw"]
+        array([3])
         """
         from .tables.table import Table
 
@@ -778,6 +1095,21 @@ class Trace(GroupReader):
         ------
         DamagedTraceError
             It cannot be read.
+
+        See Also
+        --------
+        ChainWriter.checkpoint : Keep a state.
+        ChainWriter.resume : Continue from it.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=10, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     writer.checkpoint({"step_size": 0.5})
+        >>> trace.last_checkpoint(0)
+        (1, {'step_size': 0.5})
         """
         found = self._block(self._block_of(chains)).last_checkpoint(like)
         return (found.draws * self.thin + found.skipped, found.state) if found else (0, None)
@@ -789,6 +1121,19 @@ class Trace(GroupReader):
 
         Afterwards the trace can still be read, and opens further writers. Closing it again does
         nothing.
+
+        See Also
+        --------
+        ChainWriter.close : Close one writer.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=2, draws=10, posterior={"mu": 0.0})
+        >>> writers = [trace.writer(chain) for chain in range(2)]
+        >>> trace.close()
+        >>> [writer.closed for writer in writers]
+        [True, True]
         """
         # All of them are closed, even if one cannot be flushed.
         with ExitStack() as stack:

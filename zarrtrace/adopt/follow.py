@@ -36,7 +36,7 @@ def follow(
     look_every: float = 0.5,
     **trace_options: Any,
 ) -> Trace:
-    """Record text files of draws while a sampler writes them, whoever started it.
+    r"""Record text files of draws while a sampler writes them, whoever started it.
 
     Parameters
     ----------
@@ -85,11 +85,31 @@ def follow(
     ChainBusyError
         Another process records the trace.
 
+    See Also
+    --------
+    from_datatree : Make a finished trace of a result.
+
     Notes
     -----
     Of a file that a killed run left, every whole line is recorded. Nobody can see from the files
     whether the sampler still runs, and tables do not say that a chain has ended: `once=True` or
     Ctrl-C stops waiting, and `trace.finish()` ends the trace.
+
+    Examples
+    --------
+    A sampler has written two draws of a chain so far, each with its weight:
+
+    >>> from pathlib import Path
+    >>> import zarrtrace as zt
+    >>> table = Path("run.1.txt")
+    >>> _ = table.write_text("# weight minuslogpost mu\n1 0.5 0.1\n2 0.6 0.2\n")
+    >>> trace = zt.follow("run.*.txt", "run.zarr", once=True)
+    >>> trace.get("mu")
+    array([[0.1, 0.2, 0.2]])
+    >>> with table.open("a") as file:
+    ...     _ = file.write("1 0.7 0.3\n")
+    >>> zt.follow("run.*.txt", "run.zarr", once=True).get("mu")
+    array([[0.1, 0.2, 0.2, 0.3]])
     """
     paths = files_to_follow(files)
     chain_files = open_files(paths)

@@ -84,11 +84,32 @@ def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     SchemaError
         A name or dtype cannot be stored, or warmup and posterior have not the same variables.
 
+    See Also
+    --------
+    follow : Record text files while they grow.
+    Trace.update : Add groups of a result to a trace.
+
     Notes
     -----
     A trace that is overwritten stays until the new one is finished, so that it may be the result
     itself, or what the result is read from; an error or a kill changes nothing. The result is never
     changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> import zarrtrace as zt
+    >>> posterior = xr.Dataset({"mu": (("chain", "draw"), np.zeros((4, 100)))})
+    >>> trace = zt.from_datatree(posterior, "run.zarr")
+    >>> trace.status, trace.recorded
+    ('finished', array([100, 100, 100, 100]))
+
+    A file is read by its name:
+
+    >>> file = trace.to_netcdf("result.nc")
+    >>> zt.from_datatree("result.nc", "copy.zarr").posterior.mu.shape
+    (4, 100)
     """
     if "thin" in trace_options:
         raise InvalidInputError(

@@ -78,6 +78,20 @@ class Run:
         Its directory in the folder.
     path : str
         Its path or URL.
+
+    See Also
+    --------
+    open : The runs of a folder.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> run = zt.folder.open("experiments")["first"]
+    >>> run.name, run.status
+    ('first', 'new')
+    >>> run.trace.recorded
+    array([0])
     """
 
     def __init__(
@@ -109,7 +123,22 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The last stored settings; {} if there are none, or they cannot be read."""
+        """The last stored settings; {} if there are none, or they cannot be read.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.folder.create(
+        ...     "experiments",
+        ...     "first",
+        ...     settings={"step_size": 0.5},
+        ...     chains=1,
+        ...     draws=100,
+        ...     posterior={"mu": 0.0},
+        ... )
+        >>> zt.folder.open("experiments")["first"].settings
+        {'step_size': 0.5}
+        """
         try:
             found = self._last_provenance("settings").get("settings")
         except (TraceError, OSError):
@@ -139,10 +168,27 @@ class Run:
         name : str
             The table's name.
 
+        Returns
+        -------
+        Table
+            The table, open as the folder was opened.
+
         Raises
         ------
         TraceNotFoundError
             The run has no such table.
+
+        See Also
+        --------
+        Runs.table : The table of all runs.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> trace.table("losses").append(loss=0.5)
+        >>> zt.folder.open("experiments")["first"].table("losses")["loss"]
+        array([0.5])
         """
         if not self._location.exists(f"{TABLES}/{name}/zarr.json"):
             known = ", ".join(self.tables) or "none"
@@ -162,7 +208,25 @@ class Run:
         return _has_trace(self._location, "")
 
     def describe(self) -> dict[str, Any]:
-        """Its row in `Runs.to_dataframe`, without the settings."""
+        """The row of this run in `Runs.to_dataframe`, without the settings.
+
+        Returns
+        -------
+        dict of str to object
+            The columns of `Runs.to_dataframe` and their values.
+
+        See Also
+        --------
+        Runs.to_dataframe : The rows of all runs.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("experiments/first", chains=4, draws=100, posterior={"mu": 0.0})
+        >>> row = zt.folder.open("experiments")["first"].describe()
+        >>> row["status"], row["chains"], row["recorded"]
+        ('new', 4, 0)
+        """
         found = {**NOTHING, "status": "tables"}
         try:
             if self._has_trace:
@@ -183,6 +247,23 @@ class Run:
             The variable.
         group : str, optional
             The group it must be in; any by default.
+
+        Returns
+        -------
+        bool
+            False where the trace is damaged or missing, too.
+
+        See Also
+        --------
+        Run.has_group : Whether it has a group.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> run = zt.folder.open("experiments")["first"]
+        >>> run.has_variable("mu"), run.has_variable("mu", group="prior")
+        (True, False)
         """
         if not self.has_group(group or "posterior"):
             return False
@@ -197,6 +278,22 @@ class Run:
         ----------
         name : str
             The group, such as "log_likelihood".
+
+        Returns
+        -------
+        bool
+            False where the trace is damaged or missing, too.
+
+        See Also
+        --------
+        Run.has_variable : Whether it has a variable.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> zt.folder.open("experiments")["first"].has_group("log_likelihood")
+        False
         """
         try:
             return self._has_trace and name in self.trace.groups

@@ -52,10 +52,15 @@ def create(
         Name of the run and its directory; by default the time and some letters.
     settings : mapping, optional
         What distinguishes this run: any JSON values, and NumPy's arrays and scalars.
-    seed : optional
-        A number, or a list of numbers.
+    seed : int or list of int, optional
+        The seed of the run.
     **definition
         Arguments of `zarrtrace.create`: `chains`, `draws`, `posterior`, `name` (of the model), ...
+
+    Returns
+    -------
+    Trace
+        The new trace, open for writing.
 
     Raises
     ------
@@ -63,6 +68,26 @@ def create(
         JSON cannot hold a setting; nothing is created.
     TraceExistsError
         There is already such a run.
+
+    See Also
+    --------
+    open : The runs of a folder.
+    record_provenance : Store what is run when it continues.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> for step_size in (0.1, 0.5):
+    ...     trace = zt.folder.create(
+    ...         "experiments",
+    ...         f"step-{step_size}",
+    ...         settings={"step_size": step_size},
+    ...         chains=1,
+    ...         draws=100,
+    ...         posterior={"mu": 0.0},
+    ...     )
+    >>> zt.folder.open("experiments").names
+    ('step-0.1', 'step-0.5')
     """
     row = provenance.gather(settings, seed)
     if name is None:
@@ -84,8 +109,23 @@ def record_provenance(
     ----------
     trace : Trace
         A trace that is open for writing.
-    settings, seed
-        As for `create`.
+    settings : mapping, optional
+        What distinguishes this run: any JSON values, and NumPy's arrays and scalars.
+    seed : int or list of int, optional
+        The seed of the run.
+
+    See Also
+    --------
+    create : Create a run and store what is run.
+    Run.provenance : What was stored last.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> zt.folder.record_provenance(trace, settings={"step_size": 0.5}, seed=1)
+    >>> zt.folder.open("experiments")["first"].settings
+    {'step_size': 0.5}
     """
     _append(trace, provenance.gather(settings, seed))
 
@@ -113,10 +153,29 @@ def open(
     storage_options : mapping, optional
         Options of fsspec for a URL.
 
+    Returns
+    -------
+    Runs
+        The runs that the folder has now.
+
     Raises
     ------
     TraceNotFoundError
         There is no such folder, or it is a trace itself.
+
+    See Also
+    --------
+    create : Create a run.
+    zarrtrace.open : Open a single trace.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> trace = zt.create("experiments/second", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> runs = zt.folder.open("experiments")
+    >>> len(runs), runs["second"].status
+    (2, 'new')
     """
     if mode not in ("r", "a"):
         raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}")
@@ -144,6 +203,22 @@ class Runs:
     """The runs of a folder as found by `zarrtrace.folder.open`.
 
     A sequence of `Run`, by name or number; each read of a run returns what it has at that moment.
+
+    See Also
+    --------
+    open : Open the runs of a folder.
+    Run : One run.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("experiments/first", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> runs = zt.folder.open("experiments")
+    >>> for run in runs:
+    ...     print(run.name, run.status)
+    first new
+    >>> runs["first"].trace.chains
+    1
     """
 
     def __init__(self, folder: str, found: Sequence[Run]) -> None:
@@ -180,7 +255,7 @@ class Runs:
         status: str | None = None,
         **settings: Any,
     ) -> Runs:
-        """Some of the runs.
+        """The runs that meet all of these conditions.
 
         Parameters
         ----------
@@ -190,6 +265,33 @@ class Runs:
             Keep the runs with this status.
         **settings
             Keep the runs whose stored settings have these values.
+
+        Returns
+        -------
+        Runs
+            These runs, in the same order.
+
+        See Also
+        --------
+        Run.settings : The stored settings of a run.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> for seed in range(3):
+        ...     trace = zt.folder.create(
+        ...         "experiments",
+        ...         f"seed-{seed}",
+        ...         settings={"step_size": 0.1 * seed},
+        ...         chains=1,
+        ...         draws=100,
+        ...         posterior={"mu": 0.0},
+        ...     )
+        >>> runs = zt.folder.open("experiments")
+        >>> runs.where(step_size=0.1).names
+        ('seed-1',)
+        >>> runs.where(lambda run: run.settings["step_size"] < 0.15, status="new").names
+        ('seed-0', 'seed-1')
         """
         chosen = [
             run
@@ -217,6 +319,18 @@ class Runs:
             of the shortest chain that is not left out, warmup included; `worst_rhat`, of
             `rhat_of`: the largest rank-normalised split R-hat, and `rhat_of_all`, whether every
             variable was checked; `when` it was created (UTC); `error`, of a damaged one.
+
+        See Also
+        --------
+        Run.describe : The row of one run.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("experiments/first", chains=4, draws=100, posterior={"mu": 0.0})
+        >>> frame = zt.folder.open("experiments").to_dataframe()
+        >>> frame.loc["first", ["status", "chains", "draws", "recorded"]].to_dict()
+        {'status': 'new', 'chains': 4, 'draws': 100, 'recorded': 0}
         """
         import pandas as pd
 
@@ -250,6 +364,23 @@ class Runs:
         ------
         TraceNotFoundError
             No run has such a table.
+
+        See Also
+        --------
+        Run.table : The table of one run.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> for name in ("first", "second"):
+        ...     losses = zt.table.open(f"experiments/{name}/tables/losses", {"loss": float})
+        ...     losses.append_rows({"loss": [1.0, 0.5]})
+        >>> zt.folder.open("experiments").table("losses")
+              run  loss
+        0   first   1.0
+        1   first   0.5
+        2  second   1.0
+        3  second   0.5
         """
         import pandas as pd
 
@@ -287,6 +418,21 @@ class Runs:
         ------
         VariableNotFoundError
             No run has it.
+
+        See Also
+        --------
+        Runs.dataset : The same as one dataset.
+        zarrtrace.Trace.get : Read a variable of one trace.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> for name in ("first", "second"):
+        ...     trace = zt.create(f"experiments/{name}", chains=1, draws=2, posterior={"mu": 0.0})
+        ...     with trace.writer(0) as writer:
+        ...         writer.record_block({"mu": [0.1, 0.2]})
+        >>> zt.folder.open("experiments").get("mu")
+        {'first': array([[0.1, 0.2]]), 'second': array([[0.1, 0.2]])}
         """
         group = options.get("group")
         return {
@@ -314,6 +460,20 @@ class Runs:
             No run has it.
         InvalidInputError
             Runs differ in their chains, or in the variable's shape or labels.
+
+        See Also
+        --------
+        Runs.get : Read runs of different shapes.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> for name in ("first", "second"):
+        ...     trace = zt.create(f"experiments/{name}", chains=1, draws=2, posterior={"mu": 0.0})
+        ...     with trace.writer(0) as writer:
+        ...         writer.record_block({"mu": [0.1, 0.2]})
+        >>> zt.folder.open("experiments").dataset("mu").mu.mean(["chain", "draw"]).values
+        array([0.15, 0.15])
         """
         import xarray as xr
 
@@ -363,6 +523,31 @@ class Runs:
         ------
         InvalidInputError
             Fewer than two runs have one.
+
+        See Also
+        --------
+        zarrtrace.Trace.add_group : Add the log likelihoods of a run.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> rng = np.random.default_rng(1)
+        >>> for name, mean in (("good", 0.0), ("bad", 3.0)):
+        ...     trace = zt.create(
+        ...         f"experiments/{name}",
+        ...         chains=4,
+        ...         draws=100,
+        ...         posterior={"mu": 0.0},
+        ...         log_likelihood={"y": zt.Var(shape=8)},
+        ...     )
+        ...     for chain in range(4):
+        ...         with trace.writer(chain) as writer:
+        ...             mu = rng.normal(mean, 0.1, 100)
+        ...             log_likelihood = -0.5 * (np.linspace(-1, 1, 8) - mu[:, None]) ** 2
+        ...             writer.record_block({"mu": mu}, log_likelihood={"y": log_likelihood})
+        >>> list(zt.folder.open("experiments").compare().index)
+        ['good', 'bad']
         """
         chosen = [run for run in self if run.has_group("log_likelihood")]
         if len(chosen) < 2:

@@ -49,23 +49,35 @@ LENGTH_ATTRIBUTE = "length_variable"
 class UpTo:
     """The first dimension of a variable whose draws vary in size: any length up to a bound.
 
-    ::
-
-        posterior={"particles": zt.Var(shape=(zt.UpTo(50), 2))}
-
-    A draw of `particles` is an array of shape (k, 2) with k from 0 to 50. The trace stores 50 rows
-    of it, those after the k-th filled with NaN, NaT, 0, False or "", and k beside it, in a variable
-    `particles_length`.
+    A draw of a variable of shape `(UpTo(50), 2)` is an array of shape (k, 2) with k from 0 to 50.
+    The trace stores 50 rows of it, those after the k-th filled with NaN, NaT, 0, False or "", and k
+    beside it, in a variable `<name>_length`.
 
     Parameters
     ----------
     most : int
         The largest length, at least 1.
 
+    See Also
+    --------
+    Var : The variable whose shape it belongs to.
+    Trace.ragged : Read each draw in its own length.
+
     Notes
     -----
     On disk the padding costs about 50 bytes a draw with the default compressor, which is much where
     draws have few numbers, and next to nothing with `compressors=` a Blosc codec with zstd.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> particles = zt.Var(shape=(zt.UpTo(50), 2))
+    >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"particles": particles})
+    >>> with trace.writer(0) as writer:
+    ...     writer.record({"particles": [[0.1, 0.2], [0.3, 0.4]]})
+    ...     writer.record({"particles": [[0.5, 0.6]]})
+    >>> trace.get("particles_length")
+    array([[2, 1]])
     """
 
     most: int
@@ -93,6 +105,30 @@ class Var:
         Draws in one chunk, at least 1; chosen by size by default.
     attrs : mapping, optional
         Attributes of the variable, such as units: strings, numbers, or lists of these.
+
+    See Also
+    --------
+    UpTo : A dimension of varying length.
+    create : Create a trace with such variables.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create(
+    ...     "run.zarr",
+    ...     chains=2,
+    ...     draws=100,
+    ...     posterior={
+    ...         "mu": zt.Var(attrs={"units": "m"}),
+    ...         "theta": zt.Var(dims="school"),
+    ...         "covariance": zt.Var(shape=(3, 3), dtype="float32"),
+    ...     },
+    ...     coords={"school": ["Choate", "Deerfield"]},
+    ... )
+    >>> trace.posterior.theta.dims
+    ('chain', 'draw', 'school')
+    >>> trace.posterior.covariance.dims
+    ('chain', 'draw', 'covariance_dim_0', 'covariance_dim_1')
     """
 
     shape: tuple[int | UpTo, ...] | int | UpTo | None = None
@@ -103,7 +139,37 @@ class Var:
 
     @classmethod
     def like(cls, example: Any, dims: str | Sequence[str] | None = None) -> Var:
-        """A variable with the shape and dtype of an example value (number, list, array)."""
+        """A variable with the shape and dtype of an example value: a number, a list or an array.
+
+        Parameters
+        ----------
+        example : array_like
+            A value of one draw.
+        dims : str or sequence of str, optional
+            Names of its dimensions, as for `Var`.
+
+        Returns
+        -------
+        Var
+            The variable.
+
+        Raises
+        ------
+        SchemaError
+            Values of its dtype cannot be stored.
+
+        See Also
+        --------
+        create : Takes example values in place of variables.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> variable = zt.Var.like(np.zeros((2, 3), dtype="float32"))
+        >>> variable.shape, variable.dtype
+        ((2, 3), dtype('float32'))
+        """
         value = np.asarray(example)
         return cls(shape=value.shape, dtype=dtype_of_values(value), dims=dims)
 

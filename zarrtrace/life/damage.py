@@ -15,6 +15,21 @@ class Damage:
         The key or array concerned.
     why : str
         What is wrong, and what it means.
+
+    See Also
+    --------
+    Trace.check : Find what is damaged.
+    DamagedDraws : Draws that cannot be read.
+
+    Examples
+    --------
+    >>> import os
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+    >>> os.remove("run.zarr/posterior/chain/zarr.json")
+    >>> [damage] = trace.check()
+    >>> damage.path
+    'posterior/chain'
     """
 
     path: str
@@ -38,6 +53,26 @@ class DamagedDraws(Damage):
         The block of chains, counted from 0.
     draws : range
         The draws, counted from the start of the chain; in a table, the rows.
+
+    See Also
+    --------
+    Trace.check : Find what is damaged.
+    Trace.repair : Keep all other draws.
+
+    Examples
+    --------
+    >>> import os
+    >>> import zarrtrace as zt
+    >>> trace = zt.create(
+    ...     "run.zarr", chains=1, draws=4, draws_per_chunk=2, posterior={"mu": 0.0}
+    ... )
+    >>> with trace.writer(0) as writer:
+    ...     writer.record_block({"mu": [0.1, 0.2, 0.3, 0.4]})
+    >>> trace.finish()
+    >>> os.remove("run.zarr/posterior/mu/c.0.1")
+    >>> [damage] = trace.check()
+    >>> damage.group, damage.variable, damage.block, damage.draws
+    ('posterior', 'mu', 0, range(2, 4))
     """
 
     group: str

@@ -37,7 +37,30 @@ ARVIZ_NAMES = {
 
 
 def arviz_names(stats: Collection[str]) -> dict[str, str]:
-    """Each stat's name for ArviZ: its own where that is unknown, or another one has it already."""
+    """The name that ArviZ has for each statistic of a sampler.
+
+    A statistic keeps its own name where ArviZ has none, or another one has that name already.
+
+    Parameters
+    ----------
+    stats : collection of str
+        The names that a sampler gives them.
+
+    Returns
+    -------
+    dict of str to str
+        By the sampler's name, in the same order.
+
+    See Also
+    --------
+    rename_stats : Rename the values.
+
+    Examples
+    --------
+    >>> from zarrtrace.adopt import arviz_names
+    >>> arviz_names(["accept_prob", "num_steps", "temperature"])
+    {'accept_prob': 'acceptance_rate', 'num_steps': 'n_steps', 'temperature': 'temperature'}
+    """
     names: dict[str, str] = {}
     for name in stats:
         target = ARVIZ_NAMES.get(name, name)
@@ -51,6 +74,27 @@ def rename_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
 
     NumPyro's `potential_energy` becomes `lp`, its negative. A stat keeps its own name where the
     name for ArviZ is taken by another one.
+
+    Parameters
+    ----------
+    stats : mapping of str to array
+        Values by the names that a sampler gives them.
+
+    Returns
+    -------
+    dict of str to array
+        The same values by ArviZ's names.
+
+    See Also
+    --------
+    arviz_names : The names alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from zarrtrace.adopt import rename_stats
+    >>> rename_stats({"potential_energy": np.array([1.5]), "num_steps": np.array([7])})
+    {'lp': array([-1.5]), 'n_steps': array([7])}
     """
     if "potential_energy" in stats and "lp" not in stats:
         stats = dict(

@@ -52,6 +52,19 @@ class GroupReader(ABC):
         """Draws recorded per chain, warmup included: int64, shape (chains,).
 
         They are safe: in a local directory they survive `kill -9`, elsewhere they are flushed.
+
+        See Also
+        --------
+        Trace.status : Whether the chains run.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=2, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(1) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.recorded
+        array([0, 2])
         """
         return self._now().counts.copy()
 
@@ -89,6 +102,27 @@ class GroupReader(ABC):
         ------
         GroupNotFoundError
             There is no such group, or no such warmup group yet.
+
+        See Also
+        --------
+        Trace.get : Read values as NumPy arrays.
+        Trace.to_datatree : Several groups as one tree.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=2, draws=100, posterior={"mu": 0.0})
+        >>> for chain, count in enumerate([3, 2]):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": [0.0, 1.0, 2.0][:count]})
+        >>> trace.dataset("posterior").mu.values
+        array([[0., 1.],
+               [0., 1.]])
+        >>> trace.dataset("posterior", align="pad").mu.values
+        array([[ 0.,  1.,  2.],
+               [ 0.,  1., nan]])
+        >>> trace.dataset("posterior", chains=0).mu.values
+        array([[0., 1., 2.]])
         """
         _, opened = self._open(self._now(), lambda now: [group], align, chains, chunks)
         return opened[group]
@@ -110,8 +144,41 @@ class GroupReader(ABC):
             Only these groups; all by default.
         save_warmup : bool, default False
             Whether to include the warmup groups.
-        align, chains, chunks
-            As in `dataset`.
+        align : "cut" or "pad"
+            How to treat chains of unequal length, as in `dataset`.
+        chains : int or iterable of int, optional
+            Only these chains, as in `dataset`.
+        chunks : optional
+            For dask, as in `dataset`.
+
+        Returns
+        -------
+        xarray.DataTree
+            A consistent cut of all its groups: it does not change while writers continue.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such group, or no such warmup group yet.
+
+        See Also
+        --------
+        Trace.to_inferencedata : What the installed ArviZ uses.
+        Trace.to_netcdf : Write it to a file.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr", chains=1, draws=2, posterior={"mu": 0.0}, observed_data={"y": 1.0}
+        ... )
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> tree = trace.to_datatree()
+        >>> list(tree)
+        ['posterior', 'observed_data']
+        >>> tree.posterior.mu.values
+        array([[0.1, 0.2]])
         """
         from .dataset import build_tree
 
@@ -132,13 +199,30 @@ class GroupReader(ABC):
 
         Parameters
         ----------
-        groups, save_warmup, **options
-            As in `to_datatree`.
+        groups : iterable of str, optional
+            Only these groups; all by default.
+        save_warmup : bool, default False
+            Whether to include the warmup groups.
+        **options
+            Further arguments of `to_datatree`: `align`, `chains`, `chunks`.
 
         Returns
         -------
         arviz.InferenceData or xarray.DataTree
             InferenceData with ArviZ < 1; the DataTree with ArviZ >= 1 or without ArviZ.
+
+        See Also
+        --------
+        Trace.to_datatree : Always an `xarray.DataTree`.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.to_inferencedata().posterior["mu"].values
+        array([[0.1, 0.2]])
         """
         tree = self.to_datatree(groups, save_warmup=save_warmup, **options)
         try:
@@ -171,8 +255,14 @@ class GroupReader(ABC):
         ----------
         path : str or path
             The file.
-        groups, save_warmup, align, chains
-            As in `to_datatree`.
+        groups : iterable of str, optional
+            Only these groups; all by default.
+        save_warmup : bool, default False
+            Whether to include the warmup groups.
+        align : "cut" or "pad"
+            How to treat chains of unequal length, as in `dataset`.
+        chains : int or iterable of int, optional
+            Only these chains, as in `dataset`.
         overwrite : bool, default False
             Whether to replace an existing file.
 
@@ -188,9 +278,26 @@ class GroupReader(ABC):
         InvalidInputError
             h5netcdf, which writes it, is not installed.
 
+        See Also
+        --------
+        Trace.pack : One zip file that zarrtrace opens.
+        from_datatree : Make a trace of a netCDF file.
+
         Notes
         -----
         A variable is read whole to be written. Tables and segments stay in the trace.
+
+        Examples
+        --------
+        >>> import xarray as xr
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> file = trace.to_netcdf("run.nc")
+        >>> with xr.open_datatree(file) as tree:
+        ...     tree.posterior.mu.values
+        array([[0.1, 0.2]])
         """
         require_h5netcdf("writing netCDF")
         tree = self.to_datatree(groups, save_warmup=save_warmup, align=align, chains=chains)
@@ -262,6 +369,32 @@ class GroupReader(ABC):
             There is no such group.
         VariableNotFoundError
             No such variable is sampled in that group, or in any group without `group`.
+
+        See Also
+        --------
+        Trace.dataset : Read a group lazily, with its labels.
+        Trace.ragged : Read draws that vary in size.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr", chains=2, tune=1, draws=3, posterior={"mu": 0.0, "tau": 1.0}
+        ... )
+        >>> for chain in range(2):
+        ...     with trace.writer(chain) as writer:
+        ...         for draw in range(4):
+        ...             writer.record({"mu": 10.0 * chain + draw, "tau": 1.0})
+        >>> trace.get("mu")
+        array([[ 1.,  2.,  3.],
+               [11., 12., 13.]])
+        >>> trace.get("mu", draws=slice(-2, None), flatten=True)
+        array([ 2.,  3., 12., 13.])
+        >>> trace.get("mu", group="warmup_posterior")
+        array([[ 0.],
+               [10.]])
+        >>> sorted(trace.get(["mu", "tau"], chains=1))
+        ['mu', 'tau']
         """
         from .values import read_values
 
@@ -297,8 +430,12 @@ class GroupReader(ABC):
         ----------
         name : str
             A variable that was declared with `zarrtrace.UpTo`.
-        group, draws, chains
-            As in `get`, which reads the same draws padded to the largest length.
+        group : str, optional
+            Its group; by default the first that has such a variable, posterior before others.
+        draws : slice, optional
+            The draws, counted after warmup (in a `warmup_` group from the first).
+        chains : int or iterable of int, optional
+            The chains; by default those that have a draw of the group.
 
         Returns
         -------
@@ -312,6 +449,25 @@ class GroupReader(ABC):
             All draws of the variable have the same size.
         GroupNotFoundError, VariableNotFoundError
             As in `get`.
+
+        See Also
+        --------
+        UpTo : A dimension of varying length.
+        Trace.get : Read the same draws padded to the largest length.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> variable = zt.Var(shape=zt.UpTo(3))
+        >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"x": variable})
+        >>> with trace.writer(0) as writer:
+        ...     for x in ([1.0, 2.0], [3.0]):
+        ...         writer.record({"x": x})
+        >>> trace.ragged("x")
+        [[array([1., 2.]), array([3.])]]
+        >>> trace.get("x")
+        array([[[ 1.,  2., nan],
+                [ 3., nan, nan]]])
         """
         now = self._now()
         [found] = _find_groups(now, [name], group)
@@ -385,15 +541,68 @@ class GroupReader(ABC):
         return True
 
     def keys(self) -> KeysView[str]:
-        """The names of the groups, in the order of `groups`."""
+        """The names of the groups, in the order of `groups`.
+
+        Returns
+        -------
+        collections.abc.KeysView of str
+            The same as `groups`, as a view.
+
+        See Also
+        --------
+        Trace.groups : The same names as a tuple.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(chains=1, draws=9, posterior={"x": 0.0}, observed_data={"y": 1.0})
+        >>> list(trace.keys())
+        ['posterior', 'observed_data']
+        """
         return KeysView(_as_mapping(Snapshot(self._now())))
 
     def values(self) -> ValuesView[xr.Dataset]:
-        """The groups, all of them at this moment."""
+        """The groups, all of them at this moment, as datasets.
+
+        Returns
+        -------
+        collections.abc.ValuesView of xarray.Dataset
+            Each group is read lazily.
+
+        See Also
+        --------
+        Trace.items : With their names.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(chains=1, draws=9, posterior={"x": 0.0}, observed_data={"y": 1.0})
+        >>> [list(group) for group in trace.values()]
+        [['x'], ['y']]
+        """
         return ValuesView(_as_mapping(Snapshot(self._now())))
 
     def items(self) -> ItemsView[str, xr.Dataset]:
-        """The names and the groups, all of them at this moment."""
+        """The names and the groups, all of them at this moment, as datasets.
+
+        Returns
+        -------
+        collections.abc.ItemsView of str and xarray.Dataset
+            Each group is read lazily.
+
+        See Also
+        --------
+        Trace.at_once : All else at one moment.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(chains=1, draws=9, posterior={"x": 0.0}, observed_data={"y": 1.0})
+        >>> for name, group in trace.items():
+        ...     print(name, list(group))
+        posterior ['x']
+        observed_data ['y']
+        """
         return ItemsView(_as_mapping(Snapshot(self._now())))
 
 
@@ -404,6 +613,21 @@ class Snapshot(GroupReader):
     have the same draws of each chain, and later calls see what the first one saw. Draws that were
     dropped since, or whose chain went back to a checkpoint, cannot be read any more and raise, and
     neither can a group that was replaced before it was asked for.
+
+    See Also
+    --------
+    Trace.at_once : Take a snapshot.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     writer.record({"mu": 0.1})
+    ...     now = trace.at_once()
+    ...     writer.record({"mu": 0.2})
+    >>> now.recorded, trace.recorded
+    (array([1]), array([2]))
     """
 
     def __init__(self, moment: Moment) -> None:

@@ -199,7 +199,22 @@ class Holder(OneCallAtATime, ABC):
     # Giving it up -------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush and close the writer; closing it again does nothing."""
+        """Flush and close the writer; closing it again does nothing.
+
+        See Also
+        --------
+        Trace.close : Close all writers of a trace.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> writer = trace.writer(0)
+        >>> writer.record({"mu": 0.1})
+        >>> writer.close()
+        >>> writer.closed
+        True
+        """
         if self.closed:
             return
         try:

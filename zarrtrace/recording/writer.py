@@ -58,6 +58,22 @@ class ChainWriter(Holder):
     ----------
     chains : range
         The chains this writer records.
+
+    See Also
+    --------
+    Trace.writer : Open the writer of a chain.
+    run : Run all chains, each in a process of its own.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     start, state = writer.resume()
+    ...     for draw in range(start, 5):
+    ...         writer.record({"mu": 0.1 * draw})
+    >>> start, trace.recorded
+    (0, array([5]))
     """
 
     _unit = "draw"
@@ -162,6 +178,16 @@ class ChainWriter(Holder):
         """Draws given so far that count, warmup included: `recorded`, unless the trace thins.
 
         With `thin` it is `thin * recorded`, and the draws after these that were not kept.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(chains=1, draws=100, thin=2, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     for mu in (0.1, 0.2, 0.3):
+        ...         writer.record({"mu": mu})
+        ...     print(writer.given, writer.recorded)
+        3 1
         """
         return self._count * self._layout.thin + self._skipped
 
@@ -205,7 +231,7 @@ class ChainWriter(Holder):
 
         Parameters
         ----------
-        like : optional
+        like : object, optional
             A state of the same structure, whose NamedTuples and dataclasses the result gets;
             without it their fields come as dictionaries.
 
@@ -222,6 +248,33 @@ class ChainWriter(Holder):
         ------
         DamagedTraceError
             The checkpoint cannot be read, or belongs to a draw that does not exist.
+
+        See Also
+        --------
+        ChainWriter.checkpoint : Keep the state to continue from.
+        Trace.last_checkpoint : Read the state without a writer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"x": 0.0})
+        >>> rng = np.random.default_rng(1)
+        >>> with trace.writer(0) as writer:
+        ...     for draw in range(10):
+        ...         writer.record({"x": rng.normal()})
+        ...     writer.checkpoint({"rng": rng.bit_generator.state})
+        ...     writer.record({"x": rng.normal()})
+
+        Later, in another process, the draw after the checkpoint is drawn again:
+
+        >>> rng = np.random.default_rng()
+        >>> with trace.writer(0) as writer:
+        ...     start, state = writer.resume()
+        ...     rng.bit_generator.state = state["rng"]
+        ...     writer.record({"x": rng.normal()})
+        >>> start
+        10
         """
         with self._only_call():
             self._require_open()
@@ -247,7 +300,7 @@ class ChainWriter(Holder):
 
         Parameters
         ----------
-        state
+        state : object
             Nested dictionaries, lists, tuples, NamedTuples and dataclasses of numbers, strings,
             bytes, None, bools and arrays. They are kept bit for bit, without pickle.
 
@@ -255,6 +308,22 @@ class ChainWriter(Holder):
         ------
         InvalidInputError
             Something in it cannot be stored; the previous checkpoint stays.
+
+        See Also
+        --------
+        ChainWriter.resume : Continue from the checkpoint.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"x": np.zeros(2)})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"x": [0.1, 0.2]})
+        ...     writer.checkpoint({"position": np.array([0.1, 0.2]), "step_size": 0.5})
+        >>> with trace.writer(0) as writer:
+        ...     writer.resume()
+        (1, {'position': array([0.1, 0.2]), 'step_size': 0.5})
         """
         with self._only_call():
             self._require_recording()
@@ -315,6 +384,30 @@ class ChainWriter(Holder):
             another thread, or interrupted by this signal handler.
         NotWritableError
             The store could not be written. Nothing of the draw is kept: record it again.
+
+        See Also
+        --------
+        ChainWriter.record_block : Record several draws at once.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr",
+        ...     chains=1,
+        ...     draws=1000,
+        ...     posterior={"mu": 0.0, "theta": zt.Var(shape=2)},
+        ...     sample_stats={"lp": 0.0},
+        ...     log_likelihood={"y": zt.Var(shape=3)},
+        ... )
+        >>> with trace.writer(0) as writer:
+        ...     writer.record(
+        ...         posterior={"mu": 0.1, "theta": [0.2, 0.3]},
+        ...         sample_stats={"lp": -1.5},
+        ...         log_likelihood={"y": [-0.5, -0.6, -0.4]},
+        ...     )
+        >>> trace.get("theta")
+        array([[[0.2, 0.3]]])
         """
         if self._state is not _OPEN:
             self._require_recording()
@@ -355,6 +448,28 @@ class ChainWriter(Holder):
             is their number: record the rest.
         NotWritableError
             The store could not be written, and nothing of the block is kept.
+
+        See Also
+        --------
+        ChainWriter.record : Record one draw.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"theta": np.zeros(2)})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"theta": np.arange(6.0).reshape(3, 2)})
+        >>> trace.get("theta").shape
+        (1, 3, 2)
+
+        The walkers of an ensemble are a block of chains:
+
+        >>> walkers = zt.create(chains=8, draws=1000, chains_per_chunk=8, posterior={"mu": 0.0})
+        >>> with walkers.writer(range(8)) as writer:
+        ...     writer.record_block({"mu": np.zeros((8, 100))})
+        >>> walkers.get("mu").shape
+        (8, 100)
         """
         with self._only_call():
             self._require_recording()
@@ -460,6 +575,24 @@ class ChainWriter(Holder):
 
         Not needed in a local directory: there each draw is safe already, and is read from the
         journal until its chunk is full.
+
+        See Also
+        --------
+        ChainWriter.close : Flush and close.
+
+        Examples
+        --------
+        >>> from zarr.storage import MemoryStore
+        >>> import zarrtrace as zt
+        >>> store = MemoryStore()
+        >>> trace = zt.create(store, chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     print(zt.open(store).recorded)
+        ...     writer.flush()
+        ...     print(zt.open(store).recorded)
+        [0]
+        [1]
         """
         with self._only_call():
             self._require_open()

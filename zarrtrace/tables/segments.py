@@ -81,6 +81,24 @@ class Segment:
     start, stop : int
         Its draws, counted from the start of the chains, warmup included; `stop` is the first that
         does not belong to it. They do not depend on the burn-in.
+
+    See Also
+    --------
+    zarrtrace.Trace.segments : The segments of a trace.
+    Segments.add : Add a segment.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     writer.record_block({"mu": [0.1, 0.2, 0.3]})
+    >>> trace.segments.add(2, {"step_size": 0.5})
+    >>> segment = trace.segments[0]
+    >>> segment.start, segment.stop, segment.attrs
+    (1, 3, {'step_size': 0.5})
+    >>> segment.posterior.mu.values
+    array([[0.2, 0.3]])
     """
 
     def __init__(self, trace: Trace, number: int, row: _Row) -> None:
@@ -123,6 +141,27 @@ class Segment:
         xarray.Dataset
             Its `draw` counts from the start of the chains, as `start` and `stop` do. Draws that
             were dropped are missing at its beginning.
+
+        Raises
+        ------
+        GroupNotFoundError
+            There is no such sampled group.
+
+        See Also
+        --------
+        zarrtrace.Trace.dataset : All draws of a group.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create(
+        ...     "run.zarr", chains=1, draws=100, posterior={"mu": 0.0}, sample_stats={"lp": 0.0}
+        ... )
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3]}, {"lp": [-1.0, -2.0, -3.0]})
+        >>> trace.segments.add((1, 3))
+        >>> trace.segments[0].dataset("sample_stats").lp.values
+        array([[-2., -3.]])
         """
         from ..reading import dataset as view
 
@@ -167,6 +206,23 @@ class Segments(Sequence[Segment]):
 
     It looks again at each call, so it shows those there are at that moment; one that is kept reads
     only the rows that are new. A segment exists when all of its draws do.
+
+    See Also
+    --------
+    zarrtrace.Trace.segments : Return the segments of a trace.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+    >>> with trace.writer(0) as writer:
+    ...     for step_size in (0.5, 0.4):
+    ...         writer.record_block({"mu": [0.1, 0.2]})
+    ...         trace.segments.add(2, {"step_size": step_size})
+    >>> for segment in trace.segments:
+    ...     print(segment.start, segment.stop, segment.attrs)
+    0 2 {'step_size': 0.5}
+    2 4 {'step_size': 0.4}
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -205,11 +261,27 @@ class Segments(Sequence[Segment]):
         ChainBusyError
             Another process adds segments to this trace.
 
+        See Also
+        --------
+        zarrtrace.ChainWriter.record_block : Record the draws of a segment.
+
         Notes
         -----
         A segment replaces those it overlaps: a chain that goes back to a checkpoint adds
         it again when it has drawn again. Until then the old one is shown for the new draws once
         all of them are recorded.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3]})
+        >>> trace.segments.add((0, 2), {"step_size": 0.5}, covariance=np.eye(2))
+        >>> trace.segments[0].arrays["covariance"]
+        array([[1., 0.],
+               [0., 1.]])
         """
         self._flush_draws()
         start, stop = self._check_draws(draws)
@@ -278,12 +350,42 @@ class Segments(Sequence[Segment]):
         return first
 
     def flush(self) -> None:
-        """Write what is buffered, so that any Zarr reader finds it."""
+        """Write what is buffered, so that any Zarr reader finds it.
+
+        See Also
+        --------
+        Segments.close : Flush, and let other processes add segments.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.segments.add(2)
+        >>> trace.segments.flush()
+        """
         for table in self._open_tables():
             table.flush()
 
     def close(self) -> None:
-        """Flush, and let other processes add segments."""
+        """Flush, and let other processes add segments.
+
+        See Also
+        --------
+        zarrtrace.Trace.close : Close all that a process has opened.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=100, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2]})
+        >>> trace.segments.add(2)
+        >>> trace.segments.close()
+        >>> len(trace.segments)
+        1
+        """
         for table in self._open_tables():
             table.close()
 

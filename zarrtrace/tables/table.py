@@ -62,10 +62,17 @@ def open(
         there is none, and opened for appending.
     mode : "r" or "a"
         Read-only, or to append. A new table needs "a" or `columns`.
-    attrs, flush_every
-        As in `Trace.table`.
+    attrs : mapping, optional
+        Attributes of a new table: strings, numbers, lists of these.
+    flush_every : float, default 1
+        Seconds that rows with text may wait in memory, as in `Trace.table`.
     storage_options : mapping, optional
         Options of fsspec for a URL.
+
+    Returns
+    -------
+    Table
+        The table, which other processes may write at the same time.
 
     Raises
     ------
@@ -73,6 +80,19 @@ def open(
         There is no table to read.
     SchemaError
         A column cannot be stored, or the table has different columns.
+
+    See Also
+    --------
+    zarrtrace.Trace.table : A table of a trace.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> losses = zt.table.open("losses.zarr", {"step": int, "loss": float})
+    >>> for step in range(3):
+    ...     losses.append(step=step, loss=1.0 / (step + 1))
+    >>> zt.table.open("losses.zarr")["loss"]
+    array([1.        , 0.5       , 0.33333333])
     """
     if mode not in ("r", "a"):
         raise InvalidInputError(f"mode is 'r' or 'a', got {mode!r}")
@@ -113,6 +133,23 @@ class Table:
     `append` has returned; text has no fixed size and waits with its row for `flush()`, or for the
     first append after `flush_every` seconds. With 0 seconds it does not wait: each append writes a
     file for each column of text. On other stores all rows wait.
+
+    See Also
+    --------
+    zarrtrace.Trace.table : Return a table of a trace.
+    open : Open a table at a place of its own.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create("run.zarr", chains=4, draws=1000, posterior={"mu": 0.0})
+    >>> adaptation = trace.table("adaptation", {"draw": int, "step_size": zt.Var(shape=4)})
+    >>> adaptation.append(draw=100, step_size=[0.5, 0.6, 0.4, 0.5])
+    >>> adaptation.append(draw=200, step_size=[0.3, 0.4, 0.3, 0.4])
+    >>> len(adaptation)
+    2
+    >>> adaptation["draw"]
+    array([100, 200])
     """
 
     def __init__(
@@ -140,7 +177,15 @@ class Table:
 
     @property
     def columns(self) -> dict[str, Var]:
-        """Each column with its dtype, and the shape of its value in a row."""
+        """Each column with its dtype, and the shape of its value in a row.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> table = zt.table.open(None, {"step": int, "position": zt.Var(shape=2)})
+        >>> table.columns["position"].shape
+        (2,)
+        """
         return {
             name: Var(shape=column.shape, dtype=column.declared, attrs=column.attrs)
             for name, column in self._columns.items()
@@ -148,7 +193,14 @@ class Table:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes with which it was made."""
+        """The attributes with which it was made.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> zt.table.open(None, {"loss": float}, attrs={"optimizer": "Adam"}).attrs
+        {'optimizer': 'Adam'}
+        """
         try:
             return dict(self._file.current().layout.attrs)
         except TraceNotFoundError:
@@ -190,6 +242,19 @@ class Table:
             in the column's dtype. Nothing of the row is kept, and the next one can be appended.
         ChainBusyError
             Another process appends to this table; the message says which.
+
+        See Also
+        --------
+        Table.append_rows : Append several rows.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> warnings = zt.table.open("warnings.zarr", {"draw": int, "text": str})
+        >>> warnings.append(draw=3, text="the step size is small")
+        >>> warnings.append({"draw": 7, "text": "a divergence"})
+        >>> warnings["draw"]
+        array([3, 7])
         """
         given = {**(row or {}), **values}
         writer = self._writer
@@ -214,6 +279,18 @@ class Table:
             their number: append the rest.
         NotWritableError
             The store could not be written; none of the rows is kept.
+
+        See Also
+        --------
+        Table.append : Append one row.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> losses = zt.table.open("losses.zarr", {"step": int, "loss": float})
+        >>> losses.append_rows({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.5]})
+        >>> len(losses)
+        3
         """
         writer = self._writer
         if writer is None or writer.closed:
@@ -223,7 +300,23 @@ class Table:
         writer.append_rows(columns)
 
     def flush(self) -> None:
-        """Write what is buffered, so that any Zarr reader finds all rows."""
+        """Write what is buffered, so that any Zarr reader finds all rows.
+
+        See Also
+        --------
+        Table.close : Flush, and let other processes append.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> notes = zt.table.open("notes.zarr", {"text": str}, flush_every=60)
+        >>> notes.append(text="warmup is over")
+        >>> len(zt.table.open("notes.zarr"))
+        0
+        >>> notes.flush()
+        >>> len(zt.table.open("notes.zarr"))
+        1
+        """
         if self._writer is not None and not self._writer.closed:
             self._writer.flush()
 
@@ -233,7 +326,19 @@ class Table:
             self._writer.flush()
 
     def close(self) -> None:
-        """Flush, and let other processes append; the next append opens the table again."""
+        """Flush, and let other processes append; the next append opens the table again.
+
+        See Also
+        --------
+        zarrtrace.Trace.close : Close all tables and writers of a trace.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> with zt.table.open("losses.zarr", {"loss": float}) as losses:
+        ...     losses.append(loss=0.5)
+        >>> losses.close()
+        """
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
@@ -279,7 +384,31 @@ class Table:
     # Repairing ----------------------------------------------------------------------------
 
     def check(self) -> list[Damage]:
-        """Read all rows, and return what is damaged or missing, as `Trace.check` does."""
+        """Read all rows, and return what is damaged or missing, as `Trace.check` does.
+
+        Returns
+        -------
+        list of Damage
+            Empty when nothing is wrong; each item has a text. Rows that cannot be read are
+            `DamagedDraws`.
+
+        See Also
+        --------
+        Table.repair : Fix what is found.
+
+        Examples
+        --------
+        >>> import os
+        >>> import zarrtrace as zt
+        >>> with zt.table.open("losses.zarr", {"loss": float}) as losses:
+        ...     losses.append(loss=0.5)
+        >>> losses.check()
+        []
+        >>> os.remove("losses.zarr/loss/c.0")
+        >>> [damage] = losses.check()
+        >>> damage.variable, damage.draws
+        ('loss', range(0, 1))
+        """
         from .check import check
 
         return list(check(self._location, self._file))
@@ -287,10 +416,30 @@ class Table:
     def repair(self) -> list[str]:
         """Fix what `check` finds, as `Trace.repair` does.
 
+        Returns
+        -------
+        list of str
+            What was done, and what has to be restored from a copy.
+
         Raises
         ------
         ChainBusyError
             Another process appends to it.
+
+        See Also
+        --------
+        Table.check : Find what is damaged.
+
+        Examples
+        --------
+        >>> import os
+        >>> import zarrtrace as zt
+        >>> with zt.table.open("losses.zarr", {"loss": float}) as losses:
+        ...     losses.append(loss=0.5)
+        >>> os.remove("losses.zarr/loss/c.0")
+        >>> [report] = losses.repair()
+        >>> losses["loss"]
+        array([nan])
         """
         from .check import repair
 
@@ -330,6 +479,18 @@ class Table:
         ------
         VariableNotFoundError
             There is no such column; it is a KeyError too.
+
+        See Also
+        --------
+        Table.to_dataframe : All columns.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> losses = zt.table.open("losses.zarr", {"loss": float})
+        >>> losses.append_rows({"loss": [3.0, 2.0, 1.5]})
+        >>> losses.read("loss", slice(-2, None))
+        array([2. , 1.5])
         """
         columns = self._columns
         if column not in columns:
@@ -345,7 +506,26 @@ class Table:
         return read_rows(self._location, self._file, column, wanted)
 
     def to_dataset(self) -> xr.Dataset:
-        """The existing rows as an `xarray.Dataset`, lazy, with the dimension `row`."""
+        """The existing rows as an `xarray.Dataset`, lazy, with the dimension `row`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Each column is a variable of shape (row, *shape). It does not change while rows are
+            appended.
+
+        See Also
+        --------
+        Table.to_dataframe : The rows in memory.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> losses = zt.table.open("losses.zarr", {"loss": float})
+        >>> losses.append_rows({"loss": [3.0, 2.0, 1.5]})
+        >>> losses.to_dataset().loss.values
+        array([3. , 2. , 1.5])
+        """
         from .dataset import Rows, open_rows
 
         if not self._exists():
@@ -356,7 +536,28 @@ class Table:
         return open_rows(Rows(self._location, self._file, len(self)))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The existing rows as a `pandas.DataFrame`; arrays are in columns of objects."""
+        """The existing rows as a `pandas.DataFrame`; arrays are in columns of objects.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A copy in memory, one row for each.
+
+        See Also
+        --------
+        Table.to_dataset : The rows, read lazily.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> losses = zt.table.open("losses.zarr", {"step": int, "loss": float})
+        >>> losses.append_rows({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.5]})
+        >>> losses.to_dataframe()
+           step  loss
+        0     0   3.0
+        1     1   2.0
+        2     2   1.5
+        """
         import pandas as pd
 
         columns = {}
