@@ -102,11 +102,28 @@ def sample(
     TraceExistsError
         The place holds something that is not a trace.
 
+    See Also
+    --------
+    zarrtrace.adapters.numpyro.sample : The same for NumPyro.
+
     Notes
     -----
     After Ctrl-C the finished blocks are kept. `Trace.request_stop` ends the run from any process,
     after the block that has the draw; then the trace is finished with the draws that it has. Runs
     agree bit for bit with the same versions of JAX on the same kind of machine.
+
+    Examples
+    --------
+    >>> import blackjax
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from zarrtrace.adapters.blackjax import sample
+    >>> kernel = blackjax.rmh(lambda x: -0.5 * x @ x, blackjax.mcmc.random_walk.normal(jnp.ones(2)))
+    >>> state = jax.vmap(kernel.init)(jnp.zeros((4, 2)))
+    >>> key = jax.random.PRNGKey(1)
+    >>> trace = sample(kernel.step, "run.zarr", key, state, draws=100, progress=False)
+    >>> trace.status, trace.posterior.x.shape
+    ('finished', (4, 100, 2))
     """
     chains = _count_chains({"initial_state": initial_state, "parameters": parameters})
     for name, number in {"thinning": thinning, "draws_per_block": draws_per_block}.items():

@@ -71,9 +71,8 @@ def sample(
         As for `zarrtrace.create`.
     rng_key : jax.Array
         A key, or one for each chain.
-    *model_args, **model_kwargs
-        Arguments of the model. Pass a keyword argument with one of the names here by
-        position, or in a `functools.partial` of the model.
+    *model_args
+        Arguments of the model.
     extra_fields : sequence of str, optional
         Fields of the kernel's state to record beside `diverging`, as in `MCMC.run`:
         `"adapt_state.step_size"`, `"~z.site"` to leave a site out. By default those that ArviZ
@@ -90,6 +89,9 @@ def sample(
     trace_options : mapping, optional
         Further arguments of `zarrtrace.create`: `name`, `attrs`, `constant_data`, `compressors`,
         `overwrite`, ...
+    **model_kwargs
+        Keyword arguments of the model. Pass one that has a name of this function by position, or in
+        a `functools.partial` of the model.
 
     Returns
     -------
@@ -105,11 +107,36 @@ def sample(
     TraceExistsError
         The place holds something that is not a trace.
 
+    See Also
+    --------
+    zarrtrace.adapters.blackjax.sample : The same for a kernel of BlackJAX.
+
     Notes
     -----
     After Ctrl-C the finished blocks are kept. `Trace.request_stop` ends the run from any process,
     after the block that has the draw; then the trace is finished with the draws that it has. Runs
     agree bit for bit with the same versions of JAX on the same kind of machine.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import numpyro
+    >>> import numpyro.distributions as dist
+    >>> from numpyro.infer import MCMC, NUTS
+    >>> from zarrtrace.adapters.numpyro import sample
+    >>> def model():
+    ...     numpyro.sample("mu", dist.Normal(0, 1))
+    >>> mcmc = MCMC(
+    ...     NUTS(model),
+    ...     num_warmup=10,
+    ...     num_samples=20,
+    ...     num_chains=2,
+    ...     chain_method="vectorized",
+    ...     progress_bar=False,
+    ... )
+    >>> trace = sample(mcmc, "run.zarr", jax.random.PRNGKey(1))
+    >>> trace.status, trace.posterior.mu.shape
+    ('finished', (2, 20))
     """
     thinning, num_chains = mcmc.thinning, mcmc.num_chains
     _require_whole_draws(mcmc, collect_warmup, draws_per_block)

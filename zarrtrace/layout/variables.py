@@ -153,11 +153,6 @@ class Var:
         Var
             The variable.
 
-        Raises
-        ------
-        SchemaError
-            Values of its dtype cannot be stored.
-
         See Also
         --------
         create : Takes example values in place of variables.

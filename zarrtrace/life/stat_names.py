@@ -44,7 +44,7 @@ def arviz_names(stats: Collection[str]) -> dict[str, str]:
     Parameters
     ----------
     stats : collection of str
-        The names that a sampler gives them.
+        The names in the sampler.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def rename_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     stats : mapping of str to array
-        Values by the names that a sampler gives them.
+        Values by their names in the sampler.
 
     Returns
     -------

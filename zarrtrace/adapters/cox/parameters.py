@@ -13,9 +13,6 @@ from zarrtrace.errors import InvalidInputError
 class Parameters:
     """A dictionary whose values are attributes, in any case; a missing one is None.
 
-    >>> Parameters({"lr": 0.1}).LR
-    0.1
-
     Parameters
     ----------
     params : dict
@@ -25,6 +22,22 @@ class Parameters:
     ------
     ValueError
         Two names differ only by case.
+
+    See Also
+    --------
+    override_json : Take missing values from a file.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import Parameters
+    >>> args = Parameters({"lr": 0.1})
+    >>> args.LR
+    0.1
+    >>> args.momentum is None
+    True
+    >>> args.epochs = 10
+    >>> sorted(args)
+    ['epochs', 'lr']
     """
 
     def __init__(self, params: dict[str, Any]) -> None:
@@ -35,7 +48,23 @@ class Parameters:
     params: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """The dictionary itself."""
+        """The dictionary itself.
+
+        Returns
+        -------
+        dict
+            It is not a copy.
+
+        See Also
+        --------
+        Parameters : The attributes.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Parameters
+        >>> Parameters({"lr": 0.1}).as_dict()
+        {'lr': 0.1}
+        """
         return self.params
 
     def __getattr__(self, name: str) -> Any:
@@ -89,10 +118,27 @@ def override_json(
     check_consistency : bool, default False
         Whether both must have the same names, except `config_path`.
 
+    Returns
+    -------
+    zarrtrace.adapters.cox.Parameters
+        Those of the file, replaced by the given ones that are not None.
+
     Raises
     ------
     ValueError
         With `check_consistency`: a name that only one of them has.
+
+    See Also
+    --------
+    Parameters : What is completed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from zarrtrace.adapters.cox import Parameters, override_json
+    >>> _ = Path("config.json").write_text('{"lr": 0.1, "epochs": 10}')
+    >>> override_json(Parameters({"lr": 0.5, "epochs": None}), "config.json").as_dict()
+    {'lr': 0.5, 'epochs': 10}
     """
     with open(json_path, encoding="utf-8") as file:
         from_file: dict[str, Any] = json.load(file)

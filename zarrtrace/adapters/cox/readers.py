@@ -38,6 +38,24 @@ class CollectionReader:
     allow_pickle : bool, default False
         Whether `df` unpickles columns PICKLE, which runs the code in them; otherwise they are ids
         for `store[table].get_pickle`.
+
+    See Also
+    --------
+    Store : One experiment.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import CollectionReader, Store
+    >>> for exp_id in ("first", "second"):
+    ...     with Store("experiments", exp_id) as store:
+    ...         store.add_table("settings", {"lr": float}).append_row({"lr": 0.1})
+    Logging in: ...first
+    Logging in: ...second
+    >>> reader = CollectionReader("experiments")
+    >>> reader.df("settings")
+        lr  exp_id
+    0  0.1   first
+    0  0.1  second
     """
 
     def __init__(
@@ -113,6 +131,20 @@ class CollectionReader:
         ------
         ValueError
             No experiment has such a table.
+
+        See Also
+        --------
+        Table.df : The rows of one experiment.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import CollectionReader, Store
+        >>> with Store("experiments", "first") as store:
+        ...     store.add_table("settings", {"lr": float}).append_row({"lr": 0.1})
+        Logging in: ...first
+        >>> CollectionReader("experiments").df("settings", append_exp_id=False)
+            lr
+        0  0.1
         """
         import pandas as pd
 
@@ -169,7 +201,22 @@ class CollectionReader:
             print(line)
 
     def close(self) -> None:
-        """Close the stores."""
+        """Close the stores.
+
+        See Also
+        --------
+        Store.close : Close one store.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import CollectionReader, Store
+        >>> Store("experiments", "first").close()
+        Logging in: ...first
+        >>> with CollectionReader("experiments") as reader:
+        ...     list(reader.stores)
+        ['first']
+        >>> reader.close()
+        """
         for store in self.stores.values():
             store.close()
 

@@ -73,6 +73,21 @@ class Store:
         With "r" and "r+": there is no such experiment. Nothing is created.
     ChainBusyError
         With "w": another process appends to a table that would be removed.
+
+    See Also
+    --------
+    CollectionReader : Read the experiments of a folder.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import Store
+    >>> store = Store("experiments", "first")
+    Logging in: ...first
+    >>> table = store.add_table("training", {"epoch": int, "loss": float})
+    >>> table.append_row({"epoch": 0, "loss": 0.5})
+    >>> store.close()
+    >>> Store("experiments", "first", mode="r")["training"].nrows
+    1
     """
 
     OBJECT = OBJECT
@@ -121,7 +136,36 @@ class Store:
         return self.tables.keys()
 
     def get_table(self, table_id: str) -> Table:
-        """The table of this name; KeyError when there is no such table."""
+        """The table of this name.
+
+        Parameters
+        ----------
+        table_id : str
+            One of `keys`.
+
+        Returns
+        -------
+        Table
+            The same object each time.
+
+        Raises
+        ------
+        KeyError
+            There is no such table.
+
+        See Also
+        --------
+        Store.add_table : Add a table.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"loss": float})
+        >>> store.get_table("training") is table
+        True
+        """
         return self[table_id]
 
     def __getitem__(self, table_id: str) -> Table:
@@ -142,10 +186,29 @@ class Store:
         schema : dict
             For each column: int, float, str, bool, NumPy types, OBJECT, PICKLE or PYTORCH_STATE.
 
+        Returns
+        -------
+        Table
+            The new table, or the existing one.
+
         Raises
         ------
         SchemaError
             A column has no such type, or the existing table has other columns.
+
+        See Also
+        --------
+        Store.add_table_like_example : Take the columns from a row.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import OBJECT, Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"epoch": int, "layers": OBJECT})
+        >>> table.append_row({"epoch": 0, "layers": [64, 64]})
+        >>> table.get_object(table.df["layers"][0])
+        [64, 64]
         """
         self._require_writable()
         if not schema:
@@ -172,7 +235,34 @@ class Store:
     def add_table_like_example(
         self, table_name: str, example: Mapping[str, Any], alternative: str = OBJECT
     ) -> Table:
-        """Add a table with the columns of an example row, as `schema_from_dict` reads it."""
+        """Add a table with the columns of an example row, as `schema_from_dict` reads it.
+
+        Parameters
+        ----------
+        table_name : str
+            Any text.
+        example : mapping
+            A value for each column.
+        alternative : OBJECT, PICKLE or PYTORCH_STATE
+            The kind of the columns whose value is not an int, float, str or bool.
+
+        Returns
+        -------
+        Table
+            The new table, or the existing one; the example is not a row of it.
+
+        See Also
+        --------
+        schema_from_dict : The schema of an example.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> store.add_table_like_example("settings", {"lr": 0.1, "layers": [64, 64]}).schema
+        {'lr': <class 'float'>, 'layers': '__object__'}
+        """
         return self.add_table(table_name, schema_from_dict(example, alternative))
 
     def log_table_and_tb(
@@ -188,6 +278,22 @@ class Store:
             Values of some of its columns.
         summary_type : str, default "scalar"
             The `add_...` of the SummaryWriter that takes them.
+
+        See Also
+        --------
+        Table.update_row : Stage values without TensorBoard.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store, has_tensorboard
+        >>> with Store("experiments", "first") as store:
+        ...     table = store.add_table("training", {"epoch": int, "loss": float})
+        ...     table.update_row({"epoch": 0})
+        ...     store.log_table_and_tb("training", {"loss": 0.5})
+        ...     table.flush_row()
+        Logging in: ...first
+        >>> has_tensorboard("experiments/first")
+        True
         """
         table = self[table_name]
         add = getattr(self.tensorboard, f"add_{summary_type}")
@@ -208,7 +314,19 @@ class Store:
         return SummaryWriter(self.tb_dir)
 
     def close(self) -> None:
-        """Flush all tables and accept no more rows; other processes may append."""
+        """Flush all tables and accept no more rows; other processes may append.
+
+        See Also
+        --------
+        Table.close : Close one table.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> store.close()
+        """
         for table in self.tables.values():
             table.close()
         if "tensorboard" in vars(self):
@@ -216,13 +334,67 @@ class Store:
 
     @staticmethod
     def split_storage_exp_paths(full_path: str) -> tuple[str, str]:
-        """The folder and the `exp_id` of an experiment's directory."""
+        """The folder and the `exp_id` of an experiment's directory.
+
+        Parameters
+        ----------
+        full_path : str
+            The directory of an experiment.
+
+        Returns
+        -------
+        storage_folder : str
+            The folder of the experiments.
+        exp_id : str
+            The name of this one.
+
+        See Also
+        --------
+        Store.read_from_running : Takes such a path too.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> Store.split_storage_exp_paths("/data/experiments/first")
+        ('/data/experiments', 'first')
+        """
         folder, _, exp_id = full_path.rstrip("/").rpartition("/")
         return folder, exp_id
 
     @classmethod
     def read_from_running(cls, storage_folder: str, exp_id: str | None = None) -> Store:
-        """Open the store of a running experiment for reading, as with `mode="r"`."""
+        """Open the store of a running experiment for reading, as with `mode="r"`.
+
+        Parameters
+        ----------
+        storage_folder : str
+            The folder of the experiments, or the directory of this one without `exp_id`.
+        exp_id : str, optional
+            The name of this one.
+
+        Returns
+        -------
+        Store
+            Its tables show the rows that were flushed so far.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no such experiment.
+
+        See Also
+        --------
+        CollectionReader : Read all experiments of a folder.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> store.add_table("training", {"loss": float}).append_row({"loss": 0.5})
+        >>> Store.read_from_running("experiments/first")["training"].nrows
+        1
+        """
         if exp_id is None:
             storage_folder, exp_id = cls.split_storage_exp_paths(storage_folder)
         return cls(storage_folder, exp_id, mode="r")
@@ -276,6 +448,23 @@ class Table:
     """One table of a store: rows are staged with `update_row` and appended with `flush_row`.
 
     A row that `flush_row` has appended survives `kill -9`, in a table that cox's `add_table` made.
+
+    See Also
+    --------
+    Store.add_table : Add a table to a store.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import Store
+    >>> store = Store("experiments", "first")
+    Logging in: ...first
+    >>> table = store.add_table("training", {"epoch": int, "loss": float})
+    >>> table.update_row({"epoch": 0})
+    >>> table.update_row({"loss": 0.5})
+    >>> table.flush_row()
+    >>> table.df
+       epoch  loss
+    0      0   0.5
     """
 
     def __init__(
@@ -323,6 +512,20 @@ class Table:
             There is no such column, or a column OBJECT would need pickle for its value.
         NotWritableError
             The store is closed or read-only.
+
+        See Also
+        --------
+        Table.flush_row : Append the row.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"epoch": int, "loss": float})
+        >>> table.update_row({"loss": 0.5})
+        >>> table.nrows
+        0
         """
         self._require_open()
         unknown = [name for name in data if name not in self._schema]
@@ -346,6 +549,21 @@ class Table:
             A column has no value yet; the row stays staged.
         ChainBusyError
             Another process appends to this table; the row stays staged.
+
+        See Also
+        --------
+        Table.update_row : Stage its values.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"epoch": int, "loss": float})
+        >>> table.update_row({"epoch": 0, "loss": 0.5})
+        >>> table.flush_row()
+        >>> table.nrows
+        1
         """
         self._require_open()
         missing = [name for name in self._schema if name not in self._staged]
@@ -358,25 +576,135 @@ class Table:
         self._staged = {}
 
     def append_row(self, data: Mapping[str, Any]) -> None:
-        """Stage values and append the row: `update_row` and `flush_row`."""
+        """Stage values and append the row: `update_row` and `flush_row`.
+
+        Parameters
+        ----------
+        data : mapping
+            A value for each column that is not staged yet.
+
+        See Also
+        --------
+        Table.update_row : Stage values alone.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"loss": float})
+        >>> table.append_row({"loss": 0.5})
+        >>> table.nrows
+        1
+        """
         self.update_row(data)
         self.flush_row()
 
     def close(self) -> None:
-        """Flush, and accept no more rows."""
+        """Flush, and accept no more rows.
+
+        See Also
+        --------
+        Store.close : Close all tables.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("training", {"loss": float})
+        >>> table.close()
+        """
         self._rows.close()
         self._closed = True
 
     def get_object(self, s: Any) -> Any:
-        """The object in a column OBJECT: numbers, text, arrays, lists, tuples, dictionaries."""
+        """The object in a column OBJECT: numbers, text, arrays, lists, tuples, dictionaries.
+
+        Parameters
+        ----------
+        s : str
+            The value in the column.
+
+        Returns
+        -------
+        object
+            What the text says; text that is not JSON is returned as it is.
+
+        See Also
+        --------
+        Table.get_pickle : The object in a column PICKLE.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import OBJECT, Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("settings", {"layers": OBJECT})
+        >>> table.append_row({"layers": {"first": 64, "second": 32}})
+        >>> table.get_object(table.df["layers"][0])
+        {'first': 64, 'second': 32}
+        """
         return decode_object(s)
 
     def get_pickle(self, uid: str) -> Any:
-        """The object in a column PICKLE. This runs the code in it: only for stores you trust."""
+        """The object in a column PICKLE. This runs the code in it: only for stores you trust.
+
+        Parameters
+        ----------
+        uid : str
+            The value in the column.
+
+        Returns
+        -------
+        object
+            What was pickled.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no such object.
+
+        See Also
+        --------
+        Table.get_object : An object that is read without running code.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.cox import PICKLE, Store
+        >>> store = Store("experiments", "first")
+        Logging in: ...first
+        >>> table = store.add_table("models", {"model": PICKLE})
+        >>> table.append_row({"model": {1, 2, 3}})
+        >>> table.get_pickle(table.df["model"][0])
+        {1, 2, 3}
+        """
         return read_pickle(self._objects, uid)
 
     def get_state_dict(self, uid: str, **kwargs: Any) -> Any:
-        """The object of PYTORCH_STATE; by `torch.load(..., weights_only=True, **kwargs)`."""
+        """The object in a column PYTORCH_STATE.
+
+        Parameters
+        ----------
+        uid : str
+            The value in the column.
+        **kwargs
+            Arguments of `torch.load`; `weights_only=True` by default.
+
+        Returns
+        -------
+        object
+            What `torch.load` returns: a dictionary of tensors.
+
+        Raises
+        ------
+        TraceNotFoundError
+            There is no such object.
+
+        See Also
+        --------
+        Table.get_pickle : The object in a column PICKLE.
+        """
         return read_torch(self._objects, uid, **kwargs)
 
     def _require_open(self) -> None:

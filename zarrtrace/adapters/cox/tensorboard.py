@@ -17,7 +17,30 @@ from .store import TENSORBOARD_DIR
 
 
 def has_tensorboard(dirname: str | os.PathLike[str]) -> bool:
-    """Whether an experiment's directory has logged to TensorBoard."""
+    """Whether an experiment's directory has logged to TensorBoard.
+
+    Parameters
+    ----------
+    dirname : str or path
+        The directory of an experiment.
+
+    Returns
+    -------
+    bool
+        Whether it has a folder `tensorboard`.
+
+    See Also
+    --------
+    Store.log_table_and_tb : Log to TensorBoard.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import Store, has_tensorboard
+    >>> Store("experiments", "first").close()
+    Logging in: ...first
+    >>> has_tensorboard("experiments/first")
+    False
+    """
     return (Path(dirname) / TENSORBOARD_DIR).is_dir()
 
 
@@ -102,7 +125,32 @@ def tensorboard_command(arguments: Sequence[str] | None = None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replace this process by TensorBoard for a folder; returns 1 and a message if that fails."""
+    """Replace this process by TensorBoard for a folder.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line without the name of the program; `sys.argv[1:]` by default.
+
+    Returns
+    -------
+    int
+        1, after a message, if TensorBoard cannot be started; it does not return otherwise.
+
+    See Also
+    --------
+    has_tensorboard : Whether an experiment is shown.
+
+    Examples
+    --------
+    The names of the experiments are made from their settings:
+
+    >>> from zarrtrace.adapters.cox import Store, main
+    >>> with Store("experiments", "first") as store:
+    ...     store.add_table("metadata", {"lr": float}).append_row({"lr": 0.1})
+    Logging in: ...first
+    >>> status = main(["--logdir", "experiments", "--format-str", "{learning_rate}"])
+    """
     try:
         command = tensorboard_command(arguments)
     except (TraceError, ValueError, FileNotFoundError) as error:

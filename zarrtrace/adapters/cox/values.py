@@ -39,6 +39,16 @@ def schema_from_dict(example: Mapping[str, Any], alternative: str = OBJECT) -> S
     -------
     dict
         A type or kind for each column.
+
+    See Also
+    --------
+    Store.add_table_like_example : Add a table with this schema.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.cox import schema_from_dict
+    >>> schema_from_dict({"lr": 0.1, "layers": [64, 64]})
+    {'lr': <class 'float'>, 'layers': '__object__'}
     """
     return {
         name: type(value) if type(value) in _PLAIN.values() else alternative

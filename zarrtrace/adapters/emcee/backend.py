@@ -70,6 +70,16 @@ class HDFBackend(Backend):  # type: ignore[misc]
         A name for each dimension of the positions: the labels of `x_dim`, and the variables that
         `to_datatree` makes of them.
 
+    Attributes
+    ----------
+    path : str
+        The path of the run's trace.
+
+    See Also
+    --------
+    import_hdf : Bring a file of emcee into a directory of traces.
+    zarrtrace.open : Read a run as a trace, while the sampler runs.
+
     Notes
     -----
     Walkers are chains: `posterior/x (chain, draw, x_dim)`, and in `sample_stats` `lp`, `accepted`
@@ -81,10 +91,24 @@ class HDFBackend(Backend):  # type: ignore[misc]
     only this process can write it: others get `zarrtrace.errors.ChainBusyError`. Reading disturbs
     no writer.
 
-    Attributes
-    ----------
-    path : str
-        The path of the run's trace.
+    Examples
+    --------
+    >>> import emcee
+    >>> import numpy as np
+    >>> from zarrtrace.adapters import emcee as backends
+    >>> def log_prob(x):
+    ...     return -0.5 * np.sum(x**2)
+    >>> backend = backends.HDFBackend("run.zarr")
+    >>> sampler = emcee.EnsembleSampler(8, 2, log_prob, backend=backend)
+    >>> state = sampler.run_mcmc(np.random.default_rng(1).normal(size=(8, 2)), 10)
+
+    Another process continues from the last step:
+
+    >>> backend = backends.HDFBackend("run.zarr")
+    >>> sampler = emcee.EnsembleSampler(8, 2, log_prob, backend=backend)
+    >>> state = sampler.run_mcmc(None, 5)
+    >>> backend.get_chain().shape
+    (15, 8, 2)
     """
 
     def __init__(
@@ -154,7 +178,30 @@ class HDFBackend(Backend):  # type: ignore[misc]
         return accepted
 
     def has_blobs(self) -> bool:
-        """Whether blobs are stored."""
+        """Whether blobs are stored.
+
+        Returns
+        -------
+        bool
+            Whether `get_value("blobs")` returns any.
+
+        Raises
+        ------
+        AttributeError
+            Nothing is stored; the message names the existing runs.
+
+        See Also
+        --------
+        HDFBackend.get_value : Read the blobs.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> backend.reset(nwalkers=8, ndim=2)
+        >>> backend.has_blobs()
+        False
+        """
         return self._ensemble().blobs is not None
 
     def get_value(
@@ -182,6 +229,23 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ------
         AttributeError
             Nothing is stored; the message names the existing runs.
+
+        See Also
+        --------
+        HDFBackend.to_datatree : The run for ArviZ.
+
+        Examples
+        --------
+        >>> import emcee
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> sampler = emcee.EnsembleSampler(8, 2, lambda x: -0.5 * x @ x, backend=backend)
+        >>> state = sampler.run_mcmc(np.random.default_rng(1).normal(size=(8, 2)), 10)
+        >>> backend.get_value("log_prob", discard=4).shape
+        (6, 8)
+        >>> backend.get_value("chain", flat=True, thin=2).shape
+        (40, 2)
         """
         if name not in ("chain", "log_prob", "blobs"):
             raise AttributeError(f"a backend stores chain, log_prob and blobs, not {name!r}")
@@ -208,6 +272,28 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ----------
         **options
             Arguments of `Trace.to_datatree`.
+
+        Returns
+        -------
+        xarray.DataTree
+            Walkers are chains; the variables are the parameters, or `x` with the dimension `x_dim`.
+
+        See Also
+        --------
+        HDFBackend.trace : The trace itself.
+
+        Examples
+        --------
+        >>> import emcee
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr", parameter_names=["mu", "tau"])
+        >>> sampler = emcee.EnsembleSampler(8, 2, lambda x: -0.5 * x @ x, backend=backend)
+        >>> state = sampler.run_mcmc(np.random.default_rng(1).normal(size=(8, 2)), 10)
+        >>> dict(backend.to_datatree().posterior.sizes)
+        {'chain': 8, 'draw': 10}
+        >>> list(backend.to_datatree().posterior)
+        ['mu', 'tau']
         """
         import xarray as xr
 
@@ -292,8 +378,22 @@ class HDFBackend(Backend):  # type: ignore[misc]
 
         Parameters
         ----------
-        nwalkers, ndim : int
-            Walkers, and dimensions of their positions.
+        nwalkers : int
+            Number of walkers.
+        ndim : int
+            Number of dimensions of their positions.
+
+        See Also
+        --------
+        HDFBackend.grow : Make room for steps.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> backend.reset(nwalkers=8, ndim=2)
+        >>> backend.shape, backend.iteration
+        ((8, 2), 0)
         """
         self._require_writable()
         self._create(int(nwalkers), int(ndim), blobs=None)
@@ -313,6 +413,20 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ValueError
             The stored steps have no blobs and these do, or the other way round, or blobs of
             another shape.
+
+        See Also
+        --------
+        HDFBackend.save_step : Store a step.
+
+        Examples
+        --------
+        `emcee.EnsembleSampler` calls it before its first step:
+
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> backend.reset(nwalkers=8, ndim=2)
+        >>> backend.grow(100, blobs=None)
+        >>> backend.close()
         """
         self._require_writable()
         self._check_blobs(blobs)
@@ -349,6 +463,25 @@ class HDFBackend(Backend):  # type: ignore[misc]
             A value has another shape or type than in the steps before; nothing is stored.
         StopRequestedError
             The run has the steps at which it was asked to stop; all of them are stored.
+
+        See Also
+        --------
+        HDFBackend.grow : Make room for steps.
+
+        Examples
+        --------
+        `emcee.EnsembleSampler` calls it after each step:
+
+        >>> import emcee
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> backend.reset(nwalkers=8, ndim=2)
+        >>> backend.grow(1, blobs=None)
+        >>> step = emcee.State(np.zeros((8, 2)), log_prob=np.zeros(8))
+        >>> backend.save_step(step, accepted=np.ones(8, dtype=bool))
+        >>> backend.iteration
+        1
         """
         self._require_writable()
         self._check(state, accepted)
@@ -369,7 +502,20 @@ class HDFBackend(Backend):  # type: ignore[misc]
             self.close()
 
     def close(self) -> None:
-        """Let other processes write this run; the next step opens it again."""
+        """Let other processes write this run; the next step opens it again.
+
+        See Also
+        --------
+        HDFBackend.save_step : Opens the run again.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.emcee import HDFBackend
+        >>> backend = HDFBackend("run.zarr")
+        >>> backend.reset(nwalkers=8, ndim=2)
+        >>> backend.grow(100, blobs=None)
+        >>> backend.close()
+        """
         run = self._open_run()
         if run is not None:
             del _open_runs[self.path]
@@ -448,8 +594,24 @@ class TempHDFBackend:
 
     Parameters
     ----------
-    dtype, compression, compression_opts
-        As for `HDFBackend`.
+    dtype : dtype, optional
+        Dtype of positions and log probabilities, as for `HDFBackend`.
+    compression : str or int, optional
+        "gzip", or its level, as for `HDFBackend`.
+    compression_opts : int, optional
+        The level of gzip, as for `HDFBackend`.
+
+    See Also
+    --------
+    HDFBackend : A backend in a directory that stays.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.emcee import TempHDFBackend
+    >>> with TempHDFBackend() as backend:
+    ...     backend.reset(nwalkers=8, ndim=2)
+    ...     backend.shape
+    (8, 2)
     """
 
     def __init__(
@@ -481,7 +643,23 @@ class TempHDFBackend:
 
 
 def get_test_backends() -> list[Callable[..., Any]]:
-    """The backends that emcee's own tests run on."""
+    """The backends that emcee's own tests run on.
+
+    Returns
+    -------
+    list of callable
+        The one of emcee in memory, and `TempHDFBackend`.
+
+    See Also
+    --------
+    TempHDFBackend : One of them.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.emcee import get_test_backends
+    >>> [backend.__name__ for backend in get_test_backends()]
+    ['Backend', 'TempHDFBackend']
+    """
     return [Backend, TempHDFBackend]
 
 
@@ -492,6 +670,23 @@ def list_names(filename: str | os.PathLike[str]) -> list[str]:
     ----------
     filename : str or path
         As for `HDFBackend`.
+
+    Returns
+    -------
+    list of str
+        The names; none where there is no such directory.
+
+    See Also
+    --------
+    HDFBackend : A run of a directory.
+
+    Examples
+    --------
+    >>> from zarrtrace.adapters.emcee import HDFBackend, list_names
+    >>> for name in ("first", "second"):
+    ...     HDFBackend("run.zarr", name).reset(nwalkers=8, ndim=2)
+    >>> list_names("run.zarr")
+    ['first', 'second']
     """
     directory = Path(filename).expanduser()
     if not directory.is_dir():

@@ -39,6 +39,23 @@ def import_hdf(source: str | os.PathLike[str], filename: str | os.PathLike[str])
         The file has no runs of emcee.
     TraceExistsError
         The directory has a run of the same name.
+
+    See Also
+    --------
+    export_hdf : The other way.
+
+    Examples
+    --------
+    >>> import emcee
+    >>> import numpy as np
+    >>> from zarrtrace.adapters.emcee import HDFBackend, import_hdf
+    >>> backend = emcee.backends.HDFBackend("run.h5")
+    >>> sampler = emcee.EnsembleSampler(8, 2, lambda x: -0.5 * x @ x, backend=backend)
+    >>> state = sampler.run_mcmc(np.random.default_rng(1).normal(size=(8, 2)), 10)
+    >>> import_hdf("run.h5", "run.zarr")
+    ['mcmc']
+    >>> HDFBackend("run.zarr").iteration
+    10
     """
     import h5py
 
@@ -140,6 +157,23 @@ def export_hdf(filename: str | os.PathLike[str], target: str | os.PathLike[str])
         `U20`.
     TraceExistsError
         There is something at the target.
+
+    See Also
+    --------
+    import_hdf : The other way.
+
+    Examples
+    --------
+    >>> import emcee
+    >>> import numpy as np
+    >>> from zarrtrace.adapters.emcee import HDFBackend, export_hdf
+    >>> backend = HDFBackend("run.zarr")
+    >>> sampler = emcee.EnsembleSampler(8, 2, lambda x: -0.5 * x @ x, backend=backend)
+    >>> state = sampler.run_mcmc(np.random.default_rng(1).normal(size=(8, 2)), 10)
+    >>> export_hdf("run.zarr", "run.h5")
+    ['mcmc']
+    >>> int(emcee.backends.HDFBackend("run.h5").iteration)
+    10
     """
     names = list_names(filename)
     if not names:

@@ -65,6 +65,15 @@ class DefaultBackend:
     parameter_names : sequence of str, optional
         A name for each dimension of `p`: the labels of `p_dim`.
 
+    Attributes
+    ----------
+    path : str
+        The path of the trace.
+
+    See Also
+    --------
+    zarrtrace.Trace.segments : The epochs as segments of a trace.
+
     Notes
     -----
     In the trace `posterior` has `p` (chain, draw, p_dim), and `k` where models are selected;
@@ -76,10 +85,18 @@ class DefaultBackend:
     leave no trace: a later backend does not count them. From the first stored epoch to
     `close()` only this process can write; reading disturbs no writer.
 
-    Attributes
-    ----------
-    path : str
-        The path of the trace.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from zarrtrace.adapters.jexplore import DefaultBackend
+    >>> backend = DefaultBackend(outdir="run")
+    >>> for number in range(2):
+    ...     backend = backend.ingest({"samples": {"p": np.full((4, 3, 10), float(number))}})
+    >>> backend.close()
+    >>> backend.epochs
+    2
+    >>> backend.get_samples()["p"].shape
+    (4, 3, 20)
     """
 
     def __init__(
@@ -160,12 +177,32 @@ class DefaultBackend:
         ind : int, default -1
             Its number, counting burned ones; a negative one counts back from the newest.
 
+        Returns
+        -------
+        dict
+            The epoch as it was ingested, with those of its draws that are not burned.
+
         Raises
         ------
         ValueError
             It was burned.
         IndexError
             There is no such epoch.
+
+        See Also
+        --------
+        DefaultBackend.get_samples : The draws of all epochs.
+        DefaultBackend.load : An object of jexplore.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run")
+        >>> for number in range(2):
+        ...     backend = backend.ingest({"samples": {"p": np.zeros((4, 3, 10))}, "number": number})
+        >>> backend.get(0)["number"], backend.get()["number"]
+        (0, 1)
         """
         count = self.epochs
         if not -count <= ind < count:
@@ -238,6 +275,20 @@ class DefaultBackend:
             There is no such sample.
         IndexError
             There is no such chain.
+
+        See Also
+        --------
+        DefaultBackend.flatten_samples : Make one axis of chains and draws afterwards.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run").ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.get_samples(burn=4, thin=2)["p"].shape
+        (4, 3, 3)
+        >>> backend.get_samples(flatten=True)["p"].shape
+        (40, 3)
         """
         names = ["p"] if pars is None else [pars] if isinstance(pars, str) else list(pars)
         left = whole("burn", burn, least=0)
@@ -277,7 +328,7 @@ class DefaultBackend:
     def flatten_samples(
         samples: Mapping[str, np.ndarray[Any, Any]] | None,
     ) -> dict[str, np.ndarray[Any, Any]] | None:
-        """Samples with chains and draws as one axis, chain after chain.
+        """The same samples with chains and draws as one axis, chain after chain.
 
         Parameters
         ----------
@@ -288,6 +339,17 @@ class DefaultBackend:
         -------
         dict or None
             Arrays of shape (chains × draws, dimension); None for None.
+
+        See Also
+        --------
+        DefaultBackend.get_samples : Read samples.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> DefaultBackend.flatten_samples({"p": np.zeros((4, 3, 10))})["p"].shape
+        (40, 3)
         """
         if samples is None:
             return None
@@ -311,7 +373,20 @@ class DefaultBackend:
         Returns
         -------
         dict
-            `{"epoch_3": {"steps": ..., "counts": ..., "stats": ...}}`
+            The `steps`, `counts` and `stats` of each epoch, by its name such as "epoch_3".
+
+        See Also
+        --------
+        DefaultBackend.get : A whole epoch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> epoch = {"samples": {"p": np.zeros((4, 3, 10))}, "stats": {"steps": np.arange(10)}}
+        >>> backend = DefaultBackend(outdir="run").ingest(epoch)
+        >>> list(backend.get_stats())
+        ['epoch_0']
         """
         stats = {}
         for placed, _ in self._kept():
@@ -346,6 +421,18 @@ class DefaultBackend:
             It has other samples, chains or dimensions than earlier epochs; nothing of it is kept.
         zarrtrace.errors.ChainBusyError
             Another process stores epochs there.
+
+        See Also
+        --------
+        DefaultBackend.ingest_dict : Ingest a dictionary.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run").ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.epochs
+        1
         """
         if isinstance(epoch, str | bytes | os.PathLike):
             return self.ingest_dict(self.read_epoch(os.fsdecode(epoch), eind), copy=False)
@@ -381,6 +468,19 @@ class DefaultBackend:
         ------
         KeyError, ValueError, zarrtrace.errors.ChainBusyError
             As for `ingest`.
+
+        See Also
+        --------
+        DefaultBackend.ingest : Ingest an epoch of any form.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run")
+        >>> backend = backend.ingest_dict({"samples": {"p": np.zeros((4, 3, 10))}, "note": "warm"})
+        >>> backend.get()["note"]
+        'warm'
         """
         samples = check_epoch(epoch)
         require_same(kinds_of(samples), self._kinds() or kinds_of(samples))
@@ -397,7 +497,23 @@ class DefaultBackend:
         return self
 
     def update(self) -> None:
-        """Store the oldest epochs in memory as long as they are more than `inmem_epochs`."""
+        """Store the oldest epochs in memory as long as they are more than `inmem_epochs`.
+
+        See Also
+        --------
+        DefaultBackend.close : Store all of them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run", inmem_epochs=2)
+        >>> backend = backend.ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.inmem_epochs = 0
+        >>> backend.update()
+        >>> len(backend.trace.segments)
+        1
+        """
         self._forget_burned()
         while len(self._waiting) > max(self.inmem_epochs, 0):
             self._store_oldest()
@@ -432,10 +548,28 @@ class DefaultBackend:
     def set_burn(self, burn: int) -> None:
         """Burn the draws before this one, also of future epochs: they are deleted.
 
+        Parameters
+        ----------
+        burn : int
+            Draws counted from the first one ever ingested.
+
         Raises
         ------
         ValueError
             Fewer draws than are burned already.
+
+        See Also
+        --------
+        DefaultBackend.clean : Burn all of them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run").ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.set_burn(6)
+        >>> backend.get_samples()["p"].shape
+        (4, 3, 4)
         """
         burn = whole("burn", burn, least=0)
         if burn < self.burn:
@@ -452,7 +586,21 @@ class DefaultBackend:
         self._forget_burned()
 
     def clean(self) -> None:
-        """Burn all epochs ingested so far."""
+        """Burn all epochs ingested so far.
+
+        See Also
+        --------
+        DefaultBackend.set_burn : Burn some draws.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run").ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.clean()
+        >>> backend.burn
+        10
+        """
         self.set_burn(max(self.burn, self._ingested()))
 
     def _ingested(self) -> int:
@@ -464,6 +612,19 @@ class DefaultBackend:
         """Delete all epochs and start again with number 0; with `resume=True` do nothing.
 
         Draws of future epochs that were to be burned are still burned.
+
+        See Also
+        --------
+        DefaultBackend.clean : Burn the epochs, and keep counting.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> backend = DefaultBackend(outdir="run").ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> backend.reset()
+        >>> backend.epochs
+        0
         """
         if self.resume:
             return
@@ -476,7 +637,21 @@ class DefaultBackend:
         self._burn = ahead
 
     def close(self) -> None:
-        """Store the epochs that wait in memory, and let other processes store some."""
+        """Store the epochs that wait in memory, and let other processes store some.
+
+        See Also
+        --------
+        DefaultBackend.update : Store some of them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> with DefaultBackend(outdir="run", inmem_epochs=2) as backend:
+        ...     backend = backend.ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> DefaultBackend(outdir="run").epochs
+        1
+        """
         while self._waiting:
             self._store_oldest()
         if self._stored is not None:
@@ -503,12 +678,30 @@ class DefaultBackend:
         iepoch : int, default -1
             Its number; a negative one counts back from the newest.
 
+        Returns
+        -------
+        dict
+            The epoch, as `get` returns it.
+
         Raises
         ------
         ValueError
             There is no such epoch.
         FileNotFoundError
             There is neither such a file nor such a trace.
+
+        See Also
+        --------
+        DefaultBackend.load_epoch : An object of jexplore.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> with DefaultBackend(outdir="run") as backend:
+        ...     backend = backend.ingest({"samples": {"p": np.zeros((4, 3, 10))}})
+        >>> DefaultBackend.read_epoch("run/epochs.zarr")["samples"]["p"].shape
+        (4, 3, 10)
         """
         path = Path(fn)
         if path.is_dir():
@@ -538,10 +731,29 @@ class DefaultBackend:
         pars : sequence of str, optional
             Only these samples.
 
+        Returns
+        -------
+        object
+            An epoch of the class.
+
         Raises
         ------
         ValueError
             It was burned, or is of a class that must be given.
+
+        See Also
+        --------
+        DefaultBackend.get : The same as a dictionary.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> epoch = {"samples": {"p": np.zeros((4, 3, 10))}}
+        >>> epoch["class"] = "jexplore.sampling.mh.EpochMH"
+        >>> backend = DefaultBackend(outdir="run").ingest(epoch)
+        >>> type(backend.load()).__name__
+        'EpochMH'
         """
         return as_class(self.get(iepoch), eclass, pars)
 
@@ -552,7 +764,45 @@ class DefaultBackend:
         eclass: type | None = None,
         pars: Sequence[str] | None = None,
     ) -> Any:
-        """An epoch of a file or a trace as jexplore's object: `read_epoch` and `load` in one."""
+        """An epoch of a file or a trace as jexplore's object: `read_epoch` and `load` in one.
+
+        Parameters
+        ----------
+        fn : str or path
+            The file, or the directory of the trace, as for `read_epoch`.
+        iepoch : int, default -1
+            Its number; a negative one counts back from the newest.
+        eclass : type, optional
+            The class of the epoch, as for `load`.
+        pars : sequence of str, optional
+            Only these samples.
+
+        Returns
+        -------
+        object
+            An epoch of the class.
+
+        Raises
+        ------
+        ValueError
+            There is no such epoch, or it is of a class that must be given.
+        FileNotFoundError
+            There is neither such a file nor such a trace.
+
+        See Also
+        --------
+        DefaultBackend.read_epoch : The same as a dictionary.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.jexplore import DefaultBackend
+        >>> epoch = {"samples": {"p": np.zeros((4, 3, 10))}}
+        >>> epoch["class"] = "jexplore.sampling.mh.EpochMH"
+        >>> DefaultBackend(outdir="run").ingest(epoch).close()
+        >>> type(DefaultBackend.load_epoch("run/epochs.zarr")).__name__
+        'EpochMH'
+        """
         return as_class(DefaultBackend.read_epoch(fn, iepoch), eclass, pars)
 
     def __repr__(self) -> str:

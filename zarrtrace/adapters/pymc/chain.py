@@ -39,6 +39,10 @@ class ZarrChain(ChainBase):
         The number of the chain.
     varnames : list of str
         The variables it stores.
+
+    See Also
+    --------
+    ZarrTrace : The trace of all chains.
     """
 
     def __init__(
@@ -73,7 +77,17 @@ class ZarrChain(ChainBase):
         return int(self._trace.recorded[self.chain])
 
     def link_stepper(self, step_method: Any) -> None:
-        """Keep the state of this step method with the draws, from now on."""
+        """Keep the state of this step method with the draws, from now on.
+
+        Parameters
+        ----------
+        step_method : step method
+            The one that draws this chain.
+
+        See Also
+        --------
+        resume : Continue from the state.
+        """
         self._step = step_method if keeps_state(step_method) else None
         self._draws_itself = True
         # PyMC does not close the chain of a worker process. This runs when the worker ends, after
@@ -87,7 +101,19 @@ class ZarrChain(ChainBase):
             threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def go_on(self, writer: zt.ChainWriter, step_method: Any) -> None:
-        """Record with this writer, whose `resume` has been called, and this step method."""
+        """Record with this writer, whose `resume` has been called, and this step method.
+
+        Parameters
+        ----------
+        writer : zarrtrace.ChainWriter
+            The writer of this chain.
+        step_method : step method
+            The one that will draw.
+
+        See Also
+        --------
+        resume : Continue a run.
+        """
         self._writer = writer
         self._step = step_method
         self._next_checkpoint = time.monotonic() + self._checkpoint_every
@@ -110,6 +136,10 @@ class ZarrChain(ChainBase):
         ------
         DrawError
             A value has another shape or dtype than at the start of the run; the draw is not kept.
+
+        See Also
+        --------
+        zarrtrace.ChainWriter.record : What stores the draw.
         """
         with self._recording:
             try:
@@ -175,19 +205,48 @@ class ZarrChain(ChainBase):
         """Do nothing: `record` keeps the state together with the draw it belongs to.
 
         PyMC also calls this after Ctrl-C in the middle of a step: such a state belongs to no draw.
+
+        Parameters
+        ----------
+        step : step method, optional
+            Not used.
+
+        See Also
+        --------
+        ZarrChain.record : What keeps the state.
         """
 
     def store_sampling_state(self, sampling_state: Any) -> None:
-        """Do nothing, as `record_sampling_state`."""
+        """Do nothing, as `record_sampling_state`.
+
+        Parameters
+        ----------
+        sampling_state : object
+            Not used.
+
+        See Also
+        --------
+        ZarrChain.record : What keeps the state.
+        """
 
     def flush(self) -> None:
-        """Write what is buffered; not needed for safety in a local directory."""
+        """Write what is buffered; not needed for safety in a local directory.
+
+        See Also
+        --------
+        zarrtrace.ChainWriter.flush : What writes the draws.
+        """
         with self._recording:
             if self._writer is not None:
                 self._writer.flush()
 
     def close(self) -> None:
-        """Flush and release the chain."""
+        """Flush and release the chain.
+
+        See Also
+        --------
+        zarrtrace.ChainWriter.close : What releases the chain.
+        """
         with self._recording:
             writer, self._writer = self._writer, None
             if writer is not None:

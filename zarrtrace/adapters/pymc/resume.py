@@ -84,6 +84,10 @@ def resume(
     ChainsFailedError
         Some chains raised, after the others have ended; their draws are kept.
 
+    See Also
+    --------
+    ZarrTrace : Store a run that can be continued.
+
     Notes
     -----
     Bit for bit holds on the same machine with the same versions of PyMC and NumPy; from PyMC 6 on
@@ -92,6 +96,28 @@ def resume(
     a machine compiles, later ones load, and PYTENSOR_FLAGS=numba__cache=False always compiles. Not
     compared are the values of constants other than numbers, and data that is neither `pm.Data` nor
     observed.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import zarrtrace as zt
+    >>> from zarrtrace.adapters.pymc import ZarrTrace, resume
+    >>> with pm.Model() as model:
+    ...     mu = pm.Normal("mu")
+    ...     data = pm.sample(
+    ...         50,
+    ...         tune=50,
+    ...         chains=1,
+    ...         random_seed=1,
+    ...         step=pm.Metropolis(),
+    ...         trace=ZarrTrace("run.zarr"),
+    ...         progressbar=False,
+    ...         compute_convergence_checks=False,
+    ...     )
+    >>> trace = zt.open("run.zarr", mode="a").extend(draws=50)
+    >>> data = resume("run.zarr", model, progressbar=False, compute_convergence_checks=False)
+    >>> data.posterior.mu.shape
+    (1, 100)
     """
     model = pm.modelcontext(model)
     trace = store

@@ -57,6 +57,11 @@ class ZarrTrace(TraceBase):
     straces : list of ZarrChain
         One for each chain.
 
+    See Also
+    --------
+    resume : Continue after a kill, or for more draws.
+    zarrtrace.open : Read the draws while PyMC samples.
+
     Notes
     -----
     `Trace.request_stop` ends a run from any process: each chain stops at its draw, and the trace is
@@ -65,6 +70,25 @@ class ZarrTrace(TraceBase):
     Unlike the original it never pads: chains of unequal length are cut, and chains with too few
     draws are left out. Statistics have ArviZ's names, so PyMC's warnings about divergences work.
     A `SamplerWarning` is stored in the columns `warning_kind`, `warning_level` and `warning_step`.
+
+    Examples
+    --------
+    >>> import pymc as pm
+    >>> import zarrtrace as zt
+    >>> from zarrtrace.adapters.pymc import ZarrTrace
+    >>> with pm.Model():
+    ...     mu = pm.Normal("mu")
+    ...     data = pm.sample(
+    ...         50,
+    ...         tune=50,
+    ...         chains=1,
+    ...         step=pm.Metropolis(),
+    ...         trace=ZarrTrace("run.zarr"),
+    ...         progressbar=False,
+    ...         compute_convergence_checks=False,
+    ...     )
+    >>> zt.open("run.zarr").posterior.mu.shape
+    (1, 50)
     """
 
     def __init__(
@@ -128,6 +152,10 @@ class ZarrTrace(TraceBase):
             This object already has a run.
         TraceExistsError, SchemaError
             As for `zarrtrace.create`.
+
+        See Also
+        --------
+        zarrtrace.create : What makes the trace.
         """
         if self._trace is not None:
             raise RuntimeError(
@@ -195,6 +223,10 @@ class ZarrTrace(TraceBase):
         """Split tuning from sampling, and finish the trace when it has all its draws.
 
         After Ctrl-C it stays unfinished for `resume`.
+
+        See Also
+        --------
+        ZarrTrace.split_warmup : Split one group.
         """
         trace = self.trace
         fewest = trace.recorded.min()
@@ -206,12 +238,23 @@ class ZarrTrace(TraceBase):
     def split_warmup(self, group_name: str, error_if_already_split: bool = True) -> None:
         """Split tuning from sampling in one group.
 
+        Parameters
+        ----------
+        group_name : str
+            A sampled group, such as "posterior".
+        error_if_already_split : bool, default True
+            Whether to refuse a group that is split already, instead of doing nothing.
+
         Raises
         ------
         RuntimeError
             It is split already.
         IncompleteTraceError
             A chain is still tuning.
+
+        See Also
+        --------
+        ZarrTrace.split_warmup_groups : Split all groups.
         """
         if error_if_already_split and group_name in self.trace.split_groups:
             raise RuntimeError(f"Warmup data for {group_name} has already been split")
@@ -272,6 +315,10 @@ class ZarrTrace(TraceBase):
         ------
         IncompleteTraceError
             No chain has a draw after tuning.
+
+        See Also
+        --------
+        zarrtrace.Trace.to_inferencedata : The same for any trace.
         """
         self.split_warmup_groups()
         data = self.trace.to_inferencedata(
@@ -280,7 +327,17 @@ class ZarrTrace(TraceBase):
         return keeping(data, self.trace)
 
     def groups(self) -> list[str]:
-        """The names of the groups."""
+        """The names of the groups.
+
+        Returns
+        -------
+        list of str
+            In ArviZ's order.
+
+        See Also
+        --------
+        zarrtrace.Trace.groups : The same for any trace.
+        """
         return list(self.trace.groups)
 
     @property
@@ -313,10 +370,21 @@ class ZarrTrace(TraceBase):
     def create_group(self, name: str, data_dict: Mapping[str, Any]) -> xr.Dataset | None:
         """Add a group of data, with the dimensions and labels of the model.
 
+        Parameters
+        ----------
+        name : str
+            The group, such as "constant_data".
+        data_dict : mapping of str to array
+            The values of the model's data by their names.
+
         Returns
         -------
         xarray.Dataset or None
             None when there is no data, as in the original.
+
+        See Also
+        --------
+        zarrtrace.Trace.add_group : Add any group.
         """
         if not data_dict:
             return None
@@ -324,14 +392,46 @@ class ZarrTrace(TraceBase):
         return self.trace[name]
 
     def init_group_with_empty(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: a group of a run is created with the run, and holds only draws."""
+        """Refuse: a group of a run is created with the run, and holds only draws.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Those of PyMC's own trace.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+
+        See Also
+        --------
+        ZarrTrace.create_group : Add data.
+        """
         raise InvalidInputError(
             "sampled groups are created by init_trace and hold no empty draws; "
             "create_group adds data"
         )
 
     def init_sampling_state_group(self, tune: int, chains: int) -> None:
-        """Refuse: the sampling state is created with the run."""
+        """Refuse: the sampling state is created with the run.
+
+        Parameters
+        ----------
+        tune : int
+            Draws of tuning.
+        chains : int
+            Number of chains.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+
+        See Also
+        --------
+        ZarrTrace.init_trace : Create the trace.
+        """
         raise InvalidInputError("the sampling state is created by init_trace, with the run")
 
     def __repr__(self) -> str:

@@ -41,6 +41,22 @@ class StoreGate:
         `mode` ("a", "r", "r+", "w", "w-", as in zarr; "w" removes the existing data sets).
     data_id : str, optional
         The data set to use first.
+
+    See Also
+    --------
+    import_zarr2 : Convert data that multiml wrote with zarr 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from zarrtrace.adapters.storegate import StoreGate
+    >>> gate = StoreGate("zarr", {"output_dir": "data"}, data_id="events")
+    >>> gate.add_data("momenta", np.zeros((10, 4), dtype="float32"), phase=(0.8, 0.1, 0.1))
+    >>> gate.compile()
+    >>> {phase: len(gate[phase]) for phase in ("train", "valid", "test")}
+    {'train': 8, 'valid': 1, 'test': 1}
+    >>> gate["train"]["momenta"][0:2].shape
+    (2, 4)
     """
 
     def __init__(
@@ -114,7 +130,30 @@ class StoreGate:
         return self._backend
 
     def set_data_id(self, data_id: str) -> None:
-        """Use this data set, and create it if it is missing."""
+        """Use this data set, and create it if it is missing.
+
+        Parameters
+        ----------
+        data_id : str
+            The name of the data set.
+
+        Raises
+        ------
+        ValueError
+            It is not a string.
+
+        See Also
+        --------
+        StoreGate.get_data_ids : The existing data sets.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate()
+        >>> gate.set_data_id("events")
+        >>> gate.data_id
+        'events'
+        """
         if not isinstance(data_id, str):
             raise ValueError(f"data_id must be a string, got {data_id!r}")
         if self._backend != "zarr" and data_id not in self._memory:
@@ -124,7 +163,24 @@ class StoreGate:
         self._data_id = data_id
 
     def get_data_ids(self) -> list[str]:
-        """The existing data sets; those in storage with the hybrid backend."""
+        """The names of the data sets.
+
+        Returns
+        -------
+        list of str
+            With the hybrid backend those in storage.
+
+        See Also
+        --------
+        StoreGate.set_data_id : Use one of them.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.get_data_ids()
+        ['events']
+        """
         return list(self._memory) if self._backend == "numpy" else list_data_sets(self._output_dir)
 
     @property
@@ -145,6 +201,16 @@ class StoreGate:
         ----------
         mode : "numpy" or "zarr"
             Memory or storage.
+
+        See Also
+        --------
+        StoreGate.to_memory : Copy from storage to memory.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate("hybrid", {"output_dir": "data"}, data_id="events")
+        >>> gate.set_mode("numpy")
         """
         if self._backend != "hybrid":
             warnings.warn(f"set_mode is for the hybrid backend, not {self._backend}", stacklevel=2)
@@ -196,6 +262,20 @@ class StoreGate:
             A seed: the samples are shuffled first, in the same way for all variables.
         do_compile : bool
             Whether to `compile` afterwards.
+
+        See Also
+        --------
+        StoreGate.update_data : Replace samples.
+        StoreGate.get_data : Read them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data(("x", "y"), np.zeros((10, 2, 3)), phase=(8, 1, 1))
+        >>> gate.get_var_names("valid")
+        ['x', 'y']
         """
         columns = as_columns(var_names, data)
         count = len(next(iter(columns.values())))
@@ -219,12 +299,30 @@ class StoreGate:
 
         Parameters
         ----------
-        var_names, data, phase
-            As in `add_data`.
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        data : array_like
+            (N, k) for one variable; (N, M, k) for a tuple of M; one (N, k) each for a list.
+        phase : str or three numbers
+            The phases of the samples, as in `add_data`.
         index : int, pair of int, slice, or list of int, default -1
             -1 is all samples; a pair (a, b) those from a to b - 1.
         do_compile : bool, default True
             Whether to `compile` afterwards.
+
+        See Also
+        --------
+        StoreGate.add_data : Append samples.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("label", np.zeros(4, dtype=int))
+        >>> gate.update_data("label", np.array([1, 2]), index=(0, 2))
+        >>> gate.get_data("label")
+        array([1, 2, 0, 0])
         """
         self._update(var_names, data, phase, as_index(index))
         self._changed(do_compile)
@@ -251,7 +349,36 @@ class StoreGate:
     def create_empty(
         self, var_names: VarNames, shape: Sequence[int], phase: Phases = "train", dtype: Any = "f4"
     ) -> None:
-        """Create variables of zeros, shape (N, k), to be filled by `update_data`."""
+        """Create variables of zeros, to be filled by `update_data`.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        shape : sequence of int
+            Shape (N, k), the samples first.
+        phase : str or three numbers
+            The phases of the samples, as in `add_data`.
+        dtype : dtype, default float32
+            The dtype of each variable.
+
+        Raises
+        ------
+        ValueError
+            There is such a variable.
+
+        See Also
+        --------
+        StoreGate.add_data : Create variables with values.
+
+        Examples
+        --------
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.create_empty("score", (4, 2))
+        >>> gate.get_var_shapes("score")
+        (2,)
+        """
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         parts = self._parts(phase, shape[0])
         for part in PHASES if not isinstance(parts, str) else (parts,):
@@ -266,7 +393,31 @@ class StoreGate:
     def delete_data(
         self, var_names: VarNames, phase: str = "train", do_compile: bool = True
     ) -> None:
-        """Remove variables from a phase or from "all"; missing ones are ignored."""
+        """Remove variables from a phase or from "all"; missing ones are ignored.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        phase : str, default "train"
+            A phase, or "all".
+        do_compile : bool, default True
+            Whether to `compile` afterwards.
+
+        See Also
+        --------
+        StoreGate.clear_data : Remove all variables.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data(["x", "y"], [np.zeros(4), np.ones(4)])
+        >>> gate.delete_data("x")
+        >>> gate.get_var_names()
+        ['y']
+        """
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         for part in self._phases(phase):
             found = [name for name in names if name in self._data[part]]
@@ -275,19 +426,112 @@ class StoreGate:
         self._changed(do_compile)
 
     def clear_data(self) -> None:
-        """Remove all variables of this data set, in the present mode."""
+        """Remove all variables of this data set, in the present mode.
+
+        See Also
+        --------
+        StoreGate.delete_data : Remove some variables.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("x", np.zeros(4))
+        >>> gate.clear_data()
+        >>> gate.get_var_names()
+        []
+        """
         self.delete_data(self._data.names, "all")
 
     def astype(self, var_names: VarNames, dtype: Any, phase: str = "train") -> None:
-        """Change the dtype of variables."""
+        """Change the dtype of variables.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        dtype : dtype
+            The new dtype.
+        phase : str, default "train"
+            A phase, or "all".
+
+        See Also
+        --------
+        StoreGate.onehot : Convert class numbers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("label", np.array([0, 2]))
+        >>> gate.astype("label", "float32")
+        >>> gate.get_data("label")
+        array([0., 2.], dtype=float32)
+        """
         self._map(lambda values: values.astype(dtype), var_names, phase)
 
     def onehot(self, var_names: VarNames, num_classes: int, phase: str = "train") -> None:
-        """Convert class numbers to vectors of 0 and 1: (N,) becomes (N, num_classes)."""
+        """Convert class numbers to vectors of 0 and 1: (N,) becomes (N, num_classes).
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        num_classes : int
+            How many classes there are.
+        phase : str, default "train"
+            A phase, or "all".
+
+        See Also
+        --------
+        StoreGate.argmax : The other way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("label", np.array([0, 2]))
+        >>> gate.onehot("label", 3)
+        >>> gate.get_data("label")
+        array([[1., 0., 0.],
+               [0., 0., 1.]])
+        """
         self._map(lambda values: np.identity(num_classes)[values], var_names, phase)
 
     def argmax(self, var_names: VarNames, axis: int, phase: str = "train") -> None:
-        """Replace an axis (from 1 on) by the position of its largest value."""
+        """Replace an axis (from 1 on) by the position of its largest value.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        axis : int
+            An axis other than that of the samples, which is 0.
+        phase : str, default "train"
+            A phase, or "all".
+
+        Raises
+        ------
+        ValueError
+            `axis` is 0.
+
+        See Also
+        --------
+        StoreGate.onehot : The other way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("score", np.array([[0.1, 0.9], [0.7, 0.3]]))
+        >>> gate.argmax("score", axis=1)
+        >>> gate.get_data("score")
+        array([1, 0])
+        """
         if axis == 0:
             raise ValueError("axis 0 has the samples; argmax needs one of the others")
         self._map(lambda values: np.argmax(values, axis=axis), var_names, phase)
@@ -299,7 +543,35 @@ class StoreGate:
         self._changed(True)
 
     def shuffle(self, phase: str = "all", seed: int = 0) -> None:
-        """Shuffle the samples of a phase or of "all", in the same way for all variables."""
+        """Shuffle the samples of a phase or of "all", in the same way for all variables.
+
+        Parameters
+        ----------
+        phase : str, default "all"
+            A phase, or "all".
+        seed : int, default 0
+            The same seed shuffles in the same way.
+
+        Raises
+        ------
+        ValueError
+            The variables of a phase have unequal lengths.
+
+        See Also
+        --------
+        StoreGate.add_data : Shuffle samples as they are added.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data(["x", "y"], [np.arange(100), np.arange(100)])
+        >>> gate.shuffle(seed=1)
+        >>> x, y = gate.get_data(["x", "y"])
+        >>> bool((x == y).all()), bool((x == np.arange(100)).all())
+        (True, False)
+        """
         for part in self._phases(phase):
             lengths = {len(samples) for samples in self._data[part].values()}
             if len(lengths) > 1:
@@ -329,6 +601,21 @@ class StoreGate:
             Other names there.
         callback : callable, optional
             Takes names and data, and returns other names and data.
+
+        See Also
+        --------
+        StoreGate.to_storage : The other way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate("hybrid", {"output_dir": "data"}, data_id="events")
+        >>> gate.add_data("x", np.arange(3))
+        >>> gate.to_memory("x")
+        >>> gate.set_mode("numpy")
+        >>> gate.get_data("x")
+        array([0, 1, 2])
         """
         named = var_names if output_var_names is None else output_var_names
         self._copy("zarr", "numpy", var_names, phase, named, named, callback)
@@ -340,7 +627,35 @@ class StoreGate:
         output_var_names: VarNames | None = None,
         callback: Callable[..., Any] | None = None,
     ) -> None:
-        """Copy variables from memory to storage (hybrid backend); parameters as in `to_memory`."""
+        """Copy variables from memory to storage (hybrid backend).
+
+        Parameters
+        ----------
+        var_names : str, tuple or list of str
+            The variables to copy.
+        phase : str
+            A phase, or "all".
+        output_var_names : str, tuple or list of str, optional
+            Other names there.
+        callback : callable, optional
+            Takes names and data, and returns other names and data.
+
+        See Also
+        --------
+        StoreGate.to_memory : The other way.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate("hybrid", {"output_dir": "data"}, data_id="events")
+        >>> gate.set_mode("numpy")
+        >>> gate.add_data("x", np.arange(3))
+        >>> gate.to_storage("x")
+        >>> gate.set_mode("zarr")
+        >>> gate.get_data("x")
+        array([0, 1, 2])
+        """
         named = var_names if output_var_names is None else output_var_names
         self._copy("numpy", "zarr", var_names, phase, named, var_names, callback)
 
@@ -391,6 +706,31 @@ class StoreGate:
         index : int, pair of int, slice, or list of int, default -1
             -1 is all samples; another int one sample, without its dimension N; a pair (a, b) those
             from a to b - 1; a list returns these, in its order.
+
+        Returns
+        -------
+        numpy.ndarray or list of numpy.ndarray
+            One returns (N, k), a tuple of M (N, M, k), a list one (N, k) each.
+
+        Raises
+        ------
+        ValueError
+            `compile` was not called since data changed, or an index is for all phases together.
+
+        See Also
+        --------
+        StoreGate.add_data : Add values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("x", np.arange(10), phase=(6, 2, 2), do_compile=True)
+        >>> gate.get_data("x", phase="valid")
+        array([6, 7])
+        >>> gate.get_data("x", index=[0, 5])
+        array([0, 5])
         """
         return self._get_compiled(var_names, phase, as_index(index))
 
@@ -413,11 +753,61 @@ class StoreGate:
         return found if isinstance(var_names, list) else stacked(found, is_row(index))
 
     def get_var_names(self, phase: str = "train") -> list[str]:
-        """The variables of a phase."""
+        """The names of the variables of a phase.
+
+        Parameters
+        ----------
+        phase : str, default "train"
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        list of str
+            None where the phase has no samples.
+
+        See Also
+        --------
+        StoreGate.get_var_shapes : Their shapes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data(["x", "y"], [np.zeros(4), np.zeros((4, 2))])
+        >>> gate.get_var_names()
+        ['x', 'y']
+        """
         return list(self._data[phase])
 
     def get_var_shapes(self, var_names: VarNames, phase: str = "train") -> Any:
-        """The shape k of a variable, None without one; a list for several variables."""
+        """The shape of one sample of a variable, or of each of several.
+
+        Parameters
+        ----------
+        var_names : str, tuple of str or list of str
+            One variable, or several.
+        phase : str, default "train"
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        tuple of int, None or list of these
+            The shape k; None where there is no such variable; a list for several variables.
+
+        See Also
+        --------
+        StoreGate.get_var_names : The existing variables.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data(["x", "y"], [np.zeros(4), np.zeros((4, 2))])
+        >>> gate.get_var_shapes(["x", "y"])
+        [(), (2,)]
+        """
         if not isinstance(var_names, str):
             return [self.get_var_shapes(name, phase) for name in var_names]
         samples = self._data[phase].get(var_names)
@@ -434,6 +824,25 @@ class StoreGate:
             Whether to set the variable `active` to 1 for every sample.
         show_info : bool
             Whether to print the data set afterwards.
+
+        Raises
+        ------
+        ValueError
+            The variables of a phase have unequal lengths.
+
+        See Also
+        --------
+        StoreGate.get_metadata : What was counted.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("x", np.arange(10), phase=(6, 2, 2))
+        >>> gate.compile(reset=True)
+        >>> gate.get_data("active", phase="test")
+        array([1, 1])
         """
         data = self._data
         sizes = {}
@@ -460,14 +869,54 @@ class StoreGate:
             self.show_info()
 
     def get_metadata(self) -> dict[str, Any]:
-        """Sizes by phase and in total, and the phases with samples, after `compile`."""
+        """The numbers of samples, and the phases that have any, after `compile`.
+
+        Returns
+        -------
+        dict
+            `sizes` by phase and of "all"; `total_events`, the same as a list; `valid_phases`, those
+            with samples; `compiled`, which is True.
+
+        Raises
+        ------
+        ValueError
+            `compile` was not called since data changed.
+
+        See Also
+        --------
+        StoreGate.compile : Count them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("x", np.arange(10), phase=(6, 2, 2), do_compile=True)
+        >>> gate.get_metadata()["sizes"]
+        {'train': 6, 'valid': 2, 'test': 2, 'all': 10}
+        """
         compiled = self._compiled.get(self._id)
         if compiled is None:
             raise ValueError("call compile() first, which checks the data")
         return compiled
 
     def show_info(self) -> None:
-        """Print the existing variables."""
+        """Print the existing variables.
+
+        See Also
+        --------
+        StoreGate.get_var_names : The names of a phase.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from zarrtrace.adapters.storegate import StoreGate
+        >>> gate = StoreGate(data_id="events")
+        >>> gate.add_data("x", np.zeros((4, 2), dtype="float32"), do_compile=True)
+        >>> gate.show_info()
+        StoreGate data_id : events, compiled : True
+        ...
+        """
         data = self._data
         compiled = self._data_id in self._compiled
         rows = [
@@ -498,7 +947,24 @@ class StoreGate:
 
 
 class View:
-    """A phase of a gate, or variables in it: `gate[phase][var_names][index]`."""
+    """A phase of a gate, or variables in it: `gate[phase][var_names][index]`.
+
+    See Also
+    --------
+    StoreGate : The gate it is a view of.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from zarrtrace.adapters.storegate import StoreGate
+    >>> gate = StoreGate(data_id="events")
+    >>> gate.add_data("x", np.arange(10), phase=(6, 2, 2), do_compile=True)
+    >>> train = gate["train"]
+    >>> len(train), "x" in train
+    (6, True)
+    >>> train["x"][[0, -1]]
+    array([0, 5])
+    """
 
     def __init__(
         self, gate: StoreGate, phase: str | None = None, var_names: VarNames | None = None
@@ -571,6 +1037,30 @@ def import_zarr2(old: str | os.PathLike[str], output_dir: str | os.PathLike[str]
     -------
     list of str
         The data sets in the new directory.
+
+    Raises
+    ------
+    ValueError
+        The new directory has one of the variables already.
+
+    See Also
+    --------
+    StoreGate : Read the converted data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import zarr
+    >>> from zarrtrace.adapters.storegate import StoreGate, import_zarr2
+    >>> old = zarr.open_group("old", mode="w", zarr_format=2)
+    >>> for phase in ("train", "valid", "test"):
+    ...     _ = old.create_array(f"events/{phase}/x", data=np.arange(3))
+    >>> import_zarr2("old", "new")
+    ['events']
+    >>> gate = StoreGate("zarr", {"output_dir": "new"}, data_id="events")
+    >>> gate.compile()
+    >>> gate.get_data("x", phase="test")
+    array([0, 1, 2])
     """
     stored: Any = zarr.open_group(os.fspath(old), mode="r", zarr_format=2)
     for data_id, found in stored.groups():
