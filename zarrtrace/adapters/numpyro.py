@@ -126,17 +126,10 @@ def sample(
     >>> from zarrtrace.adapters.numpyro import sample
     >>> def model():
     ...     numpyro.sample("mu", dist.Normal(0, 1))
-    >>> mcmc = MCMC(
-    ...     NUTS(model),
-    ...     num_warmup=10,
-    ...     num_samples=20,
-    ...     num_chains=2,
-    ...     chain_method="vectorized",
-    ...     progress_bar=False,
-    ... )
+    >>> mcmc = MCMC(NUTS(model), num_warmup=10, num_samples=20, progress_bar=False)
     >>> trace = sample(mcmc, "run.zarr", jax.random.PRNGKey(1))
     >>> trace.status, trace.posterior.mu.shape
-    ('finished', (2, 20))
+    ('finished', (1, 20))
     """
     thinning, num_chains = mcmc.thinning, mcmc.num_chains
     _require_whole_draws(mcmc, collect_warmup, draws_per_block)
