@@ -35,7 +35,7 @@ def create(place: Place, **more: Any) -> zt.Trace:
 
 
 def record(writer: zt.ChainWriter, draws: int | None = None) -> int:
-    """Record so many draws, or until the chain has to stop; returns how many."""
+    """Record that many draws, or until the chain has to stop; returns how many."""
     done = 0
     with suppress(StopRequestedError):
         while draws is None or done < draws:
@@ -78,7 +78,7 @@ def test_all_chains_end_at_the_next_common_end_of_a_chunk(place: Place) -> None:
     attrs = trace.posterior.attrs
     assert (attrs["stop_reason"], attrs["stop_requested_by"]) == ("[b]good[/b]", request.who)
     assert (trace.draws, trace.stop_request, trace.check()) == (140, None, [])
-    # It goes on from there.
+    # It continues from there.
     trace.extend(60)
     for chain in range(2):
         with trace.writer(chain) as writer:
