@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_public_docstrings_have_the_sections_of_numpydoc() -> None:
         for name, thing in public.items()
         for code, message in validate(name)["errors"]
         if code not in excluded | left_out(thing)
+    ]
+    summaries = {
+        name: (inspect.getdoc(thing) or "").splitlines()[0] for name, thing in public.items()
+    }
+    problems += [
+        f"{name}: {summary!r} is more than a sentence"
+        for name, summary in summaries.items()
+        if re.search(r"[.!?] [A-Z]", summary)
     ]
     assert not problems, "\n".join([f"{len(problems)} problems:", *problems])
 

@@ -165,7 +165,7 @@ class TraceNotFoundError(TraceError, FileNotFoundError):
 
 
 class TraceExistsError(TraceError, FileExistsError):
-    """There is something at this place already, and it was not to be overwritten."""
+    """There is something at this place already, and overwriting it was not asked for."""
 
     kind = "trace-exists"
 
@@ -253,7 +253,7 @@ class ChainBusyError(TraceError):
 
 
 class IncompleteTraceError(TraceError):
-    """The chains have not recorded enough draws for this."""
+    """The chains have not recorded enough draws for what was asked."""
 
     kind = "incomplete"
 
@@ -265,7 +265,7 @@ class StaleViewError(TraceError):
 
 
 class TraceReplacedError(StaleViewError):
-    """Another trace lies where the one lay that is held: it was overwritten, or made again.
+    """Another trace is in the place of this one, which was overwritten or made again.
 
     A writer of the one that was replaced writes nothing into the other.
     """
@@ -274,7 +274,7 @@ class TraceReplacedError(StaleViewError):
 
 
 class NotShareableError(TraceError):
-    """A trace in memory was to be used from another process."""
+    """A trace in memory cannot be used from another process."""
 
     kind = "not-shareable"
 

@@ -124,7 +124,7 @@ class Trace(GroupReader):
 
     @property
     def thin(self) -> int:
-        """Every `thin`-th draw that a writer is given is kept; 1 where all are."""
+        """How many draws a writer is given for each one that is kept; 1 where all are kept."""
         return self._layout.thin
 
     @property
@@ -150,7 +150,7 @@ class Trace(GroupReader):
 
     @property
     def status(self) -> str:
-        """One word: `new`, `sampling`, `stopped`, `complete` or `finished`.
+        """The state in one word: `new`, `sampling`, `stopped`, `complete` or `finished`.
 
         It is sampling while a writer is alive, as far as this process can tell: one on another
         machine counts as alive while its last heartbeat is younger than a minute. It is stopped
@@ -812,7 +812,9 @@ class Trace(GroupReader):
         change.remove_group(self._hierarchy, name)
 
     def update(self, results: Any, *, overwrite: bool = False) -> list[str]:
-        """Add the groups of a result that are not sampled here: predictions, priors, data.
+        """Add the groups of a result that are not sampled here, and return their names.
+
+        These are predictions, priors or data.
 
         Parameters
         ----------
@@ -906,7 +908,7 @@ class Trace(GroupReader):
     # Reading ------------------------------------------------------------------------------
 
     def at_once(self) -> Snapshot:
-        """The trace as it is now, to read several things at one moment.
+        """A `Snapshot` of the trace as it is now, to read several things at one moment.
 
         Returns
         -------
@@ -973,10 +975,11 @@ class Trace(GroupReader):
 
     @property
     def segments(self) -> Segments:
-        """Runs of draws with their own attributes and arrays, for samplers that work in blocks.
+        """The segments: runs of draws with attributes and arrays of their own.
 
-        A sequence of segments, as they are at that moment. `segments.add(n)` after `record_block`
-        adds one for the last n draws.
+        Samplers that work in blocks keep in them what they know of each block. It is a sequence, as
+        it is at that moment; `segments.add(n)` after `record_block` adds a segment for the last n
+        draws.
 
         See Also
         --------

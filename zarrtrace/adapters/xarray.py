@@ -55,7 +55,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         chains: int | Iterable[int] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
-        """One group of a trace.
+        """One group of a trace, as a lazy dataset.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class TraceBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         chunks: Any = None,
     ) -> xr.DataTree:
-        """All groups of a trace.
+        """All groups of a trace, as a lazy tree.
 
         Parameters
         ----------

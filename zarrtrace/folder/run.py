@@ -104,7 +104,7 @@ class Run:
 
     @cached_property
     def trace(self) -> Trace:
-        """Its trace.
+        """The trace of the run.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """One word, as `Runs.to_dataframe` has it."""
+        """The state of the run in one word, as in `Runs.to_dataframe`."""
         try:
             return self.trace.status if self._has_trace else "tables"
         except (TraceError, OSError):
@@ -157,11 +157,11 @@ class Run:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The names of its tables."""
+        """The names of the run's tables."""
         return table.names(self._location)
 
     def table(self, name: str) -> Table:
-        """One of its tables.
+        """A table of the run.
 
         Parameters
         ----------
@@ -239,7 +239,7 @@ class Run:
         return found
 
     def has_variable(self, name: str, group: str | None = None) -> bool:
-        """Whether a variable of this name is sampled.
+        """Whether the trace of the run has a sampled variable of this name.
 
         Parameters
         ----------
@@ -272,7 +272,7 @@ class Run:
         return any(name in g.variables for g in wanted)
 
     def has_group(self, name: str) -> bool:
-        """Whether its trace has this group.
+        """Whether the trace of the run has this group.
 
         Parameters
         ----------

@@ -400,7 +400,7 @@ class Runs:
         return pd.concat(filled, ignore_index=True)
 
     def get(self, name: str, **options: Any) -> dict[str, np.ndarray[Any, Any]]:
-        """One variable of every run that has it, in memory.
+        """One variable of every run that has it, in memory: an array for each run.
 
         Parameters
         ----------
@@ -507,7 +507,7 @@ class Runs:
         return found
 
     def compare(self, **options: Any) -> pd.DataFrame:
-        """Compare the models by their expected predictive accuracy: `arviz.compare`.
+        """The comparison of the models by their expected predictive accuracy: `arviz.compare`.
 
         Parameters
         ----------

@@ -70,10 +70,10 @@ def arviz_names(stats: Collection[str]) -> dict[str, str]:
 
 
 def rename_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The stats under ArviZ's names, in their order; unknown ones under their own.
+    """The statistics of a sampler under the names that ArviZ has for them, in the same order.
 
-    NumPyro's `potential_energy` becomes `lp`, its negative. A stat keeps its own name where the
-    name for ArviZ is taken by another one.
+    NumPyro's `potential_energy` becomes `lp`, its negative. A statistic keeps its own name where
+    ArviZ has none, or another one has that name already.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class GroupReader(ABC):
         chains: int | Iterable[int] | None = None,
         chunks: Any = None,
     ) -> xr.Dataset:
-        """The draws of one group as they are now.
+        """The draws of one group as they are now, as a lazy `xarray.Dataset`.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class GroupReader(ABC):
         chains: int | Iterable[int] | None = None,
         chunks: Any = None,
     ) -> xr.DataTree:
-        """The trace as an `xarray.DataTree`, lazy, its groups in ArviZ's order.
+        """The trace as a lazy `xarray.DataTree`, its groups in ArviZ's order.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class GroupReader(ABC):
     def to_inferencedata(
         self, groups: Iterable[str] | None = None, *, save_warmup: bool = False, **options: Any
     ) -> arviz.InferenceData | xr.DataTree:
-        """The trace in the form that the installed ArviZ uses.
+        """The trace in the type that the installed ArviZ uses: InferenceData or a DataTree.
 
         Parameters
         ----------
@@ -424,7 +424,7 @@ class GroupReader(ABC):
         draws: slice = slice(None),
         chains: int | Iterable[int] | None = None,
     ) -> list[list[Array]]:
-        """The values of a variable whose draws vary in size, each draw in its own length.
+        """The values of a variable whose draws vary in size: an array for each draw.
 
         Parameters
         ----------

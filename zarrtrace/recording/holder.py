@@ -90,7 +90,7 @@ class Holder(OneCallAtATime, ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether it can no longer write."""
+        """Whether the writer is closed, and can no longer write."""
         return self._state is State.CLOSED
 
     # Taking it ----------------------------------------------------------------------------

@@ -46,7 +46,7 @@ _PATIENCE = 10.0  # seconds to wait for a thread that opens or closes a writer o
 
 
 class ChainWriter(Holder):
-    """Records the draws of one chain, or of one block of chains that are drawn together.
+    """A writer that records the draws of one chain, or of a block of chains drawn together.
 
     Made by `Trace.writer`. A context manager: leaving it closes the writer, after an exception
     and Ctrl-C too. In a local directory a draw survives `kill -9` once `record()` has
@@ -223,11 +223,12 @@ class ChainWriter(Holder):
         return end.request is not None and self._count >= end.draws
 
     def resume(self, like: Any = None) -> tuple[int, Any]:
-        """Continue where this chain stopped: at its last checkpoint, or after its last draw.
+        """Continue where this chain stopped: return how many draws it has, and the state after.
 
-        Draws after the checkpoint are dropped: the sampler will draw them again. A chain that has
-        all its draws is never shortened. If dropping them fails or is interrupted, the writer is
-        closed; resume with another one.
+        It continues at the last checkpoint, or after the last draw where there is none. Draws after
+        the checkpoint are dropped: the sampler will draw them again. A chain that has all its draws
+        is never shortened. If dropping them fails or is interrupted, the writer is closed; resume
+        with another one.
 
         Parameters
         ----------

@@ -110,17 +110,17 @@ class Segment:
 
     @property
     def dropped(self) -> int:
-        """How many of its draws `Trace.drop_before` has dropped."""
+        """How many draws of the segment `Trace.drop_before` has dropped."""
         return min(max(self._trace.dropped - self.start, 0), self.stop - self.start)
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Its attributes, as passed to `add`."""
+        """The attributes of the segment, as passed to `Segments.add`."""
         return self._described.attrs
 
     @cached_property
     def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Its arrays by name; each is read when it is accessed."""
+        """The arrays of the segment by name; each is read when it is accessed."""
         return _Arrays(self._trace, self._described.arrays)
 
     @property

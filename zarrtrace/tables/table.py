@@ -193,7 +193,7 @@ class Table:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The attributes with which it was made.
+        """The attributes with which the table was made.
 
         Examples
         --------
@@ -384,7 +384,7 @@ class Table:
     # Repairing ----------------------------------------------------------------------------
 
     def check(self) -> list[Damage]:
-        """Read all rows, and return what is damaged or missing, as `Trace.check` does.
+        """Read all rows, and return what is damaged or missing.
 
         Returns
         -------
@@ -414,7 +414,7 @@ class Table:
         return list(check(self._location, self._file))
 
     def repair(self) -> list[str]:
-        """Fix what `check` finds, as `Trace.repair` does.
+        """Fix what `check` finds, and report what was lost, as `Trace.repair` does.
 
         Returns
         -------

@@ -648,7 +648,9 @@ class Table:
         return decode_object(s)
 
     def get_pickle(self, uid: str) -> Any:
-        """The object in a column PICKLE. This runs the code in it: only for stores you trust.
+        """The object in a column PICKLE.
+
+        Reading it runs the code in it: only for stores you trust.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 class ZarrChain(ChainBase):
-    """Records one chain of a `ZarrTrace`; made by it, used by PyMC.
+    """One chain of a `ZarrTrace`, in which PyMC records its draws.
 
     A draw whose `record` has returned survives `kill -9` in a local directory. The chain can be
     sent to another process before its first draw.

@@ -126,11 +126,11 @@ class StoreGate:
 
     @property
     def backend(self) -> str:
-        """Numpy, zarr or hybrid."""
+        """The chosen backend: numpy, zarr or hybrid."""
         return self._backend
 
     def set_data_id(self, data_id: str) -> None:
-        """Use this data set, and create it if it is missing.
+        """Use this data set from now on, and create it if it is missing.
 
         Parameters
         ----------
