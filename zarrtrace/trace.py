@@ -551,6 +551,20 @@ class Trace(GroupReader):
             The trace is open read-only.
         ChainBusyError
             Another process is splitting, extending or finishing the trace just now.
+
+        See Also
+        --------
+        Trace.cancel_stop : Take the request back.
+        run : End the chains by a rule with `until`.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     trace.request_stop(at=500, reason="the queue of the cluster closes")
+        500
         """
         from .life.stop import request_stop
 
@@ -576,6 +590,22 @@ class Trace(GroupReader):
         ------
         NotWritableError, ChainBusyError
             As `request_stop`.
+
+        See Also
+        --------
+        Trace.request_stop : Ask the chains to stop.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> with trace.writer(0) as writer:
+        ...     writer.record({"mu": 0.1})
+        ...     stop = trace.request_stop(at=500)
+        ...     trace.cancel_stop()
+        True
+        >>> trace.cancel_stop()
+        False
         """
         from .life.stop import cancel_stop
 
@@ -960,6 +990,23 @@ class Trace(GroupReader):
             `every` is not a number of seconds above 0.
         VariableNotFoundError
             The posterior has no such variable.
+
+        See Also
+        --------
+        Trace.status : The state of the run in one word.
+        run : Run the chains.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> view = trace.watch(every=0.1)
+        >>> with trace.writer(0) as writer:
+        ...     writer.record_block({"mu": [0.1, 0.2, 0.3, 0.4]})
+        >>> over = view.wait()
+        /...complete
+        1 chain, 4 of 4 draws (100 %)
+        ...
         """
         from .watching.follow import Watched
         from .watching.notebook import View

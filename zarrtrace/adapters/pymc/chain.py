@@ -171,8 +171,14 @@ class ZarrChain(ChainBase):
 
         Parameters
         ----------
-        draw, stats
-            As for `record`.
+        draw : mapping of str to numpy.ndarray
+            The unconstrained point.
+        stats : sequence of mappings
+            The statistics of each step method.
+
+        See Also
+        --------
+        ZarrChain.record : What PyMC calls.
         """
         writer = self._writer
         if writer is None:
