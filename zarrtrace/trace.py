@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from .store.location import Location
 from .store.zarr_json import encode_document, group_document
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from numpy.typing import DTypeLike
 
@@ -1016,6 +1017,90 @@ class Trace(GroupReader):
             raise InvalidInputError(f"every must be a number of seconds above 0, got {every!r}")
         make_watcher = partial(Watcher, var_names=tuple(var_names))
         return View(Watched(self._hierarchy, make_watcher), every)
+
+    def summary(
+        self,
+        var_names: str | Sequence[str] | None = None,
+        filter_vars: Literal["like", "regex"] | None = None,
+        coords: Mapping[Hashable, Any] | None = None,
+        *,
+        group: str = "posterior",
+        kind: str = "all",
+        ci_prob: float | None = None,
+        ci_kind: Literal["hdi", "eti"] | None = None,
+        round_to: int | str | None = "auto",
+        skipna: bool = False,
+        memory: float = 1e9,
+        scratch: str | os.PathLike[str] | None = None,
+        threads: int = 1,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """What the draws say, and how far they can be trusted: the table of `arviz.summary`.
+
+        It has the columns, intervals and rounding of the ArviZ that is installed, and its numbers.
+        It is faster, and takes a trace that is still recorded, one whose chains differ in length
+        (longer ones are cut to the shortest, with a warning), and one that is larger than memory.
+
+        Parameters
+        ----------
+        var_names : str or sequence of str, optional
+            The variables; with "~" in front those to leave out. By default all that are numbers.
+        filter_vars : {"like", "regex"}, optional
+            Whether `var_names` are parts of names, or regular expressions.
+        coords : mapping, optional
+            Labels of dimensions, as for `xarray.Dataset.sel`; also of `chain` and `draw`.
+        group : str, default "posterior"
+            A sampled group, such as `warmup_posterior`.
+        kind : str, default "all"
+            `all`, `stats` or `diagnostics`, or one of these followed by `_median`.
+        ci_prob : float, optional
+            The probability of the interval, by default that of ArviZ's `rcParams`.
+        ci_kind : {"hdi", "eti"}, optional
+            The interval: the shortest one, or with equal tails.
+        round_to : int or str, default "auto"
+            As for `arviz.summary`; "none" rounds nothing.
+        skipna : bool, default False
+            Whether mean, sd, median, mad and the interval leave NaN out.
+        memory : float, default 1e9
+            Bytes that may be used. A larger variable is transposed once through a file.
+        scratch : str or path, optional
+            The directory of that file, by default that of `tempfile`.
+        threads : int, default 1
+            How many blocks of scalars are computed at the same time.
+        progress : bool, default True
+            Whether there is a bar on a terminal where it takes longer than a second.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each scalar; of ArviZ 1.x a `SummaryDataFrame`. NaN stands for a variable
+            with a damaged chunk, and a warning names it.
+
+        Raises
+        ------
+        IncompleteTraceError
+            There is no draw after warmup yet.
+        GroupNotFoundError, VariableNotFoundError
+            There is no such group, or no such variable.
+        InvalidInputError
+            `coords` chooses nothing, or `scratch` has too little room.
+        """
+        from .diagnostics.frame import choose_style
+        from .diagnostics.selection import Selection, warn_of_unequal
+        from .diagnostics.summary import summarise
+
+        style = choose_style(kind, ci_prob, ci_kind, round_to)
+        selection = Selection(self._now(), group, var_names, filter_vars, coords)
+        warn_of_unequal(selection)
+        return summarise(
+            selection,
+            style,
+            skipna=skipna,
+            memory=memory,
+            scratch=scratch,
+            threads=threads,
+            progress=progress,
+        )
 
     def _now(self) -> Moment:
         return Moment.of(self._hierarchy)

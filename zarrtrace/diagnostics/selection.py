@@ -1,0 +1,264 @@
+"""Which variables, scalars, chains and draws of a group a table or a verdict is about."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import IncompleteTraceError, InvalidInputError, VariableNotFoundError
+from ..layout.coordinates import SAMPLE_DIMS
+from ..layout.variables import Variable
+from ..messages import warn_caller
+from ..reading.groups import Snapshot
+from ..reading.moment import Moment
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Filter = Literal["like", "regex"]
+Coords = Mapping[Hashable, Any]
+Positions = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The chosen scalars of one variable.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of a draw of the whole variable.
+    places : numpy.ndarray
+        The positions of the chosen scalars in a flat draw.
+    labels : list of str
+        A name for each, such as `theta[Choate]`.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    places: Positions
+    labels: list[str]
+
+    def pick(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The chosen scalars of values (chains, draws, *shape), as (chains, draws, scalars)."""
+        flat = values.reshape(*values.shape[:2], int(np.prod(self.shape)))
+        is_whole = np.array_equal(self.places, np.arange(flat.shape[2]))
+        return flat if is_whole else flat[:, :, self.places]
+
+
+class Selection:
+    """The chosen scalars, chains and draws of a group, at one moment.
+
+    Parameters
+    ----------
+    var_names : str or sequence of str, optional
+        Names, or what names contain (`filter_vars="like"`) or match ("regex"). With "~" in front
+        they are left out.
+    coords : mapping, optional
+        Labels of dimensions, as for `xarray.Dataset.sel`.
+
+    Attributes
+    ----------
+    variables : list of Chosen
+        In the order of the table.
+    chains, draws : numpy.ndarray
+        The chosen positions among the chains and the draws that the group shows.
+    left_out : list of str
+        The variables that have no numbers: text, times, complex numbers.
+    """
+
+    def __init__(
+        self,
+        now: Moment,
+        group: str = "posterior",
+        var_names: str | Sequence[str] | None = None,
+        filter_vars: Filter | None = None,
+        coords: Coords | None = None,
+    ) -> None:
+        self.now, self.group, self.where = now, group, f"{group} of {now}"
+        self._dataset = Snapshot(now).dataset(group)
+        arrays = {
+            str(name): array
+            for name, array in self._dataset.data_vars.items()
+            if set(SAMPLE_DIMS) <= set(array.dims)
+        }
+        if not arrays:
+            raise InvalidInputError("it has no chains and draws", where=self.where, group=group)
+        self.chains, self.draws = (self._positions(dim, coords or {}) for dim in SAMPLE_DIMS)
+        if not self.chains.size or not self.draws.size:
+            raise self._no_draws()
+        names = choose_names(list(arrays), var_names, filter_vars, self.where)
+        self.left_out = [name for name in names if arrays[name].dtype.kind not in "fiub"]
+        if self.left_out and var_names is not None:
+            first = self.left_out[0]
+            raise InvalidInputError(
+                f"{first} has no summary: its draws are {arrays[first].dtype}",
+                where=self.where,
+                remedy="leave it out of var_names",
+                group=group,
+                variable=first,
+            )
+        self.variables = [
+            _choose(arrays[name], coords or {}) for name in names if name not in self.left_out
+        ]
+        if not self.variables:
+            raise InvalidInputError("it has no variable of numbers", where=self.where, group=group)
+
+    @property
+    def counts(self) -> list[int]:
+        """The draws that each chain of the group has; more than is shown where they differ."""
+        known = self._dataset.attrs.get("draws_recorded")
+        return list(known) if known is not None else [self.length] * self._dataset.sizes["chain"]
+
+    @property
+    def length(self) -> int:
+        """The draws that every chain of the group shows."""
+        return int(self._dataset.sizes["draw"])
+
+    @property
+    def labels_of_chains(self) -> list[int]:
+        """The numbers of the chosen chains."""
+        return [int(chain) for chain in self._dataset["chain"].values[self.chains]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many chains and draws are chosen."""
+        return len(self.chains), len(self.draws)
+
+    def read(self, variables: Sequence[Chosen]) -> list[npt.NDArray[Any]]:
+        """The chosen draws of some variables, each of shape (chains, draws, scalars)."""
+        ours = [one.name for one in variables if self.sampled(one)]
+        values = Snapshot(self.now).get(ours, group=self.group) if ours else {}
+        return [
+            self._pick(one, values[one.name] if one.name in values else self._load(one.name))
+            for one in variables
+        ]
+
+    def sampled(self, chosen: Chosen) -> Variable | None:
+        """The variable as it was declared; None if another tool, or `add_group`, has written it."""
+        group = self.now.layout.groups.get(self.group.removeprefix("warmup_"))
+        declared = group and group.variables.get(chosen.name)
+        # Another tool may have stored it with another dtype.
+        return declared if declared and declared.dtype == chosen.dtype else None
+
+    def _load(self, name: str) -> npt.NDArray[Any]:
+        return np.asarray(self._dataset[name].transpose(*SAMPLE_DIMS, ...).values)
+
+    def _pick(self, chosen: Chosen, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        values = chosen.pick(values)
+        if len(self.draws) < values.shape[1]:
+            values = values[:, self.draws]
+        return values if len(self.chains) == len(values) else values[self.chains]
+
+    def _positions(self, dim: str, coords: Coords) -> Positions:
+        """The positions that `coords` chooses along chain or draw, in ascending order."""
+        labels = self._dataset[dim]
+        places = labels.copy(data=np.arange(labels.size))
+        if dim in coords:
+            places = _select(places, {dim: coords[dim]})
+        return np.unique(np.atleast_1d(places.values))
+
+    def _no_draws(self) -> IncompleteTraceError:
+        recorded = int(self.now.counts.max(initial=0))
+        warmup = f"warmup_{self.group}"
+        if recorded and self.now.has_group(warmup):
+            return IncompleteTraceError(
+                f"it has no draw after warmup yet, and {recorded} of warmup",
+                where=self.where,
+                remedy=f"group={warmup!r} shows these",
+                group=self.group,
+            )
+        return IncompleteTraceError(
+            "it has no draw yet", where=self.where, remedy="ask again later", group=self.group
+        )
+
+
+def choose_names(
+    known: list[str],
+    var_names: str | Sequence[str] | None,
+    filter_vars: Filter | None,
+    where: str,
+) -> list[str]:
+    """The names that are meant, as ArviZ chooses them."""
+    if filter_vars not in (None, "like", "regex"):
+        raise InvalidInputError(f"filter_vars is None, 'like' or 'regex', got {filter_vars!r}")
+    if var_names is None:
+        return known
+    asked = [var_names] if isinstance(var_names, str) else list(var_names)
+    excluded = [name[1:] for name in asked if name.startswith("~") and name not in known]
+    found = [_matching(name, known, filter_vars, where) for name in excluded or asked]
+    if excluded:
+        return [name for name in known if not any(name in names for names in found)]
+    if filter_vars:
+        return [name for name in known if any(name in names for names in found)]
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def _matching(asked: str, known: list[str], filter_vars: Filter | None, where: str) -> list[str]:
+    match filter_vars:
+        case "like":
+            found = [name for name in known if asked in name]
+        case "regex":
+            try:
+                found = [name for name in known if re.search(asked, name)]
+            except re.error as error:
+                raise InvalidInputError(f"{asked!r} is not a regular expression: {error}") from None
+        case _:
+            found = [name for name in known if name == asked]
+    if not found:
+        raise VariableNotFoundError(
+            f"there is no variable {asked!r} in {where}",
+            remedy=f"it has {', '.join(known)}",
+            variable=asked,
+        )
+    return found
+
+
+def _choose(array: xr.DataArray, coords: Coords) -> Chosen:
+    """The scalars of a variable that `coords` chooses, with their labels."""
+    inner = array.isel(dict.fromkeys(SAMPLE_DIMS, 0), drop=True)
+    shape = tuple(map(int, inner.shape))
+    places = inner.copy(data=np.arange(inner.size).reshape(shape))
+    # Coordinates that are not dimensions may be of any kind, and are no labels.
+    places = places.drop_vars([name for name in places.coords if name not in places.dims])
+    chosen = {dim: label for dim, label in coords.items() if dim in places.dims}
+    places = _select(places, chosen)
+    labels = [f"{array.name}{ending}" for ending in _endings(places)]
+    return Chosen(str(array.name), array.dtype, shape, places.values.ravel(), labels)
+
+
+def _endings(places: xr.DataArray) -> Iterator[str]:
+    """`[a, 0]`, `[a, 1]`, ... for the scalars of a variable; nothing for a single one."""
+    labels = [
+        places[dim].values if dim in places.coords else np.arange(places.sizes[dim])
+        for dim in places.dims
+    ]
+    for combination in itertools.product(*labels):
+        yield f"[{', '.join(map(str, combination))}]" if combination else ""
+
+
+def _select(places: xr.DataArray, coords: Coords) -> xr.DataArray:
+    try:
+        return places.sel(coords)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InvalidInputError(
+            f"coords={dict(coords)!r} chooses nothing: {' '.join(str(error).split())}",
+            remedy=f"the dimensions are {', '.join(map(str, places.dims))}",
+        ) from None
+
+
+def warn_of_unequal(selection: Selection) -> None:
+    """Say that longer chains are cut."""
+    counts = selection.counts
+    if len(set(counts)) > 1:
+        warn_caller(
+            f"the chains of {selection.where} have {min(counts)} to {max(counts)} draws: the first "
+            f"{selection.length} of each are used"
+        )
