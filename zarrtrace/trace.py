@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import DTypeLike
 
+    from .diagnostics.verdict import Verdict
     from .life.damage import Damage
     from .life.description import Beside
     from .sampling_state.request import StopRequest
@@ -1086,16 +1087,82 @@ class Trace(GroupReader):
             `coords` chooses nothing, or `scratch` has too little room.
         """
         from .diagnostics.frame import choose_style
-        from .diagnostics.selection import Selection, warn_of_unequal
+        from .diagnostics.selection import Selection, warn_of_left_out
         from .diagnostics.summary import summarise
 
         style = choose_style(kind, ci_prob, ci_kind, round_to)
         selection = Selection(self._now(), group, var_names, filter_vars, coords)
-        warn_of_unequal(selection)
+        warn_of_left_out(selection)
         return summarise(
             selection,
             style,
             skipna=skipna,
+            memory=memory,
+            scratch=scratch,
+            threads=threads,
+            progress=progress,
+        )
+
+    def diagnose(
+        self,
+        var_names: str | Sequence[str] | None = None,
+        filter_vars: Literal["like", "regex"] | None = None,
+        coords: Mapping[Hashable, Any] | None = None,
+        *,
+        group: str = "posterior",
+        rhat_max: float = 1.01,
+        ess_min_ratio: float = 0.001,
+        ess_threshold: float | None = None,
+        bfmi_threshold: float = 0.3,
+        memory: float = 1e9,
+        scratch: str | os.PathLike[str] | None = None,
+        threads: int = 1,
+        progress: bool = True,
+    ) -> Verdict:
+        """Whether the draws can be trusted, and if not, where the trouble is and what to do next.
+
+        It checks what `arviz.diagnose` of ArviZ 1.x checks, with its thresholds: divergences,
+        the maximum tree depth, E-BFMI, effective sample sizes and R-hat.
+
+        Parameters
+        ----------
+        var_names, filter_vars, coords, group, memory, scratch, threads, progress
+            As for `summary`.
+        rhat_max : float, default 1.01
+            A larger R-hat is a problem; the larger one of the rank-normalised and the folded one.
+        ess_min_ratio : float, default 0.001
+            An ESS, of bulk or tail, is a problem if it is a smaller share of the draws.
+        ess_threshold : float, optional
+            A smaller bulk ESS is a problem; by default 100 for each chain.
+        bfmi_threshold : float, default 0.3
+            A smaller E-BFMI is a problem.
+
+        Returns
+        -------
+        Verdict
+            It is true if the draws are good: no check failed, and R-hat and ESS could be computed.
+            Printed it is the verdict in sentences. `findings` has one for each check, and
+            `as_dict()` returns all of it for JSON.
+
+        Raises
+        ------
+        IncompleteTraceError
+            There is no draw after warmup yet.
+        GroupNotFoundError, VariableNotFoundError, InvalidInputError
+            As `summary`.
+        """
+        from .diagnostics.verdict import diagnose
+
+        return diagnose(
+            self._now(),
+            group,
+            var_names,
+            filter_vars,
+            coords,
+            rhat_max=rhat_max,
+            ess_min_ratio=ess_min_ratio,
+            ess_threshold=ess_threshold,
+            bfmi_threshold=bfmi_threshold,
             memory=memory,
             scratch=scratch,
             threads=threads,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
+
+from ..messages import printable
 
 # What `add_subparsers` returns; a class that is generic for type checkers alone.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -30,6 +36,56 @@ def json_argument() -> argparse.ArgumentParser:
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parent
+
+
+def selection_argument() -> argparse.ArgumentParser:
+    """A parent of each command that computes something of chosen variables."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--var-names",
+        nargs="+",
+        metavar="NAME",
+        help='the variables, all by default; with "~" in front those to leave out',
+    )
+    parent.add_argument(
+        "--filter-vars",
+        choices=("like", "regex"),
+        help="whether names are parts of names, or regular expressions",
+    )
+    parent.add_argument(
+        "--group", default="posterior", help="such as warmup_posterior (%(default)s)"
+    )
+    parent.add_argument(
+        "--memory",
+        type=float,
+        default=1e9,
+        metavar="BYTES",
+        help="what may be used; a larger variable is transposed through a file (1e9)",
+    )
+    parent.add_argument(
+        "--scratch", metavar="DIRECTORY", help="where that file is (the system's temporary one)"
+    )
+    parent.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="how many are used (%(default)s)"
+    )
+    return parent
+
+
+def selection_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return what `selection_argument` has parsed, as keywords."""
+    names = ("var_names", "filter_vars", "group", "memory", "scratch", "threads")
+    return {name: getattr(parsed, name) for name in names}
+
+
+@contextmanager
+def said_on_standard_error() -> Iterator[None]:
+    """Print warnings as sentences, without the line of code that warns."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, RuntimeWarning):
+            print(f"zarrtrace: {printable(warning.message)}", file=sys.stderr)
 
 
 def storage_options(parsed: argparse.Namespace) -> dict[str, Any] | None:

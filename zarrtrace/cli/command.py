@@ -10,10 +10,38 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import TraceError
 from ..messages import printable
-from . import adopt, check, demo, finish, follow, info, ls, pack, repair, stop, watch
+from . import (
+    adopt,
+    check,
+    demo,
+    diagnose,
+    finish,
+    follow,
+    info,
+    ls,
+    pack,
+    repair,
+    stop,
+    summary,
+    watch,
+)
 
 # In the order in which `zarrtrace --help` lists them.
-_COMMANDS = (demo, info, ls, watch, stop, check, repair, finish, pack, adopt, follow)
+_COMMANDS = (
+    demo,
+    info,
+    summary,
+    diagnose,
+    ls,
+    watch,
+    stop,
+    check,
+    repair,
+    finish,
+    pack,
+    adopt,
+    follow,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

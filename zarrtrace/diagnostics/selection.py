@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,14 +85,19 @@ class Selection:
     ) -> None:
         self.now, self.group, self.where = now, group, f"{group} of {now}"
         self._dataset = Snapshot(now).dataset(group)
+        # `dataset[name]` looks at all variables: with thousands that is too slow.
+        of_dataset = self._dataset.variables
         arrays = {
-            str(name): array
-            for name, array in self._dataset.data_vars.items()
-            if set(SAMPLE_DIMS) <= set(array.dims)
+            str(name): of_dataset[name]
+            for name in self._dataset.data_vars
+            if set(SAMPLE_DIMS) <= set(of_dataset[name].dims)
         }
         if not arrays:
             raise InvalidInputError("it has no chains and draws", where=self.where, group=group)
-        self.chains, self.draws = (self._positions(dim, coords or {}) for dim in SAMPLE_DIMS)
+        axes = {str(dim): self._axis(str(dim)) for dim in self._dataset.dims}
+        axes |= {str(dim): _select(axes, dim, label) for dim, label in (coords or {}).items()}
+        # An int leaves one chain, or one draw, and their order is that of the trace.
+        self.chains, self.draws = (np.unique(axes[dim].values) for dim in SAMPLE_DIMS)
         if not self.chains.size or not self.draws.size:
             raise self._no_draws()
         names = choose_names(list(arrays), var_names, filter_vars, self.where)
@@ -106,7 +112,7 @@ class Selection:
                 variable=first,
             )
         self.variables = [
-            _choose(arrays[name], coords or {}) for name in names if name not in self.left_out
+            _choose(name, arrays[name], axes) for name in names if name not in self.left_out
         ]
         if not self.variables:
             raise InvalidInputError("it has no variable of numbers", where=self.where, group=group)
@@ -121,11 +127,6 @@ class Selection:
     def length(self) -> int:
         """The draws that every chain of the group shows."""
         return int(self._dataset.sizes["draw"])
-
-    @property
-    def labels_of_chains(self) -> list[int]:
-        """The numbers of the chosen chains."""
-        return [int(chain) for chain in self._dataset["chain"].values[self.chains]]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -149,7 +150,8 @@ class Selection:
         return declared if declared and declared.dtype == chosen.dtype else None
 
     def _load(self, name: str) -> npt.NDArray[Any]:
-        return np.asarray(self._dataset[name].transpose(*SAMPLE_DIMS, ...).values)
+        array = self._dataset[name].transpose(*SAMPLE_DIMS, ...)
+        return np.asarray(array.values)
 
     def _pick(self, chosen: Chosen, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values = chosen.pick(values)
@@ -157,13 +159,10 @@ class Selection:
             values = values[:, self.draws]
         return values if len(self.chains) == len(values) else values[self.chains]
 
-    def _positions(self, dim: str, coords: Coords) -> Positions:
-        """The positions that `coords` chooses along chain or draw, in ascending order."""
+    def _axis(self, dim: str) -> xr.DataArray:
+        """The positions along a dimension, with their labels."""
         labels = self._dataset[dim]
-        places = labels.copy(data=np.arange(labels.size))
-        if dim in coords:
-            places = _select(places, {dim: coords[dim]})
-        return np.unique(np.atleast_1d(places.values))
+        return labels.copy(data=np.arange(labels.size)).reset_coords(drop=True)
 
     def _no_draws(self) -> IncompleteTraceError:
         recorded = int(self.now.counts.max(initial=0))
@@ -221,41 +220,46 @@ def _matching(asked: str, known: list[str], filter_vars: Filter | None, where: s
     return found
 
 
-def _choose(array: xr.DataArray, coords: Coords) -> Chosen:
-    """The scalars of a variable that `coords` chooses, with their labels."""
-    inner = array.isel(dict.fromkeys(SAMPLE_DIMS, 0), drop=True)
-    shape = tuple(map(int, inner.shape))
-    places = inner.copy(data=np.arange(inner.size).reshape(shape))
-    # Coordinates that are not dimensions may be of any kind, and are no labels.
-    places = places.drop_vars([name for name in places.coords if name not in places.dims])
-    chosen = {dim: label for dim, label in coords.items() if dim in places.dims}
-    places = _select(places, chosen)
-    labels = [f"{array.name}{ending}" for ending in _endings(places)]
-    return Chosen(str(array.name), array.dtype, shape, places.values.ravel(), labels)
+def _choose(name: str, array: xr.Variable, axes: Mapping[str, xr.DataArray]) -> Chosen:
+    """The scalars of a variable that are chosen along its dimensions, with their labels."""
+    inner = [str(dim) for dim in array.dims if dim not in SAMPLE_DIMS]
+    shape = tuple(array.sizes[dim] for dim in inner)
+    places: Positions = np.arange(math.prod(shape)).reshape(shape)
+    for dim in inner:
+        # An int takes the first dimension away, anything else moves it to the end.
+        chosen = axes[dim].values
+        places = places[chosen] if chosen.ndim == 0 else np.moveaxis(places[chosen], 0, -1)
+    labels = [axes[dim][dim].values for dim in inner if axes[dim].ndim]
+    names = [f"{name}{ending}" for ending in _endings(labels)]
+    return Chosen(name, array.dtype, shape, places.ravel(), names)
 
 
-def _endings(places: xr.DataArray) -> Iterator[str]:
+def _endings(labels: list[npt.NDArray[Any]]) -> Iterator[str]:
     """`[a, 0]`, `[a, 1]`, ... for the scalars of a variable; nothing for a single one."""
-    labels = [
-        places[dim].values if dim in places.coords else np.arange(places.sizes[dim])
-        for dim in places.dims
-    ]
     for combination in itertools.product(*labels):
         yield f"[{', '.join(map(str, combination))}]" if combination else ""
 
 
-def _select(places: xr.DataArray, coords: Coords) -> xr.DataArray:
+def _select(axes: Mapping[str, xr.DataArray], dim: Hashable, label: Any) -> xr.DataArray:
+    if dim not in axes:
+        raise InvalidInputError(
+            f"coords has {dim!r}, which is not a dimension",
+            remedy=f"the dimensions are {', '.join(axes)}",
+        )
     try:
-        return places.sel(coords)
+        return axes[str(dim)].sel({dim: label})
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise InvalidInputError(
-            f"coords={dict(coords)!r} chooses nothing: {' '.join(str(error).split())}",
-            remedy=f"the dimensions are {', '.join(map(str, places.dims))}",
+            f"coords chooses nothing along {dim!r}: {' '.join(str(error).split())}",
+            remedy="give labels that it has",
         ) from None
 
 
-def warn_of_unequal(selection: Selection) -> None:
-    """Say that longer chains are cut."""
+def warn_of_left_out(selection: Selection) -> None:
+    """Say which variables and draws are left out although they were not asked to be."""
+    if selection.left_out:
+        names = ", ".join(selection.left_out)
+        warn_caller(f"{names} in {selection.where}: text, times or complex numbers are left out")
     counts = selection.counts
     if len(set(counts)) > 1:
         warn_caller(
