@@ -28,6 +28,7 @@ import samples
 import scale
 import storing
 import tables
+import watching
 from rich.console import Console
 from rich.table import Table
 from timing import Row, Run
@@ -39,6 +40,7 @@ PARTS = {
     "many_variables": many_variables,
     "scale": scale,
     "tables": tables,
+    "watching": watching,
     "samples": samples,
     "runs": runs,
     "adapters": adapters,
