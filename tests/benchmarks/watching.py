@@ -24,19 +24,20 @@ def rows(run: Run) -> Iterator[Row]:
 
 def look(run: Run) -> Row:
     """Against reading the new draws of all scalars at once."""
-    scalars, new = run.scaled(100_000, 100), 5
+    names, new = [f"v{number}" for number in range(run.scaled(400, 4))], 5
     rng = np.random.default_rng(0)
-    trace = zt.create(run.fresh(), chains=4, draws=10_000, posterior={"x": zt.Var(shape=scalars)})
+    posterior = {name: zt.Var(shape=100) for name in names}
+    trace = zt.create(run.fresh(), chains=4, draws=10_000, posterior=posterior)
     writers = [trace.writer(chain) for chain in range(4)]
     count = 0
 
     def record(draws: int) -> None:
         nonlocal count
         for writer in writers:
-            writer.record_block({"x": rng.normal(size=(draws, scalars))})
+            writer.record_block({name: rng.normal(size=(draws, 100)) for name in names})
         count += draws
 
-    record(100)
+    record(500)
     watcher = Watcher(zt.open(trace.path)._hierarchy)
     watcher.look()
 
@@ -48,14 +49,14 @@ def look(run: Run) -> Row:
 
     def timed_read() -> float:
         start = time.perf_counter()
-        trace.get("x", draws=slice(count - new, count))
+        trace.get(names, draws=slice(count - new, count))
         return time.perf_counter() - start
 
     seconds = by_turns(run, ours=timed_look, read=timed_read)
     for writer in writers:
         writer.close()
     return at_most(
-        3, f"a look at {scalars:,} scalars, 4 chains, {new} new draws",
+        3, f"a look at {len(names) * 100:,} scalars, 4 chains, {new} new draws",
         ratio(seconds, "ours", "read"), " × reading them",
         f"{statistics.median(seconds['ours']) * 1e3:.0f} ms",
     )  # fmt: skip

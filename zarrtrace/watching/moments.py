@@ -177,16 +177,15 @@ class BlockMoments:
         with np.errstate(all="ignore"):
             for chain in chains:
                 length = int(self._lengths[chain])
-                blocks = half // length
-                for number in range(2):
-                    place = (chain, slice(number * blocks, (number + 1) * blocks), columns)
-                    of_blocks = self._means[place].astype(np.float64)
-                    mean = of_blocks.mean(axis=0)
-                    of_blocks -= mean
-                    squares = self._squares[place].sum(axis=0, dtype=np.float64)
-                    squares += length * np.einsum("bs,bs->s", of_blocks, of_blocks)
-                    means.append(mean)
-                    variances.append(squares / (half - 1))
+                place = (chain, slice(2 * half // length), columns)
+                halves = (2, half // length, -1)
+                of_blocks = self._means[place].reshape(halves)
+                mean = of_blocks.mean(axis=1, dtype=np.float64)
+                apart = np.subtract(of_blocks, mean[:, None], dtype=np.float64)
+                squares = self._squares[place].reshape(halves).sum(axis=1, dtype=np.float64)
+                squares += length * np.einsum("hbs,hbs->hs", apart, apart)
+                means += [*mean]
+                variances += [*(squares / (half - 1))]
             between = half * np.var(means, axis=0, ddof=1)
             within = np.mean(variances, axis=0)
             rhat: Floats = np.sqrt((between / within + half - 1) / half)
