@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +133,12 @@ def test_many_chains_and_blocks(directory: Place, tmp_path: Path, script: Script
     assert "40 writers, from 0 to 100 % of their draws" in text
     assert re.search(r"the 5 chains with the fewest draws:", text)
     assert text.count("20/60") == 5
+    # Warmup alone has no R-hat.
+    place = type(directory)("directory", tmp_path / "warmup.zarr")
+    recorded(place, stop=8).table("losses").append({"step": 1})
+    text = on_terminals(script, place.path, "--once")[200]
+    assert "no R-hat of warmup" in text
+    assert re.search(r"0 .*closed +8/60 .* 0\.25 +3 +0\.80", text)
     place = type(directory)("directory", tmp_path / "blocks.zarr")
     recorded(place, chains=8, chains_per_chunk=4)
     text = on_terminals(script, place.path, "--once")[80]
@@ -139,16 +147,23 @@ def test_many_chains_and_blocks(directory: Place, tmp_path: Path, script: Script
 
 
 @pytest.mark.once("oldest")
-def test_a_line_each_time(directory: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_each_time(
+    directory: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded(directory)
     assert main(["watch", str(directory.path), "--plain"]) == 0
     [line] = capsys.readouterr().out.splitlines()
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d .*run\.zarr: complete, 2 chains, 60 of", line)
     assert "4 divergences" in line
     assert re.search(r"worst R-hat [01]\.\d{3} ", line)
-    # Without a terminal, as in a batch job, it is a line too.
-    assert main(["watch", str(directory.path)]) == 0
-    assert capsys.readouterr().out.count("\n") == 1
+    # Without a terminal, as in a batch job, it is a line too: one for each trace.
+    assert main(["watch", str(directory.path), str(directory.path)]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+    # A stream that takes no other characters than ASCII.
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["watch", str(directory.path), "--once"]) == 0
+    sys.stdout.seek(0)
+    assert "####" in sys.stdout.read()
 
 
 @pytest.mark.once("oldest")

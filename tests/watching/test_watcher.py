@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import arviz as az
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 import zarrtrace as zt
 from zarrtrace.watching import moments
+from zarrtrace.watching.forecast import Goal, Reached, time_left, time_to_goal
+from zarrtrace.watching.progress import ChainLook
 from zarrtrace.watching.watcher import Look, Watcher
 
 if TYPE_CHECKING:
@@ -286,6 +290,72 @@ def test_traces_without_an_rhat_say_why() -> None:
     }  # fmt: skip
     with pytest.raises(zt.errors.VariableNotFoundError, match="no variable 'zz'"):
         watch(zt.create(None, chains=1, draws=1, posterior=x), var_names=["zz"])
+
+
+def test_the_exact_values_are_those_of_arviz() -> None:
+    rng = np.random.default_rng(8)
+    x = np.cumsum(rng.normal(size=(2, 301)), axis=1)
+    trace = zt.create(None, chains=2, draws=400, posterior={"x": zt.Var(), "fixed": zt.Var()})
+    for chain, count in ((0, 301), (1, 250)):
+        with trace.writer(chain) as writer:
+            writer.record_block({"x": x[chain, :count], "fixed": np.full(count, 0.1)})
+    look = watch(trace).look()
+    found = {value.name: value.exact for value in look.values}
+    dataset = xr.Dataset({"x": (("chain", "draw"), x[:, :250])})
+    expected = [
+        az.rhat(dataset)["x"],
+        az.ess(dataset)["x"],
+        az.ess(dataset, method="tail")["x"],
+        az.mcse(dataset)["x"] / x[:, :250].std(ddof=1),
+    ]
+    assert look.exact_draws == 250
+    assert found["x"] == pytest.approx([float(value) for value in expected], rel=1e-12)
+    assert look.worst_rhat == found["x"].rhat
+    assert math.isnan(found["fixed"].rhat)
+
+
+@pytest.mark.once("oldest")
+def test_a_copy_of_a_running_trace_says_what_is_seen(directory: Place, tmp_path: Path) -> None:
+    trace = directory.create(chains=1, draws=100, posterior={"x": zt.Var(draws_per_chunk=8)})
+    with trace.writer(0) as writer:
+        writer.record_block({"x": np.arange(20.0)})
+        writer.flush()
+        here = watch(directory.open()).look()
+        shutil.copytree(directory.path, tmp_path / "copy.zarr")
+        copy = watch(zt.open(tmp_path / "copy.zarr")).look()
+    assert not here.only_flushed
+    assert copy.only_flushed
+    assert copy.flushed is not None
+    assert copy.flushed < 3600
+    assert copy.chains[0].draws == 20
+    memory = zt.create(None, chains=1, draws=9, posterior={"x": zt.Var()})
+    assert watch(memory).look().only_flushed
+
+
+def chain_look(**known: Any) -> ChainLook:
+    unknown = dict.fromkeys(field.name for field in fields(ChainLook))
+    return ChainLook(**{**unknown, "chains": range(1), "phase": "sampling", **known})
+
+
+@pytest.mark.once("oldest")
+def test_how_long_it_will_take() -> None:
+    chains = [
+        chain_look(draws=500, planned=1000, rate=10.0),
+        chain_look(draws=400, planned=1000, rate=20.0),
+    ]
+    assert time_left(chains) == 50
+    assert time_left([*chains, chain_look(draws=0, planned=1000, rate=None)]) is None
+    assert time_left([chain_look(draws=9, planned=None, rate=1.0)]) is None
+    goal = Goal(rhat=1.01, ess=400)
+    found = time_to_goal(goal, [Reached(400, 100.0), Reached(500, 200.0)], chains, 1.005)
+    # Between 0.25 · 0.8 and 0.4 · 1.2 effective draws a draw, at 10 draws a second.
+    assert found == pytest.approx(((400 / 0.48 - 500) / 10, (400 / 0.2 - 500) / 10))
+    # R-hat - 1 has to become half as large.
+    slower = time_to_goal(goal, [Reached(500, 900.0)], chains, 1.02)
+    assert slower == pytest.approx((50, 50))
+    assert time_to_goal(goal, [Reached(500, 900.0)], chains, 1.005) == (0, 0)
+    assert time_to_goal(goal, [Reached(500, 5.0)], chains, 1.5) is None
+    assert time_to_goal(goal, [], chains, 1.0) is None
 
 
 @pytest.mark.once("oldest")
