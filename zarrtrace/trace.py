@@ -972,7 +972,7 @@ class Trace(GroupReader):
         """Show how the run does while it runs, in place: in a notebook, or in a terminal.
 
         It shows what `zarrtrace watch PATH` shows. Chains may be recorded in this process or in
-        any other one.
+        any other one. Without a notebook or a terminal nothing is shown.
 
         Parameters
         ----------
@@ -983,8 +983,9 @@ class Trace(GroupReader):
 
         Returns
         -------
-        zarrtrace.watching.notebook.View
-            At once: it is drawn again by a thread until the run is over, or until `stop()`.
+        View
+            At once: a thread draws it again until the run is over, or until `view.stop()`.
+            `view.wait(seconds)` waits for that, and `view.seen` is the last look.
 
         Raises
         ------
@@ -996,19 +997,20 @@ class Trace(GroupReader):
         See Also
         --------
         Trace.status : The state of the run in one word.
-        run : Run the chains.
 
         Examples
         --------
+        >>> import numpy as np
         >>> import zarrtrace as zt
-        >>> trace = zt.create("run.zarr", chains=1, draws=4, posterior={"mu": 0.0})
+        >>> trace = zt.create("run.zarr", chains=2, draws=100, posterior={"mu": 0.0})
         >>> view = trace.watch(every=0.1)
-        >>> with trace.writer(0) as writer:
-        ...     writer.record_block({"mu": [0.1, 0.2, 0.3, 0.4]})
-        >>> over = view.wait()
-        /...complete
-        1 chain, 4 of 4 draws (100 %)
-        ...
+        >>> for chain in range(2):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": np.random.default_rng(chain).normal(size=100)})
+        >>> view.wait(60)
+        True
+        >>> view.seen.status, view.seen.rhat_draws
+        ('complete', 96)
         """
         from .watching.follow import Watched
         from .watching.notebook import View

@@ -46,11 +46,14 @@ class View:
         return not self._thread.is_alive()
 
     def _follow(self, watched: Watched, every: float, draw: Draw | None) -> None:
-        if draw is not None:
-            follow([watched], self._shows(draw), every=every, stopped=self._stopped.wait)
-            return
-        with Screen(live=True) as screen:
-            follow([watched], self._shows(screen.show), every=every, stopped=self._stopped.wait)
+        if draw is None and sys.stdout.isatty():
+            with Screen(live=True) as screen:
+                self._draw_with(watched, every, screen.show)
+        else:
+            self._draw_with(watched, every, draw or _draw_nothing)
+
+    def _draw_with(self, watched: Watched, every: float, draw: Draw) -> None:
+        follow([watched], self._shows(draw), every=every, stopped=self._stopped.wait)
 
     def _shows(self, draw: Draw) -> Draw:
         def show(seen: Sequence[Look | Gone]) -> None:
@@ -62,6 +65,10 @@ class View:
     def __repr__(self) -> str:
         what = "nothing seen yet" if self.seen is None else as_text(self.seen)
         return f"<zarrtrace.View {what}>"
+
+
+def _draw_nothing(seen: Sequence[Look | Gone]) -> None:
+    """Draw where nobody looks."""
 
 
 def _draw_in_notebook() -> Draw | None:
