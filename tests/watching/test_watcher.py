@@ -346,7 +346,10 @@ def test_how_long_it_will_take() -> None:
     assert time_left(chains) == 50
     assert time_left([*chains, chain_look(draws=0, planned=1000, rate=None)]) is None
     assert time_left([chain_look(draws=9, planned=None, rate=1.0)]) is None
+    dead = chain_look(draws=9, planned=1000, rate=1.0, writer="dead")
+    assert time_left([*chains, dead]) is None
     goal = Goal(rhat=1.01, ess=400)
+    assert time_to_goal(goal, [Reached(500, 200.0)], [*chains, dead], 1.005) is None
     found = time_to_goal(goal, [Reached(400, 100.0), Reached(500, 200.0)], chains, 1.005)
     # Between 0.25 · 0.8 and 0.4 · 1.2 effective draws a draw, at 10 draws a second.
     assert found == pytest.approx(((400 / 0.48 - 500) / 10, (400 / 0.2 - 500) / 10))

@@ -43,12 +43,15 @@ class Reached(NamedTuple):
 
 
 def time_left(chains: Iterable[ChainLook]) -> float | None:
-    """Seconds until the slowest chain has its draws; None where that cannot be said."""
+    """Seconds until the slowest chain has its draws.
+
+    None where that cannot be said: a chain has no planned end, has not begun, or has no writer.
+    """
     seconds = 0.0
     for chain in chains:
         if chain.phase == "done":
             continue
-        if chain.planned is None or not chain.rate:
+        if chain.planned is None or not chain.rate or chain.has_ended:
             return None
         seconds = max(seconds, (chain.planned - chain.draws) / chain.rate)
     return seconds
@@ -61,11 +64,13 @@ def time_to_goal(
 
     The range is that of the ESS per draw at the last looks, and never smaller than the error of
     one estimate. None where the chains disagree, so that there is no ESS to count on, and where
-    they record no draws.
+    one of them records no draws.
     """
+    chains = list(chains)
     known = [one for one in reached if one.ess > 0 and one.draws > 0]
     rates = [chain.rate for chain in chains if chain.phase != "done" and chain.rate]
-    if not known or not rates or not worst_rhat < 1.1:
+    is_stuck = any(chain.has_ended for chain in chains)
+    if not known or not rates or is_stuck or not worst_rhat < 1.1:
         return None
     draws, ess = known[-1]
     if ess >= goal.ess and worst_rhat <= goal.rhat:

@@ -100,10 +100,12 @@ def total_divergences(look: Look) -> int | None:
 
 
 def who(chain: ChainLook) -> str:
-    """`chain 2 is dead (process 4711 on node7, 640 draws); zarrtrace.open(...) resumes it`."""
+    """`chain 2 is dead (process 4711 on node7, 640 draws): run the sampler again, ...`."""
     was = f"process {chain.pid} on {chain.host}, " if chain.pid is not None else ""
-    resume = f"; {chain.resume} resumes it" if chain.writer != "silent" else ""
-    return f"{chain.label} is {chain.writer} ({was}{counted(chain.draws, 'draw')}){resume}"
+    what = f"{chain.label} is {chain.writer} ({was}{counted(chain.draws, 'draw')})"
+    if not chain.has_ended:
+        return what
+    return f"{what}: run the sampler again, which resumes it by {chain.resume}"
 
 
 def time_words(look: Look) -> str:

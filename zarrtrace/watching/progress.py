@@ -43,7 +43,7 @@ class ChainLook:
     draws, planned : int
         Recorded draws, warmup included; `planned` is None where no end is declared.
     rate : float or None
-        Draws a second over the last minute; None at the first look.
+        Draws a second over the last minute; None at the first look, and when it is done.
     idle : float or None
         Seconds since a draw was last seen to come; None where none has come since the first look.
     divergences : int or None
@@ -82,9 +82,9 @@ class ChainLook:
         return chain_label(self.chains)
 
     @property
-    def share(self) -> float:
-        """The part of its planned draws that it has; 0 where no end is declared."""
-        return self.draws / self.planned if self.planned else float(self.draws == self.planned)
+    def has_ended(self) -> bool:
+        """Whether its writer ended before the chain had all its draws."""
+        return self.writer in ("dead", "closed")
 
 
 @dataclass
@@ -185,7 +185,7 @@ class Progress:
                     writer=writer,
                     draws=draws,
                     planned=None if layout.draws is None else layout.total,
-                    rate=None if rates is None else float(rates[first]),
+                    rate=None if rates is None or is_done else float(rates[first]),
                     idle=None if changed is None else clock - changed,
                     divergences=stats.sum_of("diverging", chains),
                     step_size=stats.last_of("step_size", chains),

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MOST_CHAINS = 16  # writers with a line each
 SLOWEST = 5
-_BAR = 20  # characters
 _ASCII = " .:-=+*#"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAD_RHAT = 1.01
@@ -180,7 +179,7 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
         headings.append("draws/s")
     if width >= 72:
         headings += ["diverging", "step size"]
-    if width >= 100:
+    if width >= 110:
         headings += ["depth", "accept", "lp", "last draw"]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in headings:
@@ -189,7 +188,7 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
     for chain in chains:
         cells = {
             "chain": chain.label.removeprefix("chain ").removeprefix("chains "),
-            "": _bar(chain, ascii_only),
+            "": _bar(chain, 20 if width >= 120 else 10, ascii_only),
             "phase": chain.writer if chain.writer in _STYLES else chain.phase,
             "draws": f"{chain.draws}" + (f"/{chain.planned}" if chain.planned else ""),
             "draws/s": "-" if chain.rate is None else f"{chain.rate:.3g}",
@@ -205,12 +204,12 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
     return table
 
 
-def _bar(chain: ChainLook, ascii_only: bool) -> str:
+def _bar(chain: ChainLook, length: int, ascii_only: bool) -> str:
     if not chain.planned:
         return ""
-    done = round(_BAR * chain.draws / chain.planned)
+    done = round(length * chain.draws / chain.planned)
     full, empty = ("#", ".") if ascii_only else ("━", "╌")
-    return full * done + empty * (_BAR - done)
+    return full * done + empty * (length - done)
 
 
 # Values ---------------------------------------------------------------------------------------
