@@ -18,7 +18,17 @@ from zarrtrace.reading.groups import GroupReader
 from zarrtrace.tables.segments import Segment, Segments
 
 NAMES = [
-    *("ChainWriter", "Damage", "DamagedDraws", "Snapshot", "Trace", "TraceError", "UpTo", "Var"),
+    *(
+        "ChainWriter",
+        "Converged",
+        "Damage",
+        "DamagedDraws",
+        "Snapshot",
+        "Trace",
+        "TraceError",
+        "UpTo",
+        "Var",
+    ),
     *("create", "errors", "folder", "follow", "from_datatree", "open", "run", "table"),
 ]
 
@@ -58,6 +68,7 @@ FUNCTIONS = [
     zt.run,
     *public_parts(zt.Trace),
     *public_parts(zt.ChainWriter),
+    *public_parts(zt.Converged),
     zt.table.open,
     *public_parts(zt.table.Table),
     *public_parts(Segments),

@@ -10,6 +10,7 @@ from . import errors, folder
 from .adopt.follow import follow
 from .adopt.from_datatree import from_datatree
 from .errors import TraceError
+from .goals.converged import Converged
 from .layout.layout import LIBRARY_VERSION
 from .layout.variables import UpTo, Var
 from .life.damage import Damage, DamagedDraws
@@ -24,6 +25,7 @@ __version__ = LIBRARY_VERSION
 
 __all__ = [
     "ChainWriter",
+    "Converged",
     "Damage",
     "DamagedDraws",
     "Snapshot",

@@ -35,6 +35,8 @@ from .errors import (
     NotShareableError,
     StopRequestedError,
 )
+from .goals.converged import Converged
+from .goals.looks import Looks
 from .messages import warn_caller
 from .trace import Trace
 
@@ -59,7 +61,7 @@ def run(
     progress: bool = True,
     fork: bool = False,
     patience: float = 90.0,
-    until: Callable[[Trace], bool] | None = None,
+    until: Callable[[Trace], bool] | Converged | None = None,
 ) -> None:
     """Run the chains that are not complete yet, in parallel.
 
@@ -88,7 +90,9 @@ def run(
         Seconds that `trace.writer(chain)` waits by default for a
         writer elsewhere that may be dead: a job that was stopped and starts again on another host
         continues.
-    until : callable, optional
+    until : Converged or callable, optional
+        A goal, such as `zarrtrace.Converged(rhat=1.01, ess=400)`: once it is met the chains are
+        asked to stop, all at the same draw, as by `Trace.request_stop`. Or a function:
         `until(trace)` says whether the chains have drawn enough. It is called repeatedly in this
         process, once every chain has a draw after its warmup. If it returns True, the chains end as
         by Ctrl-C: their writers close, and all draws are kept. Not for an executor, which cannot
@@ -98,6 +102,8 @@ def run(
     ------
     ChainsFailedError
         Some chains raised or died; raised after the others have ended. All draws are kept.
+    InvalidInputError
+        The goal cannot be reached by this run, or an argument cannot be used.
     KeyboardInterrupt
         After Ctrl-C, when every chain has closed its writer: all recorded draws are kept, and
         calling `run` again continues from there.
@@ -149,18 +155,18 @@ def run(
             f"{trace.path} was asked to stop {moment.end.request}, and no chain has to draw more; "
             f"trace.cancel_stop() takes that back, and trace.extend(draws=...) makes room for more"
         )
-    rule = _Rule(trace, until)
+    rule = _Goal(trace, until) if isinstance(until, Converged) else _Rule(trace, until)
     if not missing or rule.holds():
         return
     trace = trace._with_patience(patience)
     with _bars(trace, missing, progress) as refresh:
         if executor is not None:
-            if until is not None:
+            if not isinstance(until, Converged | None):
                 raise InvalidInputError(
                     "until: an executor cannot end what it runs; let chain_function look at the "
                     "trace now and then and return, or leave out the executor"
                 )
-            failures = _run_on_executor(chain_function, trace, missing, executor, refresh)
+            failures = _run_on_executor(chain_function, trace, missing, executor, refresh, rule)
         elif trace._location.in_memory:
             raise NotShareableError(
                 "a trace in memory cannot be written by other processes; create it with a path, "
@@ -179,6 +185,7 @@ def run(
             start = _ForkedProcess if forks else _FreshProcess
             start_chain = partial(start, chain_function, trace)
             failures = _run_on_processes(trace, start_chain, missing, limit, refresh, rule)
+    rule.close()
     if failures:
         raise _failed(trace, failures, len(missing))
 
@@ -251,6 +258,34 @@ class _Rule:
         self._next = now + max(_ASK_EVERY, 9 * (now - began))
         return found
 
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class _Goal:
+    """Looks at a run until its goal is met, and lets its chains end by themselves."""
+
+    def __init__(self, trace: Trace, goal: Converged) -> None:
+        self._trace = trace
+        self._goal = goal
+        self._looks = Looks(trace, goal)
+
+    def holds(self) -> bool:
+        """Look if it is time; the run is asked to stop, and its chains are not interrupted."""
+        self._looks.look()
+        return False
+
+    def close(self) -> None:
+        """Say it if the chains have ended before the goal was met."""
+        self._looks.close()
+        last = self._looks.last
+        if self._looks.stops_at is None and self._trace._now().end.request is None:
+            seen = f"at the last look: {last}" if last is not None else "there was no look"
+            warn_caller(
+                f"the chains of {self._trace.path} ended before the goal {self._goal} was met and "
+                f"confirmed; {seen}"
+            )
+
 
 def _run_on_processes(
     trace: Trace,
@@ -258,7 +293,7 @@ def _run_on_processes(
     blocks: list[Block],
     limit: int,
     refresh: Callable[[], None],
-    rule: _Rule,
+    rule: _Rule | _Goal,
 ) -> dict[int, str]:
     waiting = list(reversed(blocks))
     running: dict[Block, _ChainProcess] = {}
@@ -418,12 +453,14 @@ def _run_on_executor(
     blocks: list[Block],
     executor: Executor,
     refresh: Callable[[], None],
+    rule: _Rule | _Goal,
 ) -> dict[int, str]:
     futures: dict[Future[object], Block] = {
         executor.submit(chain_function, block, trace): block for block in blocks
     }
     try:
         while wait(futures, timeout=_LOOK_EVERY).not_done:
+            rule.holds()
             refresh()
     except BaseException:
         for future in futures:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import time
 
+from ..goals.converged import Converged
+from ..goals.looks import Looks
 from ..life.description import counts
 from ..life.stop import request_stop
 from ..messages import counted, printable
 from ..opening import open
 from ..trace import Trace
 from .arguments import Commands, storage_argument, storage_options
+
+_LOOK_EVERY = 0.2  # seconds
 
 
 def add_command(commands: Commands) -> None:
@@ -26,12 +31,31 @@ def add_command(commands: Commands) -> None:
         "--now", action="store_true", help="each chain at once, with the draws that it has"
     )
     when.add_argument("--cancel", action="store_true", help="take the request back")
+    when.add_argument(
+        "--until",
+        metavar="RULE",
+        help="look at the run until this holds at two looks in a row, and stop it then, such as "
+        "'rhat<1.01 & ess>400 & mcse(tau)<0.02'",
+    )
+    stop.add_argument(
+        "--var-names", metavar="NAME", nargs="+", help="the variables that the rule is about (all)"
+    )
+    stop.add_argument(
+        "--min-draws",
+        metavar="N",
+        type=int,
+        default=200,
+        help="draws after warmup at the first look (%(default)s)",
+    )
     stop.add_argument("--reason", metavar="TEXT", default="", help="why, for all who look")
     stop.set_defaults(run_command=_run_command)
 
 
 def _run_command(parsed: argparse.Namespace) -> int:
     trace = open(parsed.path, "a", storage_options=storage_options(parsed))
+    if parsed.until is not None:
+        goal = Converged.parse(parsed.until, parsed.var_names, parsed.min_draws)
+        return show_looks(trace, goal)
     if parsed.cancel:
         show_cancelled(trace)
     else:
@@ -49,6 +73,28 @@ def show_request(trace: Trace, at: int | None, now: bool, reason: str) -> None:
     if not asked.living:
         print("no chain is recorded now, as far as can be seen: those that continue stop there")
     print(f"`zarrtrace stop {path} --cancel` takes it back")
+
+
+def show_looks(trace: Trace, goal: Converged) -> int:
+    """Look at a run until its goal is met, and print each look; 1 where the run ends before."""
+    path = printable(trace.path)
+    looks = Looks(trace, goal)
+    print(f"{path}: stops when {goal}, at two looks in a row; Ctrl-C ends the looks", flush=True)
+    try:
+        while looks.stops_at is None:
+            # The status is that of before the look: a run that has just ended is looked at too.
+            status = trace.status
+            seen = looks.look()
+            if seen is not None:
+                print(printable(seen), flush=True)
+            elif status in ("complete", "finished"):
+                print(f"{path}: the run is {status}, and the goal was not met and confirmed")
+                return 1
+            time.sleep(_LOOK_EVERY)
+    finally:
+        looks.close()
+    print(f"{path}: asked to stop at draw {looks.stops_at}; recorded {counts(trace._now())}")
+    return 0
 
 
 def show_cancelled(trace: Trace) -> None:

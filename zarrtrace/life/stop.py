@@ -49,8 +49,18 @@ def request_stop(
     now: bool = False,
     reason: str = "",
     goal: Mapping[str, str | int | float] | None = None,
+    most: float = math.inf,
 ) -> Asked:
-    """Ask all chains to stop at a draw; `Trace.request_stop` says how it is chosen."""
+    """Ask all chains to stop at a draw; `Trace.request_stop` says how it is chosen.
+
+    Parameters
+    ----------
+    goal : mapping, optional
+        Attributes that say by which rule the length was chosen.
+    most : float, optional
+        How many times the draws of the longest chain the end of a chunk may be away; otherwise the
+        chains stop where all will have heard of it.
+    """
     with alone(hierarchy) as layout:
         moment = Moment.of(hierarchy)
         if layout.closed:
@@ -71,7 +81,7 @@ def request_stop(
         if now:
             at = 0
         elif at is None:
-            at = _next_common_end(moment, bool(living))
+            at = _next_common_end(moment, bool(living), most)
         request = StopRequest.by_this_process(layout, int(at), reason, goal or {})
         write_request(hierarchy.location, request)
     _tell_writers(moment)
@@ -124,7 +134,7 @@ def _count_living(moment: Moment) -> int:
     )
 
 
-def _next_common_end(moment: Moment, is_recorded: bool) -> int:
+def _next_common_end(moment: Moment, is_recorded: bool, most: float) -> int:
     """The next end of a chunk that no chain will have passed when it hears of the request.
 
     It is the end of the longest chunks that end in time.
@@ -132,7 +142,8 @@ def _next_common_end(moment: Moment, is_recorded: bool) -> int:
     layout = moment.layout
     first = _most_draws(moment) + (_draws_before_heard(moment) if is_recorded else 0)
     ends = [(v.draws_per_chunk, _end_of_chunk(layout, v, first)) for v in layout.variables]
-    in_time = [(length, end) for length, end in ends if end < layout.total]
+    last = min(layout.total - 1, most * first)
+    in_time = [(length, end) for length, end in ends if end <= last]
     if in_time:
         return max(in_time)[1]
     if first < layout.total:
