@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import arviz as az
+import harness_stopping
 import numpy as np
 import pytest
 from conftest import Place
@@ -253,3 +254,17 @@ def test_a_goal_is_written_as_it_is_read() -> None:
     for arguments in wrong:
         with pytest.raises(InvalidInputError):
             zt.Converged(**arguments)
+
+
+@pytest.mark.once("oldest")
+def test_two_looks_stop_with_more_effective_draws_than_one(trials: int | None) -> None:
+    runs = trials or 12
+    outcomes = harness_stopping.stop(
+        harness_stopping.autoregressive(0.9, 3000, runs, np.random.default_rng(3))
+    )
+    share = 0.1 / 1.9 * harness_stopping.CHAINS
+    true = {rule: np.sort(draws * share) for rule, draws in outcomes.items()}
+    assert all(found.all() for found in true.values())
+    assert true["batch means"].mean() < true["one look"].mean() < true["two looks"].mean()
+    assert (true["two looks"] >= harness_stopping.GROWTH * true["one look"] - 1).all()
+    assert true["two looks"].min() > 0.7 * harness_stopping.ESS
