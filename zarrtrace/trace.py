@@ -557,16 +557,19 @@ class Trace(GroupReader):
         See Also
         --------
         Trace.cancel_stop : Take the request back.
-        run : End the chains by a rule with `until`.
+        zarrtrace.Converged : A goal, at which `run` stops the chains.
 
         Examples
         --------
         >>> import zarrtrace as zt
-        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> trace = zt.create(chains=1, draws=100, posterior={"mu": 0.0})
         >>> with trace.writer(0) as writer:
-        ...     writer.record({"mu": 0.1})
-        ...     trace.request_stop(at=500, reason="the queue of the cluster closes")
-        500
+        ...     while not writer.stop_requested:
+        ...         writer.record({"mu": float(writer.recorded)})
+        ...         if writer.recorded == 5:
+        ...             at = trace.request_stop(at=8, reason="enough for an example")
+        >>> trace.recorded.tolist(), trace.status
+        ([8], 'complete')
         """
         from .life.stop import request_stop
 
@@ -600,14 +603,11 @@ class Trace(GroupReader):
         Examples
         --------
         >>> import zarrtrace as zt
-        >>> trace = zt.create("run.zarr", chains=1, draws=1000, posterior={"mu": 0.0})
+        >>> trace = zt.create(chains=1, draws=100, posterior={"mu": 0.0})
         >>> with trace.writer(0) as writer:
-        ...     writer.record({"mu": 0.1})
-        ...     stop = trace.request_stop(at=500)
-        ...     trace.cancel_stop()
-        True
-        >>> trace.cancel_stop()
-        False
+        ...     at = trace.request_stop(at=8)
+        ...     print(writer.total, trace.cancel_stop(), writer.total)
+        8 True 100
         """
         from .life.stop import cancel_stop
 

@@ -68,10 +68,6 @@ class Look(NamedTuple):
 class Converged:
     """The goal of a run: what has to hold for all its variables before the chains are stopped.
 
-    ::
-
-        zt.run(chain, trace, until=zt.Converged(rhat=1.01, ess=400, mcse={"tau": 0.02}))
-
     It is looked at while the chains run, in the exact numbers that ArviZ computes from the same
     draws, and is met when it holds at two looks in a row, the second one with a tenth more draws.
     A single look is too easily lucky. Two chains or more are needed: one alone cannot show that it
@@ -96,10 +92,24 @@ class Converged:
     InvalidInputError
         A number cannot be reached, or nothing is asked for.
 
+    See Also
+    --------
+    zarrtrace.run : Runs chains until a goal is met.
+    Trace.request_stop : Stops a run without a goal.
+
     Notes
     -----
     Numbers that never change, as constants among the variables, do not count. The walkers of an
     ensemble sampler are not independent chains: for them these numbers say little.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> goal = zt.Converged(rhat=1.01, ess=400, mcse={"tau": 0.02})
+    >>> print(goal)
+    rhat < 1.01 & ess > 400 & mcse(tau) < 0.02
+
+    `zt.run(chain, trace, until=goal)` stops the chains of a run when it is met.
     """
 
     rhat: float | None = 1.01
@@ -135,13 +145,30 @@ class Converged:
         ----------
         text : str
             Some of these three, joined by `&`.
-        var_names, min_draws
+        var_names : sequence of str, optional
             As for the class.
+        min_draws : int, default 200
+            As for the class.
+
+        Returns
+        -------
+        Converged
+            The goal.
 
         Raises
         ------
         InvalidInputError
             It says something else.
+
+        See Also
+        --------
+        Converged : The goal in numbers.
+
+        Examples
+        --------
+        >>> import zarrtrace as zt
+        >>> zt.Converged.parse("rhat<1.05 & mcse(tau)<0.02").mcse
+        {'tau': 0.02}
         """
         rhat = ess = None
         mcse: dict[str, float] = {}
