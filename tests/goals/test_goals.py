@@ -262,7 +262,7 @@ def test_a_goal_is_written_as_it_is_read() -> None:
 @pytest.mark.once("oldest")
 def test_two_looks_stop_with_more_effective_draws_than_one(trials: int | None) -> None:
     harness: dict[str, Any] = runpy.run_path(str(HARNESS))
-    chains = harness["autoregressive"](0.9, 3000, trials or 12, np.random.default_rng(3))
+    chains = harness["autoregressive"](0.9, 5000, trials or 12, np.random.default_rng(3))
     outcomes = harness["stop"](chains)
     share = 0.1 / 1.9 * harness["CHAINS"]
     true = {rule: np.sort(draws * share) for rule, draws in outcomes.items()}
