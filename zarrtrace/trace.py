@@ -1087,6 +1087,23 @@ class Trace(GroupReader):
             There is no such group, or no such variable.
         InvalidInputError
             `coords` chooses nothing, or `scratch` has too little room.
+
+        See Also
+        --------
+        Trace.diagnose : Whether the draws can be trusted.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=4, draws=500, posterior={"mu": 0.0})
+        >>> rng = np.random.default_rng(1)
+        >>> for chain in range(4):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": rng.normal(size=500)})
+        >>> table = trace.summary(round_to="none")
+        >>> table.loc["mu", ["mean", "sd"]].round(2).to_dict()
+        {'mean': -0.01, 'sd': 1.01}
         """
         from .diagnostics.frame import choose_style
         from .diagnostics.selection import Selection, warn_of_left_out
@@ -1128,8 +1145,14 @@ class Trace(GroupReader):
 
         Parameters
         ----------
-        var_names, filter_vars, coords, group, memory, scratch, threads, progress
-            As for `summary`.
+        var_names : str or sequence of str, optional
+            The variables; with "~" in front those to leave out. By default all that are numbers.
+        filter_vars : {"like", "regex"}, optional
+            Whether `var_names` are parts of names, or regular expressions.
+        coords : mapping, optional
+            Labels of dimensions, as for `summary`.
+        group : str, default "posterior"
+            A sampled group, such as `warmup_posterior`.
         rhat_max : float, default 1.01
             A larger R-hat is a problem; the larger one of the rank-normalised and the folded one.
         ess_min_ratio : float, default 0.001
@@ -1138,6 +1161,14 @@ class Trace(GroupReader):
             A smaller bulk ESS is a problem; by default 100 for each chain.
         bfmi_threshold : float, default 0.3
             A smaller E-BFMI is a problem.
+        memory : float, default 1e9
+            Bytes that may be used, as for `summary`.
+        scratch : str or path, optional
+            The directory of a file for larger variables, by default that of `tempfile`.
+        threads : int, default 1
+            How many blocks of scalars are computed at the same time.
+        progress : bool, default True
+            Whether there is a bar on a terminal where it takes longer than a second.
 
         Returns
         -------
@@ -1152,6 +1183,25 @@ class Trace(GroupReader):
             There is no draw after warmup yet.
         GroupNotFoundError, VariableNotFoundError, InvalidInputError
             As `summary`.
+
+        See Also
+        --------
+        Trace.summary : The numbers of each variable.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=4, draws=500, posterior={"mu": 0.0})
+        >>> rng = np.random.default_rng(1)
+        >>> for chain in range(4):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": rng.normal(size=500) + (chain == 3)})
+        >>> verdict = trace.diagnose()
+        >>> bool(verdict)
+        False
+        >>> [finding.check for finding in verdict.problems]
+        ['ess', 'rhat']
         """
         from .diagnostics.verdict import diagnose
 
