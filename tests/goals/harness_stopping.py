@@ -5,7 +5,7 @@
 Four chains are looked at whenever they have a tenth more draws, from 200 on, and stop where R-hat
 is below 1.01 and ESS above 400. For AR(1) the true effective sample size is known: with the
 autocorrelation ρ it is (1 − ρ) / (1 + ρ) of the draws. In the mixture a chain moves between modes
-with the weights 0.7 and 0.3 once in so many draws, and begins in the first: a run that is stopped
+with the weights 0.7 and 0.3 now and then, and begins in the first: a run that is stopped
 before a chain has found the second mode has an answer that is wrong and does not look so.
 """
 

@@ -240,7 +240,7 @@ def test_draws_that_are_nan_are_told_of_once(memory: Place) -> None:
     "text", ["", "rhat<1.01 &", "rhat>1.01", "ess<5", "mcse<1", "rhat<x", "ess>5,rhat<2"]
 )
 @pytest.mark.once("oldest")
-def test_a_text_that_is_no_goal_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_goal_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match=r"is not a goal; write rhat < 1\.01"):
         zt.Converged.parse(text)
 

@@ -377,7 +377,7 @@ class _Place:
     divergences : int
         How many of them are there.
     share : float
-        The share of all draws that is there.
+        Which share of all draws lies in the same place.
     """
 
     label: str
