@@ -5,8 +5,8 @@
 Four chains are looked at whenever they have a tenth more draws, from 200 on, and stop where R-hat
 is below 1.01 and ESS above 400. For AR(1) the true effective sample size is known: with the
 autocorrelation ρ it is (1 − ρ) / (1 + ρ) of the draws. In the mixture a chain moves between modes
-with the weights 0.7 and 0.3 now and then, and begins in the first: a run that is stopped
-before a chain has found the second mode has an answer that is wrong and does not look so.
+with the weights 0.7 and 0.3 now and then: a run that is stopped before its chains have moved often
+has a weight that is wrong and does not look so.
 """
 
 from __future__ import annotations

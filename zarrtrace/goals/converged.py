@@ -83,7 +83,7 @@ class Converged:
         For some variables, what the Monte Carlo standard error of the mean has to be below.
     var_names : sequence of str, optional
         The variables of the posterior for which it has to hold; by default all that are numbers.
-        Needed if these are so large that a look would take long.
+        Needed if a look at all of them would take long.
     min_draws : int, default 200
         The draws after warmup that every chain has at the first look.
 
