@@ -51,7 +51,11 @@ def find_status(now: Moment) -> Status:
     blocks = chain_blocks(now.location, now.layout)
     claims = read_claims(blocks)
     living = [claim.since for claim in claims if claim is not None and claim.seems_alive]
-    is_complete = has_all_draws(now) and not (living and now.end.draws == 0)
+    is_declared = bool((now.counts == now.layout.total).all())
+    # To read a request takes a request to the store: of a run without draws, or with all, none.
+    may_be_stopped = bool(now.counts.any()) and not is_declared
+    is_stopped = may_be_stopped and has_all_draws(now) and not (living and now.end.draws == 0)
+    is_complete = is_declared or is_stopped
     if living and not is_complete:
         return Status("sampling", min(living))
     if not now.counts.any():
@@ -62,10 +66,8 @@ def find_status(now: Moment) -> Status:
         for block, claim in zip(blocks, claims, strict=True)
     ]
     since = max((end for end in ends if end is not None), default=None)
-    if not is_complete:
-        return Status("stopped", since)
-    is_declared = bool((now.counts == now.layout.total).all())
-    return Status("complete", since, None if is_declared else now.end.request)
+    word = "complete" if is_complete else "stopped"
+    return Status(word, since, now.end.request if is_stopped else None)
 
 
 def has_all_draws(now: Moment) -> bool:
