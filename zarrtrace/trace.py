@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -1016,7 +1017,11 @@ class Trace(GroupReader):
         from .watching.notebook import View
         from .watching.watcher import Watcher
 
-        if not isinstance(every, int | float) or isinstance(every, bool) or not every > 0:
+        if (
+            isinstance(every, bool)
+            or not isinstance(every, int | float)
+            or not 0 < every < math.inf
+        ):
             raise InvalidInputError(f"every must be a number of seconds above 0, got {every!r}")
         make_watcher = partial(Watcher, var_names=tuple(var_names))
         return View(Watched(self._hierarchy, make_watcher), every)

@@ -133,6 +133,7 @@ def test_many_chains_and_blocks(directory: Place, tmp_path: Path, script: Script
     assert "40 writers, from 0 to 100 % of their draws" in text
     assert re.search(r"the 5 chains with the fewest draws:", text)
     assert text.count("20/60") == 5
+    assert "chains 0, 1, 2, 3 and 4 are closed before the last draw" in " ".join(text.split())
     # Warmup alone has no R-hat.
     place = type(directory)("directory", tmp_path / "warmup.zarr")
     recorded(place, stop=8).table("losses").append({"step": 1})

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrtrace as zt
+from zarrtrace.sampling_state.block import chain_blocks, read_claims
 from zarrtrace.watching import moments
 from zarrtrace.watching.forecast import Goal, Reached, time_left, time_to_goal
-from zarrtrace.watching.progress import ChainLook
+from zarrtrace.watching.progress import ChainLook, Progress, Stats
 from zarrtrace.watching.watcher import Look, Watcher
 
 if TYPE_CHECKING:
@@ -188,7 +189,12 @@ def test_a_chain_that_is_killed_is_named(directory: Place, script: Script) -> No
     [dead] = look.dead
     assert (dead.chains, dead.pid, dead.draws) == (range(1, 2), started[1].pid, 60)
     assert "writer(1).resume()" in dead.resume
+    # One that ends well between the look at its claim and that at its process did not die.
+    now = trace._now()
+    claims = read_claims(chain_blocks(now.location, now.layout))
     started[0].communicate()
+    ended, killed, _ = Progress().look(now, claims, Stats(3), 20)
+    assert (ended.writer, killed.writer) == ("alive", "dead")
     assert watcher.look().is_dead
     started[1].communicate()
     with trace.writer(1) as writer:

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..life.as_json import to_json
-from ..messages import counted, printable
+from ..messages import counted, list_chains, printable
 from .forecast import TimeLeft
 from .look import Gone, Look, WatchedValue
-from .progress import ChainLook
+from .progress import ChainLook, Writer
+
+_MOST_NAMED = 5  # chains without a writer
 
 
 def print_text(seen: Sequence[Look | Gone]) -> None:
@@ -50,9 +52,7 @@ def _parts(look: Look) -> Iterator[str]:
     left = time_words(look)
     if left:
         yield left
-    for chain in look.chains:
-        if chain.writer in ("dead", "silent"):
-            yield who(chain)
+    yield from (text for _, text in without_writer(look))
     if look.only_flushed:
         yield flushed_words(look)
     yield from look.notes
@@ -106,6 +106,20 @@ def who(chain: ChainLook) -> str:
     if not chain.has_ended:
         return what
     return f"{what}: run the sampler again, which resumes it by {chain.resume}"
+
+
+def without_writer(look: Look) -> Iterator[tuple[Writer, str]]:
+    """What is said of chains that have draws to come, and no writer that is surely alive."""
+    missing = [chain for chain in look.chains if chain.writer in ("dead", "silent")]
+    for chain in missing[:_MOST_NAMED]:
+        yield chain.writer, who(chain)
+    if len(missing) > _MOST_NAMED:
+        yield "dead", f"{len(missing)} writers in all are dead or silent"
+    closed = [number for c in look.chains if c.writer == "closed" for number in c.chains]
+    if closed:
+        are = "is" if len(closed) == 1 else "are"
+        what = f"{list_chains(closed)} {are} closed before the last draw"
+        yield "closed", f"{what}: run the sampler again to continue"
 
 
 def time_words(look: Look) -> str:

@@ -23,6 +23,7 @@ Phase = Literal["waiting", "warmup", "sampling", "done"]
 Writer = Literal["none", "alive", "silent", "dead", "closed"]
 
 RATE_OVER = 60.0  # seconds
+_OPENS_IN = 0.2  # seconds, a writer of another thread
 _SILENT_AFTER = STALE_AFTER / 2  # two missed heartbeats
 STATS = ("diverging", "step_size", "tree_depth", "acceptance_rate", "lp", "energy")
 
@@ -203,8 +204,9 @@ class Progress:
         """Whether the writer of a block that has draws to come is alive."""
         if claim is None:
             return "closed" if draws else "none"
-        if not claim.alive or claim.is_of_the_past(seconds_since(block, "writer")):
-            return "dead"
+        if _is_dead(block, claim):
+            # It may have ended well since its claim was read: then the next look says so.
+            return "dead" if _is_still_dead(block, claim) else "alive"
         if claim.is_of_this_process:
             return "alive"
         beat, since = self._beats.get(claim.token, (None, clock))
@@ -233,6 +235,18 @@ def seconds_since(block: ChainBlock, name: str) -> float | None:
     """Seconds since a value of a block was written, to be shown: no clock is asked by a file."""
     written = block.location.written_at(block.key(name))
     return None if written is None else max(0.0, time.time() - written)
+
+
+def _is_dead(block: ChainBlock, claim: Claim) -> bool:
+    return not claim.alive or claim.is_of_the_past(seconds_since(block, "writer"))
+
+
+def _is_still_dead(block: ChainBlock, claim: Claim) -> bool:
+    """Whether a writer that seems dead has left its claim, and did not just open or close it."""
+    if claim.is_of_this_process:
+        time.sleep(_OPENS_IN)
+    again = block.claim
+    return again is not None and again.token == claim.token and _is_dead(block, again)
 
 
 def _phase(draws: int, burn_in: int, is_done: bool) -> Phase:

@@ -9,7 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..messages import counted, printable
-from .lines import duration, effective, flushed_words, how_far, number, time_words, who
+from .lines import (
+    duration,
+    effective,
+    flushed_words,
+    how_far,
+    number,
+    time_words,
+    without_writer,
+)
 from .look import LOOKS, Gone, Look, WatchedValue
 from .progress import ChainLook
 
@@ -127,9 +135,8 @@ def _line(text: str, style: str = "") -> Any:
 
 
 def _below(look: Look) -> Iterator[Any]:
-    for chain in look.chains:
-        if chain.writer in ("dead", "silent", "closed"):
-            yield _line(who(chain), _STYLES[chain.writer])
+    for writer, text in without_writer(look):
+        yield _line(text, _STYLES[writer])
     if look.only_flushed:
         yield _line(flushed_words(look), "dim")
     for note in look.notes:
