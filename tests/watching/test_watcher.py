@@ -256,6 +256,31 @@ def test_a_damaged_chunk_is_named_and_the_rest_is_shown(directory: Place) -> Non
 
 
 @pytest.mark.once("oldest")
+@pytest.mark.parametrize(("asked", "planned"), [({"at": 60}, 60), ({"now": True}, 100)])
+def test_a_run_that_was_asked_to_stop(
+    directory: Place, asked: dict[str, Any], planned: int
+) -> None:
+    trace = directory.create(chains=2, draws=100, posterior={"x": zt.Var()})
+    writers = [trace.writer(chain) for chain in range(2)]
+    for writer in writers:
+        writer.record_block({"x": np.arange(50.0)})
+    watcher = watch(directory.open())
+    trace.request_stop(**asked, reason="it is good")
+    look = watcher.look()
+    assert not look.is_over
+    assert [chain.phase for chain in look.chains] == ["sampling", "sampling"]
+    assert [chain.planned for chain in look.chains] == [planned, planned]
+    assert any("asked to stop" in note and "it is good" in note for note in look.notes)
+    for writer in writers:
+        if "at" in asked:
+            writer.record_block({"x": np.arange(10.0)})
+        writer.close()
+    look = watcher.look()
+    assert look.is_over
+    assert [chain.phase for chain in look.chains] == ["done", "done"]
+
+
+@pytest.mark.once("oldest")
 def test_traces_without_an_rhat_say_why() -> None:
     def looked(chains: int, count: int, **definition: Any) -> Look:
         trace = zt.create(None, chains=chains, tune=10, draws=50, **definition)

@@ -67,7 +67,7 @@ def how_far(look: Look) -> str:
     chains = counted(len(draws), "chain")
     if planned is None:
         return f"{chains}, {span} draws"
-    share = sum(draws) / (planned * len(draws)) if planned else 1.0
+    share = min(1.0, sum(draws) / (planned * len(draws))) if planned else 1.0
     return f"{chains}, {span} of {planned} draws ({100 * share:.0f} %)"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout.layout import Layout
+from ..layout.layout import NO_END, Layout
 from ..layout.variables import Variable
 from ..life.stat_names import arviz_names
 from ..messages import chain_label
@@ -42,7 +42,8 @@ class ChainLook:
         `none` before the first draw and after the last, `alive`, `silent` (two heartbeats are
         missing, and nobody knows yet), `dead`, or `closed` before the chain has all its draws.
     draws, planned : int
-        Recorded draws, warmup included; `planned` is None where no end is declared.
+        Recorded draws, warmup included, and those at which the chain ends: declared, or where it
+        was asked to stop; `planned` is None where there is no such number.
     rate : float or None
         Draws a second over the last minute; None at the first look, and when it is done.
     idle : float or None
@@ -165,6 +166,8 @@ class Progress:
             Those of all blocks, read before the moment.
         """
         clock, layout = time.monotonic(), now.layout
+        end = now.end.draws
+        planned = end or layout.total
         rates = self._rates(clock, now.counts)
         found = []
         for number in range(layout.blocks):
@@ -172,8 +175,10 @@ class Progress:
             first = block.chains.start
             chains = slice(first, block.chains.stop)
             draws = int(now.counts[first])
-            is_done = layout.closed or draws >= layout.total
             claim = claims[number]
+            # Asked to stop at draw 0, a chain is done when its writer has closed.
+            is_open = end == 0 and claim is not None and claim.seems_alive
+            is_done = layout.closed or (draws >= end and not is_open)
             if claim is not None:
                 self._claims[number] = claim
             last = self._claims.get(number)
@@ -185,7 +190,7 @@ class Progress:
                     phase=_phase(draws, burn_in, is_done),
                     writer=writer,
                     draws=draws,
-                    planned=None if layout.draws is None else layout.total,
+                    planned=None if planned >= NO_END else planned,
                     rate=None if rates is None or is_done else float(rates[first]),
                     idle=None if changed is None else clock - changed,
                     divergences=stats.sum_of("diverging", chains),

@@ -214,7 +214,7 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
 def _bar(chain: ChainLook, length: int, ascii_only: bool) -> str:
     if not chain.planned:
         return ""
-    done = round(length * chain.draws / chain.planned)
+    done = min(length, round(length * chain.draws / chain.planned))
     full, empty = ("#", ".") if ascii_only else ("━", "╌")
     return full * done + empty * (length - done)
 

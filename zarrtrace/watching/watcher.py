@@ -114,7 +114,7 @@ class Watcher:
             watched=self._intake.plan.scalars,
             of_scalars=self._intake.plan.of_scalars,
             values=values,
-            notes=tuple(self._notes(layout)),
+            notes=tuple(self._notes(now)),
             time_left=time_left(chains),
             time_to_goal=time_to_goal(self._goal, self._reached, chains, worst),
             only_flushed=not layout.finished and (now.is_elsewhere or not layout.journal),
@@ -210,8 +210,10 @@ class Watcher:
             rhats=tuple(self._history.get(column, ())),
         )
 
-    def _notes(self, layout: Layout) -> Iterator[str]:
-        plan = self._intake.plan
+    def _notes(self, now: Moment) -> Iterator[str]:
+        plan, layout = self._intake.plan, now.layout
+        if now.end.request is not None:
+            yield f"the run was asked to stop {now.end.request}"
         if plan.scalars < plan.of_scalars:
             yield (
                 f"{plan.scalars:,} of {plan.of_scalars:,} scalars are watched, a random part of "
