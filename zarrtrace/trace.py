@@ -27,6 +27,7 @@ from .reading.moment import Moment
 from .recording.opening import open_writer
 from .recording.writer import ChainWriter
 from .sampling_state.block import ChainBlock
+from .sampling_state.last_checkpoint import last_checkpoint
 from .store.location import Location
 from .store.zarr_json import encode_document, group_document
 
@@ -1370,7 +1371,7 @@ class Trace(GroupReader):
         >>> trace.last_checkpoint(0)
         (1, {'step_size': 0.5})
         """
-        found = self._block(self._block_of(chains)).last_checkpoint(like)
+        found = last_checkpoint(self._block(self._block_of(chains)), like)
         return (found.draws * self.thin + found.skipped, found.state) if found else (0, None)
 
     # Life ---------------------------------------------------------------------------------

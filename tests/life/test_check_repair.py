@@ -215,11 +215,33 @@ def test_repair_writes_documents_and_counts_again(directory: Place) -> None:
 def test_counts_come_back_from_the_chunks_alone(directory: Place, draws: int) -> None:
     trace = create(directory, journal=False)
     fill(trace, draws=draws)
+    trace.split_warmup(min(draws, TUNE))
     (directory.path / "_sampling_state" / "draw_idx" / "c.1").write_bytes(b"broken")
     with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
         _ = trace.recorded
     trace.repair()
     assert trace.recorded.tolist() == [draws, draws]
+
+
+def test_draws_in_full_chunks_are_left_without_the_last_rows(directory: Place) -> None:
+    trace = create(directory, journal=False)
+    fill(trace, draws=23)
+    state = directory.path / "_sampling_state"
+    (state / "draw_idx" / "c.0").write_bytes(b"broken")
+    assert trace.recorded.tolist() == [23, 23]
+    last_rows = state / "flushed" / "c.1"
+    data = bytearray(last_rows.read_bytes())
+    data[20] ^= 1
+    last_rows.write_bytes(data)
+    with pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"):
+        _ = trace.recorded
+    assert {damage.path for damage in trace.check()} >= {"_sampling_state/flushed/c.1"}
+    done = "\n".join(trace.repair())
+    assert "draw_idx/c.0: chain 0 has 23 draws, by its last rows" in done
+    assert "flushed/c.1: removed, chain 1 has" in done
+    assert trace.recorded.tolist()[0] == 23
+    assert trace.check() == []
+    assert 0 <= trace.recorded[1] < 23
 
 
 def test_labels_of_another_name_stay_labels(directory: Place) -> None:

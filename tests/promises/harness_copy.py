@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import zarrtrace as zt
+from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
 
 TUNE, DRAWS = 9, 31
 TOTAL = TUNE + DRAWS
@@ -196,7 +197,7 @@ def check(path: Path, but: Sequence[int] = ()) -> list[int]:
                     assert got == expected, f"{path}: {shown}/{name} of chain {chain}"
     for number in range(len(trace.blocks)):
         block = trace._block(number)
-        found = block.last_checkpoint()
+        found = last_checkpoint(block)
         if found is not None and block.chains[0] not in but and block.journal_file.exists():
             draws, state, _ = found
             assert draws <= counts[block.chains[0]], f"{path}: {block}, {found}"

@@ -18,6 +18,7 @@ from conftest import Place
 from scripts import Script
 
 import zarrtrace as zt
+from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
 
 JOURNAL = "_sampling_state/journal/c.0.0"
 
@@ -39,6 +40,7 @@ PROGRAM = """
 import sys
 import numpy as np
 import zarrtrace as zt
+from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
 writer = zt.open(sys.argv[1], "a").writer(0)
 for i in range(3000):
     writer.record({"mu": i + 0.5, "x": np.full(500, i + 0.5), "word": f"draw {i}"}, {"lp": -i})
@@ -91,7 +93,7 @@ def test_every_copy_of_a_trace_that_is_recorded_is_right_or_shorter(
         assert np.array_equal(trace.get("x")[0], np.repeat(numbers + 0.5, 500).reshape(-1, 500))
         assert trace.get("word")[0].tolist() == [f"draw {i}" for i in numbers]
         assert np.array_equal(trace.get("lp")[0], -numbers)
-        checkpoint = trace._block(0).last_checkpoint()
+        checkpoint = last_checkpoint(trace._block(0))
         assert checkpoint is None or checkpoint[0] == checkpoint[1]["draw"] <= count
         # A file that was being written may be copied as it was.
         assert [one for one in trace.check() if not one.path.endswith(".partial")] == []

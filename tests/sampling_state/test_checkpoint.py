@@ -462,7 +462,6 @@ def journal_of(trace: zt.Trace) -> Path:
         '{"draw": 2, "state": {"!": "int", "hex": "os.system"}}',
         '{"draw": 2, "state": {"!": "dict", "items": [[[1], 2]]}}',
         '{"draw": 2, "state": ' + "[" * 100_000 + "]" * 100_000 + "}",
-        '{"draw": 7, "state": 0}',
     ],
 )
 def test_a_checkpoint_that_is_none_is_an_error_that_says_what_to_do(
@@ -480,6 +479,27 @@ def test_a_checkpoint_that_is_none_is_an_error_that_says_what_to_do(
         writer.resume()
     assert caught.value.chain == 0
     assert any("checkpoint" in line for line in trace.repair())
+    with trace.writer(0) as writer:
+        assert writer.resume() == (2, None)
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_checkpoint_of_later_draws_is_damage_or_of_a_copy(
+    directory: Place, journal: bool
+) -> None:
+    """Without a journal it is what a copy has whose rows were copied before the checkpoint."""
+    trace = directory.create(**definition(), journal=journal)
+    with trace.writer(0) as writer:
+        writer.record(*draw(0))
+        writer.record(*draw(1))
+    trace._block(0).write("state", '{"draw": 7, "state": 0}')
+    if journal:
+        with (
+            trace.writer(0) as writer,
+            pytest.raises(zt.errors.DamagedTraceError, match="zarrtrace repair"),
+        ):
+            writer.resume()
+        assert any("checkpoint" in line for line in trace.repair())
     with trace.writer(0) as writer:
         assert writer.resume() == (2, None)
 

@@ -15,6 +15,7 @@ from ..errors import ChainBusyError, InvalidInputError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STAGING, Layout
 from ..reading.moment import Moment
+from ..recording.chain_journal import store_last_rows
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import chain_blocks, require_free, watch_until_free
 from ..sampling_state.counts import recorded
@@ -256,6 +257,9 @@ def _change_while_nobody_writes(
             if following.left_out != layout.left_out:
                 changing = ["chain", "draw"]
             require_ours(hierarchy.location, layout, changing)
+        if following.splitting or following.closed:
+            for block in blocks:
+                store_last_rows(hierarchy, block)
         if following.splitting and hierarchy.location.renames:
             # Files that a killed process with an earlier version may have left.
             hierarchy.location.delete_tree(STAGING)

@@ -18,6 +18,7 @@ from ..reading.others import find_others
 from ..reading.rows import RowReader
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
+from ..sampling_state.flushed import read_last_rows
 from ..store.location import Location
 from ..store.zarr_json import read_document
 from .damage import Damage, DamagedDraws
@@ -197,3 +198,7 @@ def _check_bookkeeping(location: Location, layout: Layout) -> Iterator[Damage]:
                 journal.read_checkpoint()
         except DamagedTraceError as error:
             yield Damage(f"journal of block {block.number}", error.why)
+        try:
+            read_last_rows(block)
+        except DamagedTraceError as error:
+            yield Damage(block.key("flushed"), error.why)

@@ -35,6 +35,7 @@ from ..layout.layout import (
 from ..layout.names import check_group_name
 from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
+from ..sampling_state.flushed import flushed_item
 from ..sampling_state.journal_file import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
@@ -219,10 +220,13 @@ def _definitions(layout: Layout) -> dict[str, tuple[Any, ...]]:
 
 
 def make_journals(location: Location, layout: Layout) -> None:
-    """Make the directory or array of the writers' journals, if there is one."""
+    """Make the array of the writers' journals, or of their last rows and a directory."""
     if layout.journal == IN_STORE:
         location.write(*journal_item(layout))
-    elif layout.journal:
+        return
+    if layout.sealed:
+        location.write(*flushed_item(layout))
+    if layout.journal:
         Path(layout.journal).mkdir(parents=True, exist_ok=True)
 
 

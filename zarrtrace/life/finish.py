@@ -12,7 +12,6 @@ from ..diagnostics import convergence
 from ..errors import ChainError, DamagedTraceError, IncompleteTraceError, NotWritableError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import (
-    IN_STORE,
     REFUSED,
     TABLES,
     UNFINISHED,
@@ -27,6 +26,7 @@ from ..reading.cut import alignment_attrs, choose_chains, sampling_attrs
 from ..reading.moment import Moment
 from ..reading.others import find_others
 from ..sampling_state.counts import recorded
+from ..sampling_state.flushed import FLUSHED
 from ..sampling_state.journal_format import JOURNAL
 from ..store.location import Location
 from ..store.small_arrays import DataArray, Numbers, array_items
@@ -199,8 +199,8 @@ def _trim(moment: Moment) -> None:
         written = (f"{path}/zarr.json" for path in (*documents, *arrays))
         location.make_durable(["zarr.json", *written])
     end_journals(moment)
-    if layout.journal == IN_STORE:
-        location.delete_tree(JOURNAL)
+    for array in (JOURNAL, FLUSHED) if location.path is not None else (FLUSHED,):
+        location.delete_tree(array)
     location.remove_partial_files(outside=(TABLES,))
 
 

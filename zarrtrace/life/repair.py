@@ -28,6 +28,8 @@ from ..reading.other_groups import is_rewritten
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
+from ..sampling_state.flushed import read_last_rows
+from ..sampling_state.last_checkpoint import checkpoint_text, drop_checkpoint
 from ..sampling_state.proof import NOT_RECORDED
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
@@ -128,14 +130,7 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
             if _is_damaged(block, name):
                 block.delete(name)
                 yield f"{block.key(name)}: removed, {block.label} no longer has a {name}"
-        if _is_damaged(block, "draw_idx"):
-            kept = block.journal_count
-            count = kept
-            if count is None:
-                count = count_draws(block)
-            block.write("draw_idx", count)
-            source = "its journal" if kept is not None else "its chunks"
-            yield f"{block.key('draw_idx')}: {block.label} has {count} draws, by {source}"
+        yield from _repair_count(block)
     for block in blocks:
         yield from _repair_checkpoint(block)
     for group in layout.groups.values():
@@ -147,14 +142,42 @@ def _repair_bookkeeping(location: Location, layout: Layout) -> Iterator[str]:
 def _repair_checkpoint(block: ChainBlock) -> Iterator[str]:
     count = int(recorded(block.location, block.layout)[block.chains[0]])
     try:
-        draws, content, _ = read_checkpoint(block.checkpoint_text())
+        draws, content, _ = read_checkpoint(checkpoint_text(block))
         decode_state(content)
         why = f"it belongs to draw {draws}, but the chain has {count}" if draws > count else ""
     except (DamagedTraceError, ValueError) as error:
         why = f"it cannot be read ({error})"
     if why:
-        block.drop_checkpoint()
+        drop_checkpoint(block)
         yield f"{block.key('state')}: the checkpoint of {block.label} is dropped: {why}"
+
+
+def _repair_count(block: ChainBlock) -> Iterator[str]:
+    if _has_damaged_rows(block):
+        block.delete("flushed")
+        count = count_draws(block)
+        block.write("draw_idx", count)
+        yield f"{block.key('flushed')}: removed, {block.label} has {count} draws, by its chunks"
+    if _is_damaged(block, "draw_idx"):
+        kept = block.journal_count
+        rows = read_last_rows(block) if kept is None else None
+        if kept is not None:
+            count, source = kept, "its journal"
+        elif rows is not None:
+            count, source = rows.journal.count, "its last rows"
+        else:
+            count, source = count_draws(block), "its chunks"
+        # The count of last rows is with these.
+        block.write("draw_idx", count if rows is None else 0)
+        yield f"{block.key('draw_idx')}: {block.label} has {count} draws, by {source}"
+
+
+def _has_damaged_rows(block: ChainBlock) -> bool:
+    try:
+        read_last_rows(block)
+    except DamagedTraceError:
+        return True
+    return False
 
 
 def _is_damaged(block: ChainBlock, name: str) -> bool:

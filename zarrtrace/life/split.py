@@ -122,9 +122,10 @@ def end_journals(moment: Moment) -> None:
     """Remove the journals of all writers, after syncing the chunks with their draws to the disk."""
     location, layout = moment.location, moment.layout
     keys = []
-    for block in chain_blocks(location, layout):
+    for block in chain_blocks(location, layout) if location.path is not None else ():
         path, count = block.journal_file, int(moment.counts[block.chains[0]])
-        if path is None or not path.exists() or not count:
+        is_kept = (path is not None and path.exists()) or location.exists(block.key("flushed"))
+        if not is_kept or not count:
             continue
         keys.append(block.key("draw_idx"))
         for variable in layout.variables:
@@ -134,6 +135,7 @@ def end_journals(moment: Moment) -> None:
             keys.append(place.key(variable, block.number))
     location.make_durable(key for key in keys if location.exists(key))
     remove_journals(location, layout)
+    location.delete_many(block.key("flushed") for block in chain_blocks(location, layout))
 
 
 def write_array(location: Location, layout: Layout, path: str, array: DataArray) -> set[str]:

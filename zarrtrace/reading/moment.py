@@ -12,6 +12,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..sampling_state.block import chain_blocks
 from ..sampling_state.counts import recorded
+from ..sampling_state.flushed import look_at
 from ..sampling_state.request import End, read_end
 from ..store.location import Location
 from .other_groups import find_other_groups
@@ -60,7 +61,12 @@ class Moment:
     @cached_property
     def is_elsewhere(self) -> bool:
         """Whether this is a copy, or is read on another machine than it is recorded on."""
-        return any(block.is_elsewhere for block in chain_blocks(self.location, self.layout))
+        blocks = chain_blocks(self.location, self.layout)
+        if self.location.path is None or any(block.is_elsewhere for block in blocks):
+            return any(block.is_elsewhere for block in blocks)
+        files = [(block, block.journal_file) for block in blocks]
+        unmapped = [block for block, file in files if file is None or not file.exists()]
+        return any(flushed.is_elsewhere for flushed in look_at(unmapped))
 
     @property
     def groups(self) -> tuple[str, ...]:

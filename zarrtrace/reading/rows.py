@@ -22,7 +22,7 @@ from ..layout.spans import ChunkPlace, Span, future_spans, span_of, spans, stage
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..sampling_state.block import ChainBlock
-from ..sampling_state.counts import block_counts
+from ..sampling_state.flushed import Flushed, look_at, read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
 from ..sampling_state.proof import NOT_RECORDED
@@ -88,19 +88,25 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
     while True:
         layout = hierarchy.layout
         _require_kept(hierarchy, layout, batch)
-        blocks = [_OpenBlock(ChainBlock(hierarchy.location, layout, number)) for number in batch]
+        stops = {
+            ChainBlock(hierarchy.location, layout, number): _stop_of(parts)
+            for number, parts in batch.items()
+        }
+        blocks = _open_blocks(stops)
         try:
             _fill(blocks, batch)
         except DamagedTraceError:
-            if hierarchy.layout is layout and all(block.is_current() for block in blocks):
+            if hierarchy.layout is layout and _are_current(blocks, stops):
                 # If the chain went back, this is not damage: its last chunks are written again.
-                _require_recorded(blocks, batch)
                 raise
             continue
-        if all(block.is_current() for block in blocks):
-            _require_recorded(blocks, batch)
-            if hierarchy.layout is layout:
-                return
+        if _are_current(blocks, stops) and hierarchy.layout is layout:
+            return
+
+
+def _stop_of(parts: list[Wanted]) -> int:
+    """The draw after the last one that is wanted."""
+    return max(part.draws[-1] + 1 for part in parts)
 
 
 def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]) -> None:
@@ -111,17 +117,6 @@ def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list
             f"made",
             remedy="ask the trace for it again",
         )
-
-
-def _require_recorded(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
-    """Refuse draws whose chain went back, without a journal to show it: its chunks may be blank."""
-    asked = [one.block for one in blocks if one.journal is None and not one.block.layout.closed]
-    if not asked:
-        return
-    numbers = [block.number for block in asked]
-    counts = block_counts(asked[0].location, asked[0].layout, numbers)
-    for block, count in zip(asked, counts.tolist(), strict=True):
-        require_recorded(block, count, max(part.draws[-1] + 1 for part in batch[block.number]))
 
 
 def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
@@ -203,21 +198,28 @@ def _runs(layout: Layout, variables: list[Variable]) -> list[_Run]:
 
 
 class _OpenBlock:
-    """A block of chains with its journal, mapped once for all reads."""
+    """A block of chains with its journal, mapped once for all reads, or with its last rows.
+
+    Attributes
+    ----------
+    flushed : Flushed or None
+        What its writer had flushed, where no journal is mapped.
+    """
 
     def __init__(self, block: ChainBlock) -> None:
         self.block = block
-        self._has_journal = not (block.layout.closed or block.layout.splitting)
-        self.journal = block.read_journal() if self._has_journal else None
+        self.has_journal = not (block.layout.closed or block.layout.splitting)
+        self.journal = block.read_journal() if self.has_journal else None
+        self.flushed: Flushed | None = None
 
     def is_current(self) -> bool:
-        """Whether it still has the journal, or none, with which it was opened.
+        """Whether it still has the mapped journal, or none, with which it was opened.
 
         A chain that goes back replaces its journal before it rewrites a chunk.
         """
-        if not self._has_journal:
+        if not self.has_journal:
             return True
-        if self.journal is not None:
+        if self.journal is not None and self.flushed is None:
             return self.journal.is_current()
         path = self.block.journal_file
         return path is None or not path.exists()
@@ -249,6 +251,39 @@ class _OpenBlock:
             part.into[run.variables, :, before:] = buffered[:, : len(self.block.chains), rows]
         # The chunk was filled meanwhile: these may be rows of the next chunk.
         return before if journal.count < filling.stop else len(draws)
+
+
+def _open_blocks(stops: Mapping[ChainBlock, int]) -> list[_OpenBlock]:
+    """Open blocks of chains to read draws up to a stop of each, with last rows if needed."""
+    opened = [_OpenBlock(block) for block in stops]
+    unmapped = [
+        one for one in opened if one.has_journal and one.journal is None and stops[one.block]
+    ]
+    for one, found in zip(unmapped, look_at(one.block for one in unmapped), strict=True):
+        one.flushed = found
+        if found.series and stops[one.block] > found.in_chunks:
+            rows = read_last_rows(one.block)
+            one.journal = None if rows is None else rows.journal
+    return opened
+
+
+def _are_current(opened: list[_OpenBlock], stops: Mapping[ChainBlock, int]) -> bool:
+    """Whether no chain went back and none was moved since the blocks were opened.
+
+    Raises
+    ------
+    StaleViewError
+        A chain has fewer draws than were asked for: it went back before that.
+    """
+    if not all(one.is_current() for one in opened):
+        return False
+    unmapped = [one for one in opened if one.flushed is not None]
+    current = True
+    for one, now in zip(unmapped, look_at(one.block for one in unmapped), strict=True):
+        assert one.flushed is not None
+        require_recorded(one.block, now.count, stops[one.block])
+        current = current and now.series == one.flushed.series
+    return current
 
 
 class ChunkRows(NamedTuple):
@@ -333,8 +368,10 @@ class RowReader:
         shape = (1, len(self.block.chains), len(draws), *self._variable.shape)
         into: np.ndarray[Any, Any] = np.empty(shape, self._variable.dtype)
         wanted = Wanted([self._variable], self.block.number, draws, into)
+        # A full chunk needs no rows besides.
+        stop = 0 if draws.stop == self.chunks(draws)[-1].place.draws.stop else draws.stop
         while True:
-            open_block = _OpenBlock(self.block)
+            (open_block,) = _open_blocks({self.block: stop})
             _fill([open_block], {self.block.number: [wanted]})
             if open_block.is_current():
                 return

@@ -16,10 +16,13 @@ from ..layout.spans import span_of, spans, written_spans
 from ..layout.variables import Variable
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.flushed import read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_file import NoMappingError
 from ..sampling_state.journal_format import has_rows
+from ..sampling_state.last_checkpoint import draws_of, latest
 from ..store.zarr_json import chunk_name
+from .open_chunks import OpenChunks
 
 
 def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:
@@ -86,14 +89,25 @@ def _remove_partial_files(block: ChainBlock) -> None:
 
 def _fill(hierarchy: Hierarchy, block: ChainBlock, journal: Journal) -> None:
     """Give a new journal its count and the rows of the chunks that are partly filled."""
-    count = int(block.read("draw_idx") or 0)
+    rows = read_last_rows(block)
+    if rows is None:
+        load_all_rows(hierarchy, block, int(block.read("draw_idx") or 0), journal)
+    else:
+        journal.take_rows(rows.journal)
+    text = "" if rows is None else rows.checkpoint
+    if text and draws_of(text) <= journal.count and not journal.keep_checkpoint(text):
+        block.write("state", text)
+    # This happens before any reader sees it.
+    require_standing(hierarchy, block)
+
+
+def load_all_rows(hierarchy: Hierarchy, block: ChainBlock, count: int, journal: Journal) -> None:
+    """Load the rows of the chunks that hold draw `count` into a journal, and set its count."""
     for variable in block.layout.variables:
         if has_rows(block.layout, variable):
             load_rows(hierarchy, block, variable, count, journal.rows_of(variable))
     journal.seal_rows(count)
     journal.count = count
-    # This happens before any reader sees it.
-    require_standing(hierarchy, block)
 
 
 def rows_in_memory(
@@ -107,6 +121,19 @@ def rows_in_memory(
             rows[variable.label] = np.zeros(shape, variable.dtype)
             load_rows(hierarchy, block, variable, count, rows[variable.label])
     return rows
+
+
+def store_last_rows(hierarchy: Hierarchy, block: ChainBlock) -> None:
+    """Write the rows that a flush has put into the store to their chunks; nobody may record."""
+    rows = read_last_rows(block)
+    if rows is None:
+        return
+    count = rows.journal.count
+    last = {**rows.journal.rows, **rows_in_memory(hierarchy, block, count)}
+    block.location.write_many(OpenChunks(block, last, count).partial(count))
+    block.write("draw_idx", count)
+    if rows.checkpoint and rows.checkpoint == latest(rows, block.read("state")):
+        block.write("state", rows.checkpoint)
 
 
 def load_rows(

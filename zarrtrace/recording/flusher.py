@@ -12,6 +12,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import IN_STORE, chunks_among
 from ..layout.spans import spans, written_spans
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.flushed import Series, flushed_item
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import JOURNAL
 from .open_chunks import EncodedChunk, OpenChunks
@@ -35,6 +36,9 @@ class Flusher:
         self._start_is_written = started is not None
         self._started = float(started) if started is not None else self._since
         self._spent = float(block.read("sampling_time") or 0.0)
+        self._published: int | None = None
+        self._series: Series | None = None
+        self._put: tuple[int, str | None] | None = None  # the count and checkpoint in the store
 
     # Chunks and counts --------------------------------------------------------------------
 
@@ -73,8 +77,17 @@ class Flusher:
             ) from None
 
     def publish(self, count: int) -> None:
-        """Put the count where plain Zarr readers find it."""
-        self._write_values({"draw_idx": count})
+        """Store how many draws are in chunks, where plain Zarr readers find it."""
+        if count != self._published:
+            self._write_values({"draw_idx": count})
+            self._published = count
+
+    def publish_whole(self, journal: Journal) -> None:
+        """Publish the draws of a journal when all of them are in full chunks."""
+        if self.puts_rows(journal):
+            self._put_rows(journal)
+        else:
+            self.publish(journal.count)
 
     def write_times(self) -> None:
         """Store when sampling began, and how long writers of these chains were open."""
@@ -103,17 +116,18 @@ class Flusher:
 
     def write_out(self, journal: Journal, chunks: OpenChunks) -> None:
         """Write what is buffered, so that readers on other machines find it."""
-        if self.keeps_rows(journal):
+        if self.keeps_rows:
             if self._layout.durable:
                 journal.make_durable()
+            if self.puts_rows(journal):
+                self.write(chunks.partial(journal.count, text_only=True))
+                self._put_rows(journal)
             self.publish(chunks.whole_draws(journal.count))
         else:
             self.store_rows(journal, chunks)
         self.write_times()
-        checkpoint = journal.read_checkpoint()
-        if checkpoint is not None:
-            # finish() removes the journal, so the checkpoint is kept in the array too.
-            self.write_checkpoint(checkpoint)
+        if not self.puts_rows(journal):
+            self._write_kept_checkpoint(journal)
 
     def store_rows(self, journal: Journal, chunks: OpenChunks) -> None:
         """Write the chunks that are not full, so that every draw is in a chunk."""
@@ -122,15 +136,43 @@ class Flusher:
         if self._layout.durable:
             journal.make_durable()
         self.publish(journal.count)
+        self._write_kept_checkpoint(journal)
 
-    def keeps_rows(self, journal: Journal) -> bool:
-        """Whether rows stay in the journal until their chunk is full.
+    def _write_kept_checkpoint(self, journal: Journal) -> None:
+        checkpoint = journal.read_checkpoint()
+        if checkpoint is not None:
+            # finish() removes the journal, so the checkpoint is kept in the array too.
+            self.write_checkpoint(checkpoint)
 
-        In a copy of a trace every existing chunk must be full. A journal that is stored elsewhere
-        than the trace is not copied with it.
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows are in chunks only when these are full.
+
+        In a copy of a trace every existing chunk must be full. Versions 1 and 2 had others.
         """
-        in_store = self._layout.sealed and self._layout.journal == IN_STORE
-        return in_store and journal.survives
+        return self._layout.sealed
+
+    def puts_rows(self, journal: Journal) -> bool:
+        """Whether a flush puts the rows into the store, which has no journal that holds them.
+
+        A journal that is stored elsewhere than the trace is not copied with it.
+        """
+        return self.keeps_rows and not (journal.survives and self._layout.journal == IN_STORE)
+
+    def _put_rows(self, journal: Journal) -> None:
+        """Put the rows of chunks that are not full into the store, if they have changed."""
+        now = journal.count, journal.read_checkpoint()
+        if self._series is None or self._series.journal is not journal:
+            key, document = flushed_item(self._layout)
+            # It is missing where the system was expected to map files, and could not.
+            if self._location.path is not None and not self._location.exists(key):
+                self._location.write(key, document)
+            self._series = Series(self._block, journal)
+        elif now == self._put:
+            return
+        self._put = None
+        self.put([(self._block.key("flushed"), self._series.encode())])
+        self._put = now
 
     def leave_whole_chunks(self, journal: Journal, chunks: OpenChunks, stop: int) -> None:
         """Remove the chunks that hold draws from the count on, up to draw `stop`.
@@ -138,12 +180,17 @@ class Flusher:
         The chunk that is being filled may have been written before a split, and others before the
         chain went back. Their draws are in the journal now, or will be drawn again.
         """
-        count = journal.count
+        count, key = journal.count, f"{JOURNAL}/c.{self._block.number}.0"
+        if self.puts_rows(journal):
+            key = self._block.key("flushed")
+            self._put_rows(journal)
         self.publish(chunks.whole_draws(count))
         self.write(chunks.partial(count, text_only=True))
-        stale = [key for key in self._keys_from(count, stop) if self._location.exists(key)]
+        stale = list(self._keys_from(count, stop))
+        if not self._location.waits:
+            stale = [key for key in stale if self._location.exists(key)]
         if stale:
-            self._location.make_durable([f"{JOURNAL}/c.{self._block.number}.0"])
+            self._location.make_durable([key])
             self._location.delete_many(stale)
 
     def _keys_from(self, count: int, stop: int) -> Iterator[str]:

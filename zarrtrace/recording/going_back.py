@@ -13,6 +13,7 @@ from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import has_rows
+from ..sampling_state.last_checkpoint import last_checkpoint as read_last_checkpoint
 from ..sampling_state.state_text import Checkpoint
 from .chain_journal import load_rows
 from .open_chunks import OpenChunks
@@ -31,7 +32,7 @@ def last_checkpoint(block: ChainBlock, count: int, is_full: bool, like: Any) -> 
     DamagedTraceError
         The checkpoint cannot be read, or belongs to a draw that does not exist.
     """
-    found = block.last_checkpoint(like)
+    found = read_last_checkpoint(block, like)
     if found is None or (is_full and found.draws != count):
         return None
     if found.draws > count:

@@ -30,6 +30,7 @@ from ..layout.hierarchy import Hierarchy
 from ..messages import counted
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.claim import Claim
+from ..sampling_state.last_checkpoint import drop_checkpoint_after
 from ..sampling_state.request import End, read_end
 from ..sampling_state.state_text import write_checkpoint
 from . import exit as ending
@@ -117,10 +118,12 @@ class ChainWriter(Holder):
             self._next_flush = time.monotonic() + layout.flush_every
             self._state = State.NOT_RESUMED if self._count else State.OPEN
             self._lay_out()
+            if self._count and self._flusher.puts_rows(self._journal):
+                drop_checkpoint_after(block, self._count)
             if self._journal.is_elsewhere:
-                block.drop_checkpoint_after(self._count)
+                drop_checkpoint_after(block, self._count)
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, end_of_chunks(block))
-            elif self._count and self._flusher.keeps_rows(self._journal):
+            elif self._count and self._flusher.keeps_rows:
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, self._count)
             ending.register(self)
         except BaseException:
@@ -329,14 +332,14 @@ class ChainWriter(Holder):
         with self._only_call():
             self._require_recording()
             text = write_checkpoint(self._count, state, self._skipped)
-            if self._journal.keep_checkpoint(text):
-                return
+            kept = self._journal.keep_checkpoint(text)
             if not self._journal.survives:
                 self._flush()
-            elif self._layout.durable:
+            elif not kept and self._layout.durable:
                 self._journal.make_durable()
-            self._flusher.write_checkpoint(text)
-            self._journal.drop_checkpoint()
+            if not kept:
+                self._flusher.write_checkpoint(text)
+                self._journal.drop_checkpoint()
 
     def _go_back(self, draws: int) -> None:
         """Drop the draws from `draws` on."""
@@ -346,7 +349,7 @@ class ChainWriter(Holder):
                 self._hierarchy, self._block, self._journal, self._chunks, draws
             )
             self._lay_out()
-            if self._flusher.keeps_rows(self._journal):
+            if self._flusher.keeps_rows:
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, count)
             else:
                 self._flusher.publish(draws)
@@ -538,7 +541,7 @@ class ChainWriter(Holder):
     def _write_full(self, count: int) -> None:
         """Write the chunks that the draws below the count complete."""
         chunks = self._chunks.full(count)
-        if count == self._total and not self._flusher.keeps_rows(self._journal):
+        if count == self._total and not self._flusher.keeps_rows:
             chunks = chain(chunks, self._chunks.partial(count))
         if self._journal.locked:
             self._flusher.write(chunks)
@@ -558,11 +561,13 @@ class ChainWriter(Holder):
             # This comes before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
         if count == self._total:
-            if not self._flusher.keeps_rows(self._journal):
+            if self._flusher.puts_rows(self._journal):
+                self._flush()
+            elif not self._flusher.keeps_rows:
                 self._flusher.publish(count)
             return
         if self._chunks.all_full(count) and not self._journal.survives:
-            self._flusher.publish(count)
+            self._flusher.publish_whole(self._journal)
         if self._chunks.at_end_of_array(count):
             # From one array to the next: a chain that went back before a split.
             self._lay_out()

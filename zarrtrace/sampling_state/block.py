@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ChainBusyError, DamagedTraceError, InvalidInputError
+from ..errors import ChainBusyError, DamagedTraceError
 from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, written_spans
 from ..layout.variables import Variable
@@ -26,9 +26,7 @@ from .claim import STALE_AFTER, Claim, watch
 from .journal import Journal
 from .journal_count import is_elsewhere, read_count
 from .journal_file import is_locked, journal_directory, journal_file
-from .journal_header import CHECKPOINT_WORD
 from .proof import NOT_RECORDED
-from .state_text import Checkpoint, decode_state, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -270,77 +268,6 @@ class ChainBlock:
                 f"force=True replaces it at once"
             )
         return ChainBusyError(f"{self} is being recorded by {who}; {remedy}", chain=chain)
-
-    # The last checkpoint ----------------------------------------------------------------------
-
-    def checkpoint_text(self) -> str | None:
-        """The text of its last checkpoint, from its journal or a file of its own.
-
-        Raises
-        ------
-        DamagedTraceError
-            It is damaged.
-        """
-        journal = self.read_journal()
-        kept = None if journal is None else journal.read_checkpoint()
-        return kept or self._checkpoint_apart(journal)
-
-    def _checkpoint_apart(self, journal: Journal | None) -> str | None:
-        """The text of a checkpoint in a file of its own, if the draw it belongs to exists.
-
-        In a copy the checkpoint may be later than the rows.
-        """
-        text: str | None = self.read("state")
-        if journal is None or not journal.is_elsewhere or _draws_of(text) <= journal.count:
-            return text
-        return None
-
-    def last_checkpoint(self, like: Any = None) -> Checkpoint | None:
-        """Its last checkpoint, with the state as it was given; None where there is none.
-
-        Raises
-        ------
-        DamagedTraceError
-            It cannot be read.
-        InvalidInputError
-            It does not fit `like`.
-        """
-        try:
-            text = self.checkpoint_text()
-            found = read_checkpoint(text)
-            return found._replace(state=decode_state(found.state, like)) if text else None
-        except InvalidInputError:
-            raise
-        except (ValueError, DamagedTraceError) as error:
-            raise DamagedTraceError(
-                f"its checkpoint cannot be read ({error})",
-                where=str(self),
-                remedy="`zarrtrace repair` drops it, and the chain continues after its last draw "
-                "without a state",
-                chain=self.chains[0],
-            ) from error
-
-    def drop_checkpoint_after(self, count: int) -> None:
-        """Drop a checkpoint in a file of its own, if it belongs to a later draw."""
-        if _draws_of(self.read("state")) > count:
-            self.delete("state")
-
-    def drop_checkpoint(self) -> None:
-        """Drop its last checkpoint, when no writer is open."""
-        self.delete("state")
-        path = self.journal_file
-        if path is not None and path.exists():
-            with open(path, "r+b", buffering=0) as file:
-                file.seek(CHECKPOINT_WORD * 8)
-                file.write(bytes(8))
-
-
-def _draws_of(checkpoint: str | None) -> int:
-    """The draws a checkpoint belongs to; 0 if it cannot be read, which its reader reports."""
-    try:
-        return read_checkpoint(checkpoint).draws
-    except ValueError:
-        return 0
 
 
 @functools.lru_cache(maxsize=1024)

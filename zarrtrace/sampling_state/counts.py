@@ -10,6 +10,7 @@ import numpy as np
 from ..layout.layout import Layout
 from ..store.location import Location
 from .block import ChainBlock
+from .flushed import look_at
 
 
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -27,8 +28,7 @@ def block_counts(
     """Draws published per chain by the writers of some blocks of chains."""
     blocks = [ChainBlock(location, layout, number) for number in numbers]
     counts = [block.journal_count for block in blocks]
-    flushed = [block for block, count in zip(blocks, counts, strict=True) if count is None]
-    found = location.read_many([block.key("draw_idx") for block in flushed])
-    said = (b.decode("draw_idx", data) or 0 for b, data in zip(flushed, found, strict=True))
-    known = [next(said) if count is None else count for count in counts]
+    unmapped = [block for block, count in zip(blocks, counts, strict=True) if count is None]
+    flushed = (found.proven_count for found in look_at(unmapped))
+    known = [next(flushed) if count is None else count for count in counts]
     return np.clip(np.array(known, np.int64), 0, layout.total)

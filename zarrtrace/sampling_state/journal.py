@@ -109,6 +109,7 @@ class Journal:
         self._layout = layout
         self.row_layouts, _ = row_layouts(layout)
         self.is_elsewhere = False
+        self._sealed = 0  # rows of draws before this one have seals, in memory
 
     @property
     def rows(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -158,6 +159,20 @@ class Journal:
         if self._layout.sealed and self.survives:
             seal_rows(self._layout, self.buffer, count)
 
+    def seal_new_rows(self) -> None:
+        """Seal the rows of published draws in memory, where `record()` does not seal them."""
+        if not self.survives:
+            seal_rows(self._layout, self.buffer, self.count, self._sealed)
+            self._sealed = self.count
+
+    def take_rows(self, other: Journal) -> None:
+        """Continue with rows, count and checkpoint of another journal of the same layout."""
+        first, last = header_size(self._layout), slots(self._layout)[0]
+        self.buffer[first:last] = other.buffer[first:last]
+        break_seals(self._layout, self.buffer, other.count)
+        self.count = self._sealed = other.count
+        self.is_elsewhere = other.is_elsewhere
+
     def read_checkpoint(self) -> str | None:
         """The text of the last checkpoint, if it is in this file.
 
@@ -191,7 +206,7 @@ class Journal:
     def keep_checkpoint(self, text: str) -> bool:
         """Replace the last checkpoint, atomically; False when the new one does not fit."""
         data = text.encode()
-        if not self.survives or self._layout.durable or _SLOT.size + len(data) > SLOT_BYTES:
+        if not self._may_have_checkpoint or _SLOT.size + len(data) > SLOT_BYTES:
             return False
         number = self._header[CHECKPOINT_WORD] + 1
         start = slots(self._layout)[number % 2]
@@ -199,6 +214,11 @@ class Journal:
         self.buffer[start + _SLOT.size : start + _SLOT.size + len(data)] = data
         self._header[CHECKPOINT_WORD] = number
         return True
+
+    @property
+    def _may_have_checkpoint(self) -> bool:
+        # One in memory is flushed with the rows.
+        return not self._layout.durable if self.survives else self._layout.sealed
 
     def drop_checkpoint(self) -> None:
         """Remove the checkpoint from this file: there is none, or it has a file of its own."""

@@ -17,6 +17,7 @@ MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seal
 # are to survive it; with seals the rows prove it, and the header has the file and the directory.
 COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
 _IDENTITY = struct.Struct("<4Q")
+_DIRECTORY = struct.Struct("<2Q")
 _NOWHERE = bytes(16)  # on a machine without a boot id
 NOWHERE = "?"  # what `whereabouts` returns there
 
@@ -38,6 +39,14 @@ def count_in(header: bytes) -> int:
     if words[DURABLE] and header[BOOT * 8 : BOOT * 8 + 16] != boot_id():
         return words[SYNCED]
     return words[COUNT]
+
+
+def home_of(directory: Path | None) -> bytes:
+    """An identity of a directory since this machine started: 32 bytes, zeros without one."""
+    if directory is None or boot_id() == _NOWHERE:
+        return bytes(32)
+    status = os.stat(directory)
+    return boot_id() + _DIRECTORY.pack(status.st_dev % 2**64, status.st_ino % 2**64)
 
 
 def is_written_here(header: bytes, file: os.stat_result, home: Home | None) -> bool:

@@ -47,18 +47,26 @@ class Seal:
         """Seal the row of a draw, after its values were written."""
         first = self._first + (draw - self._start) % self._length * self._stride
         stop = first + self._size
-        # The checksum begins with the number: a row of another draw never has the same checksum.
+        # As `_checksum`; the bytes of a mapped file need no copy.
         checksum = google_crc32c.extend(draw & _WORD, self._buffer[first:stop])
         _SEAL.pack_into(self._buffer, stop, draw, checksum)
 
 
-def seal_rows(layout: Buffered, buffer: Any, count: int) -> None:
-    """Seal the rows of all draws below the count that are in the chunks that are being filled."""
+def _checksum(draw: int, values: bytes) -> int:
+    # It begins with the number: a row of another draw never has the same checksum.
+    return int(google_crc32c.extend(draw & _WORD, values))
+
+
+def seal_rows(layout: Buffered, buffer: Any, count: int, start: int = 0) -> None:
+    """Seal the rows of draws below the count that are in the chunks that are being filled.
+
+    Those of draws before `start` have seals.
+    """
     for row_layout in tables(layout):
-        first = row_layout.chunk_of(count)
-        seal = Seal(row_layout, buffer, count)
-        for draw in range(first, count):
-            seal.put(draw)
+        for draw in range(max(row_layout.chunk_of(count), start), count):
+            first = row_layout.offset(draw)
+            stop = first + row_layout.size
+            _SEAL.pack_into(buffer, stop, draw, _checksum(draw, bytes(buffer[first:stop])))
 
 
 def break_seals(layout: Buffered, buffer: Any, count: int) -> None:
@@ -73,8 +81,7 @@ def is_proven(row_layout: RowLayout, buffer: Any, draw: int) -> bool:
     first = row_layout.offset(draw)
     stop = first + row_layout.size
     number, checksum = _SEAL.unpack_from(buffer, stop)
-    values = bytes(buffer[first:stop])
-    return number == draw and bool(checksum == google_crc32c.extend(draw & _WORD, values))
+    return bool(number == draw and checksum == _checksum(draw, bytes(buffer[first:stop])))
 
 
 def proven_count(layout: Buffered, buffer: Any, count: int, chunks: Chunks) -> int:

@@ -192,6 +192,15 @@ def read_file(path: str, most: int) -> bytes:
         os.close(descriptor)
 
 
+def read_first(path: str, size: int) -> bytes:
+    """The first bytes of a file, at most `size`; OSError as `open_regular`."""
+    descriptor, _ = open_regular(path)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
 T = TypeVar("T")
 
 

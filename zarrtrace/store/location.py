@@ -23,6 +23,7 @@ from .failures import changing, directory_in_place_of, errors_of_ours, refused
 from .local import (
     file_holds,
     read_file,
+    read_first,
     read_twice,
     remove_tree,
     sync_tree,
@@ -175,6 +176,24 @@ class Location:
         if self._direct:
             return [self.read(key, most) for key in keys]
         return self._waiting.read_many([self._prefix + key for key in keys])
+
+    def read_first(self, keys: Iterable[str], size: int) -> list[memoryview | None]:
+        """The first bytes under each key, at most `size`."""
+        if self._root:
+            return [self._first_of_file(key, size) for key in keys]
+        if not self._direct:
+            return self._waiting.read_many([self._prefix + key for key in keys], size)
+        return [None if data is None else data[:size] for data in map(self.read, keys)]
+
+    def _first_of_file(self, key: str, size: int) -> memoryview | None:
+        try:
+            return memoryview(read_twice(lambda: read_first(f"{self._root}/{key}", size)))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise unreadable(key, str(self), error) from error
 
     def hold(self, path: str, names: Iterable[str], data: bytes) -> list[bool]:
         """Whether exactly these bytes are under each name below a path.

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 import zarr.buffer.cpu
-from zarr.abc.store import Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.sync import sync
 
 from ..errors import NotWritableError
@@ -41,21 +41,22 @@ class WaitingStore:
     def read(self, key: str) -> memoryview | None:
         """The bytes under a key, or None."""
         with errors_of_ours(self._where, f"{key} cannot be read"):
-            return _bytes_of(sync(self._get(key)))
+            return _bytes_of(sync(self._get(key, self._whole)))
 
-    def read_many(self, keys: list[str]) -> list[memoryview | None]:
-        """The bytes under each key."""
+    def read_many(self, keys: list[str], first: int | None = None) -> list[memoryview | None]:
+        """The bytes under each key, or only the first ones."""
+        part = self._whole if first is None else RangeByteRequest(0, first)
 
         async def gather() -> list[Any]:
-            return await asyncio.gather(*(self._get(key) for key in keys))
+            return await asyncio.gather(*(self._get(key, part) for key in keys))
 
         with errors_of_ours(self._where, "it cannot be read"):
             return [_bytes_of(buffer) for buffer in sync(gather())]
 
-    async def _get(self, key: str) -> Any:
+    async def _get(self, key: str, part: ByteRequest | None) -> Any:
         prototype = zarr.buffer.cpu.buffer_prototype
         try:
-            return await asyncio.wait_for(self._store.get(key, prototype, self._whole), patience())
+            return await asyncio.wait_for(self._store.get(key, prototype, part), patience())
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -260,5 +260,5 @@ def _require_variables(layout: Layout, names: Sequence[str], where: str) -> None
 
 def _seconds_since_flush(now: Moment) -> float | None:
     blocks = chain_blocks(now.location, now.layout)
-    ages = [seconds_since(block, "draw_idx") for block in blocks]
+    ages = [seconds_since(block, name) for block in blocks for name in ("draw_idx", "flushed")]
     return min((age for age in ages if age is not None), default=None)
