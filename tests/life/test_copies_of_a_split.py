@@ -93,7 +93,7 @@ def test_what_is_copied_while_draws_move_is_right_or_refused(
             for name in sorted(files)
         }
         copy = tmp_path / f"copy-{trial}.zarr"
-        for name in files:
+        for name in sorted(files):
             one_by_one = trial % 2
             moment = (
                 chance.choice(some)

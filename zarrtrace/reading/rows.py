@@ -436,8 +436,10 @@ class RowReader:
             if new.start <= place.draws.start < new.stop:
                 target = new.place(place.draws.start, self._variable.draws_per_chunk)
                 moved = target.key(self._variable, self.block.number)
-                # A chunk that is cut again begins with another draw.
-                keys = [staged(moved)] if target.draws.start == place.draws.start else []
+                # A chunk that is cut again begins with another draw, or has fewer.
+                first, last = place.draws.start, place.draws.stop
+                has_all = target.draws.start == first and target.draws.stop >= last
+                keys = [staged(moved)] if has_all else []
         # A path belongs to the old array until the groups are swapped, and then to the new one.
         if self._group.swapping:
             keys.append(moved)
