@@ -4,7 +4,9 @@
 
 One run with gzip and blobs is killed by SIGKILL at a random moment, read, resumed in a new process,
 killed again. No store may be unreadable, no step that was reported stored may be missing, and in
-the end the chain must be that of a run that nobody killed, bit for bit.
+the end the chain must be that of a run that nobody killed, bit for bit. A trial is one start of
+the run. At the end the harness prints how many of them were killed, and how many ended with lost or
+wrong steps, a store that cannot be read, or anything else that is wrong: the first ends it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -21,6 +24,9 @@ from pathlib import Path
 
 import emcee
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from outcomes import Outcomes, TrialFailed
 
 from zarrtrace.adapters.emcee import backend as backends
 
@@ -76,36 +82,40 @@ def kill_once(path: Path, steps: int, after: float) -> tuple[bool, int]:
     return process.exitcode == -9, last
 
 
-def run(directory: Path, kills: int, steps: int, seed: int) -> int:
-    """Kill often enough; returns the number of kills that hit a running chain."""
+def run(directory: Path, kills: int, steps: int, seed: int) -> Outcomes:
+    """Kill a running chain often enough, and count what is found."""
     rng = random.Random(seed)
-    hit, reported = 0, 0
+    outcomes = Outcomes()
+    reported = 0
     path, number = directory / "0.zarr", 0
-    while hit < kills:
-        killed, last = kill_once(path, steps, after=rng.uniform(0, 0.3))
-        reported = max(reported, last)
-        backend = backends.HDFBackend(path, read_only=True)
-        stored = backend.iteration if backend.initialized else 0
-        if stored < reported:
-            raise RuntimeError(f"{path}: {reported} steps were stored, {stored} are there")
-        if stored:
-            require_whole(backend, stored)
-        hit += killed
-        if not killed:
-            require_equal(backend, steps)
-            number, reported = number + 1, 0
-            path = directory / f"{number}.zarr"
-    sample(backends.HDFBackend(path, compression="gzip"), steps)
-    require_equal(backends.HDFBackend(path, read_only=True), steps)
-    return hit
+    while outcomes.seen["kills"] < kills and not outcomes.ended:
+        with outcomes.trial(outcomes.trials):
+            killed, last = kill_once(path, steps, after=rng.uniform(0, 0.3))
+            outcomes.seen["kills"] += killed
+            reported = max(reported, last)
+            backend = backends.HDFBackend(path, read_only=True)
+            stored = backend.iteration if backend.initialized else 0
+            outcomes.seen["steps found"] += stored
+            if stored < reported:
+                raise TrialFailed("lost", f"{path}: {reported} steps stored, {stored} are there")
+            if stored:
+                require_whole(backend, stored)
+            if not killed:
+                require_equal(backend, steps)
+                number, reported = number + 1, 0
+                path = directory / f"{number}.zarr"
+    with outcomes.trial(outcomes.trials):
+        sample(backends.HDFBackend(path, compression="gzip"), steps)
+        require_equal(backends.HDFBackend(path, read_only=True), steps)
+    return outcomes
 
 
 def require_whole(backend: backends.HDFBackend, steps: int) -> None:
     chain, blobs = backend.get_chain(), backend.get_blobs()
-    assert chain.shape == (steps, WALKERS, DIMENSIONS)
-    assert np.isfinite(chain).all()
-    assert np.array_equal(chain[..., 0], blobs)
-    assert np.array_equal(-0.5 * np.sum(chain**2, axis=2), backend.get_log_prob())
+    require(chain.shape == (steps, WALKERS, DIMENSIONS), "the shape of the chain")
+    require(np.isfinite(chain).all(), "a step that is not finite")
+    require(np.array_equal(chain[..., 0], blobs), "blobs")
+    require(np.array_equal(-0.5 * np.sum(chain**2, axis=2), backend.get_log_prob()), "log_prob")
     assert backend.trace.check() == []
 
 
@@ -113,21 +123,27 @@ def require_equal(backend: backends.HDFBackend, steps: int) -> None:
     undisturbed = emcee.backends.Backend()
     sample(undisturbed, steps)
     for name in ("chain", "log_prob", "blobs"):
-        assert np.array_equal(backend.get_value(name), undisturbed.get_value(name)), name
-    assert np.array_equal(backend.accepted, undisturbed.accepted)
-    assert np.array_equal(backend.random_state[1], undisturbed.random_state[1])
+        require(np.array_equal(backend.get_value(name), undisturbed.get_value(name)), name)
+    require(np.array_equal(backend.accepted, undisturbed.accepted), "accepted")
+    require(np.array_equal(backend.random_state[1], undisturbed.random_state[1]), "random_state")
 
 
-def main() -> None:
+def require(right: bool, what: str) -> None:
+    if not right:
+        raise TrialFailed("wrong", what)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        hit = run(Path(directory), given.kills, given.steps, given.seed)
-    print(f"{hit} kills: every store could be read, no stored step was lost, all chains are equal")
+        outcomes = run(Path(directory), given.kills, given.steps, given.seed)
+    print(outcomes)
+    return outcomes.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

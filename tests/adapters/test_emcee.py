@@ -17,6 +17,7 @@ from zarrtrace.errors import InvalidInputError, TraceNotFoundError
 emcee = pytest.importorskip("emcee")
 h5py = pytest.importorskip("h5py")
 
+from outcomes import counts
 from scripts import Script
 
 from zarrtrace.adapters import emcee as backends
@@ -209,8 +210,12 @@ def test_kills_lose_no_step_and_no_random_number(tmp_path: Path) -> None:
     harness = Path(__file__).with_name("harness_kill_emcee.py")
     command = [sys.executable, str(harness), "--kills", "3", "--steps", "1200"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "3 kills" in done.stdout
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The run that nobody kills comes last, and some may be over before they are killed.
+    found = counts(done.stdout)
+    assert found["kills"] == 3
+    assert found["kills"] >= found["trials"] / 5
 
 
 @pytest.mark.once("oldest")

@@ -7,7 +7,9 @@ writers that are closed and opened. Every version of every file is remembered. T
 together of which each file is of a moment of its own, within a window of moments, and of a journal
 each piece of 8, 512 or 4,096 bytes: that is what `cp -r` finds, what a client of a network disk may
 see, and, where files may also be missing or empty, what power loss leaves behind. Its draws must be
-right, and complete when every moment is the same; a writer must be able to continue.
+right, and so many as were there when every moment is the same; a writer must be able to continue. At
+the end it prints how many copies there were and how many were torn, and how many trials found lost
+or wrong draws, a trace that cannot be read, or anything else that is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from outcomes import Outcomes, TrialFailed
 
 import zarrtrace as zt
 from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
@@ -194,7 +200,9 @@ def check(path: Path, but: Sequence[int] = ()) -> list[int]:
                 for name, value in values.items():
                     got = dataset[name].values[0].tolist()
                     expected = [np.asarray(value(chain, draw)).tolist() for draw in draws]
-                    assert got == expected, f"{path}: {shown}/{name} of chain {chain}"
+                    if got != expected:
+                        why = f"{path}: {shown}/{name} of chain {chain}"
+                        raise TrialFailed("wrong", why)
     for number in range(len(trace.blocks)):
         block = trace._block(number)
         found = last_checkpoint(block)
@@ -214,19 +222,23 @@ def continue_run(path: Path) -> None:
             start, _ = writer.resume()
             for draw in range(start, TOTAL):
                 writer.record(**values_of(chains, draw))
-    assert set(check(path)) == {TOTAL}
+    require_all(path)
     trace.finish()
-    assert set(check(path)) == {TOTAL}
+    require_all(path)
 
 
-def trial(seed: int, folder: Path) -> tuple[int, int]:
-    """Put traces together of one that is recorded; returns draws that were there, and missing."""
+def require_all(path: Path) -> None:
+    if {*(counts := check(path))} != {TOTAL}:
+        raise TrialFailed("lost", f"{path}: {counts} of {TOTAL} draws")
+
+
+def trial(seed: int, folder: Path, seen: Counter[str]) -> None:
+    """Put traces together of one that is recorded, and count them and their draws."""
     chooser = random.Random(seed)
     path = folder / "run.zarr"
     trace = create(path, chooser)
     moments = Moments(path)
     record(trace, moments, chooser, steps=chooser.randrange(10, 60))
-    there = missing = 0
     for number in range(4):
         last = chooser.randrange(len(moments.files))
         first = max(0, last - chooser.choice([0, 1, 3, 10, 1000]))
@@ -239,15 +251,19 @@ def trial(seed: int, folder: Path) -> tuple[int, int]:
             with suppress(zt.errors.DamagedTraceError):
                 check(copy, but=[other for other in range(trace.chains) if other != chain])
         found = check(copy, but=lacking)
-        if first == last:
-            assert found == moments.counts[first], f"seed {seed}: {copy} has {found}"
-        there += sum(moments.counts[first])
-        missing += sum(
-            max(0, was - now) for was, now in zip(moments.counts[first], found, strict=True)
-        )
+        were = moments.counts[first]
+        if first == last and found != were:
+            raise TrialFailed("lost", f"{copy} has {found} of {were} draws")
+        seen.update({
+            "copies": 1,
+            "torn copies": int(first < last),
+            "draws": sum(were),
+            "draws not proven": sum(
+                max(0, was - now) for was, now in zip(were, found, strict=True)
+            ),
+        })  # fmt: skip
         if number < 2 and not lacking:
             continue_run(copy)
-    return there, missing
 
 
 def main() -> int:
@@ -255,17 +271,12 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    there = missing = 0
+    outcomes = Outcomes()
     for seed in range(options.seed, options.seed + options.trials):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                counted = trial(seed, Path(folder))
-            except BaseException:
-                print(f"seed {seed}", file=sys.stderr)
-                raise
-        there, missing = there + counted[0], missing + counted[1]
-    print(f"{options.trials} trials, no wrong draw; {missing:,} of {there:,} draws not proven")
-    return 0
+        with tempfile.TemporaryDirectory() as folder, outcomes.trial(seed):
+            trial(seed, Path(folder), outcomes.seen)
+    print(outcomes)
+    return outcomes.exit_code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ One trial: three chains are sampled in processes of their own, split and finishe
 while a reader polls without pause. At a random moment one writer, or the parent with all of them,
 gets SIGKILL. What `record()` had acknowledged must be there with its value, the trace must open in
 plain xarray, and the run, taken up again (and sometimes killed again), must end as the
-uninterrupted one, bit for bit.
+uninterrupted one, bit for bit. At the end it prints how many trials and kills there were, and how
+many trials found lost or wrong draws, a trace that cannot be read, or anything else that is wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +31,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from zarr.errors import MetadataValidationError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from outcomes import KINDS, Outcomes, TrialFailed, kind_of
 
 import zarrtrace as zt
 
@@ -111,7 +116,17 @@ class Board:
         self.reads = FORK.RawValue("q", 0)
         self.stop = FORK.RawValue("b", 0)
         self.complaint = FORK.RawArray("c", 2000)
+        self.kind_of_complaint = FORK.RawValue("b", 0)
         self.pids = FORK.RawArray("q", CHAINS)
+
+    def complain(self, error: Exception) -> None:
+        self.kind_of_complaint.value = KINDS.index(kind_of(error))
+        self.complaint.value = f"reader: {error!r}".encode()[:1999]
+
+    def require_no_complaint(self) -> None:
+        if self.complaint.value:
+            why = self.complaint.value.decode(errors="replace")
+            raise TrialFailed(KINDS[self.kind_of_complaint.value], why)
 
 
 def record_chain(path: Path, chain: int, board: Board) -> None:
@@ -169,8 +184,8 @@ def same(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:
     return bool(np.array_equal(found, wanted))
 
 
-def compare(trace: zt.Trace, wanted: dict[str, np.ndarray[Any, Any]]) -> str:
-    """What is wrong with the draws of a trace as it stands, chain by chain; "" when nothing is."""
+def compare(trace: zt.Trace, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Compare the draws of a trace as it stands, chain by chain."""
     for group in trace.groups:
         first = 0 if group.startswith("warmup_") else TUNE
         for chain in range(CHAINS):
@@ -179,8 +194,8 @@ def compare(trace: zt.Trace, wanted: dict[str, np.ndarray[Any, Any]]) -> str:
                 found = array.values[0]
                 expected = wanted[str(name)][chain, first : first + len(found)]
                 if not same(found, expected):
-                    return f"{group}/{name}, chain {chain}: {found!r} is not {expected!r}"
-    return ""
+                    why = f"{group}/{name}, chain {chain}: {found!r} is not {expected!r}"
+                    raise TrialFailed("wrong", why)
 
 
 def poll(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -195,15 +210,12 @@ def poll(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) -> N
             # before the last look until after this one no resume of it may have been under way.
             not_resumed = np.array(ended_before) == np.array(board.resumes_begun)
             if (not_resumed & (counts < previous)).any():
-                board.complaint.value = f"shrank from {previous} to {counts}".encode()
-                return
-            problem = compare(trace, wanted)
-        except zt.TraceError as error:
-            problem = "" if "went back to its checkpoint" in str(error) else repr(error)
+                raise TrialFailed("lost", f"shrank from {previous} to {counts}")
+            compare(trace, wanted)
+        except zt.errors.StaleViewError:
+            pass  # the chain went back to its checkpoint
         except Exception as error:
-            problem = repr(error)
-        if problem:
-            board.complaint.value = f"reader: {problem}".encode()[:1999]
+            board.complain(error)
             return
         previous, ended_before = counts, ended
         board.reads.value += 1
@@ -221,9 +233,13 @@ def kill(parent: BaseProcess, board: Board, chooser: random.Random) -> None:
 
 
 def trial(
-    number: int, wanted: dict[str, np.ndarray[Any, Any]], typical: float, folder: Path
-) -> tuple[dict[str, int], float]:
-    """Run one trial; returns what happened, and how long an undisturbed run took."""
+    number: int,
+    wanted: dict[str, np.ndarray[Any, Any]],
+    typical: float,
+    folder: Path,
+    seen: Counter[str],
+) -> float:
+    """Run one trial, and count what happened in `seen`; returns how long the last run took."""
     chooser = random.Random(number)
     path = folder / f"trial-{number}.zarr"
     create(path, number)
@@ -232,7 +248,7 @@ def trial(
     # It takes a core for itself.
     if number % 4 == 0:
         reader.start()
-    seen: dict[str, int] = {"writer": 0, "parent": 0}
+    parents = 0
     kills = 0 if typical == 0 else chooser.choice([1, 1, 1, 2, 3])
     took = 0.0
     try:
@@ -247,7 +263,7 @@ def trial(
                 kill(parent, board, chooser)
             parent.join()
             # What was really killed, and had not just ended.
-            seen["parent"] += parent.exitcode == -signal.SIGKILL
+            parents += parent.exitcode == -signal.SIGKILL
             took = time.perf_counter() - began
             verify(path, board, wanted)
             if zt.open(path).finished:
@@ -258,20 +274,23 @@ def trial(
         board.stop.value = 1
         if number % 4 == 0:
             reader.join()
-    if board.complaint.value:
-        raise AssertionError(board.complaint.value.decode(errors="replace"))
-    seen["writer"] = board.killed_writers.value
-    seen["disturbed"] = int(seen["writer"] + seen["parent"] > 0)
-    seen["reads"] = board.reads.value
+        writers = board.killed_writers.value
+        seen.update({
+            "of them with kills": int(writers + parents > 0),
+            "kills of a writer": writers,
+            "kills of the parent and all its writers": parents,
+            "whole reads meanwhile": board.reads.value,
+        })  # fmt: skip
+    board.require_no_complaint()
     tree = xr.open_datatree(path, engine="zarr")
     for name, values in wanted.items():
         if not same(values_of(tree, name), values[:, TUNE:]):
-            raise AssertionError(f"finished: {name} differs from the uninterrupted run")
+            raise TrialFailed("wrong", f"finished: {name} differs from the uninterrupted run")
     leftovers = list(path.rglob("*.partial"))
     if leftovers:
         raise AssertionError(f"left behind: {leftovers}")
     shutil.rmtree(path)
-    return seen, took
+    return took
 
 
 def verify(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
@@ -279,10 +298,8 @@ def verify(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) ->
     trace = zt.open(path)
     counts, acknowledged = trace.recorded, list(board.acknowledged)
     if (counts < acknowledged).any():
-        raise AssertionError(f"lost: {acknowledged} acknowledged, {counts} there")
-    problem = compare(trace, wanted)
-    if problem:
-        raise AssertionError(problem)
+        raise TrialFailed("lost", f"{acknowledged} acknowledged, {counts} there")
+    compare(trace, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for consolidated in (None, False):
@@ -293,10 +310,10 @@ def verify(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) ->
                     raise
                 tree = None
             if trace.finished and tree is None:
-                raise AssertionError("finished, and plain xarray refuses it")
+                raise TrialFailed("unreadable", "finished, and plain xarray refuses it")
             for name, values in wanted.items() if tree is not None else ():
                 if not same(values_of(tree, name), values[:, TUNE:]):
-                    raise AssertionError(f"plain xarray finds other values of {name}")
+                    raise TrialFailed("wrong", f"plain xarray finds other values of {name}")
 
 
 def main() -> int:
@@ -305,28 +322,16 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     options = parser.parse_args()
     wanted = reference()
-    totals: dict[str, int] = {}
-    failures = 0
+    outcomes = Outcomes()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        typical = max(trial(-1 - i, wanted, 0.0, folder)[1] for i in range(2))
+        typical = max(trial(-1 - i, wanted, 0.0, folder, Counter()) for i in range(2))
         print(f"an undisturbed run takes {typical:.2f} s", flush=True)
         for number in range(options.first, options.first + options.trials):
-            try:
-                seen, _ = trial(number, wanted, typical, folder)
-            except Exception as error:
-                failures += 1
-                print(f"trial {number}: {type(error).__name__}: {error}", flush=True)
-                continue
-            for key, value in seen.items():
-                totals[key] = totals.get(key, 0) + value
-    print(
-        f"{options.trials} trials, {totals.get('disturbed', 0)} of them with kills "
-        f"({totals.get('writer', 0)} of a writer, "
-        f"{totals.get('parent', 0)} of the parent and all its writers), "
-        f"{totals.get('reads', 0)} whole reads meanwhile, {failures} failed"
-    )
-    return 1 if failures else 0
+            with outcomes.trial(number):
+                trial(number, wanted, typical, folder, outcomes.seen)
+    print(outcomes)
+    return outcomes.exit_code
 
 
 if __name__ == "__main__":

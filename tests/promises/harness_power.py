@@ -6,7 +6,9 @@ One trial: a trace is recorded on a file system of its own, in a file that is mo
 moment the process that records is stopped and the file copied, without a sync: it has what had
 reached the disk. What is found in the copy, after a restart of the machine as it seems, must be
 right. With durability="disk" it has at least the draws below the last checkpoint or flush; and the
-run must be able to continue there. Mounting takes root and Linux.
+run must be able to continue there. At the end it prints how many runs were stopped before their end,
+and how many trials found lost or wrong draws, a trace that cannot be read, or anything else that is
+wrong. Mounting takes root and Linux.
 """
 
 from __future__ import annotations
@@ -21,30 +23,41 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness_copy import TOTAL, check, continue_run, create, lacking_journals, values_of
+from outcomes import KINDS, Outcomes, TrialFailed, kind_of
 
 import zarrtrace as zt
 from zarrtrace.sampling_state import claim, journal_header
 
 FORK = multiprocessing.get_context("fork")
-NAMED = 3  # the exit code of a process that met damage where there may be some
+# Exit codes of the process that looks: it met damage where there may be some, or a fault, of which
+# the number in KINDS is added.
+NAMED, FAULT = 3, 10
 ENDED = 10**6  # in place of a count: the trace is finished
 
 
 @contextmanager
 def mounted(image: Path, place: Path) -> Iterator[Path]:
     place.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    call("mount", "-o", "loop", image, place)
     try:
         yield place
     finally:
-        subprocess.run(["umount", place], check=True)
+        call("umount", place)
+
+
+def call(*command: str | Path) -> None:
+    """Call a tool, without which there is no trial."""
+    if code := subprocess.run(command).returncode:
+        sys.exit(f"{command[0]} ended with {code}: the harness takes root, and loop devices")
 
 
 def record(path: Path, seed: int, durable: Any) -> None:
@@ -88,7 +101,8 @@ def verify(path: Path, acknowledged: list[int]) -> None:
     restart()
     trace = zt.open(path)
     is_durable = trace._layout.durable
-    assert trace.finished or acknowledged[0] != ENDED or not is_durable, "it was finished"
+    if is_durable and acknowledged[0] == ENDED and not trace.finished:
+        raise TrialFailed("lost", "it was finished")
     lacking = lacking_journals(path) if not trace.finished else []
     for chain in lacking:
         # Nothing says which of its draws are there: right, or an error.
@@ -101,7 +115,8 @@ def verify(path: Path, acknowledged: list[int]) -> None:
     for number, chains in enumerate(trace.blocks):
         first = chains if isinstance(chains, int) else chains[0]
         least = min(acknowledged[number], TOTAL)
-        assert counts[first] >= least or not is_durable, f"{counts} there, {acknowledged} were"
+        if is_durable and counts[first] < least:
+            raise TrialFailed("lost", f"{counts} there, {acknowledged} acknowledged")
     if not trace.finished and not lacking:
         continue_run(path)
 
@@ -110,18 +125,19 @@ def verify_or_name(path: Path, acknowledged: list[int]) -> None:
     """As `verify`; where nothing was to survive power loss, an error may name what is damaged."""
     try:
         verify(path, acknowledged)
-    except zt.errors.DamagedTraceError:
-        if zt.open(path)._layout.durable:
-            raise
-        sys.exit(NAMED)
+    except Exception as error:
+        if isinstance(error, zt.errors.DamagedTraceError) and not zt.open(path)._layout.durable:
+            sys.exit(NAMED)
+        traceback.print_exc()
+        sys.exit(FAULT + KINDS.index(kind_of(error)))
 
 
-def trial(seed: int, folder: Path) -> tuple[int, bool]:
-    """One trial; returns how many draws had to be there, and whether an error named damage."""
+def trial(seed: int, folder: Path, seen: Counter[str]) -> None:
+    """One trial; counts what it met."""
     chooser = random.Random(seed)
     image, copy = folder / "disk", folder / "copy"
-    subprocess.run(["truncate", "-s", "24M", image], check=True)
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    call("truncate", "-s", "24M", image)
+    call("mkfs.ext4", "-q", "-F", image)
     durable = FORK.RawArray("q", 8)
     with mounted(image, folder / "mounted") as place:
         create(place / "run.zarr", chooser)
@@ -131,7 +147,8 @@ def trial(seed: int, folder: Path) -> tuple[int, bool]:
         process.start()
         assert process.pid is not None
         process.join(chooser.uniform(0, 2.5))
-        if process.is_alive():
+        stopped = process.is_alive()
+        if stopped:
             os.kill(process.pid, signal.SIGSTOP)
         acknowledged = list(durable)
         shutil.copyfile(image, copy)
@@ -141,8 +158,15 @@ def trial(seed: int, folder: Path) -> tuple[int, bool]:
         process = FORK.Process(target=verify_or_name, args=(place / "run.zarr", acknowledged))
         process.start()
         process.join()
-        assert process.exitcode in (0, NAMED), f"{acknowledged} were acknowledged"
-    return sum(min(count, TOTAL) for count in acknowledged), process.exitcode == NAMED
+    seen.update({
+        "runs that were stopped": int(stopped),
+        "draws acknowledged": sum(min(count, TOTAL) for count in acknowledged),
+        "errors that named damage": int(process.exitcode == NAMED),
+    })  # fmt: skip
+    if process.exitcode not in (0, NAMED):
+        fault = (process.exitcode or 0) - FAULT
+        kind = KINDS[fault] if fault in range(len(KINDS)) else "failed"
+        raise TrialFailed(kind, f"{acknowledged} were acknowledged")
 
 
 def main() -> int:
@@ -150,20 +174,14 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    there = named = 0
+    outcomes = Outcomes()
     for seed in range(options.seed, options.seed + options.trials):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found = trial(seed, Path(folder))
-            except BaseException:
-                print(f"seed {seed}", file=sys.stderr)
-                raise
-        there, named = there + found[0], named + found[1]
-    print(
-        f"{options.trials} times without power, no wrong draw; {there:,} draws were acknowledged, "
-        f"{named} times an error named what was damaged"
-    )
-    return 0
+        with tempfile.TemporaryDirectory() as folder, outcomes.trial(seed):
+            trial(seed, Path(folder), outcomes.seen)
+    print(outcomes)
+    # Long before half of the time that a trial has at most, a run has not ended.
+    assert outcomes.seen["runs that were stopped"] >= options.trials / 5
+    return outcomes.exit_code
 
 
 if __name__ == "__main__":
