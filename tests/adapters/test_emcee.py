@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from outcomes import counts
 from scripts import Script
 
 from zarrtrace.adapters import emcee as backends
+from zarrtrace.adapters.emcee import hdf
 
 WALKERS, DIMENSIONS = 10, 3
 
@@ -426,6 +428,38 @@ def test_what_hdf5_cannot_hold_leaves_no_file(tmp_path: Path, path: Path) -> Non
     with pytest.raises(InvalidInputError, match="there are no runs in this directory"):
         backends.export_hdf(tmp_path / "nowhere", tmp_path / "other.h5")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.zarr"]
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_another_process_makes_meanwhile_stays(
+    tmp_path: Path, path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(backends.HDFBackend(path), 2)
+    target, real = tmp_path / "run.h5", hdf._export_run
+    # What a killed export of an earlier version has left.
+    (tmp_path / "run.h5.partial").write_text("not ours")
+
+    def and_another_process(*arguments: Any) -> None:
+        real(*arguments)
+        target.write_text("theirs")
+
+    def no_links(*names: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(hdf, "_export_run", and_another_process)
+    with pytest.raises(zt.errors.TraceExistsError):
+        backends.export_hdf(path, target)
+    assert target.read_text() == "theirs"
+    monkeypatch.setattr(hdf, "_export_run", real)
+    target.unlink()
+    backends.export_hdf(path, target)
+    require_equal(emcee.backends.HDFBackend(str(target)), in_memory(2))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"run.zarr", "run.h5", "run.h5.partial"}
+    with pytest.raises(zt.errors.NotWritableError, match=r"nowhere/run\.h5: no file can be made"):
+        backends.export_hdf(path, tmp_path / "nowhere" / "run.h5")
 
 
 def test_a_file_without_runs_is_named(tmp_path: Path) -> None:

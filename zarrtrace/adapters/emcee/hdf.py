@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import emcee.backends
 import numpy as np
 
-from zarrtrace.errors import InvalidInputError, TraceExistsError
+from zarrtrace.errors import InvalidInputError, NotWritableError, TraceExistsError
 
 from .backend import HDFBackend, list_names
 from .ensemble import Ensemble, create_ensemble, run_path
@@ -156,7 +157,9 @@ def export_hdf(filename: str | os.PathLike[str], target: str | os.PathLike[str])
         The directory has no runs, or blobs of a type that HDF5 does not have, such as text of
         `U20`.
     TraceExistsError
-        There is something at the target.
+        There is something at the target, and it stays as it is.
+    NotWritableError
+        No file can be made where the target is.
 
     See Also
     --------
@@ -182,19 +185,64 @@ def export_hdf(filename: str | os.PathLike[str], target: str | os.PathLike[str])
             where=os.fspath(filename),
             remedy="give the path that HDFBackend was given",
         )
+    target = os.path.abspath(target)
     if os.path.lexists(target):
-        raise TraceExistsError(
-            "there is a file of this name", where=os.fspath(target), remedy="give another name"
-        )
-    partial = f"{os.fspath(target)}.partial"
-    try:
+        raise _is_taken(target)
+    with _folder_beside(target) as folder:
+        partial = os.path.join(folder, "partial.h5")
         for name in names:
             _export_run(HDFBackend(filename, name, read_only=True), partial)
-        os.rename(partial, target)
-    finally:
-        with suppress(FileNotFoundError):
-            os.remove(partial)
+        try:
+            _move_to_free_name(partial, target)
+        except FileExistsError:
+            raise _is_taken(target) from None
     return names
+
+
+def _folder_beside(target: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder that nobody else has, from which a file can be renamed to the target."""
+    parent = os.path.dirname(target)
+    try:
+        return tempfile.TemporaryDirectory(
+            prefix=".export-", suffix=".partial", dir=parent, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise NotWritableError(
+            f"no file can be made here ({error.strerror})",
+            where=target,
+            remedy="create the directory, or choose another one",
+        ) from error
+
+
+def _move_to_free_name(source: str, target: str) -> None:
+    """Give a file another name.
+
+    Raises
+    ------
+    FileExistsError
+        There is something of that name, also if it came at this moment.
+    """
+    try:
+        os.link(source, target)
+        return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass
+    # The file system has no links. An empty file takes the name for a moment.
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    try:
+        os.replace(source, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(target)
+        raise
+
+
+def _is_taken(target: str) -> TraceExistsError:
+    return TraceExistsError(
+        "there is a file of this name", where=target, remedy="give another name, or remove it"
+    )
 
 
 def _export_run(run: HDFBackend, file_path: str) -> None:
