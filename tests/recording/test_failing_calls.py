@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -141,3 +142,35 @@ def test_what_fails_can_be_done_again(
             number, state = writer.resume()
             assert (number, state["at"]) in [(BEFORE, 1), (BEFORE, 2)]
             assert_complete(writer, path)
+
+
+def test_a_close_that_fails_without_a_journal_keeps_the_draws(
+    tmp_path: Path, trials: int | None
+) -> None:
+    options = {"journal": False}
+    whole = started(tmp_path / "whole.zarr", options)
+    refused = 0
+    for at in chosen_calls(whole.close, trials):
+        path = tmp_path / f"{at}.zarr"
+        writer = started(path, options)
+        with failing(at):
+            try:
+                writer.close()
+            except zt.TraceError:
+                refused += not writer.closed
+        writer.close()
+        assert zt.open(path).recorded.tolist() == [BEFORE], at
+        with zt.open(path, "a").writer(0) as writer:
+            writer.resume()
+            assert_complete(writer, path)
+    assert refused
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+def test_a_writer_that_nobody_can_close_again_gives_its_place_up(tmp_path: Path) -> None:
+    writer = started(tmp_path / "run.zarr", {"journal": False})
+    with failing(0, "full"):
+        del writer
+        gc.collect()
+    with zt.open(tmp_path / "run.zarr", "a").writer(0) as writer:
+        assert writer.resume()[0] == 0

@@ -137,7 +137,7 @@ def test_a_call_that_fails_says_which_rows_are_appended(
 
 
 @pytest.mark.once("oldest")
-@pytest.mark.parametrize("kind", ["journal", "text"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_close_that_fails_keeps_the_rows(tmp_path: Path, kind: str, trials: int | None) -> None:
     chosen = chosen_calls(started(tmp_path / "whole", kind).close, trials)
     for at in chosen:
@@ -146,3 +146,18 @@ def test_a_close_that_fails_keeps_the_rows(tmp_path: Path, kind: str, trials: in
             appended.close()
         assert len(appended) == BEFORE
         assert_complete(appended, kind)
+
+
+@pytest.mark.once("oldest")
+def test_a_table_that_cannot_be_closed_says_that_it_keeps_its_rows(tmp_path: Path) -> None:
+    appended = started(tmp_path / "table", "memory")
+    for _ in range(2):
+        with failing(0, "full"), pytest.raises(zt.errors.NotWritableError) as caught:
+            appended.close()
+        assert "up to 3 rows would be lost" in caught.value.why
+        assert "call close() again" in caught.value.remedy
+        assert caught.value.where == str(tmp_path / "table")
+    appended.close()
+    assert table.open(tmp_path / "table")["n"].tolist() == [0, 1, 2]
+    # Another one may append.
+    table.open(tmp_path / "table", mode="a").append(row("memory", BEFORE))

@@ -96,7 +96,11 @@ def close_forgotten(writer: OpenWriter) -> None:
 def _close_quietly(writer: OpenWriter) -> None:
     # No caller is left who could be told that the trace is gone.
     with contextlib.suppress(TraceNotFoundError, TraceReplacedError):
-        writer.close()
+        try:
+            writer.close()
+        finally:
+            # Nobody can close it again.
+            writer._release()
 
 
 def open_writers() -> list[OpenWriter]:

@@ -32,6 +32,9 @@ from ..sampling_state.journal import Journal
 from . import exit as ending
 from .calls import OneCallAtATime
 
+# The place belongs to somebody else, or is gone: what waits in memory cannot go anywhere.
+_NOT_ITS_OWN = (ChainBusyError, StaleViewError, TraceNotFoundError)
+
 
 class State(enum.Enum):
     """Whether a writer can write. The states follow each other in this order, never back."""
@@ -201,6 +204,12 @@ class Holder(OneCallAtATime, ABC):
     def close(self) -> None:
         """Flush and close the writer; closing it again does nothing.
 
+        Raises
+        ------
+        NotWritableError
+            The store could not be written. Without a journal the writer stays open, so that what
+            waits in memory is kept: close it again, or flush it.
+
         See Also
         --------
         Trace.close : Close all writers of a trace.
@@ -217,14 +226,36 @@ class Holder(OneCallAtATime, ABC):
         """
         if self.closed:
             return
+        before = self._state
         try:
             # This comes first, so that no other call begins.
             self._state = State.CLOSED
             self._wait_for_other_threads()
             if not self._gave_way:
                 self._write_last()
-        finally:
+        except _NOT_ITS_OWN:
             self._let_go()
+            raise
+        except BaseException as error:
+            if self._journal.survives:
+                self._let_go()
+                raise
+            self._state = before
+            if isinstance(error, Exception):
+                raise self._still_open(error) from error
+            raise
+        self._let_go()
+
+    def _still_open(self, error: Exception) -> NotWritableError:
+        """The error for a close that could not write what waits in memory."""
+        why = error.why if isinstance(error, TraceError) else f"{type(error).__name__}: {error}"
+        return NotWritableError(
+            f"it cannot be closed ({why}): up to {counted(self._journal.count, self._unit)} would "
+            f"be lost",
+            where=self._where,
+            remedy="it stays open and keeps them: remove the cause and call close() again",
+            chain=self._first_chain,
+        )
 
     def _release(self) -> None:
         """Close the writer without flushing; the journal stays as it is."""

@@ -328,6 +328,11 @@ class Table:
     def close(self) -> None:
         """Flush, and let other processes append; the next append opens the table again.
 
+        Raises
+        ------
+        NotWritableError
+            The store could not be written. Rows that wait in memory are kept: call it again.
+
         See Also
         --------
         zarrtrace.Trace.close : Close all tables and writers of a trace.
@@ -339,9 +344,9 @@ class Table:
         ...     losses.append(loss=0.5)
         >>> losses.close()
         """
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _open_writer(self, columns: Columns) -> RowWriter:
         """Open the table for appending; if there is none, make it with these columns."""
