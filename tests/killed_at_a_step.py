@@ -58,34 +58,42 @@ def killed_at(
 
 
 def made_again(fast_place: Place) -> Callable[[], zt.Trace]:
-    """Puts the trace of a place back as it is now: a copy, in a tenth of the time of making it."""
+    """Puts the trace of a place back as it is now, and opens it."""
+    put_back = put_back_at(fast_place)
+
+    def opened() -> zt.Trace:
+        put_back()
+        return fast_place.open("a")
+
+    return opened
+
+
+def put_back_at(fast_place: Place) -> Callable[[], None]:
+    """Puts what is at a place back as it is now: a copy, in a tenth of the time of making it."""
     if fast_place.kind == "memory":
         held = dict(fast_place.store._store_dict)
 
-        def put_back() -> zt.Trace:
+        def put_back() -> None:
             fast_place.store._store_dict.clear()
             fast_place.store._store_dict.update(held)
-            return fast_place.open("a")
 
     elif fast_place.kind == "objects":
         objects = fast_place.store.store
         paths = [item["path"] for items in obstore.list(objects) for item in items]
         kept = {path: bytes(obstore.get(objects, path).bytes()) for path in paths}
 
-        def put_back() -> zt.Trace:
+        def put_back() -> None:
             for items in obstore.list(objects):
                 obstore.delete(objects, [item["path"] for item in items])
             for path, data in kept.items():
                 obstore.put(objects, path, data)
-            return fast_place.open("a")
 
     else:
         copy = fast_place.path.with_name("as_it_was.zarr")
         shutil.copytree(fast_place.path, copy)
 
-        def put_back() -> zt.Trace:
+        def put_back() -> None:
             shutil.rmtree(fast_place.path)
             shutil.copytree(copy, fast_place.path)
-            return fast_place.open("a")
 
     return put_back

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Place
+from killed_at_a_step import Killed, killed_at, put_back_at
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError, NotWritableError, TraceExistsError
+from zarrtrace.errors import ChainBusyError, InvalidInputError, NotWritableError, TraceExistsError
+from zarrtrace.life import place
+from zarrtrace.store.location import Location
 
 GOOD: dict[str, Any] = {"chains": 1, "draws": 3, "posterior": {"x": zt.Var()}}
 
@@ -187,6 +194,45 @@ def test_processes_that_all_create_are_told_or_join(tmp_path: Path, script: Any)
     assert script.run(_RANKS, tmp_path) == "well\n"
 
 
+_LATE = """
+import os, time
+late = False
+os.register_at_fork(after_in_child=lambda: time.sleep(3 * late))  # before anything of zarrtrace's
+import sys, warnings
+import zarrtrace as zt
+warnings.simplefilter("ignore", DeprecationWarning)
+
+def rank():
+    process = os.fork()
+    if process == 0:
+        try:
+            trace = zt.create(
+                sys.argv[1], chains=1, draws=1, posterior={"x": zt.Var()}, overwrite=True
+            )
+            with trace.writer(0) as writer:
+                writer.record({"x": 1.0})
+            os._exit(1)
+        except zt.errors.TraceExistsError:
+            os._exit(2)
+    return process
+
+late = True
+slow = rank()
+late = False
+ended = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in (rank(), slow)]
+print(ended, zt.open(sys.argv[1]).recorded)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="Linux tells when it began")
+@pytest.mark.once("newest")
+def test_a_process_that_begins_slowly_overwrites_no_trace_of_its_job(
+    tmp_path: Path, fresh_script: Any
+) -> None:
+    """On a machine with much to do, it first runs when another one has made the trace."""
+    assert fresh_script.run(_LATE, tmp_path / "run.zarr") == "[1, 2] [1]\n"
+
+
 def test_a_trace_of_the_same_definition_is_opened(fast_place: Any) -> None:
     record(fast_place.create(**GOOD), 2.0)
     assert fast_place.create(**GOOD, if_exists="open").get("x").tolist() == [[2.0] * 3]
@@ -198,6 +244,86 @@ def test_a_trace_of_the_same_definition_is_opened(fast_place: Any) -> None:
         fast_place.create(**GOOD, if_exists="open", overwrite=True)
     with pytest.raises(InvalidInputError, match="if_exists"):
         fast_place.create(**GOOD, if_exists="w")
+
+
+# Two at once, where nothing is locked -----------------------------------------------------------
+
+_CHANGES = ("create", "write", "write_many", "delete", "delete_many", "delete_tree")
+
+
+@contextmanager
+def meanwhile(step: int, act: Callable[[], object]) -> Iterator[list[int]]:
+    """Do something before the step-th change of a store; gives how many there were."""
+    done = [0]
+
+    def acting(real: Any) -> Any:
+        def method(*arguments: Any, **options: Any) -> Any:
+            done[0] += 1
+            if done[0] == step:
+                done[0] += 10**6  # what is done in between is not counted
+                act()
+                done[0] -= 10**6
+            return real(*arguments, **options)
+
+        return method
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _CHANGES:
+            patch.setattr(Location, name, acting(getattr(Location, name)))
+        yield done
+
+
+def killed(*_: Any) -> None:
+    raise Killed
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("start", ["unfinished", "replacement", "trace"])
+def test_one_of_two_replaces_what_both_found(
+    objects: Place, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other process stands still, since it is the same one.
+    monkeypatch.setattr(place, "_PATIENCE", 0.1)
+    options = {} if start == "unfinished" else {"overwrite": True}
+    if start != "unfinished":
+        record(objects.create(**GOOD), 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        if start == "unfinished":
+            # The first creator dies half-way.
+            with pytest.raises(Killed), killed_at(3, patch):
+                objects.create(**GOOD)
+        elif start == "replacement":
+            # It dies when the new trace is built in the store, and the old one is to be removed.
+            tree = objects.open().to_datatree().load()
+            patch.setattr(place, "_remove_others", killed)
+            with pytest.raises(Killed):
+                zt.from_datatree(tree, objects.store, overwrite=True)
+    put_back = put_back_at(objects)
+    made: list[float] = []
+
+    def create(value: float, step: int | None = None) -> bool:
+        """Create it and record, unless another process makes it; whether a step was reached."""
+        with meanwhile(step or 0, lambda: create(2.0)) as done:
+            try:
+                trace = objects.create(**GOOD, **options)
+            except (TraceExistsError, ChainBusyError):
+                return done[0] >= (step or 0)
+        record(trace, value)
+        made.append(value)
+        return done[0] >= (step or 0)
+
+    winners = set()
+    for step in itertools.count(1, 3):
+        put_back()
+        made.clear()
+        if not create(3.0, step):
+            break
+        # One is told, or finds the trace that the other one has made, and overwrites that.
+        assert len(made) <= 1 + (start == "replacement"), (step, made)
+        assert objects.open().get("x").tolist() == [made[-1:] * 3], step
+        assert not objects.open().check()
+        winners.add(made[-1])
+    assert winners == ({3.0} if start == "replacement" else {2.0, 3.0})
 
 
 # Links ----------------------------------------------------------------------------------------

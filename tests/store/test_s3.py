@@ -180,7 +180,26 @@ def test_what_was_written_since_is_seen(bucket: Place, recorded: zt.Trace) -> No
 
 
 @pytest.mark.once("newest")
-def test_one_of_several_processes_creates(bucket: Place, fresh_script: FreshScript) -> None:
+@pytest.mark.parametrize("start", ["nothing", "unfinished"])
+def test_one_of_several_processes_creates(
+    bucket: Place, fresh_script: FreshScript, start: str
+) -> None:
+    if start == "unfinished":
+        dying = f"""
+            import os
+            import zarrtrace as zt
+            from zarrtrace.store.location import Location
+
+            Location.write_many = lambda *_: os._exit(9)
+            zt.create(
+                {bucket.store!r}, chains=2, draws=3, posterior={{"x": 0.0}}, **{bucket.options!r}
+            )
+        """
+        process = fresh_script.start(dying)
+        process.communicate(timeout=120)
+        assert process.returncode == 9
+        with pytest.raises(zt.errors.TraceNotFoundError):
+            bucket.open()
     code = f"""
         import sys
         import zarrtrace as zt
@@ -205,6 +224,9 @@ def test_one_of_several_processes_creates(bucket: Place, fresh_script: FreshScri
     assert [process.returncode for process in processes] == [0, 0, 0], found
     made = {output.strip() for output, _ in found}
     assert made == {bucket.open()._layout.identity}
+    # What decided who goes on is gone.
+    state = locate(bucket.store, **bucket.options).children("_sampling_state")
+    assert not [name for name in state if name.startswith("successor")]
 
 
 @pytest.mark.parametrize("kind", ["bucket", "objects"])

@@ -8,6 +8,7 @@ renamed (object stores, memory, mount points) the new trace is written in place:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -27,7 +28,7 @@ from ..messages import warn_caller
 from ..recording.exit import writer_with
 from ..recording.writer import ChainWriter
 from ..sampling_state.block import ChainBlock, chain_blocks, read_claims, watch_until_free
-from ..sampling_state.claim import STALE_AFTER, Claim, watch
+from ..sampling_state.claim import STALE_AFTER, Claim, process_began, watch
 from ..store.beside import (
     bring_back,
     building_beside,
@@ -43,19 +44,9 @@ Content = Literal["nothing", "unfinished", "being made", "trace", "something els
 _DOCUMENT = f"{STATE}/zarr.json"
 # Where a new trace is built that will replace another one in the same store.
 _REPLACEMENT = f"{STATE}/replacement"
+# Groups beside it, see `_succeeding`.
+_SUCCESSOR = "successor_"
 _PATIENCE = 60.0  # seconds to wait for another process that makes or overwrites a trace
-
-# When this process began: traces made earlier are not from the same job.
-_began = time.time()
-
-
-def _begin_again() -> None:
-    global _began
-    _began = time.time()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again)
 
 
 # What is there ----------------------------------------------------------------------------------
@@ -139,6 +130,7 @@ def settle(location: Location, if_exists: str, write: Write) -> bool:
         A chain of the trace to be overwritten is being recorded.
     """
     location.require_writable()
+    bring_back_what_was_there(location)
     before = identity(location)
     _wait_for_unseen_maker(location)
     deadline = time.monotonic() + _PATIENCE
@@ -151,8 +143,12 @@ def settle(location: Location, if_exists: str, write: Write) -> bool:
         elif content in ("nothing", "unfinished"):
             if _fill(location, content, write):
                 return True
+            if time.monotonic() > deadline:
+                raise _exists(location, "being made")
+            time.sleep(0.05)
         elif content == "trace" and if_exists == "overwrite":
-            _overwrite(location, before, write)
+            if not _overwrite(location, before, write):
+                raise _exists(location, "being made")
             return True
         else:
             raise _exists(location, content)
@@ -199,12 +195,15 @@ def _fill(location: Location, content: Content, write: Write) -> bool:
     if location.path is not None and not location.path.exists():
         location.path.mkdir(parents=True, exist_ok=True)
     with location.alone(_PATIENCE) as alone:
+        found = _name_of(location)
         if not alone or look(location) != content:
             return False
         if content == "nothing":
             return _write_first(location, write)
-        _write_in_place(location, write)
-        return True
+        with _succeeding(location, found) as maker:
+            if maker is not None:
+                _write_in_place(location, maker, write)
+            return maker is not None
 
 
 def _write_first(location: Location, write: Write) -> bool:
@@ -219,13 +218,12 @@ def _write_first(location: Location, write: Write) -> bool:
         return True
 
 
-def _write_in_place(location: Location, write: Write) -> None:
+def _write_in_place(location: Location, maker: str, write: Write) -> None:
     """Write a trace in place, replacing what zarrtrace has left there."""
-    with making() as maker:
-        # Readers of an old trace first lose the layout, and then the chunks.
-        location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
-        _remove_others(location, _DOCUMENT)
-        write(location)
+    # Readers of an old trace first lose the layout, and then the chunks.
+    location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
+    _remove_others(location, _DOCUMENT)
+    write(location)
 
 
 @contextmanager
@@ -237,6 +235,62 @@ def making() -> Iterator[str]:
         yield json.dumps({**json.loads(claim.to_text()), "parent": os.getppid()})
     finally:
         claim.let_go()
+
+
+# One successor, where nothing is locked ---------------------------------------------------------
+
+
+@contextmanager
+def _succeeding(location: Location, found: str) -> Iterator[str | None]:
+    """The mark of this process, if it alone may replace what it found at a place; otherwise None.
+
+    If several processes found the same thing there, only one becomes its successor: the first to
+    put its mark under a key that is named after that thing. If it dies before it has put its mark
+    at the place, another process becomes the successor of this one.
+    """
+    with making() as maker:
+        # In a local directory the lock decides.
+        if location.path is not None:
+            yield maker
+            return
+        key = _become_successor(location, found, maker)
+        if key is not None and _name_of(location) != found:
+            # It was replaced meanwhile, and the keys of its successors are gone.
+            location.delete(key)
+            key = None
+        try:
+            yield None if key is None else maker
+        except BaseException:
+            with suppress(TraceError):
+                if key is not None and _name_of(location) == found:
+                    location.delete(key)
+            raise
+
+
+def _name_of(location: Location) -> str:
+    """A name of what is at a place, which only that has."""
+    state = _attributes(location, _DOCUMENT)
+    if LAYOUT_ATTRIBUTE in state:
+        return _name(identity(location))
+    maker = maker_of(state)
+    return _name(None if maker is None else maker.token)
+
+
+def _name(made: str | None) -> str:
+    return hashlib.sha256(str(made).encode()).hexdigest()[:32]
+
+
+def _become_successor(location: Location, name: str, maker: str) -> str | None:
+    """The key of the mark of this process; None when a living process is the successor."""
+    mark = encode_document(group_document({MAKER_ATTRIBUTE: maker}))
+    while True:
+        key = f"{STATE}/{_SUCCESSOR}{name}/zarr.json"
+        if location.create(key, mark):
+            return key
+        other = maker_of(_attributes(location, key))
+        if other is None or other.alive:
+            return None
+        name = _name(other.token)
 
 
 # Replace another trace ------------------------------------------------------------------------
@@ -256,16 +310,21 @@ def _layout(location: Location) -> Layout | None:
         return None
 
 
-def _overwrite(location: Location, before: str | None, write: Write) -> None:
+def _overwrite(location: Location, before: str | None, write: Write) -> bool:
+    """Replace a trace by a new one; False when another process does so."""
+    found = _name_of(location)
     _require_nobody(location, before)
     with ExitStack() as stack:
         beside = _beside(stack, location)
         if beside is not None:
             write(beside)
             if _exchange(location, beside, before):
-                return
-    with _giving_way(location, before):
-        _write_in_place(location, write)
+                return True
+    with _succeeding(location, found) as maker:
+        if maker is not None:
+            with _giving_way(location, before):
+                _write_in_place(location, maker, write)
+        return maker is not None
 
 
 @contextmanager
@@ -278,6 +337,7 @@ def building(location: Location, if_exists: str) -> Iterator[Location]:
         As for `settle`, before the block and after it.
     """
     location.require_writable()
+    bring_back_what_was_there(location)
     before = identity(location)
     _wait_for_unseen_maker(location)
     content = look(location)
@@ -302,19 +362,26 @@ def building(location: Location, if_exists: str) -> Iterator[Location]:
 def _take_place(location: Location, new: Location, before: str | None, if_exists: str) -> None:
     """Put a trace that was built elsewhere at its place."""
     while True:
+        found = _name_of(location)
         content = look(location)
         if content == "trace" and if_exists == "overwrite":
-            if not (new.path is not None and _is_beside(new) and _exchange(location, new, before)):
+            if new.path is not None and _is_beside(new) and _exchange(location, new, before):
+                return
+            with _succeeding(location, found) as maker:
+                if maker is None:
+                    raise _exists(location, "being made")
                 with _giving_way(location, before):
-                    _copy_over(new, location)
+                    _copy_over(new, location, maker)
             return
         if content not in ("nothing", "unfinished"):
             raise _exists(location, content)
         place = real_place(location.path or Path())
         if new.path is None or place.exists():
-            with location.alone(_PATIENCE) as alone:
+            with location.alone(_PATIENCE) as alone, _succeeding(location, found) as maker:
+                if maker is None:
+                    raise _exists(location, "being made")
                 if alone and look(location) == content:
-                    _copy_over(new, location)
+                    _copy_over(new, location, maker)
                     return
         elif take_free_place(new.path, place):
             return
@@ -394,7 +461,8 @@ def _is_of_the_same_job(attributes: dict[str, Any]) -> bool:
     if maker is None or maker.is_of_this_process:
         return False
     parent = json.loads(attributes[MAKER_ATTRIBUTE]).get("parent")
-    just_now = maker.since > max(_began, time.time() - STALE_AFTER)
+    # What was made before this process began is not from the same job.
+    just_now = maker.since > max(process_began(), time.time() - STALE_AFTER)
     return just_now and (maker.alive or parent == os.getppid())
 
 
@@ -444,18 +512,17 @@ def stay(hierarchy: Hierarchy) -> Layout:
 # Where nothing can be renamed -------------------------------------------------------------------
 
 
-def _copy_over(new: Location, location: Location) -> None:
+def _copy_over(new: Location, location: Location, maker: str) -> None:
     """Replace what zarrtrace has at a place by the content of another trace."""
-    with making() as maker:
-        location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
-        _remove_others(location, _DOCUMENT, _REPLACEMENT)
-        for key in documents_first(new.keys("")):
-            data = None if key == _DOCUMENT else new.read(key)
-            if data is not None:
-                location.write(key, bytes(data))
-        data = new.read(_DOCUMENT)
-        assert data is not None
-        location.write(_DOCUMENT, bytes(data))
+    location.write(_DOCUMENT, encode_document(group_document({MAKER_ATTRIBUTE: maker})))
+    _remove_others(location, _DOCUMENT, _REPLACEMENT)
+    for key in documents_first(new.keys("")):
+        data = None if key == _DOCUMENT else new.read(key)
+        if data is not None:
+            location.write(key, bytes(data))
+    data = new.read(_DOCUMENT)
+    assert data is not None
+    location.write(_DOCUMENT, bytes(data))
     location.delete_tree(_REPLACEMENT)
 
 
@@ -471,8 +538,10 @@ def _complete_replacement(location: Location, state: dict[str, Any]) -> bool:
     new = location.below(_REPLACEMENT)
     if identity(new) is None:
         return False
-    _copy_over(new, location)
-    return True
+    with _succeeding(location, _name(maker.token)) as mark:
+        if mark is not None:
+            _copy_over(new, location, mark)
+        return mark is not None
 
 
 def _remove_others(location: Location, *kept: str) -> None:

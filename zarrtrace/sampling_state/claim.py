@@ -32,8 +32,17 @@ _held: set[str] = set()
 # The last beat seen of each writer that is watched, and when this process first saw it.
 _seen: dict[str, tuple[float, float]] = {}
 
+_imported = time.time()
+
+
+def _begin_again() -> None:
+    global _imported
+    _imported = time.time()
+    _held.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_held.clear)
+    os.register_at_fork(after_in_child=_begin_again)
 
 
 @dataclass(frozen=True)
@@ -248,6 +257,18 @@ def _boot_id() -> str:
 def _uptime() -> float:
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return math.inf if clock is None else time.clock_gettime(clock)
+
+
+def process_began() -> float:
+    """When this process began, in seconds since the epoch.
+
+    A process that was forked began at that moment, however late it was given a processor. Where
+    the system does not tell, it began when it imported this module.
+    """
+    start = _process_start(os.getpid())
+    if start <= _UNKNOWN or not hasattr(time, "CLOCK_BOOTTIME"):
+        return _imported
+    return time.time() - _uptime() + start / os.sysconf("SC_CLK_TCK")
 
 
 def _pid_namespace() -> str:
