@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from conftest import Place
+from killed_processes import killed_at_change
 
 import zarrtrace as zt
 from zarrtrace.cli import main
@@ -356,3 +360,50 @@ def test_a_pickle_is_never_read(directory: Place, tmp_path: Path) -> None:
             trace.get(name)
     trace.check()
     assert not (tmp_path / "it ran").exists()
+
+
+# Killed ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("finish", [False, True])
+def test_killed_at_any_step_it_can_be_repaired_again(
+    directory: Place, tmp_path: Path, finish: bool
+) -> None:
+    trace = fill(create(directory))
+    if finish:
+        trace.finish()
+    path, damaged = directory.path, tmp_path / "damaged.zarr"
+    right = {name: trace.get(name) for name in ("mu", "theta", "steps", "lp")}
+    # A split changes the form of the keys.
+    lost = path / "posterior" / "mu" / ("1.2" if finish else "c.1.2")
+    assert lost.exists()
+    lost.write_bytes(b"no chunk")
+    (path / "posterior" / "theta" / "zarr.json").write_text("nothing")
+    (path / "sample_stats" / "zarr.json").unlink()
+    (path / "_sampling_state" / "sampling_time" / "c.0").write_bytes(b"nothing")
+    (path / "posterior" / "mu" / "c.0.9.partial").write_bytes(b"half")
+    shutil.copytree(path, damaged)
+    kills = 0
+    for step in itertools.count():
+        for left in (path, Path(f"{path}.damaged")):
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(damaged, path)
+        killed = killed_at_change(path, step, lambda: directory.open("a").repair())
+        kills += killed
+        done = directory.open("a").repair()
+        assert not any(line.startswith("not repaired") for line in done), (step, done)
+        repaired = directory.open()
+        assert repaired.recorded.tolist() == [TUNE + DRAWS] * 2, (step, done)
+        # Only draws of the damaged chunk are missing, and its file is beside the trace.
+        first = 20 if finish else 20 - TUNE
+        right["mu"][1, first : first + 10] = np.nan
+        for name, values in right.items():
+            assert np.array_equal(repaired.get(name), values, equal_nan=True), (step, name)
+        aside = Path(f"{path}.damaged") / lost.relative_to(path)
+        assert aside.read_bytes() == b"no chunk"
+        assert [str(damage) for damage in repaired.check()] == []
+        if not killed:
+            break
+    assert kills > 10

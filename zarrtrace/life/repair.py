@@ -65,9 +65,10 @@ def repair(hierarchy: Hierarchy) -> Iterator[str]:
     layout = hierarchy.layout
     lost = [damage for damage in check(location, layout) if isinstance(damage, DamagedDraws)]
     for damage in lost:
-        yield _give_up(location, layout, damage)
+        # This comes first: away from its writer, a journal proves no draw after a missing chunk.
         layout = _with_lost(layout, damage)
         hierarchy.change(layout)
+        yield _give_up(location, layout, damage)
         _say_lost(location, layout, damage)
     if layout.finished:
         consolidate(location, layout)
@@ -298,7 +299,8 @@ def put_chunk_aside(location: Location, key: str) -> str:
 def _with_lost(layout: Layout, damage: DamagedDraws) -> Layout:
     draws = damage.draws
     entry = Lost(damage.group, damage.variable, damage.block, draws.start, draws.stop)
-    return replace(layout, lost=(*layout.lost, entry))
+    # It is there already if a repair was killed before it moved the chunk.
+    return replace(layout, lost=tuple(dict.fromkeys((*layout.lost, entry))))
 
 
 def _say_lost(location: Location, layout: Layout, damage: DamagedDraws) -> None:

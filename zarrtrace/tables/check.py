@@ -66,9 +66,10 @@ def repair(location: Location, table_file: TableFile) -> Iterator[str]:
     for column in stored.layout.variables:
         for damage in list(_check_rows(location, stored, column, count)):
             lost = LostRows(column.name, damage.draws.start, damage.draws.stop)
-            stored = replace(stored, lost=(*stored.lost, lost))
-            yield _give_up(location, stored.layout, column, damage)
+            # This comes first: in a copy, rows after a missing chunk do not count.
+            stored = replace(stored, lost=tuple(dict.fromkeys((*stored.lost, lost))))
             table_file.write(stored)
+            yield _give_up(location, stored.layout, column, damage)
             _write_document(location, stored, column)
     for left in check(location, table_file):
         yield f"not repaired: {left}; restore it from a copy"
