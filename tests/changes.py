@@ -176,12 +176,14 @@ def try_disturbed(
     try:
         with disturbed:
             act(path)
-    except (zt.TraceError, OSError, KeyboardInterrupt) as caught:
+    except (zt.TraceError, KeyboardInterrupt) as caught:
         # Its frames hold what they had open.
         error = caught.with_traceback(None)
         error.__context__ = None
-    if isinstance(error, OSError) and not isinstance(error, zt.TraceError):
-        assert error.filename is not None, repr(error)
+    if isinstance(error, zt.TraceError):
+        # What happened, where, and what to do.
+        assert str(path.parent) in str(error), repr(error)
+        assert ";" in str(error), repr(error)
     if prepare is not damaged:
         assert state(path) in ([expected] if error is None else between(before, expected))
     if error is not None and (before == expected or state(path) != expected):

@@ -70,7 +70,7 @@ def _takes_room(name: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _error(name: str, arguments: tuple[Any, ...], number: int) -> OSError:
-    files = [os.fspath(a) for a in arguments[:2] if isinstance(a, str | bytes | os.PathLike)]
     if name in ("replace", "rename", "link"):
-        return OSError(number, os.strerror(number), files[0], None, files[1])
-    return OSError(number, os.strerror(number), *files[:1])
+        return OSError(number, os.strerror(number), arguments[0], None, arguments[1])
+    # Of a file that is open, the number.
+    return OSError(number, os.strerror(number), *arguments[:1])

@@ -17,6 +17,7 @@ from .life import finish as finishing
 from .life import place
 from .life.given_groups import settle_groups
 from .messages import counted
+from .store.failures import own_errors
 from .store.locate import Place, locate
 from .store.location import Location
 from .trace import Definition, Trace
@@ -42,6 +43,7 @@ class FurtherGroups(TypedDict, total=False):
     unconstrained_prior: Definition | None
 
 
+@own_errors
 def create(
     store: Place = None,
     *,
@@ -228,6 +230,7 @@ def create(
     return Trace(hierarchy)
 
 
+@own_errors
 def open(
     store: Place,
     mode: Literal["r", "a"] = "r",

@@ -28,6 +28,7 @@ from .recording.opening import open_writer
 from .recording.writer import ChainWriter
 from .sampling_state.block import ChainBlock
 from .sampling_state.last_checkpoint import last_checkpoint
+from .store.failures import own_errors_of_calls
 from .store.location import Location
 from .store.zarr_json import encode_document, group_document
 
@@ -49,6 +50,7 @@ Align = Literal["cut", "pad"]
 Definition = Mapping[str, Any]
 
 
+@own_errors_of_calls
 class Trace(GroupReader):
     """A trace, as returned by `create` and `open`.
 

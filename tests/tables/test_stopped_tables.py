@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import itertools
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from failing_calls import failing, some_of
 from interrupted import LEFT_TO_PYTHON
+from killed_processes import killed_at_change
 from stopped_calls import bytecodes
 
 import zarrtrace as zt
@@ -128,7 +132,7 @@ def test_a_call_that_fails_says_which_rows_are_appended(
             except zt.errors.PartlyRecordedError as error:
                 outcome = BEFORE + error.kept
                 refused.add((error.kept, error.draw))
-            except (zt.TraceError, OSError):
+            except zt.TraceError:
                 outcome = BEFORE
         assert len(appended) == outcome
         assert_complete(appended, kind)
@@ -142,7 +146,7 @@ def test_a_close_that_fails_keeps_the_rows(tmp_path: Path, kind: str, trials: in
     chosen = chosen_calls(started(tmp_path / "whole", kind).close, trials)
     for at in chosen:
         appended = started(tmp_path / f"{at}", kind)
-        with failing(at), suppress(zt.TraceError, OSError):
+        with failing(at), suppress(zt.TraceError):
             appended.close()
         assert len(appended) == BEFORE
         assert_complete(appended, kind)
@@ -161,3 +165,33 @@ def test_a_table_that_cannot_be_closed_says_that_it_keeps_its_rows(tmp_path: Pat
     assert table.open(tmp_path / "table")["n"].tolist() == [0, 1, 2]
     # Another one may append.
     table.open(tmp_path / "table", mode="a").append(row("memory", BEFORE))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.once("oldest")
+def test_a_repair_that_is_killed_loses_no_more_rows(tmp_path: Path) -> None:
+    path, whole = tmp_path / "table", tmp_path / "whole"
+    appended = started(path, "text")
+    appended.append_rows(rows("text", BEFORE, TOTAL))
+    appended.close()
+    (path / "x" / "c.1.0").write_bytes(b"no chunk")
+    (path / "n" / "zarr.json").unlink()
+    shutil.copytree(path, whole)
+    for step in itertools.count():
+        # Its directory stays the one that it was written in: a copy has the rows that are proven.
+        for left in [*path.iterdir(), Path(f"{path}.damaged")]:
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(whole, path, dirs_exist_ok=True)
+        killed = killed_at_change(path, step, lambda: table.open(path, mode="a").repair())
+        assert len(table.open(path)) == TOTAL, step
+        repaired = table.open(path, mode="a")
+        repaired.repair()
+        expected = rows("text", 0, TOTAL)
+        expected["x"][2:4] = np.nan
+        for name, values in expected.items():
+            assert np.array_equal(repaired[name], values, equal_nan=name == "x"), (step, name)
+        assert not repaired.check()
+        assert (Path(f"{path}.damaged") / "x" / "c.1.0").read_bytes() == b"no chunk"
+        if not killed:
+            break
+    assert step > 4

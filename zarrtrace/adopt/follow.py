@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import FinishedError, InvalidInputError, TraceNotFoundError
 from ..messages import counted
 from ..opening import create
+from ..store.failures import own_errors
 from ..store.locate import Place
 from ..trace import Trace
 from .chain_file import ChainFile
@@ -28,6 +29,7 @@ _ADAPTATION = "constant_sample_stats"
 _MOST_DRAWS = 10_000  # that are recorded at once
 
 
+@own_errors
 def follow(
     files: Files,
     store: Place,

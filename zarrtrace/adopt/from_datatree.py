@@ -28,6 +28,7 @@ from ..life.foreign_groups import (
 )
 from ..life.place import building
 from ..opening import create
+from ..store.failures import own_errors
 from ..store.locate import locate
 from ..store.location import Location
 from ..trace import Trace
@@ -45,6 +46,7 @@ _MANY_CHAINS = 16  # more of them of equal length are one block: fewer files
 _NOT_OURS = ("created_at", "sample_dims", "sampled_variables", "tuning_steps", "arviz_version")
 
 
+@own_errors
 def from_datatree(tree: Any, store: Any = None, **trace_options: Any) -> Trace:
     """Make a finished trace of a result that another library sampled.
 

@@ -16,6 +16,7 @@ from ..errors import TraceError, TraceNotFoundError
 from ..layout.layout import STATE, TABLES
 from ..life.status import find_status, next_step
 from ..opening import open as open_trace
+from ..store.failures import own_errors_of_calls
 from ..store.locate import locate
 from ..store.location import Location
 from ..tables import table
@@ -69,6 +70,7 @@ def _has_trace(location: Location, prefix: str) -> bool:
     return location.exists(f"{state}/zarr.json") or bool(location.children(state))
 
 
+@own_errors_of_calls
 class Run:
     """One run of a folder.
 

@@ -20,6 +20,7 @@ from ..errors import InvalidInputError, TraceNotFoundError, VariableNotFoundErro
 from ..layout.layout import STATE
 from ..messages import counted
 from ..opening import create as create_trace
+from ..store.failures import own_errors, own_errors_of_calls
 from ..store.locate import locate
 from ..trace import Trace
 from . import provenance
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Folder = str | os.PathLike[str]
 
 
+@own_errors
 def create(
     folder: Folder,
     name: str | None = None,
@@ -97,6 +99,7 @@ def create(
     return trace
 
 
+@own_errors
 def record_provenance(
     trace: Trace, *, settings: Mapping[str, Any] | None = None, seed: Any = None
 ) -> None:
@@ -136,6 +139,7 @@ def _append(trace: Trace, row: Mapping[str, Any]) -> None:
     rows.close()
 
 
+@own_errors
 def open(
     folder: Folder,
     mode: Literal["r", "a"] = "r",
@@ -199,6 +203,7 @@ def _numbers_as_such(name: str) -> list[tuple[int, str]]:
     ]
 
 
+@own_errors_of_calls
 class Runs:
     """The runs of a folder as found by `zarrtrace.folder.open`.
 

@@ -15,6 +15,7 @@ from ..errors import DamagedTraceError, TraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..store.dtypes import as_dtype, as_labels, dtype_of_values
+from ..store.failures import own_errors
 from ..store.location import Location
 from ..store.small_arrays import DataArray, require_credible
 from ..store.zarr_json import read_document
@@ -57,6 +58,7 @@ class _Array(BackendArray):
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
+    @own_errors
     def _read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         while True:
             damage: DamagedTraceError | None = None

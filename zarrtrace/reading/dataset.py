@@ -20,6 +20,7 @@ from ..layout.layout import Layout, group_attrs, root_attrs
 from ..layout.variables import Variable
 from ..messages import counted
 from ..store.dtypes import as_labels
+from ..store.failures import own_errors
 from .cut import Cut, alignment_attrs, sampling_attrs
 from .data_groups import errors_as_damage, open_group_plainly, read_labels
 from .others import Others, find_others, require_selected, select_of_others
@@ -42,6 +43,7 @@ class CutArray(BackendArray):
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self.read)
 
+    @own_errors
     def read(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         """The values under an outer key: an int, a slice or a 1-d array for each dimension."""
         chains, draws, *inner = (*key, slice(None), slice(None))[: max(2, len(key))]

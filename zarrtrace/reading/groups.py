@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import GroupNotFoundError, InvalidInputError, StaleViewError, VariableNotFoundError
 from ..layout.variables import Variable
+from ..store.failures import own_errors_of_calls
 from ..store.local import new_file
 from .cut import Align, Cut, choose_chains, find_groups, make_cut, say_left_out
 from .moment import Moment
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
+@own_errors_of_calls
 class GroupReader(ABC):
     """The readable content of a trace: counts, and groups as datasets, trees and arrays."""
 
@@ -606,6 +608,7 @@ class GroupReader(ABC):
         return ItemsView(_as_mapping(Snapshot(self._now())))
 
 
+@own_errors_of_calls
 class Snapshot(GroupReader):
     """A trace at one moment, as returned by `Trace.at_once`.
 

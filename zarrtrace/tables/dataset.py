@@ -11,6 +11,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from ..layout.variables import Variable
+from ..store.failures import own_errors
 from ..store.location import Location
 from .layout import ROW
 from .rows import read_rows
@@ -41,6 +42,7 @@ class LazyColumn(BackendArray):
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, self._read)
 
+    @own_errors
     def _read(self, key: tuple[Any, ...]) -> Any:
         """The values under an int, a slice or a 1-d array for each dimension."""
         wanted = np.arange(self.shape[0])[key[0]]

@@ -34,6 +34,7 @@ from ..recording.exit import open_writers
 from ..recording.writer import ChainWriter
 from ..sampling_state.state_text import decode_state, encode_state
 from ..store.dtypes import as_dtype, dtype_name, dtype_of_values
+from ..store.failures import own_errors_of_calls
 from ..store.masked import MaskedValuesError, as_array
 from .table_file import TableFile
 
@@ -71,6 +72,7 @@ class _Description(NamedTuple):
     arrays: dict[str, _Place]
 
 
+@own_errors_of_calls
 class Segment:
     """A contiguous run of draws, the same for every chain: an item of `Trace.segments`.
 
@@ -201,6 +203,7 @@ class Segment:
         )
 
 
+@own_errors_of_calls
 class Segments(Sequence[Segment]):
     """The segments of a trace, in their order, as `Trace.segments` returns them.
 

@@ -25,6 +25,7 @@ from ..layout.layout import TABLES
 from ..layout.variables import Var, Variable
 from ..messages import counted
 from ..store.dtypes import dtype_name
+from ..store.failures import own_errors, own_errors_of_calls
 from ..store.locate import Place, locate
 from ..store.location import Location
 from .appender import alone, require_free
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from ..sampling_state.claim import Claim
 
 
+@own_errors
 def open(
     store: Place,
     columns: Columns | None = None,
@@ -125,6 +127,7 @@ def created_at(location: Location) -> str:
     return TableFile(location).current().layout.created_at
 
 
+@own_errors_of_calls
 class Table:
     """Rows of typed columns: returned by `Trace.table` and `zarrtrace.table.open`.
 
