@@ -7,9 +7,9 @@ writers that are closed and opened. Every version of every file is remembered. T
 together of which each file is of a moment of its own, within a window of moments, and of a journal
 each piece of 8, 512 or 4,096 bytes: that is what `cp -r` finds, what a client of a network disk may
 see, and, where files may also be missing or empty, what power loss leaves behind. Its draws must be
-right, and so many as were there when every moment is the same; a writer must be able to continue. At
-the end it prints how many copies there were and how many were torn, and how many trials found lost
-or wrong draws, a trace that cannot be read, or anything else that is wrong.
+right, and complete when every moment is the same; a writer must be able to continue. At the end it
+prints how many copies there were and how many were torn, and how many trials found lost or wrong
+draws, a trace that cannot be read, or anything else that is wrong.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ One trial: a trace is recorded on a file system of its own, in a file that is mo
 moment the process that records is stopped and the file copied, without a sync: it has what had
 reached the disk. What is found in the copy, after a restart of the machine as it seems, must be
 right. With durability="disk" it has at least the draws below the last checkpoint or flush; and the
-run must be able to continue there. At the end it prints how many runs were stopped before their end,
-and how many trials found lost or wrong draws, a trace that cannot be read, or anything else that is
-wrong. Mounting takes root and Linux.
+run must be able to continue there. At the end it prints how many runs were stopped before their
+end, and how many trials found lost or wrong draws, a trace that cannot be read, or anything else
+that is wrong. Mounting takes root and Linux.
 """
 
 from __future__ import annotations

@@ -118,8 +118,8 @@ def own_errors(function: Callable[P, R]) -> Callable[P, R]:
     def call(*arguments: P.args, **options: P.kwargs) -> R:
         try:
             return function(*arguments, **options)
-        except TraceError:
-            raise
+        except (TraceError, BrokenPipeError):
+            raise  # whoever read what this prints has gone
         except OSError as error:
             # For an open file, `filename` is a number.
             place = _path_text(error.filename) or next(map(_place_of, arguments[:1]), "")
