@@ -107,6 +107,9 @@ class PyMCRun:
             pm.Normal("theta", mu, scale, shape=3)
         return model
 
+    def compile(self) -> None:
+        self.run(self.model(), 2)
+
     def run(self, model: Any, draws: int, **options: Any) -> Any:
         import pymc as pm
 

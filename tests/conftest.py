@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 import uuid
 import warnings
@@ -334,17 +335,27 @@ def fresh_script(tmp_path: Path) -> FreshScript:
 
 
 @pytest.fixture(scope="session")
-def compiled_before(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """Runs code that samples with PyMC in a process of its own, once.
+def compiled_before() -> Callable[..., None]:
+    """Calls a function that samples with PyMC in a fork of this process, once.
 
     From PyMC 6 on functions are compiled by Numba, and those loaded from its cache round
     differently than in the process that compiled them. Runs that are compared all have to load.
     """
-    script = FreshScript(tmp_path_factory.mktemp("compiled"))
 
     @functools.cache
-    def compile(code: str) -> None:
-        if int(importlib.metadata.version("pymc").split(".")[0]) >= 6:
-            script.run(f"import warnings\nwarnings.simplefilter('ignore')\n{code}", timeout=300)
+    def compile(function: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        if int(importlib.metadata.version("pymc").split(".")[0]) < 6:
+            return
+        child = os.fork()
+        if child == 0:
+            try:
+                warnings.simplefilter("ignore")
+                function(*arguments, **options)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0, "the run to compile for failed"
 
     return compile

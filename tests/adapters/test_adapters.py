@@ -28,12 +28,12 @@ RUNS = {
     ],
 )
 def test_the_adapter(
-    system: str, check: Check, compiled_before: Callable[[str], None], tmp_path: Path
+    system: str, check: Check, compiled_before: Callable[..., None], tmp_path: Path
 ) -> None:
     pytest.importorskip(system)
-    if system == "pymc":
-        compiled_before("from adapter_runs import *; PyMCRun().run(PyMCRun().model(), 2)")
     run: Adapter = RUNS[system]
+    if isinstance(run, adapter_runs.PyMCRun):
+        compiled_before(adapter_runs.PyMCRun.compile, run)
     check(run, tmp_path / "run.zarr")
 
 

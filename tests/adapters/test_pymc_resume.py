@@ -160,10 +160,10 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     kill_at: tuple[int, int],
     cores: int,
     whole: Callable[[str], zt.Trace],
-    compiled_before: Callable[[str], None],
+    compiled_before: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    compiled_before(f"from test_pymc_resume import run; run({how!r}, None, draws=2, tune=2)")
+    compiled_before(run, how, None, draws=2, tune=2)
     trace = killed(how, tmp_path / "killed.zarr", kill_at, cores=cores)
     assert trace.recorded[kill_at[0]] >= kill_at[1] + 1, "a recorded draw was lost"
     assert not trace.finished
@@ -185,11 +185,11 @@ def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
     start: str,
     whole: Callable[[str], zt.Trace],
     fresh_script: Any,
-    compiled_before: Callable[[str], None],
+    compiled_before: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     """As it is in a job that a shell script put into the background."""
-    compiled_before("from test_pymc_resume import run; run('metropolis', None, draws=2, tune=2)")
+    compiled_before(run, "metropolis", None, draws=2, tune=2)
     store = tmp_path / "killed.zarr"
     process = fresh_script.start(
         f"""
