@@ -140,6 +140,8 @@ def sample(
         }
         return state, {group: named for group, named in values.items() if named}
 
+    # Traced once, though its shapes are asked for again and again.
+    @jax.jit
     def step_of_chains(carried: Any, number: Any) -> Any:
         state, parameters = carried
         keys = jax.random.split(jax.random.fold_in(rng_key, number), chains)

@@ -153,6 +153,8 @@ def sample(
     constrain = jax.vmap(constrain) if num_chains > 1 else constrain
     fields, left_out = _choose_fields(kernel, state, extra_fields)
 
+    # Traced once, though its shapes are asked for again and again.
+    @jax.jit
     def step(state: Any, number: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
         state = advance(state)
         sites = named_arrays(constrain(_field(state, kernel.sample_field)), "x")
