@@ -50,9 +50,10 @@ def mcmc(kernel: Any = None, **changes: Any) -> MCMC:
     return MCMC(HMC(line, trajectory_length=1.0) if kernel is None else kernel, **settings)
 
 
-def run(store: Any, **options: Any) -> zt.Trace:
-    coords = {"time": [1, 2, 4, 8]}
-    return sample(mcmc(), store, jax.random.key(KEY), X, y=Y, coords=coords, **options)
+def run(store: Any, runner: MCMC | None = None, **options: Any) -> zt.Trace:
+    """The same program in almost every test, so that it is compiled once."""
+    options = {"coords": {"time": [1, 2, 4, 8]}, "draws_per_block": 20} | options
+    return sample(runner or mcmc(), store, jax.random.key(KEY), X, y=Y, **options)
 
 
 def draws_of(trace: zt.Trace) -> dict[str, Any]:
@@ -87,8 +88,9 @@ def own_copy(finished: zt.Trace, tmp_path: Path) -> Path:
 
 RUNS: dict[str, tuple[type[HMC], dict[str, Any], Any]] = {
     "NUTS, one chain": (NUTS, {"num_chains": 1}, jax.random.key),
-    "HMC, thinned, with a key of the old kind, together by jax.vmap": (
-        HMC, {"thinning": 2, "chain_method": jax.vmap}, jax.random.PRNGKey
+    "HMC, thinned, with warmup, with a key of the old kind, together by jax.vmap": (
+        # As many draws as steps of warmup: NumPyro compiles one program for both.
+        HMC, {"num_samples": 60, "thinning": 2, "chain_method": jax.vmap}, jax.random.PRNGKey
     ),
 }  # fmt: skip
 
@@ -97,14 +99,26 @@ RUNS: dict[str, tuple[type[HMC], dict[str, Any], Any]] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_the_draws_are_those_of_numpyro(name: str) -> None:
     kernel, settings, make_key = RUNS[name]
-    runner = mcmc(kernel(line), **settings)
-    runner.run(make_key(KEY), X, y=Y, extra_fields=("potential_energy", "num_steps"))
+    runner, key = mcmc(kernel(line), **settings), make_key(KEY)
+    extra_fields = ("potential_energy", "num_steps")
+    collect_warmup = "with warmup" in name
+    warmup = None
+    if collect_warmup:
+        runner.warmup(key, X, y=Y, collect_warmup=True, extra_fields=extra_fields)
+        warmup = jax.device_get(runner.get_samples(group_by_chain=True))
+        key = runner.post_warmup_state.rng_key
+    runner.run(key, X, y=Y, extra_fields=extra_fields)
     fields = jax.device_get(runner.get_extra_fields(group_by_chain=True))
 
     # Blocks that fit neither the warmup nor the draws, and the same MCMC used for both.
-    trace = sample(runner, None, make_key(KEY), X, y=Y, draws_per_block=17)
+    options: dict[str, Any] = {"draws_per_block": 17, "collect_warmup": collect_warmup}
+    trace = sample(runner, None, make_key(KEY), X, y=Y, **options)
 
-    check_draws_of_numpyro(trace, "posterior", runner)
+    assert (trace.tune, trace.draws) == ((30, 30) if collect_warmup else (0, 50))
+    if warmup is not None:
+        check_draws_of_numpyro(trace, "warmup_posterior", warmup)
+    samples = jax.device_get(runner.get_samples(group_by_chain=True))
+    check_draws_of_numpyro(trace, "posterior", samples)
     np.testing.assert_allclose(trace.get("lp"), -fields["potential_energy"], rtol=1e-5)
     assert np.array_equal(trace.get("n_steps"), fields["num_steps"])
     assert np.array_equal(trace.get("diverging"), fields["diverging"])
@@ -113,22 +127,13 @@ def test_the_draws_are_those_of_numpyro(name: str) -> None:
         assert np.array_equal(trace.get("tree_depth"), depth)
 
 
-def check_draws_of_numpyro(trace: zt.Trace, group: str, runner: MCMC) -> None:
+def check_draws_of_numpyro(trace: zt.Trace, group: str, expected: dict[str, Any]) -> None:
     """The same chains; the last digit of a value may depend on what it was compiled with."""
-    expected = jax.device_get(runner.get_samples(group_by_chain=True))
     assert set(trace[group]) == set(expected)
     for name, values in expected.items():
         found = trace.get(name, group=group)
         assert found.dtype == values.dtype
         np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def test_the_draws_of_warmup_are_those_of_numpyro_when_they_are_wanted() -> None:
-    runner = mcmc()
-    runner.warmup(jax.random.key(KEY), X, y=Y, collect_warmup=True)
-    trace = sample(mcmc(), None, jax.random.key(KEY), X, y=Y, collect_warmup=True)
-    assert (trace.tune, trace.draws) == (60, 50)
-    check_draws_of_numpyro(trace, "warmup_posterior", runner)
 
 
 def test_without_warmup_there_is_no_group_of_it(finished: zt.Trace) -> None:
@@ -156,9 +161,7 @@ def test_a_killed_run_continues_bit_for_bit(
 
 
 def test_more_draws_are_those_of_the_longer_run(own_copy: Path) -> None:
-    coords = {"time": [1, 2, 4, 8]}
-    longer = sample(mcmc(num_samples=90), own_copy, jax.random.key(KEY), X, y=Y, coords=coords)
-    at_once = sample(mcmc(num_samples=90), None, jax.random.key(KEY), X, y=Y, coords=coords)
+    longer, at_once = (run(store, mcmc(num_samples=90)) for store in (own_copy, None))
     assert longer.finished
     assert longer.draws == 90
     check_same_draws(longer, draws_of(at_once))
@@ -240,11 +243,12 @@ def test_plates_data_and_labels_reach_the_trace(finished: zt.Trace) -> None:
 
 
 def test_dims_and_options_of_the_user_come_first() -> None:
-    trace = sample(
-        mcmc(), None, jax.random.key(KEY), X, y=Y,
-        dims={"b": ["place", "one"]}, coords={"place": ["north", "south"]},
+    trace = run(
+        None,
+        dims={"b": ["place", "one"]},
+        coords={"place": ["north", "south"]},
         trace_options={"name": "lines", "attrs": {"inference_library": "mine"}},
-    )  # fmt: skip
+    )
     assert trace.posterior["b"].dims == ("chain", "draw", "place", "one")
     assert trace.posterior.place.values.tolist() == ["north", "south"]
     assert trace.posterior.attrs["inference_library"] == "mine"

@@ -62,7 +62,14 @@ def chain(index: int, trace: zt.Trace) -> None:
             writer.record({"mu": 1000 * index + i, "nu": [i, -i]})
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fork",
+        pytest.param("forkserver", marks=pytest.mark.once("newest")),
+        pytest.param("spawn", marks=pytest.mark.once("oldest")),
+    ],
+)
 def test_multiprocessing(directory: Place, fresh_script: FreshScript, method: str) -> None:
     trace = create(directory, chains=2)
     code = (
@@ -99,7 +106,14 @@ def test_a_trace_is_sent_as_its_address(directory: Place) -> None:
 
 # zarrtrace.run --------------------------------------------------------------------------------
 
-on_both_kinds_of_processes = pytest.mark.parametrize("fork", [False, True], ids=["fresh", "forked"])
+# From Python 3.12 on, forks are warned of.
+on_both_kinds_of_processes = pytest.mark.parametrize(
+    "fork",
+    [
+        pytest.param(False, id="fresh", marks=pytest.mark.once("oldest")),
+        pytest.param(True, id="forked", marks=pytest.mark.once("newest")),
+    ],
+)
 
 
 @on_both_kinds_of_processes
