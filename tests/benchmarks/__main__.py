@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import adapters
+import diagnostics
 import epochs
 import many_variables
 import reading
@@ -43,6 +44,7 @@ PARTS = {
     "watching": watching,
     "samples": samples,
     "runs": runs,
+    "diagnostics": diagnostics,
     "adapters": adapters,
     "epochs": epochs,
 }
