@@ -24,7 +24,7 @@ from ..reading.cut import Cut, make_cut
 from ..reading.values import read_values
 from .selection import Chosen, Selection
 
-_PARTS = 4  # of the memory; as much as one for draws as they are read, their copy, and a slab
+_PARTS = 4  # of the memory: two for draws that are read and written, one for a copy, or a slab
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Room:
 def read_in_slabs(selection: Selection, chosen: Chosen, room: Room) -> Iterator[npt.NDArray[Any]]:
     """The chosen draws of a variable, some scalars after the other: (chains, draws, scalars).
 
+    The slabs share their memory: each is valid until the next one is asked for.
+
     Raises
     ------
     InvalidInputError
@@ -73,11 +75,12 @@ def read_in_slabs(selection: Selection, chosen: Chosen, room: Room) -> Iterator[
         for part in _parts(selection, chosen, room.memory / _PARTS):
             for start, stop in itertools.pairwise(bounds):
                 part.write(file, start, stop, draws)
+        buffer: npt.NDArray[Any] = np.empty(min(step, bounds[-1]) * chains * draws, chosen.dtype)
         for start, stop in itertools.pairwise(bounds):
-            slab: npt.NDArray[Any] = np.empty((chains, draws, stop - start), chosen.dtype)
+            slab = buffer[: (stop - start) * chains * draws]
             file.seek(start * column)
             _read_into(file, memoryview(slab).cast("B"))
-            yield slab
+            yield slab.reshape(chains, draws, stop - start)
 
 
 @dataclass(frozen=True)
