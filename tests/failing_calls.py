@@ -72,5 +72,5 @@ def _takes_room(name: str, arguments: tuple[Any, ...]) -> bool:
 def _error(name: str, arguments: tuple[Any, ...], number: int) -> OSError:
     if name in ("replace", "rename", "link"):
         return OSError(number, os.strerror(number), arguments[0], None, arguments[1])
-    # Of a file that is open, the number.
+    # An error of an open file has its number.
     return OSError(number, os.strerror(number), *arguments[:1])

@@ -253,7 +253,7 @@ _CHANGES = ("create", "write", "write_many", "delete", "delete_many", "delete_tr
 
 @contextmanager
 def meanwhile(step: int, act: Callable[[], object]) -> Iterator[list[int]]:
-    """Do something before the step-th change of a store; gives how many there were."""
+    """Do something before the step-th change of a store; yields how many there were."""
     done = [0]
 
     def acting(real: Any) -> Any:

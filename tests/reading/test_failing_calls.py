@@ -1,4 +1,4 @@
-"""A call of the system that fails while a trace is read gives no wrong value, and a named error."""
+"""Reading returns the right value or raises an error of ours if a call of the system fails."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def test_one_of_several_processes_creates(
     assert [process.returncode for process in processes] == [0, 0, 0], found
     made = {output.strip() for output, _ in found}
     assert made == {bucket.open()._layout.identity}
-    # What decided who goes on is gone.
+    # The marks that decided who continues are gone.
     state = locate(bucket.store, **bucket.options).children("_sampling_state")
     assert not [name for name in state if name.startswith("successor")]
 
