@@ -72,7 +72,7 @@ class EmceeRun:
 
 
 def log_prob(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    time.sleep(0.001)
+    time.sleep(0.002)
     return -0.5 * np.sum(x**2, axis=1)
 
 

@@ -337,6 +337,9 @@ def _stopped(
 
     It adds to `seen` how many draws of all chains a reader saw meanwhile.
     """
+    # A short run could be over while the first look at it imports this.
+    import xarray  # noqa: F401
+
     with _started(adapter, path, adapter.draws) as process:
         begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
         while process.poll() is None:
