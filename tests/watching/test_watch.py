@@ -70,12 +70,12 @@ TERMINALS = """
     from zarrtrace.cli import main
 
     found = {}
-    for columns in (40, 80, 200):
+    for columns in map(int, sys.argv[1].split(",")):
         process, terminal = pty.fork()
         if not process:
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
             os.environ["TERM"] = "xterm"
-            code = main(["watch", *sys.argv[1:]])
+            code = main(["watch", *sys.argv[2:]])
             sys.stdout.flush()
             os._exit(code)
         text = b""
@@ -93,10 +93,10 @@ TERMINALS = """
 """
 
 
-def on_terminals(script: Script, *arguments: Any) -> dict[int, str]:
+def on_terminals(script: Script, widths: str, *arguments: Any) -> dict[int, str]:
     """What `watch` shows on real terminals of several widths; it has to end with 0."""
     found = {}
-    for columns, (code, text) in json.loads(script.run(TERMINALS, *arguments)).items():
+    for columns, (code, text) in json.loads(script.run(TERMINALS, widths, *arguments)).items():
         assert code == 0, text
         plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
         assert "\x1b" not in plain
@@ -110,8 +110,8 @@ def on_terminals(script: Script, *arguments: Any) -> dict[int, str]:
 def test_a_view_fits_the_terminal(directory: Place, script: Script) -> None:
     recorded(directory)
     for found in (
-        on_terminals(script, directory.path),
-        on_terminals(script, directory.path, "--once"),
+        on_terminals(script, "40,80,200", directory.path),
+        on_terminals(script, "80", directory.path, "--once"),
     ):
         for columns, text in found.items():
             assert "run.zarr" in text
@@ -129,7 +129,7 @@ def test_many_chains_and_blocks(directory: Place, tmp_path: Path, script: Script
     trace = recorded(directory, chains=40, stop=20)
     for chain in range(5, 40):
         record(trace, chain, 60)
-    text = on_terminals(script, directory.path, "--once")[80]
+    text = on_terminals(script, "80", directory.path, "--once")[80]
     assert "40 writers, from 0 to 100 % of their draws" in text
     assert re.search(r"the 5 chains with the fewest draws:", text)
     assert text.count("20/60") == 5
@@ -137,12 +137,12 @@ def test_many_chains_and_blocks(directory: Place, tmp_path: Path, script: Script
     # Warmup alone has no R-hat.
     place = type(directory)("directory", tmp_path / "warmup.zarr")
     recorded(place, stop=8).table("losses").append({"step": 1})
-    text = on_terminals(script, place.path, "--once")[200]
+    text = on_terminals(script, "200", place.path, "--once")[200]
     assert "no R-hat of warmup" in text
     assert re.search(r"0 .*closed +8/60 .* 0\.25 +3 +0\.80", text)
     place = type(directory)("directory", tmp_path / "blocks.zarr")
     recorded(place, chains=8, chains_per_chunk=4)
-    text = on_terminals(script, place.path, "--once")[80]
+    text = on_terminals(script, "80", place.path, "--once")[80]
     assert re.search(r"^0 to 3 .*60/60", text, re.MULTILINE)
     assert re.search(r"^4 to 7 .*60/60", text, re.MULTILINE)
 
