@@ -314,7 +314,7 @@ def test_a_look_asks_an_object_store_once_for_each_thing(objects: Place, asked: 
         trace.to_datatree(save_warmup=True)
 
     record(30)
-    assert once(lambda: repr(trace)) == 2 + 2 * 3, "layout, tables, a count and a claim of each"
+    assert once(lambda: repr(trace)) == 3 + 2 * 3, "layout, tables, request, each count and claim"
     assert once(tree) == 1 + 3
     assert count(lambda: objects.open().posterior) == 2 + 3, "the layout once more, to open it"
     record(20)
