@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError, TraceNotFoundError
+from zarrtrace.errors import InvalidInputError, StopRequestedError, TraceNotFoundError
 
 from ._names import name_attributes, stored_name, stored_names
 
@@ -76,20 +76,21 @@ def record_in_blocks(
         if is_new:
             kept = {"steps": 0, "arrays": state_to_arrays(state)}
             writer.checkpoint(kept)
-        # Fewer than were planned, once the run was asked to stop.
-        while kept is not None and recorded < writer.total:
-            show(recorded)
-            # Every block begins with the state that a resumed one would begin with.
-            done, before = kept["steps"], arrays_to_state(kept["arrays"], state)
-            draws = min(draws_per_block, writer.total - recorded)
-            warming_up = done < unrecorded
-            steps = min(draws_per_block, unrecorded - done) if warming_up else draws * thinning
-            after, values = run_block(before, done, steps)
-            if not warming_up:
-                writer.record_block(**_as_block(values, draws, trace.chains))
-                recorded += draws
-            kept = {"steps": done + steps, "arrays": state_to_arrays(after)}
-            writer.checkpoint(kept)
+        # A request to stop may come while a block is computed, and for a draw that the chain has.
+        with suppress(StopRequestedError):
+            while kept is not None and recorded < (total := writer.total):
+                show(recorded)
+                # Every block begins with the state that a resumed one would begin with.
+                done, before = kept["steps"], arrays_to_state(kept["arrays"], state)
+                draws = min(draws_per_block, total - recorded)
+                warming_up = done < unrecorded
+                steps = min(draws_per_block, unrecorded - done) if warming_up else draws * thinning
+                after, values = run_block(before, done, steps)
+                if not warming_up:
+                    writer.record_block(**_as_block(values, draws, trace.chains))
+                    recorded += draws
+                kept = {"steps": done + steps, "arrays": state_to_arrays(after)}
+                writer.checkpoint(kept)
         show(recorded)
     if recorded > trace.tune or not trace.draws:
         trace.finish()
