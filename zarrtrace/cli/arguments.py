@@ -38,6 +38,14 @@ def json_argument() -> argparse.ArgumentParser:
     return parent
 
 
+def seconds(text: str) -> float:
+    """A number of seconds above 0, such as that of `--every`."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"give seconds above 0, got {text!r}")
+    return number
+
+
 def selection_argument() -> argparse.ArgumentParser:
     """A parent of each command that computes something of chosen variables."""
     parent = argparse.ArgumentParser(add_help=False)

@@ -23,6 +23,7 @@ from . import (
     repair,
     stop,
     summary,
+    tensorboard,
     watch,
 )
 
@@ -34,6 +35,7 @@ _COMMANDS = (
     diagnose,
     ls,
     watch,
+    tensorboard,
     stop,
     check,
     repair,

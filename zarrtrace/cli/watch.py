@@ -12,7 +12,7 @@ from ..watching.forecast import Goal
 from ..watching.lines import print_json, print_text
 from ..watching.screen import Screen
 from ..watching.watcher import MEMORY, Watcher
-from .arguments import Commands, json_argument, storage_argument, storage_options
+from .arguments import Commands, json_argument, seconds, storage_argument, storage_options
 
 _EVERY = 2.0  # seconds, on a screen
 _EVERY_LINE = 60.0
@@ -32,7 +32,7 @@ def add_command(commands: Commands) -> None:
     )
     watch.add_argument(
         "--every",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="seconds from one look to the next: 2, and 60 with --plain or --json",
     )
@@ -86,13 +86,6 @@ def _run_command(parsed: argparse.Namespace) -> int:
         with Screen(live=not parsed.once) as screen:
             return follow(watched, screen.show, **options, **commands)
     return follow(watched, print_json if parsed.json else print_text, **options, **commands)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"give seconds above 0, got {text!r}")
-    return seconds
 
 
 def _bytes(text: str) -> int:
