@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..errors import DamagedTraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STATE
 from ..layout.variables import Variable
+from ..reading.batches import batches
 from ..reading.cut import Cut, make_cut
 from ..reading.moment import Moment
 from ..reading.values import read_values
@@ -106,33 +106,18 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
     ]
     room, chosen = _MOST_NUMBERS, []
     for variable in variables:
-        numbers = each * math.prod(variable.shape)
+        numbers = each * variable.elements
         if numbers <= room:
             room -= numbers
             chosen.append(variable)
-    for batch in _batches(chosen, each):
+    for batch in batches(chosen, lambda one: each * one.elements, _AT_ONCE):
         for variable, found in zip(batch, _rhats(cut, batch), strict=True):
             if np.isnan(found).all():
                 continue
             index = int(np.nanargmax(found))
             if not found[index] <= worst.value:
-                worst = WorstRhat(float(found[index]), _label(variable, index), True)
+                worst = WorstRhat(float(found[index]), variable.element_name(index), True)
     return worst._replace(complete=len(chosen) == len(variables))
-
-
-def _batches(variables: list[Variable], each: int) -> Iterator[list[Variable]]:
-    """Variables that are read and ranked together, with `each` numbers per value."""
-    batch: list[Variable] = []
-    numbers = 0
-    for variable in variables:
-        size = each * math.prod(variable.shape)
-        if batch and numbers + size > _AT_ONCE:
-            yield batch
-            batch, numbers = [], 0
-        batch.append(variable)
-        numbers += size
-    if batch:
-        yield batch
 
 
 def _rhats(cut: Cut, batch: list[Variable]) -> list[Floats]:
@@ -142,10 +127,3 @@ def _rhats(cut: Cut, batch: list[Variable]) -> list[Floats]:
     ends = np.cumsum([one.shape[2] for one in numbers])
     found = compute(np.concatenate(numbers, axis=2), ["r_hat"])["r_hat"]
     return np.split(found, ends[:-1])
-
-
-def _label(variable: Variable, index: int) -> str:
-    if not variable.shape:
-        return variable.name
-    place = ", ".join(map(str, np.unravel_index(index, variable.shape)))
-    return f"{variable.name}[{place}]"

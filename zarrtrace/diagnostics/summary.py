@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import DamagedTraceError
 from ..messages import warn_caller
+from ..reading.batches import batches
 from .frame import Style, build_frame
 from .progress import Progress
 from .selection import Chosen, Selection
@@ -59,7 +61,9 @@ def compute_statistics(
     """
     parts: list[dict[str, Floats]] = []
     damage: list[DamagedTraceError] = []
-    for batch in _batches(selection, min(_TOGETHER, room.memory / 64)):
+    draws = len(selection.counts) * selection.length
+    most = min(_TOGETHER, room.memory / 64)
+    for batch in batches(selection.variables, lambda one: draws * math.prod(one.shape), most):
         try:
             parts.append(_of_batch(selection, batch, names, room, options))
         except DamagedTraceError:
@@ -91,19 +95,3 @@ def _of_batch(
         slabs = read_in_slabs(selection, batch[0], room)
     found = [compute(slab, names, **options) for slab in slabs]
     return {name: np.concatenate([part[name] for part in found]) for name in names}
-
-
-def _batches(selection: Selection, most: float) -> Iterator[list[Chosen]]:
-    """Small variables together, as long as they have few numbers, each large one alone."""
-    draws = len(selection.counts) * selection.length
-    batch: list[Chosen] = []
-    numbers = 0
-    for chosen in selection.variables:
-        size = draws * int(np.prod(chosen.shape))
-        if batch and numbers + size > most:
-            yield batch
-            batch, numbers = [], 0
-        batch.append(chosen)
-        numbers += size
-    if batch:
-        yield batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -14,6 +14,7 @@ from ..diagnostics.statistics import compute
 from ..errors import InvalidInputError, VariableNotFoundError
 from ..layout.variables import Variable
 from ..messages import counted, warn_caller
+from ..reading.batches import batches
 from ..reading.cut import make_cut
 from ..reading.moment import Moment
 from ..reading.values import read_values
@@ -220,7 +221,7 @@ def require_possible(goal: Converged, moment: Moment) -> None:
             remedy="run two chains or more, or give a function as until",
         )
     variables = _variables(goal, moment)
-    scalars = sum(math.prod(variable.shape) for variable in variables)
+    scalars = sum(variable.elements for variable in variables)
     numbers = scalars * layout.chains * goal.min_draws
     if goal.var_names is None and numbers > _MOST_NUMBERS:
         raise InvalidInputError(
@@ -308,9 +309,10 @@ def look(goal: Converged, moment: Moment) -> Look:
         badness = np.where(np.isnan(badness), np.inf, badness)[varies]
         if badness.size and badness.max() > worst[kind][0]:
             place = int(np.flatnonzero(varies)[badness.argmax()])
-            worst[kind] = float(badness.max()), _label(variable, place)
+            worst[kind] = float(badness.max()), variable.element_name(place)
 
-    for batch in _batches(_variables(goal, moment), len(cut.chains) * cut.length):
+    each = len(cut.chains) * cut.length
+    for batch in batches(_variables(goal, moment), lambda one: each * one.elements, _AT_ONCE):
         values = read_values([(cut, variable) for variable in batch], slice(None), flatten=False)
         for variable, draws in zip(batch, values, strict=True):
             flat = draws.reshape(*draws.shape[:2], -1)
@@ -337,24 +339,3 @@ def look(goal: Converged, moment: Moment) -> Look:
     return Look(
         cut.length, numbers[0], rhat_of, -numbers[1], ess_of, numbers[2], mcse_of, holds, has_nan
     )
-
-
-def _batches(variables: Iterable[Variable], each: int) -> Iterable[list[Variable]]:
-    """Variables that are read together, with `each` draws."""
-    batch: list[Variable] = []
-    numbers = 0
-    for variable in variables:
-        size = each * math.prod(variable.shape)
-        if batch and numbers + size > _AT_ONCE:
-            yield batch
-            batch, numbers = [], 0
-        batch.append(variable)
-        numbers += size
-    yield batch
-
-
-def _label(variable: Variable, index: int) -> str:
-    if not variable.shape:
-        return variable.name
-    place = ", ".join(map(str, np.unravel_index(index, variable.shape)))
-    return f"{variable.name}[{place}]"

@@ -195,6 +195,18 @@ class Variable:
         """`group/name`, as messages say it."""
         return f"{self.group}/{self.name}"
 
+    def element_name(self, index: int) -> str:
+        """The name of one element of a draw, such as `theta[3, 0]`, by its index in a flat draw."""
+        if not self.shape:
+            return self.name
+        position = ", ".join(map(str, np.unravel_index(index, self.shape)))
+        return f"{self.name}[{position}]"
+
+    @property
+    def elements(self) -> int:
+        """How many elements a draw has."""
+        return math.prod(self.shape)
+
     @property
     def is_text(self) -> bool:
         """Whether the values are variable-length strings."""
@@ -203,7 +215,7 @@ class Variable:
     @property
     def bytes_per_draw(self) -> int:
         """The bytes of a chunk of one chain, uncompressed."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self.elements * self.dtype.itemsize
 
 
 def stored_dtype(group: str, declared: np.dtype[Any]) -> np.dtype[Any]:

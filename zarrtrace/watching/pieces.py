@@ -13,6 +13,7 @@ from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..layout.spans import span_of, spans
 from ..layout.variables import Variable
+from ..reading.batches import batches
 from ..reading.rows import Wanted, read_rows
 
 _TOGETHER = 64 * 2**20  # bytes that are read together
@@ -60,7 +61,7 @@ def read_pieces(hierarchy: Hierarchy, pieces: Iterable[Piece]) -> dict[str, str]
         The draws were dropped, or their chain went back to a checkpoint.
     """
     damaged: dict[str, str] = {}
-    for batch in _batches(pieces):
+    for batch in batches(pieces, lambda piece: piece.wanted.into.nbytes, _TOGETHER):
         try:
             read_rows(hierarchy, [piece.wanted for piece in batch])
         except DamagedTraceError:
@@ -69,19 +70,6 @@ def read_pieces(hierarchy: Hierarchy, pieces: Iterable[Piece]) -> dict[str, str]
         for piece in batch:
             piece.take(piece.wanted)
     return damaged
-
-
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    room = _TOGETHER
-    for piece in pieces:
-        if batch and piece.wanted.into.nbytes > room:
-            yield batch
-            batch, room = [], _TOGETHER
-        batch.append(piece)
-        room -= piece.wanted.into.nbytes
-    if batch:
-        yield batch
 
 
 def _read_one_by_one(hierarchy: Hierarchy, wanted: Wanted) -> dict[str, str]:

@@ -95,7 +95,7 @@ def make_plan(layout: Layout, memory: int, statistics: list[Variable]) -> Plan:
     # Padding has no R-hat: of draws that vary in size only the lengths are watched.
     real = [v for v in variables if is_real(v) and not (group and group.lengths_of(v))]
     real += statistics
-    sizes = [math.prod(variable.shape) for variable in real]
+    sizes = [variable.elements for variable in real]
     whole = BlockMoments.bytes_for(layout.chains, sum(sizes), np.float64)
     dtype = np.float64 if whole <= IN_FLOAT32_ABOVE else np.float32
     limit = _largest_share(sizes, memory // BlockMoments.bytes_for(layout.chains, 1, dtype))

@@ -204,7 +204,7 @@ class Watcher:
     def _value_of(self, column: int) -> WatchedValue:
         variable, element = self._intake.plan.columns_of(column).scalar(column)
         return WatchedValue(
-            name=_name_of(variable, element),
+            name=variable.element_name(element),
             split_rhat=float(self._rhat.values[column]),
             exact=self._exact.get(column),
             rhats=tuple(self._history.get(column, ())),
@@ -231,14 +231,6 @@ class Watcher:
         yield from list(self._intake.damaged.values())[:_MOST_NOTES]
         if len(self._intake.damaged) > _MOST_NOTES:
             yield f"{counted(len(self._intake.damaged), 'variable')} in all cannot be read"
-
-
-def _name_of(variable: Variable, element: int) -> str:
-    """`theta[3, 0]`."""
-    if not variable.shape:
-        return variable.name
-    place = ", ".join(str(int(number)) for number in np.unravel_index(element, variable.shape))
-    return f"{variable.name}[{place}]"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
