@@ -9,8 +9,8 @@ from typing import Any
 from . import errors, folder
 from .adopt.follow import follow
 from .adopt.from_datatree import from_datatree
+from .diagnostics.goal import Converged
 from .errors import TraceError
-from .goals.converged import Converged
 from .layout.layout import LIBRARY_VERSION
 from .layout.variables import UpTo, Var
 from .life.damage import Damage, DamagedDraws

@@ -29,13 +29,13 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from .diagnostics.goal import Converged
 from .errors import (
     ChainsFailedError,
     InvalidInputError,
     NotShareableError,
     StopRequestedError,
 )
-from .goals.converged import Converged
 from .goals.looks import Looks
 from .messages import warn_caller
 from .trace import Trace

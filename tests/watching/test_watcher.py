@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import zarrtrace as zt
 from zarrtrace.sampling_state.block import chain_blocks, read_claims
 from zarrtrace.watching import moments
-from zarrtrace.watching.forecast import Goal, Reached, time_left, time_to_goal
+from zarrtrace.watching.forecast import Reached, time_left, time_to_goal
 from zarrtrace.watching.progress import ChainLook, Progress, Stats
 from zarrtrace.watching.watcher import Look, Watcher
 
@@ -379,7 +379,7 @@ def test_how_long_it_will_take() -> None:
     assert time_left([chain_look(draws=9, planned=None, rate=1.0)]) is None
     dead = chain_look(draws=9, planned=1000, rate=1.0, writer="dead")
     assert time_left([*chains, dead]) is None
-    goal = Goal(rhat=1.01, ess=400)
+    goal = zt.Converged(rhat=1.01, ess=400)
     assert time_to_goal(goal, [Reached(500, 200.0)], [*chains, dead], 1.005) is None
     found = time_to_goal(goal, [Reached(400, 100.0), Reached(500, 200.0)], chains, 1.005)
     # Between 0.25 · 0.8 and 0.4 · 1.2 effective draws a draw, at 10 draws a second.

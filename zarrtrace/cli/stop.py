@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from ..goals.converged import Converged
+from ..diagnostics.goal import Converged
 from ..goals.looks import Looks
 from ..life.description import counts
 from ..life.stop import request_stop

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..diagnostics.goal import Converged
 from ..layout.hierarchy import Hierarchy
 from ..opening import open
 from ..watching.follow import Watched, follow
-from ..watching.forecast import Goal
 from ..watching.lines import print_json, print_text
 from ..watching.screen import Screen
 from ..watching.watcher import MEMORY, Watcher
@@ -45,10 +45,16 @@ def add_command(commands: Commands) -> None:
         help="a variable that is always shown; may be given several times",
     )
     watch.add_argument(
-        "--rhat", type=float, default=Goal.rhat, help="the goal for the worst R-hat (%(default)s)"
+        "--rhat",
+        type=float,
+        default=Converged.rhat,
+        help="the goal for the worst R-hat (%(default)s)",
     )
     watch.add_argument(
-        "--ess", type=float, default=Goal.ess, help="the goal for the smallest ESS (%(default)s)"
+        "--ess",
+        type=float,
+        default=Converged.ess,
+        help="the goal for the smallest ESS (%(default)s)",
     )
     watch.add_argument(
         "--memory",
@@ -71,7 +77,7 @@ def add_command(commands: Commands) -> None:
 
 def _run_command(parsed: argparse.Namespace) -> int:
     storage = storage_options(parsed)
-    goal = Goal(parsed.rhat, parsed.ess)
+    goal = Converged(parsed.rhat, parsed.ess)
 
     def make_watcher(hierarchy: Hierarchy) -> Watcher:
         return Watcher(hierarchy, var_names=parsed.var, memory=parsed.memory, goal=goal)

@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 
+from ..diagnostics.goal import Converged
 from ..errors import InvalidInputError
 from ..layout.variables import Var
 from ..life.stop import request_stop
 from ..messages import warn_caller
 from ..reading.moment import Moment
 from ..trace import Trace
-from .converged import APART, Converged, Look, count_draws, look, require_possible
+from .converged import APART, GoalLook, count_draws, look, require_possible
 
 TABLE = "looks"
 _COLUMNS = {
@@ -46,7 +47,7 @@ class Looks:
 
     Attributes
     ----------
-    last : Look or None
+    last : GoalLook or None
         The last look.
     stops_at : int or None
         Where the run was asked to stop, once the goal was met.
@@ -66,10 +67,10 @@ class Looks:
         self._next_time = 0.0
         self._done = 0
         self._told = False
-        self.last: Look | None = None
+        self.last: GoalLook | None = None
         self.stops_at: int | None = None
 
-    def look(self) -> Look | None:
+    def look(self) -> GoalLook | None:
         """Look, if it is time and there are enough draws; None if not."""
         began = time.monotonic()
         if self.stops_at is not None or began < self._next_time:
@@ -83,7 +84,7 @@ class Looks:
         self._next_time = now + max(_ASK_EVERY, 9 * (now - began))
         return seen
 
-    def _look(self, moment: Moment) -> Look:
+    def _look(self, moment: Moment) -> GoalLook:
         before, seen = self.last, look(self._goal, moment)
         self.last = seen
         self._done += 1
@@ -99,7 +100,7 @@ class Looks:
             self._stop(before, seen)
         return seen
 
-    def _stop(self, first: Look, second: Look) -> None:
+    def _stop(self, first: GoalLook, second: GoalLook) -> None:
         rule = str(self._goal)
         goal: dict[str, str | int | float] = {
             "stopping_rule": rule,
@@ -115,7 +116,7 @@ class Looks:
             return  # the chains have ended meanwhile, or do so before they would hear of it
         self.stops_at = asked.at
 
-    def _record(self, seen: Look) -> None:
+    def _record(self, seen: GoalLook) -> None:
         row = {name: value for name, value in seen._asdict().items() if name in _COLUMNS}
         table = self._trace.table(TABLE, _COLUMNS, flush_every=0)
         table.append(time=time.time(), rule=str(self._goal), **row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from ..layout.layout import STATE
 from ..reading.moment import Moment
 from ..sampling_state.block import chain_blocks, read_claims
+from ..sampling_state.claim import Claim
 from ..sampling_state.request import StopRequest
 
 _GOES_ON = ("sampling", "stopped")
@@ -40,16 +42,21 @@ class Status(NamedTuple):
         return f"{self.word} since {since}" if since and self.word in _GOES_ON else self.word
 
 
-def find_status(now: Moment) -> Status:
+def find_status(now: Moment, claims: Sequence[Claim | None] | None = None) -> Status:
     """The status of a trace, as far as this process can tell at once.
 
     A writer on another machine counts as alive while its last heartbeat is younger than a minute,
     by the clocks of both.
+
+    Parameters
+    ----------
+    claims : sequence of Claim or None, optional
+        Those of all blocks of chains; by default they are read.
     """
     if now.layout.finished:
         return Status("finished", now.location.written_at(f"{STATE}/zarr.json"))
     blocks = chain_blocks(now.location, now.layout)
-    claims = read_claims(blocks)
+    claims = read_claims(blocks) if claims is None else claims
     living = [claim.since for claim in claims if claim is not None and claim.seems_alive]
     is_declared = bool((now.counts == now.layout.total).all())
     # To read a request takes a request to the store: of a run without draws, or with all, none.

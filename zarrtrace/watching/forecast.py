@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..diagnostics.goal import Converged
 from .progress import ChainLook
 
 _ERROR = 0.2  # of an estimate of the effective sample size, at least
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a run shall reach.
-
-    Attributes
-    ----------
-    rhat : float
-        No scalar of the watch list shall have a larger R-hat.
-    ess : float
-        Nor a smaller effective sample size, bulk or tail.
-    """
-
-    rhat: float = 1.01
-    ess: float = 400.0
 
 
 class TimeLeft(NamedTuple):
@@ -58,9 +42,9 @@ def time_left(chains: Iterable[ChainLook]) -> float | None:
 
 
 def time_to_goal(
-    goal: Goal, reached: Iterable[Reached], chains: Iterable[ChainLook], worst_rhat: float
+    goal: Converged, reached: Iterable[Reached], chains: Iterable[ChainLook], worst_rhat: float
 ) -> TimeLeft | None:
-    """Seconds until the smallest ESS reaches the goal, by the draws that it took so far.
+    """Seconds until R-hat and the smallest ESS reach the goal, by the draws that it took so far.
 
     The range is that of the ESS per draw at the last looks, and never smaller than the error of
     one estimate. None where the chains disagree, so that there is no ESS to count on, and where
@@ -73,15 +57,17 @@ def time_to_goal(
     if not known or not rates or is_stuck or not worst_rhat < 1.1:
         return None
     draws, ess = known[-1]
-    if ess >= goal.ess and worst_rhat <= goal.rhat:
+    least_ess = goal.ess or 0.0
+    most_rhat = math.inf if goal.rhat is None else goal.rhat
+    if ess > least_ess and worst_rhat < most_rhat:
         return TimeLeft(0.0, 0.0)
     per_draw = [one.ess / one.draws for one in known]
     best, worst = max(per_draw) * (1 + _ERROR), min(per_draw) * (1 - _ERROR)
     slowest = min(rates)
     # R-hat - 1 falls as the number of draws rises.
-    for_rhat = draws * (worst_rhat - 1) / (goal.rhat - 1) if worst_rhat > goal.rhat else 0.0
-    least = max(goal.ess / best, for_rhat) - draws
-    most = max(goal.ess / worst, for_rhat) - draws
+    for_rhat = draws * (worst_rhat - 1) / (most_rhat - 1) if worst_rhat > most_rhat else 0.0
+    least = max(least_ess / best, for_rhat) - draws
+    most = max(least_ess / worst, for_rhat) - draws
     if not math.isfinite(most):
         return None
     return TimeLeft(max(0.0, least) / slowest, max(0.0, most) / slowest)

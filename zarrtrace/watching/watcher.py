@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..diagnostics.goal import Converged
 from ..errors import StaleViewError, TraceReplacedError, VariableNotFoundError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
@@ -21,7 +22,7 @@ from ..messages import counted, list_chains
 from ..reading.moment import Moment
 from ..sampling_state.block import chain_blocks
 from .exact import Exact, diagnose, read_elements
-from .forecast import Goal, Reached, time_left, time_to_goal
+from .forecast import Reached, time_left, time_to_goal
 from .intake import Intake, burn_in, shown_chains
 from .look import LOOKS, Look, WatchedValue
 from .moments import SplitRhat
@@ -44,8 +45,8 @@ class Watcher:
         Variables whose scalars are always in the watch list.
     memory : int
         Bytes that moments may take; above that the largest variables are watched in part.
-    goal : Goal
-        What the run shall reach, to say how long that takes.
+    goal : Converged
+        What R-hat and ESS of the watch list shall reach, to say how long that takes.
 
     Raises
     ------
@@ -59,13 +60,13 @@ class Watcher:
         *,
         var_names: Sequence[str] = (),
         memory: int = MEMORY,
-        goal: Goal | None = None,
+        goal: Converged | None = None,
     ) -> None:
         self._hierarchy = hierarchy
         self._var_names = tuple(var_names)
         self._memory = memory
         self._intake = Intake(hierarchy, memory)
-        self._goal = goal or Goal()
+        self._goal = goal or Converged()
         self._progress = Progress()
         _require_variables(hierarchy.layout, self._var_names, str(hierarchy))
         self._forget_rhat()
@@ -104,7 +105,7 @@ class Watcher:
         return Look(
             path=str(now),
             time=time.time(),
-            status=find_status(now).word,
+            status=find_status(now, claims).word,
             chains=chains,
             burn_in=burn_in(layout),
             rhat_draws=self._rhat.draws,
