@@ -12,7 +12,7 @@ import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import zarrtrace as zt
@@ -68,6 +68,16 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=25)
+@example(
+    steps=[
+        ("record", 0, 1),
+        ("go back", 1, 1),
+        ("look", 0, 0),
+        ("record", 2, 1),
+        ("go back", 1, 1),
+    ],
+    seed=0,
+)
 @given(steps=st.lists(STEPS, max_size=15), seed=st.integers(0, 2**20))
 def test_split_rhat_is_right_whatever_happens(steps: list[tuple[str, int, int]], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -177,7 +177,9 @@ class Intake:
         """What is new, and before it the last draws that were taken in."""
         for block, witness in self._witnesses.items():
             taken = int(self._taken[block])
-            if counts[block] > taken or self._is_new_writer(block, claims[block]):
+            # Without a claim, a writer may have come and gone since.
+            is_open = claims[block] is not None and not self._is_new_writer(block, claims[block])
+            if counts[block] > taken or not is_open:
                 variables = witness.columns.variables[:1]
                 check = partial(self._check_witness, witness)
                 yield from cut(layout, variables, block, range(taken - 1, taken), check)
