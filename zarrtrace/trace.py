@@ -1014,7 +1014,7 @@ class Trace(GroupReader):
         >>> view.wait(60)
         True
         >>> view.seen.status, view.seen.rhat_draws
-        ('complete', 96)
+        ('complete', 100)
         """
         from .watching.follow import Watched
         from .watching.notebook import View

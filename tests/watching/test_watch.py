@@ -189,7 +189,7 @@ def test_json_has_the_keys_that_are_documented(
     assert {value["name"] for value in found["values"]} == {
         "lp", "tau", *(f"{NAME}[{number}]" for number in range(3)),
     }  # fmt: skip
-    assert found["rhat_draws"] == 48
+    assert found["rhat_draws"] == 50
     assert found["exact_draws"] == 50
 
 

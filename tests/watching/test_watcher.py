@@ -232,7 +232,7 @@ def test_a_watcher_survives_split_repair_and_finish(directory: Place) -> None:
     assert (look.status, look.is_over) == ("complete", True)
     trace.finish()
     look = watcher.look()
-    assert (look.status, look.rhat_draws) == ("finished", 64)
+    assert (look.status, look.rhat_draws) == ("finished", 68)
     check(trace, look, ["x"])
     [chunk] = directory.path.glob("posterior/x/*0.3")
     chunk.write_bytes(b"damaged")

@@ -20,7 +20,7 @@ from ..reading.moment import Moment
 from ..reading.rows import Wanted
 from ..sampling_state.block import chain_blocks, read_claims
 from ..sampling_state.claim import Claim
-from .moments import BlockMoments
+from .moments import BlockMoments, shortest_compared
 from .pieces import Piece, cut, read_pieces
 from .plan import Columns, Plan, make_plan
 from .progress import Stats, find_stats
@@ -139,12 +139,14 @@ class Intake:
 
     def _take_in(self, now: Moment, claims: Sequence[Claim | None]) -> None:
         layout, first = now.layout, burn_in(now.layout)
+        after_warmup = now.counts[shown_chains(layout)] - first
+        shortest = shortest_compared(np.maximum(after_warmup, 0).tolist())
         counts = now.counts[:: layout.chains_per_chunk].tolist()
         for block, count in enumerate(counts):
             if self._may_differ(block, count, claims[block], first):
                 raise _DrawnAgainError(block)
             if count > self._taken[block]:
-                self.moments.make_room(_slice(layout, block), count - first)
+                self.moments.make_room(_slice(layout, block), count - first, shortest)
         damaged = read_pieces(self._hierarchy, self._pieces(layout, counts, claims))
         self.damaged |= damaged
         for block, count in enumerate(counts):

@@ -1,14 +1,19 @@
 """Moments of blocks of draws, from which split R-hat follows without reading a draw twice.
 
-A chain has at most 32 blocks of equal length. When there are more, pairs become one (Chan, Golub
-and LeVeque, 1979), so that a block is twice as long from then on. Moments are those of the
-differences from the first draw: values far from zero lose no digits.
+Split R-hat of the first n draws needs the moments of both halves, so that blocks have to end at n
+and at n / 2. They end where the number of draws has five binary digits before its zeros: at 16, 17,
+..., 31, 32, 34, ..., 62, 64, 68, and so on. The half of such a number is another one, and the
+largest n is at least 16/17 of the draws that all chains have. A chain has at most 32 blocks. When
+there are more, neighbours become one (Chan, Golub and LeVeque, 1979), those first that end before
+half of the shortest chain. Moments are those of the differences from the first draw: values far
+from zero lose no digits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +22,10 @@ from numpy.typing import NDArray
 MOST_BLOCKS = 32
 _AT_ONCE = 4096  # scalars that are computed together: what they need stays in the cache
 _LEAST = 4  # draws: with fewer, ArviZ has no R-hat either
+_BEHIND = 8  # times as many draws as the shortest chain that is compared has the longest, at most
+# How many blocks may end while the number of draws doubles: from half of the shortest chain on, and
+# before that for chains that are far behind. The first pair holds that leaves few enough.
+_DENSITIES = [(near, far) for near in (16, 8, 4, 2, 1) for far in (16, 8, 4, 2, 1) if far <= near]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -40,6 +49,21 @@ class SplitRhat(NamedTuple):
     chains: tuple[int, ...]
 
 
+class _Block(NamedTuple):
+    """Some draws of chains that are recorded together.
+
+    Attributes
+    ----------
+    stop : int
+        The number of draws at which it ends; it begins where the one before ends.
+    place : int
+        Where its moments are.
+    """
+
+    stop: int
+    place: int
+
+
 class BlockMoments:
     """Counts, means and sums of squared deviations, for each block of draws, chain and scalar.
 
@@ -56,7 +80,7 @@ class BlockMoments:
 
     def __init__(self, chains: int, scalars: int, dtype: Any = np.float64) -> None:
         self.counts = np.zeros(chains, np.int64)
-        self._lengths = np.ones(chains, np.int64)
+        self._blocks: list[list[_Block]] = [[] for _ in range(chains)]
         # Pages of zeros take no memory before they are written to.
         self._means: Array = np.zeros((chains, MOST_BLOCKS, scalars), dtype)
         self._squares: Array = np.zeros((chains, MOST_BLOCKS, scalars), dtype)
@@ -70,15 +94,51 @@ class BlockMoments:
     def clear(self, chains: slice) -> None:
         """Forget the draws of some chains."""
         self.counts[chains] = 0
-        self._lengths[chains] = 1
-        self._means[chains] = 0
-        self._squares[chains] = 0
+        self._blocks[chains] = [[] for _ in self._blocks[chains]]
 
-    def make_room(self, chains: slice, count: int) -> None:
-        """Make blocks long enough for `count` draws of chains that have the same draws."""
-        with np.errstate(all="ignore"):
-            while count > MOST_BLOCKS * self._lengths[chains.start]:
-                self._merge_pairs(chains)
+    def make_room(self, chains: slice, count: int, shortest: int) -> None:
+        """Make blocks for `count` draws of chains that have the same draws.
+
+        Parameters
+        ----------
+        shortest : int
+            How many draws the shortest chain will have that is compared.
+        """
+        blocks = self._blocks[chains.start]
+        stops = [block.stop for block in blocks]
+        while not stops or stops[-1] < count:
+            stops.append(_next_stop(stops[-1] if stops else 0))
+        if len(stops) > len(blocks):
+            self._regroup(chains, _fewer(stops, count, shortest))
+
+    def _regroup(self, chains: slice, stops: list[int]) -> None:
+        """Make the blocks end at these draws: merge some, and add others that have no draws yet."""
+        groups: dict[int, list[tuple[int, int]]] = {stop: [] for stop in stops}
+        count, start = int(self.counts[chains.start]), 0
+        for stop, place in self._blocks[chains.start]:
+            within = stops[bisect_left(stops, stop)]
+            groups[within].append((place, max(0, min(stop, count) - start)))
+            start = stop
+        taken = {group[0][0] for group in groups.values() if group}
+        free = iter(set(range(MOST_BLOCKS)) - taken)
+        regrouped = [
+            _Block(stop, self._merge(chains, group) if group else next(free))
+            for stop, group in groups.items()
+        ]
+        self._blocks[chains] = [regrouped] * len(self._blocks[chains])
+
+    def _merge(self, chains: slice, group: list[tuple[int, int]]) -> int:
+        """Merge neighbours into the first of them, each given by its place and its draws."""
+        (place, have), *others = group
+        here = (chains, place)
+        for other, new in others:
+            if new:
+                first = self._means[here], self._squares[here]
+                second = self._means[chains, other], self._squares[chains, other]
+                with np.errstate(all="ignore"):
+                    self._means[here], self._squares[here] = _merged(first, have, second, new)
+            have += new
+        return place
 
     def add(self, chains: slice, columns: slice, start: int, values: Array) -> None:
         """Take in draws of some scalars, for which `make_room` was called.
@@ -91,15 +151,16 @@ class BlockMoments:
             Real numbers, shape (chains, draws, ...), the scalars of one draw in the order of
             `columns`.
         """
-        length = int(self._lengths[chains.start])
-        done, draws = 0, values.shape[1]
+        end, done, before = start + values.shape[1], start, 0
         with np.errstate(all="ignore"):
-            while done < draws:
-                block, before = divmod(start + done, length)
-                stop = min(draws, done + length - before)
-                for here, part in _in_columns(columns, values[:, done:stop]):
-                    self._add_to(block, before, chains, here, part - self._origin_of(here, part))
-                done = stop
+            for stop, place in self._blocks[chains.start]:
+                if done < min(stop, end):
+                    new = values[:, done - start : min(stop, end) - start]
+                    for here, part in _in_columns(columns, new):
+                        numbers = part - self._origin_of(here, part)
+                        self._add_to(place, done - before, chains, here, numbers)
+                    done = min(stop, end)
+                before = stop
 
     def _origin_of(self, columns: slice, values: Array) -> Floats:
         """The numbers that are subtracted: the first draw that was ever taken in."""
@@ -110,7 +171,7 @@ class BlockMoments:
         return origin.reshape(values.shape[2:])
 
     def _add_to(
-        self, block: int, before: int, chains: slice, columns: slice, numbers: Floats
+        self, place: int, before: int, chains: slice, columns: slice, numbers: Floats
     ) -> None:
         """Add draws to a block that has `before` draws; `numbers` is overwritten."""
         new = numbers.shape[1]
@@ -118,7 +179,7 @@ class BlockMoments:
         numbers -= mean[:, None]
         squares = np.einsum("cd...,cd...->c...", numbers, numbers)
         flat = (len(mean), -1)
-        here = (chains, block, columns)
+        here = (chains, place, columns)
         merged = _merged(
             (self._means[here], self._squares[here]),
             before,
@@ -127,35 +188,18 @@ class BlockMoments:
         )
         self._means[here], self._squares[here] = merged
 
-    def _merge_pairs(self, chains: slice) -> None:
-        length = int(self._lengths[chains.start])
-        counts = np.clip(
-            int(self.counts[chains.start]) - length * np.arange(MOST_BLOCKS), 0, length
-        )
-        for pair in range(MOST_BLOCKS // 2):
-            first, second = (chains, 2 * pair), (chains, 2 * pair + 1)
-            merged = _merged(
-                (self._means[first], self._squares[first]),
-                int(counts[2 * pair]),
-                (self._means[second], self._squares[second]),
-                int(counts[2 * pair + 1]),
-            )
-            self._means[chains, pair], self._squares[chains, pair] = merged
-        self._means[chains, MOST_BLOCKS // 2 :] = 0
-        self._squares[chains, MOST_BLOCKS // 2 :] = 0
-        self._lengths[chains] = 2 * length
-
     # R-hat --------------------------------------------------------------------------------
 
     def comparable(self, chains: list[int]) -> tuple[int, tuple[int, ...]]:
         """How many draws of which chains have an R-hat: two halves of whole blocks of each."""
-        begun = [chain for chain in chains if self.counts[chain]]
-        if not begun:
-            return 0, ()
-        pair = 2 * int(self._lengths[begun].max())
-        compared = tuple(chain for chain in begun if self.counts[chain] >= pair)
-        draws = pair * (self.common(compared) // pair)
-        return draws if draws >= _LEAST else 0, compared
+        shortest = shortest_compared(self.counts[chains].tolist())
+        compared = tuple(chain for chain in chains if 0 < shortest <= self.counts[chain])
+        common: set[int] = set()
+        for chain in compared:
+            stops = {block.stop for block in self._blocks[chain] if block.stop <= shortest}
+            common = common & stops if chain != compared[0] else stops
+        even = (stop for stop in common if stop >= _LEAST and stop % 2 == 0)
+        return max((stop for stop in even if stop // 2 in common), default=0), compared
 
     def common(self, chains: tuple[int, ...]) -> int:
         """How many draws all of these chains have."""
@@ -176,20 +220,69 @@ class BlockMoments:
         means, variances = [], []
         with np.errstate(all="ignore"):
             for chain in chains:
-                length = int(self._lengths[chain])
-                place = (chain, slice(2 * half // length), columns)
-                halves = (2, half // length, -1)
-                of_blocks = self._means[place].reshape(halves)
-                mean = of_blocks.mean(axis=1, dtype=np.float64)
-                apart = np.subtract(of_blocks, mean[:, None], dtype=np.float64)
-                squares = self._squares[place].reshape(halves).sum(axis=1, dtype=np.float64)
-                squares += length * np.einsum("hbs,hbs->hs", apart, apart)
-                means += [*mean]
-                variances += [*(squares / (half - 1))]
+                for stop in (half, 2 * half):
+                    mean, squares = self._moments_of(chain, stop - half, stop, columns)
+                    means.append(mean)
+                    variances.append(squares / (half - 1))
             between = half * np.var(means, axis=0, ddof=1)
             within = np.mean(variances, axis=0)
             rhat: Floats = np.sqrt((between / within + half - 1) / half)
         return rhat
+
+    def _moments_of(
+        self, chain: int, start: int, stop: int, columns: slice
+    ) -> tuple[Floats, Floats]:
+        """Mean and sum of squared deviations of draws that are whole blocks."""
+        blocks = [block for block in self._blocks[chain] if start < block.stop <= stop]
+        places = [block.place for block in blocks]
+        lengths = np.diff([start, *(block.stop for block in blocks)])
+        of_blocks = self._means[chain, places, columns]
+        mean = np.einsum("b,bs->s", lengths / (stop - start), of_blocks, dtype=np.float64)
+        apart = np.subtract(of_blocks, mean, dtype=np.float64)
+        squares = self._squares[chain, places, columns].sum(axis=0, dtype=np.float64)
+        squares += np.einsum("b,bs,bs->s", lengths, apart, apart)
+        return mean, squares
+
+
+def shortest_compared(counts: Iterable[int]) -> int:
+    """The fewest draws of a chain that is compared with the longest one; 0 if none has begun.
+
+    A chain that is far behind would leave few draws to compare.
+    """
+    counts = list(counts)
+    least = max(counts, default=0) / _BEHIND
+    return min((count for count in counts if count and count >= least), default=0)
+
+
+def _next_stop(stop: int) -> int:
+    """Where the block ends that begins at a stop, as long as no blocks are merged."""
+    step = 1 << max(0, stop.bit_length() - 5)
+    return stop + step
+
+
+def _rounded(number: int, density: int) -> int:
+    """The largest stop up to a number, if this many blocks end while the draws double."""
+    step = 1 << max(0, number.bit_length() - density.bit_length())
+    return number // step * step
+
+
+def _fewer(stops: list[int], count: int, shortest: int) -> list[int]:
+    """At most `MOST_BLOCKS` of the draws at which blocks end, without those needed least."""
+    excess = max(0, len(stops) - MOST_BLOCKS)
+    for near, far in _DENSITIES:
+        half = _rounded(shortest // 2, near)
+        earliest = _rounded(count // (2 * _BEHIND), far)
+        kept = {
+            stop
+            for stop in stops
+            if (stop >= half and _rounded(stop, near) == stop)
+            or (stop >= earliest and _rounded(stop, far) == stop)
+        }
+        kept.add(stops[-1])
+        if len(kept) <= MOST_BLOCKS:
+            break
+    dropped = [stop for stop in stops if stop not in kept][:excess]
+    return [stop for stop in stops if stop not in dropped]
 
 
 def _in_columns(columns: slice, values: Array) -> Iterator[tuple[slice, Array]]:
