@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import zarrtrace as zt
+from zarrtrace.diagnostics.convergence import worst_rhat
+from zarrtrace.goals.converged import look as look_at_goal
 from zarrtrace.sampling_state.block import chain_blocks, read_claims
-from zarrtrace.watching import moments
+from zarrtrace.watching import exact, moments
+from zarrtrace.watching import watcher as watcher_module
 from zarrtrace.watching.forecast import Reached, time_left, time_to_goal
 from zarrtrace.watching.progress import ChainLook, Progress, Stats
 from zarrtrace.watching.watcher import Look, Watcher
@@ -353,6 +358,68 @@ def test_the_exact_values_are_those_of_arviz() -> None:
     assert found["x"] == pytest.approx([float(value) for value in expected], rel=1e-12)
     assert look.worst_rhat == found["x"].rhat
     assert math.isnan(found["fixed"].rhat)
+
+
+@pytest.mark.once("newest")
+def test_elements_have_the_names_that_the_summary_gives_them(directory: Place) -> None:
+    trace = directory.create(
+        chains=2,
+        draws=40,
+        posterior={"theta": zt.Var(dims=("school", "side"), shape=(2, 2)), "mu": zt.Var()},
+        coords={"school": ["Choate", "[b]a, b"]},
+    )
+    rng = np.random.default_rng(12)
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block({"theta": rng.normal(size=(40, 2, 2)), "mu": rng.normal(size=40)})
+    names = set(trace.summary(progress=False).index)
+    assert "theta[[b]a, b, 1]" in names
+    assert {value.name for value in watch(directory.open()).look().values} == names
+    assert worst_rhat(trace._hierarchy).variable in names
+    assert look_at_goal(zt.Converged(var_names=["theta"]), trace._now()).rhat_of in names
+    (directory.path / "posterior" / "school" / "zarr.json").write_text("{")
+    assert "theta[1, 1]" in {value.name for value in watch(directory.open()).look().values}
+
+
+def test_exact_values_are_computed_beside_the_looks(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = directory.create(chains=2, draws=300, posterior={"x": zt.Var()})
+    rng = np.random.default_rng(13)
+
+    def record(count: int) -> None:
+        for writer in writers:
+            writer.record_block({"x": rng.normal(size=count)})
+
+    writers = [trace.writer(chain) for chain in range(2)]
+    watcher = watch(directory.open())
+    monkeypatch.setattr(watcher_module, "_SHARE", 0)
+    record(100)
+    # The first ones are waited for.
+    assert watcher.look().exact_draws == 100
+    may_read = threading.Event()
+    read = exact.read_elements
+
+    def waiting(*arguments: Any) -> Any:
+        assert may_read.wait(60)
+        return read(*arguments)
+
+    monkeypatch.setattr(exact, "read_elements", waiting)
+    for count in (100, 50):
+        record(count)
+        assert watcher.look().exact_draws == 100
+    may_read.set()
+    ends = time.monotonic() + 60
+    while watcher.look().exact_draws == 100:
+        assert time.monotonic() < ends
+    record(50)
+    look = watcher.look()
+    # The last ones are those of all draws.
+    assert (look.status, look.exact_draws) == ("complete", 300)
+    expected = az.rhat(xr.Dataset({"x": (("chain", "draw"), trace.get("x"))}))["x"]
+    assert look.values[0].exact is not None
+    assert look.values[0].exact.rhat == pytest.approx(float(expected), rel=1e-12)
+    trace.close()
 
 
 @pytest.mark.once("oldest")

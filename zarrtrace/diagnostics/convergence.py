@@ -22,6 +22,7 @@ from ..reading.moment import Moment
 from ..reading.values import read_values
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document
+from .element_names import ElementNames
 from .statistics import Floats, compute
 
 KEPT = f"{STATE}/convergence"
@@ -110,13 +111,15 @@ def _compute(hierarchy: Hierarchy) -> WorstRhat:
         if numbers <= room:
             room -= numbers
             chosen.append(variable)
+    names = ElementNames(now.location, now.layout)
     for batch in batches(chosen, lambda one: each * one.elements, _AT_ONCE):
         for variable, found in zip(batch, _rhats(cut, batch), strict=True):
             if np.isnan(found).all():
                 continue
             index = int(np.nanargmax(found))
             if not found[index] <= worst.value:
-                worst = WorstRhat(float(found[index]), variable.element_name(index), True)
+                name = names.name(variable, index)
+                worst = WorstRhat(float(found[index]), name, True)
     return worst._replace(complete=len(chosen) == len(variables))
 
 

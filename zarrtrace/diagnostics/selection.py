@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from ..layout.variables import Variable
 from ..messages import warn_caller
 from ..reading.groups import Snapshot
 from ..reading.moment import Moment
+from .element_names import element_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -230,14 +231,8 @@ def _choose(name: str, array: xr.Variable, axes: Mapping[str, xr.DataArray]) -> 
         chosen = axes[dim].values
         places = places[chosen] if chosen.ndim == 0 else np.moveaxis(places[chosen], 0, -1)
     labels = [axes[dim][dim].values for dim in inner if axes[dim].ndim]
-    names = [f"{name}{ending}" for ending in _endings(labels)]
+    names = [element_name(name, combination) for combination in itertools.product(*labels)]
     return Chosen(name, array.dtype, shape, places.ravel(), names)
-
-
-def _endings(labels: list[npt.NDArray[Any]]) -> Iterator[str]:
-    """`[a, 0]`, `[a, 1]`, ... for the scalars of a variable; nothing for a single one."""
-    for combination in itertools.product(*labels):
-        yield f"[{', '.join(map(str, combination))}]" if combination else ""
 
 
 def _select(axes: Mapping[str, xr.DataArray], dim: Hashable, label: Any) -> xr.DataArray:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..diagnostics.element_names import ElementNames
 from ..diagnostics.goal import Converged
 from ..diagnostics.statistics import compute
 from ..errors import InvalidInputError, VariableNotFoundError
@@ -164,12 +165,13 @@ def look(goal: Converged, moment: Moment) -> GoalLook:
     cut = make_cut(moment, "posterior", chains=tuple(range(moment.layout.chains)))
     worst = {"rhat": (-math.inf, ""), "ess": (-math.inf, ""), "mcse": (-math.inf, "")}
     has_nan = ""
+    elements = ElementNames(moment.location, moment.layout)
 
     def note(kind: str, badness: np.ndarray, variable: Variable, varies: np.ndarray) -> None:
         badness = np.where(np.isnan(badness), np.inf, badness)[varies]
         if badness.size and badness.max() > worst[kind][0]:
             place = int(np.flatnonzero(varies)[badness.argmax()])
-            worst[kind] = float(badness.max()), variable.element_name(place)
+            worst[kind] = float(badness.max()), elements.name(variable, place)
 
     each = len(cut.chains) * cut.length
     for batch in batches(_variables(goal, moment), lambda one: each * one.elements, _AT_ONCE):

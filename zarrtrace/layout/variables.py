@@ -195,13 +195,6 @@ class Variable:
         """`group/name`, as messages say it."""
         return f"{self.group}/{self.name}"
 
-    def element_name(self, index: int) -> str:
-        """The name of one element of a draw, such as `theta[3, 0]`, by its index in a flat draw."""
-        if not self.shape:
-            return self.name
-        position = ", ".join(map(str, np.unravel_index(index, self.shape)))
-        return f"{self.name}[{position}]"
-
     @property
     def elements(self) -> int:
         """How many elements a draw has."""

@@ -1,8 +1,15 @@
-"""Exact diagnostics of a few scalars: rank-normalised R-hat, bulk and tail ESS, MCSE."""
+"""Exact diagnostics of a few scalars: rank-normalised R-hat, bulk and tail ESS, MCSE.
+
+Their draws are read from the first one on, each time. This is done beside the looks, in a thread.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +37,77 @@ class Exact(NamedTuple):
     ess_bulk: float
     ess_tail: float
     mcse: float
+
+
+class Computed(NamedTuple):
+    """The diagnostics of some scalars, for the first draws of some chains.
+
+    Attributes
+    ----------
+    columns : list of int
+        The scalars.
+    draws : int
+        The draws of each chain.
+    damaged : dict of str to str
+        Variables that cannot be read, by `group/name`, and why: they are without values.
+    ended, seconds : float
+        When this was computed, by `time.perf_counter`, and how long it took.
+    """
+
+    columns: list[int]
+    values: list[Exact]
+    draws: int
+    damaged: dict[str, str]
+    ended: float
+    seconds: float
+
+
+class Asked(NamedTuple):
+    """Scalars whose diagnostics are asked for.
+
+    Attributes
+    ----------
+    elements : list of tuple
+        Variables, the elements of a draw of each, and the columns of these.
+    chains, draws : tuple of int, range
+        Of which draws, which all of these chains have.
+    """
+
+    elements: list[tuple[Variable, list[int], list[int]]]
+    chains: tuple[int, ...]
+    draws: range
+
+    def compute(self, hierarchy: Hierarchy, layout: Layout) -> Computed:
+        """Read the draws and compute the diagnostics.
+
+        Raises
+        ------
+        StaleViewError
+            The draws were dropped, or their chain went back to a checkpoint.
+        """
+        began = time.perf_counter()
+        elements = [(variable, chosen) for variable, chosen, _ in self.elements]
+        values, damaged = read_elements(hierarchy, layout, elements, self.chains, self.draws)
+        places = [(v.label, column) for v, _, columns in self.elements for column in columns]
+        known = [number for number, (label, _) in enumerate(places) if label not in damaged]
+        columns = [places[number][1] for number in known]
+        found = diagnose(values[:, :, known])
+        ended = time.perf_counter()
+        return Computed(columns, found, len(self.draws), damaged, ended, ended - began)
+
+
+def in_thread(function: Callable[[], Computed]) -> Future[Computed]:
+    """Call a function in a thread of its own, which does not keep the process from ending."""
+    future: Future[Computed] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=call, name="zarrtrace exact values", daemon=True).start()
+    return future
 
 
 def diagnose(draws: NDArray[np.float64]) -> list[Exact]:

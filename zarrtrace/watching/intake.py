@@ -72,6 +72,8 @@ class Intake:
         What the sampler says of the draws.
     damaged : dict of str to str
         Variables that cannot be read, by `group/name`, and why.
+    layout : Layout
+        With which the draws were begun to be taken in.
     beginnings : int
         How often draws were forgotten: what was computed before is of other draws.
 
@@ -89,6 +91,7 @@ class Intake:
 
     def _begin(self, layout: Layout) -> None:
         """Forget every draw."""
+        self.layout = layout
         self._began = _what_holds(layout)
         self._stat_variables = find_stats(layout)
         beside = [v for name, v in self._stat_variables.items() if name in ("lp", "energy")]

@@ -234,13 +234,19 @@ class BlockMoments:
     ) -> tuple[Floats, Floats]:
         """Mean and sum of squared deviations of draws that are whole blocks."""
         blocks = [block for block in self._blocks[chain] if start < block.stop <= stop]
-        places = [block.place for block in blocks]
-        lengths = np.diff([start, *(block.stop for block in blocks)])
-        of_blocks = self._means[chain, places, columns]
-        mean = np.einsum("b,bs->s", lengths / (stop - start), of_blocks, dtype=np.float64)
-        apart = np.subtract(of_blocks, mean, dtype=np.float64)
-        squares = self._squares[chain, places, columns].sum(axis=0, dtype=np.float64)
-        squares += np.einsum("b,bs,bs->s", lengths, apart, apart)
+        lengths = np.diff([start, *(block.stop for block in blocks)]).tolist()
+        # Block after block: an array of all of them would not fit the cache.
+        mean = np.zeros(self._means[chain, 0, columns].shape)
+        for length, (_, place) in zip(lengths, blocks, strict=True):
+            of_block = self._means[chain, place, columns]
+            mean += np.multiply(of_block, length / (stop - start), dtype=np.float64)
+        squares = np.zeros(mean.shape)
+        for length, (_, place) in zip(lengths, blocks, strict=True):
+            squares += self._squares[chain, place, columns]
+            apart = self._means[chain, place, columns] - mean
+            apart *= apart
+            apart *= length
+            squares += apart
         return mean, squares
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 
+from ..diagnostics.element_names import ElementNames
 from ..diagnostics.goal import Converged
 from ..errors import StaleViewError, TraceReplacedError, VariableNotFoundError
 from ..layout.hierarchy import Hierarchy
@@ -21,7 +24,7 @@ from ..life.status import find_status
 from ..messages import counted, list_chains
 from ..reading.moment import Moment
 from ..sampling_state.block import chain_blocks
-from .exact import Exact, diagnose, read_elements
+from .exact import Asked, Computed, Exact, in_thread
 from .forecast import Reached, time_left, time_to_goal
 from .intake import Intake, burn_in, shown_chains
 from .look import LOOKS, Look, WatchedValue
@@ -73,9 +76,11 @@ class Watcher:
 
     def _forget_rhat(self) -> None:
         self._rhat = SplitRhat(np.full(self._intake.plan.scalars, np.nan), 0, ())
+        self._names = ElementNames(self._hierarchy.location, self._intake.layout)
         self._history: dict[int, deque[float]] = {}
         self._exact: dict[int, Exact] = {}
         self._exact_draws = 0
+        self._computing: Future[Computed] | None = None
         self._exact_after = 0.0
         self._columns = self._watch_list()
         self._reached: deque[Reached] = deque(maxlen=5)
@@ -99,7 +104,7 @@ class Watcher:
         layout = now.layout
         chains = self._progress.look(now, claims, self._intake.stats, burn_in(layout))
         self._update_rhat(shown_chains(layout))
-        self._update_exact(layout, self._columns, all(chain.phase == "done" for chain in chains))
+        self._update_exact(layout, all(chain.phase == "done" for chain in chains))
         values = sorted(map(self._value_of, self._columns), key=lambda value: -value.worst_rhat)
         worst = max((v.worst_rhat for v in values), default=-np.inf)
         return Look(
@@ -154,42 +159,47 @@ class Watcher:
             worst = np.argpartition(-ranks, WORST)[:WORST]
         return list(chosen | dict.fromkeys(worst[np.argsort(-ranks[worst])].tolist()))
 
-    def _update_exact(self, layout: Layout, columns: list[int], is_last: bool) -> None:
-        """Read and compute exact values, when enough time has passed since the last time."""
-        began = time.perf_counter()
-        chains = self._rhat.chains
-        if not chains or (began < self._exact_after and not is_last):
-            return
-        draws = range(burn_in(layout), burn_in(layout) + self._intake.moments.common(chains))
-        if len(draws) == self._exact_draws or not self._rhat.draws:
-            return
-        places, elements = self._elements(columns, len(draws) * len(chains))
+    def _update_exact(self, layout: Layout, is_last: bool) -> None:
+        """Have exact values computed, when enough time has passed since the last time.
+
+        The look waits for the first ones, and for those of all draws at the end.
+        """
+        is_awaited = is_last or not self._exact
+        if self._computing is not None and (is_awaited or self._computing.done()):
+            self._take_over(self._computing)
+        chains, first = self._rhat.chains, burn_in(layout)
+        draws = range(first, first + self._intake.moments.common(chains))
+        is_due = is_awaited or time.perf_counter() >= self._exact_after
+        is_new = self._rhat.draws and len(draws) != self._exact_draws
+        if self._computing is None and is_due and is_new:
+            asked = Asked(self._elements(len(draws) * len(chains)), chains, draws)
+            self._computing = in_thread(partial(asked.compute, self._hierarchy, layout))
+            if is_awaited:
+                self._take_over(self._computing)
+
+    def _take_over(self, computing: Future[Computed]) -> None:
+        self._computing = None
         try:
-            values, damaged = read_elements(self._hierarchy, layout, elements, chains, draws)
+            found = computing.result()
         except TraceReplacedError:
             raise
         except StaleViewError:
             return
-        self._intake.damaged |= damaged
-        known = [number for number, (label, _) in enumerate(places) if label not in damaged]
-        found = diagnose(values[:, :, known])
-        self._exact = dict(zip((places[number][1] for number in known), found, strict=True))
-        self._exact_draws = len(draws)
-        sizes = [min(one.ess_bulk, one.ess_tail) for one in found]
-        self._reached.append(Reached(len(draws), min((s for s in sizes if s > 0), default=0.0)))
-        now = time.perf_counter()
-        self._exact_after = now + _SHARE * (now - began)
+        self._intake.damaged |= found.damaged
+        self._exact = dict(zip(found.columns, found.values, strict=True))
+        self._exact_draws = found.draws
+        self._exact_after = found.ended + _SHARE * found.seconds
+        sizes = [min(one.ess_bulk, one.ess_tail) for one in found.values]
+        self._reached.append(Reached(found.draws, min((s for s in sizes if s > 0), default=0.0)))
 
-    def _elements(
-        self, columns: list[int], each: int
-    ) -> tuple[list[tuple[str, int]], list[tuple[Variable, list[int]]]]:
-        """The elements of the watch list by variable, and the columns they are in that order.
+    def _elements(self, each: int) -> list[tuple[Variable, list[int], list[int]]]:
+        """The elements of the watch list by variable, and the columns that they are.
 
         Variables that would take too long to read are left out.
         """
         chosen: dict[str, tuple[Variable, list[int], list[int]]] = {}
         room = _MOST_EXACT
-        for column in columns:
+        for column in self._columns:
             variable, element = self._intake.plan.columns_of(column).scalar(column)
             size = each * variable.bytes_per_draw
             if variable.label not in chosen:
@@ -199,13 +209,12 @@ class Watcher:
                 chosen[variable.label] = variable, [], []
             chosen[variable.label][1].append(element)
             chosen[variable.label][2].append(column)
-        places = [(label, column) for label, (*_, held) in chosen.items() for column in held]
-        return places, [(variable, elements) for variable, elements, _ in chosen.values()]
+        return list(chosen.values())
 
     def _value_of(self, column: int) -> WatchedValue:
         variable, element = self._intake.plan.columns_of(column).scalar(column)
         return WatchedValue(
-            name=variable.element_name(element),
+            name=self._names.name(variable, element),
             split_rhat=float(self._rhat.values[column]),
             exact=self._exact.get(column),
             rhats=tuple(self._history.get(column, ())),
