@@ -1,335 +1,217 @@
-"""Kill writers and their parent at random moments, and look for a lost or wrong draw.
+"""Kill processes at random moments of the life of a trace, and look for a lost or wrong draw.
 
-    python tests/promises/harness_kill.py --trials 2000
+    python tests/promises/harness_kill.py --trials 1000
 
-One trial: three chains are sampled in processes of their own, split and finished by their parent,
-while a reader polls without pause. At a random moment one writer, or the parent with all of them,
-gets SIGKILL. What `record()` had acknowledged must be there with its value, the trace must open in
-plain xarray, and the run, taken up again (and sometimes killed again), must end as the
-uninterrupted one, bit for bit. At the end it prints how many trials and kills there were, and how
-many trials found lost or wrong draws, a trace that cannot be read, or anything else that is wrong.
+One trial is the life of a trace, in some dozen parts. In each part up to three processes record
+chains at once, while another one extends the run, drops draws, replaces groups or appends to a
+table, and a reader reads; or one process splits, finishes, extends, repairs or overwrites the
+trace. One of the processes, or all of them, get SIGKILL: at a random moment, or at a random system
+call. So may those that take up what was interrupted. After each kill the trace is opened, and all
+that was acknowledged must be there with its value: draws, checkpoints, groups, rows of tables.
+Then `check()` must find nothing wrong. At the end of the life all that is missing is recorded, and
+plain xarray must read the finished trace. Each minute, and at the end, it prints how many trials
+and kills there were, during which operations, and how many trials found lost or wrong draws, a
+trace that cannot be read, or anything else that is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import gc
+import importlib
+import importlib.metadata
 import os
+import pkgutil
 import random
 import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
-from contextlib import suppress
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from zarr.errors import MetadataValidationError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+import killed_verdict as verdict
+from killed_at_random import Death, ended, fork, kill
+from killed_lives import BLOCKS, Actor, Board, Plan
 from outcomes import KINDS, Outcomes, TrialFailed, kind_of
 
-import zarrtrace as zt
+import zarrtrace
 
-CHAINS, TUNE, DRAWS = 3, 30, 60
-TOTAL = TUNE + DRAWS
-CHECKPOINT_EVERY = 13
-FORK = multiprocessing.get_context("fork")
+PARTS = 14  # of a life
 
-Draw = dict[str, Any]
+Part = Callable[[Callable[[int], None]], None]
 
 
-class Walk:
-    """A random walk: the smallest sampler that has a state."""
+def warm_up() -> None:
+    """Import what the processes need, so that each is forked with it; no thread may run by then."""
+    for package in ("layout", "life", "reading", "recording", "sampling_state", "tables"):
+        for module in pkgutil.iter_modules([str(Path(zarrtrace.__path__[0]) / package)]):
+            importlib.import_module(f"zarrtrace.{package}.{module.name}")
+    importlib.import_module("multiprocessing.synchronize")
+    importlib.metadata.version("xarray")
+    xr.backends.list_engines()
+    dataset = xr.Dataset({"a": ("x", np.zeros(2))})
+    xr.DataTree.from_dict({"a": dataset})
+    repr(dataset.a.values)
+    # Objects that live for ever are left alone, so that the memory of a fork stays shared.
+    gc.collect()
+    gc.freeze()
 
-    def __init__(self, chain: int) -> None:
-        self.rng = np.random.default_rng([7, chain])
-        self.position = np.zeros(3)
 
-    def step(self) -> tuple[Draw, Draw]:
-        self.position = self.position + self.rng.normal(size=3)
-        return (
-            {
-                "mu": float(self.position[0]),
-                "theta": self.position.copy(),
-                "steps": int(self.rng.integers(1000)),
-                "label": f"at {self.position[1]:.3f}",
-            },
-            {"lp": float(-(self.position**2).sum()), "diverging": bool(self.rng.random() < 0.1)},
+class Life:
+    """One trial: the parts of the life of one trace, and what is seen in them."""
+
+    def __init__(self, number: int, folder: Path, seen: Counter[str]) -> None:
+        self.number, self.path, self.seen = number, folder / "run.zarr", seen
+        self.chooser, self.board, self.part = random.Random(number), Board(), 0
+
+    def live(self) -> None:
+        for self.part in range(1, PARTS + 1):
+            processes = self.choose_processes()
+            killed = self.run(*processes)
+            while killed and self.chooser.random() < 0.4:
+                self.judge()
+                killed = self.run(self.actor("recover", 0))
+            self.judge(settle=True, in_xarray=self.part % 5 == 0)
+        self.run(self.actor("complete", 0), spare=True)
+        self.judge(settle=True, in_xarray=True)
+
+    def choose_processes(self) -> list[Part]:
+        generation = self.board.value("generation")
+        alone = generation < 0 or self.board.value("finished") or self.chooser.random() < 0.4
+        if alone:
+            return [self.actor("keep_house", BLOCKS, self.chooser.randrange(1, 6), alone=True)]
+        blocks = Plan(self.number, generation).blocks
+        chosen = sorted(self.chooser.sample(range(blocks), self.chooser.randint(1, blocks)))
+        keeps_house = self.chooser.random() < 0.3
+        parts = [
+            self.actor(
+                "record_chain", block, block, self.chooser.randrange(3, 40), alone=not keeps_house
+            )
+            for block in chosen
+        ]
+        if keeps_house:
+            steps = self.chooser.randrange(1, 4)
+            parts.append(self.actor("keep_house", BLOCKS, steps, alone=False))
+        if self.chooser.random() < 0.1:
+            parts.append(self.reader())
+        return parts
+
+    def actor(self, name: str, slot: int, *values: int, **options: bool) -> Part:
+        seed = f"{self.number} {self.part} {self.chooser.random()}"
+
+        def act(stop: Callable[[int], None]) -> None:
+            actor = Actor(self.path, self.board, seed, slot, self.part, stop)
+            getattr(actor, name)(*values, **options)
+
+        return act
+
+    def reader(self) -> Part:
+        return lambda stop: verdict.read_meanwhile(self.path, self.number, self.board, 0.2)
+
+    def run(self, *parts: Part, spare: bool = False) -> bool:
+        """Run parts at once, each in a process, and kill one or all; returns whether any died."""
+        chooser = self.chooser
+        calls = chooser.random() < 0.6
+        death = Death(
+            chooser.choice([0, 0, 1, 2, 3, 5, 8, 13]),
+            calls=int(2 ** chooser.uniform(0, 10.5)) if calls else 0,
+            seconds=2 ** chooser.uniform(-13, -3),
         )
+        victim, kills_all = chooser.randrange(len(parts)), chooser.random() < 0.4
+        self.board.operation[:] = 0
+        # Those that are not watched begin while the one that is waits.
+        processes = [
+            fork(self.guarded(part), death if i == victim and not spare else None)
+            for i, part in enumerate(parts)
+        ]
+        if not spare:
+            kill(processes[victim], death)
+        if kills_all and not spare:
+            for process in processes[:victim] + processes[victim + 1 :]:
+                os.kill(process, signal.SIGKILL)
+        codes = [ended(process) for process in processes]
+        kills = codes.count(-signal.SIGKILL)
+        if self.board.complaint:
+            kind, why = self.board.complaint.split(" ", 1)
+            raise TrialFailed(KINDS[int(kind)], f"part {self.part}: {why}")
+        if any(code not in (0, -signal.SIGKILL) for code in codes):
+            raise TrialFailed("failed", f"part {self.part}: processes ended with {codes}")
+        self.count(kills, calls)
+        return kills > 0
 
-    def state(self) -> dict[str, Any]:
-        return {"position": self.position, "rng": self.rng.bit_generator.state}
+    def count(self, kills: int, calls: bool) -> None:
+        self.seen["kills"] += kills
+        if kills:
+            self.seen["kills at a system call"] += calls
+            interrupted = [self.board.done(slot) for slot in range(BLOCKS + 1)]
+            for operation in interrupted:
+                if operation != "between two calls":
+                    self.seen[f"in {operation}"] += 1
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.position = state["position"]
-        self.rng.bit_generator.state = state["rng"]
-
-
-def reference() -> dict[str, np.ndarray[Any, Any]]:
-    """What the uninterrupted chains draw, in memory."""
-    found: dict[str, list[list[Any]]] = {}
-    for chain in range(CHAINS):
-        walk = Walk(chain)
-        for _ in range(TOTAL):
-            for values in walk.step():
-                for name, value in values.items():
-                    found.setdefault(name, [[] for _ in range(CHAINS)])[chain].append(value)
-    return {name: np.array(values) for name, values in found.items()}
-
-
-def create(path: Path, seed: int) -> zt.Trace:
-    chooser = random.Random(seed)
-    length = chooser.choice([5, 7, 20, TUNE])
-    return zt.create(
-        path,
-        chains=CHAINS,
-        tune=TUNE,
-        draws=DRAWS,
-        posterior={
-            "mu": zt.Var(draws_per_chunk=length),
-            "theta": zt.Var(shape=3, draws_per_chunk=chooser.choice([4, 10, TOTAL])),
-            "steps": zt.Var(dtype="int16", draws_per_chunk=length),
-            "label": zt.Var(dtype=str, draws_per_chunk=chooser.choice([6, 30])),
-        },
-        sample_stats={"lp": zt.Var(), "diverging": zt.Var(dtype=bool)},
-    )
-
-
-class Board:
-    """What the processes of a trial tell each other, in memory that outlives them."""
-
-    def __init__(self) -> None:
-        # For each chain: acknowledged draws, draws at the last completed checkpoint, how often a
-        # resume began, and which of these times was the last one that ended.
-        self.acknowledged = FORK.RawArray("q", CHAINS)
-        self.checkpointed = FORK.RawArray("q", CHAINS)
-        self.resumes_begun = FORK.RawArray("q", CHAINS)
-        self.resumes_ended = FORK.RawArray("q", CHAINS)
-        self.killed_writers = FORK.RawValue("q", 0)
-        self.reads = FORK.RawValue("q", 0)
-        self.stop = FORK.RawValue("b", 0)
-        self.complaint = FORK.RawArray("c", 2000)
-        self.kind_of_complaint = FORK.RawValue("b", 0)
-        self.pids = FORK.RawArray("q", CHAINS)
-
-    def complain(self, error: Exception) -> None:
-        self.kind_of_complaint.value = KINDS.index(kind_of(error))
-        self.complaint.value = f"reader: {error!r}".encode()[:1999]
-
-    def require_no_complaint(self) -> None:
-        if self.complaint.value:
-            why = self.complaint.value.decode(errors="replace")
-            raise TrialFailed(KINDS[self.kind_of_complaint.value], why)
-
-
-def record_chain(path: Path, chain: int, board: Board) -> None:
-    board.pids[chain] = os.getpid()
-    trace = zt.open(path, "a")
-    walk = Walk(chain)
-    with trace.writer(chain) as writer:
-        # A kill inside resume() may come before or after it goes back to the checkpoint.
-        board.acknowledged[chain] = min(board.acknowledged[chain], board.checkpointed[chain])
-        board.resumes_begun[chain] += 1
-        start, state = writer.resume()
-        board.resumes_ended[chain] = board.resumes_begun[chain]
-        if state is None:
-            for _ in range(start):
-                walk.step()
-        else:
-            walk.restore(state)
-        board.acknowledged[chain] = start
-        for i in range(start, TOTAL):
-            writer.record(*walk.step())
-            board.acknowledged[chain] = i + 1
-            if (i + 1) % CHECKPOINT_EVERY == 0:
-                writer.checkpoint(walk.state())
-                board.checkpointed[chain] = i + 1
-
-
-def run_parent(path: Path, board: Board) -> None:
-    os.setpgid(0, 0)
-    trace = zt.open(path, "a")
-    writers = [
-        FORK.Process(target=record_chain, args=(path, chain, board))
-        for chain in range(CHAINS)
-        if trace.recorded[chain] < TOTAL
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-        board.killed_writers.value += writer.exitcode == -signal.SIGKILL
-    if (trace.recorded == TOTAL).all():
-        trace.split_warmup()
-        trace.finish()
-
-
-def values_of(tree: Any, name: str) -> np.ndarray[Any, Any]:
-    group = "sample_stats" if name in ("lp", "diverging") else "posterior"
-    return np.asarray(tree[group][name].values)
-
-
-def same(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:
-    if found.shape != wanted.shape:
-        return False
-    if wanted.dtype.kind in "UT":
-        return found.tolist() == wanted.tolist()
-    return bool(np.array_equal(found, wanted))
-
-
-def compare(trace: zt.Trace, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Compare the draws of a trace as it stands, chain by chain."""
-    for group in trace.groups:
-        first = 0 if group.startswith("warmup_") else TUNE
-        for chain in range(CHAINS):
-            dataset = trace.dataset(group, chains=chain)
-            for name, array in dataset.data_vars.items():
-                found = array.values[0]
-                expected = wanted[str(name)][chain, first : first + len(found)]
-                if not same(found, expected):
-                    why = f"{group}/{name}, chain {chain}: {found!r} is not {expected!r}"
-                    raise TrialFailed("wrong", why)
-
-
-def poll(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Read the trace again and again until told to stop."""
-    previous, ended_before = np.zeros(CHAINS, np.int64), [0] * CHAINS
-    while not board.stop.value:
-        ended = list(board.resumes_ended)
-        try:
-            trace = zt.open(path)
-            counts = trace.recorded
-            # A chain goes back to its checkpoint while it is resumed, and at no other time: from
-            # before the last look until after this one no resume of it may have been under way.
-            not_resumed = np.array(ended_before) == np.array(board.resumes_begun)
-            if (not_resumed & (counts < previous)).any():
-                raise TrialFailed("lost", f"shrank from {previous} to {counts}")
-            compare(trace, wanted)
-        except zt.errors.StaleViewError:
-            pass  # the chain went back to its checkpoint
-        except Exception as error:
-            board.complain(error)
-            return
-        previous, ended_before = counts, ended
-        board.reads.value += 1
-
-
-def kill(parent: BaseProcess, board: Board, chooser: random.Random) -> None:
-    """Send SIGKILL to one writer, or to the parent and all it has started, unless it has ended."""
-    assert parent.pid is not None
-    pids = [pid for pid in board.pids if pid]
-    with suppress(ProcessLookupError):
-        if pids and chooser.random() < 0.6:
-            os.kill(chooser.choice(pids), signal.SIGKILL)
-        else:
-            os.killpg(parent.pid, signal.SIGKILL)
-
-
-def trial(
-    number: int,
-    wanted: dict[str, np.ndarray[Any, Any]],
-    typical: float,
-    folder: Path,
-    seen: Counter[str],
-) -> float:
-    """Run one trial, and count what happened in `seen`; returns how long the last run took."""
-    chooser = random.Random(number)
-    path = folder / f"trial-{number}.zarr"
-    create(path, number)
-    board = Board()
-    reader = FORK.Process(target=poll, args=(path, board, wanted))
-    # It takes a core for itself.
-    if number % 4 == 0:
-        reader.start()
-    parents = 0
-    kills = 0 if typical == 0 else chooser.choice([1, 1, 1, 2, 3])
-    took = 0.0
-    try:
-        for attempt in range(kills + 5):
-            for chain in range(CHAINS):
-                board.pids[chain] = 0
-            began = time.perf_counter()
-            parent = FORK.Process(target=run_parent, args=(path, board))
-            parent.start()
-            if attempt < kills:
-                time.sleep(chooser.uniform(0, typical * 1.1))
-                kill(parent, board, chooser)
-            parent.join()
-            # What was really killed, and had not just ended.
-            parents += parent.exitcode == -signal.SIGKILL
-            took = time.perf_counter() - began
-            verify(path, board, wanted)
-            if zt.open(path).finished:
-                break
-        else:
-            raise AssertionError("the run never ended")
-    finally:
-        board.stop.value = 1
-        if number % 4 == 0:
-            reader.join()
-        writers = board.killed_writers.value
-        seen.update({
-            "of them with kills": int(writers + parents > 0),
-            "kills of a writer": writers,
-            "kills of the parent and all its writers": parents,
-            "whole reads meanwhile": board.reads.value,
-        })  # fmt: skip
-    board.require_no_complaint()
-    tree = xr.open_datatree(path, engine="zarr")
-    for name, values in wanted.items():
-        if not same(values_of(tree, name), values[:, TUNE:]):
-            raise TrialFailed("wrong", f"finished: {name} differs from the uninterrupted run")
-    leftovers = list(path.rglob("*.partial"))
-    if leftovers:
-        raise AssertionError(f"left behind: {leftovers}")
-    shutil.rmtree(path)
-    return took
-
-
-def verify(path: Path, board: Board, wanted: dict[str, np.ndarray[Any, Any]]) -> None:
-    """Every acknowledged draw is there, with its value; plain xarray refuses it, or is right."""
-    trace = zt.open(path)
-    counts, acknowledged = trace.recorded, list(board.acknowledged)
-    if (counts < acknowledged).any():
-        raise TrialFailed("lost", f"{acknowledged} acknowledged, {counts} there")
-    compare(trace, wanted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for consolidated in (None, False):
+    def guarded(self, part: Part) -> Part:
+        def act(stop: Callable[[int], None]) -> None:
+            warnings.simplefilter("ignore")
             try:
-                tree = xr.open_datatree(path, engine="zarr", consolidated=consolidated)
-            except MetadataValidationError as error:
-                if "zarrtrace_unfinished" not in str(error):
-                    raise
-                tree = None
-            if trace.finished and tree is None:
-                raise TrialFailed("unreadable", "finished, and plain xarray refuses it")
-            for name, values in wanted.items() if tree is not None else ():
-                if not same(values_of(tree, name), values[:, TUNE:]):
-                    raise TrialFailed("wrong", f"plain xarray finds other values of {name}")
+                part(stop)
+            except Exception as error:
+                text = "".join(traceback.format_exception(error)[-6:])
+                self.board.complain(f"{KINDS.index(kind_of(error))} {error!r}\n{text}")
+
+        return act
+
+    def judge(self, *, settle: bool = False, in_xarray: bool = False) -> None:
+        """Look at the trace as a reader; with `settle`, then also as whoever continues."""
+
+        def act(stop: Callable[[int], None]) -> None:
+            for settles in (False, True)[: 1 + settle]:
+                verdict.judge(
+                    self.path, self.number, self.board, settle=settles, in_xarray=in_xarray
+                )
+
+        code = ended(fork(self.guarded(act)))
+        if self.board.complaint:
+            kind, why = self.board.complaint.split(" ", 1)
+            raise TrialFailed(KINDS[int(kind)], f"part {self.part}, seen afterwards: {why}")
+        if code:
+            raise TrialFailed("failed", f"part {self.part}: the one who looks ended with {code}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=0, help="go on until there were so many")
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
+    parser.add_argument("--keep", type=Path, help="a directory for the traces of failed trials")
     options = parser.parse_args()
-    wanted = reference()
+    warm_up()
     outcomes = Outcomes()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        typical = max(trial(-1 - i, wanted, 0.0, folder, Counter()) for i in range(2))
-        print(f"an undisturbed run takes {typical:.2f} s", flush=True)
-        for number in range(options.first, options.first + options.trials):
-            with outcomes.trial(number):
-                trial(number, wanted, typical, folder, outcomes.seen)
+    number, printed = options.first, time.monotonic()
+    while outcomes.trials < options.trials or outcomes.seen["kills"] < options.kills:
+        with tempfile.TemporaryDirectory() as folder, outcomes.trial(number):
+            life = Life(number, Path(folder), outcomes.seen)
+            try:
+                life.live()
+            except TrialFailed:
+                if options.keep:
+                    shutil.copytree(folder, options.keep / f"trial-{number}")
+                raise
+            finally:
+                outcomes.seen["whole reads meanwhile"] += int(life.board.counted[0])
+                outcomes.seen["looks that found damage to repair"] += int(life.board.counted[1])
+                outcomes.seen["refused by plain xarray"] += int(life.board.counted[2])
+        number += 1
+        if time.monotonic() > printed + 60:
+            print(outcomes, flush=True)
+            printed = time.monotonic()
     print(outcomes)
     return outcomes.exit_code
 

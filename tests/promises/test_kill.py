@@ -1,4 +1,4 @@
-"""Promises 1, 2 and 3 under SIGKILL: the harness in a small size; `--trials 2000` for a large."""
+"""Promises 1, 2 and 3 under SIGKILL: the harness in a small size; `--trials 1000` for a large."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HARNESS = Path(__file__).with_name("harness_kill.py")
 
 
 def test_no_acknowledged_draw_is_lost_whoever_is_killed_whenever(trials: int | None) -> None:
-    trials = trials or 10
-    # Its processes are forked while a thread of zarr's runs, which Python 3.12 warns of.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(HARNESS)]
-    done = subprocess.run([*command, "--trials", str(trials)], capture_output=True, text=True)
+    trials = trials or 3
+    command = [sys.executable, str(HARNESS), "--trials", str(trials)]
+    done = subprocess.run(command, capture_output=True, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     found = counts(done.stdout)
     assert found["trials"] == trials
-    # Where processes start slowly, many runs are over before they are killed; but not all.
-    assert found["of them with kills"] >= trials / 5
+    # A process may have done all it had to do before it is killed; most have not.
+    assert found["kills"] >= 5 * trials
+    assert found["kills at a system call"] >= trials
