@@ -6,12 +6,15 @@ Four chains are looked at whenever they have a tenth more draws, from 200 on, an
 is below 1.01 and ESS above 400. For AR(1) the true effective sample size is known: with the
 autocorrelation ρ it is (1 − ρ) / (1 + ρ) of the draws. In the mixture a chain moves between modes
 with the weights 0.7 and 0.3 now and then: a run that is stopped before its chains have moved often
-has a weight that is wrong and does not look so.
+has a weight that is wrong and does not look so. The parts of a table are computed in one process for
+each core, and each has a seed of its own: the table does not depend on their number.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.signal import lfilter
@@ -21,6 +24,9 @@ from zarrtrace.diagnostics.statistics import Floats, compute
 CHAINS, FIRST, GROWTH = 4, 200, 1.1
 RHAT, ESS = 1.01, 400.0
 RULES = ("one look", "two looks", "batch means")
+RHOS = (0.5, 0.9, 0.95, 0.98)
+MODES = [(apart, stay) for apart in (False, True) for stay in (100, 300, 1000)]
+AT_ONCE = 20  # runs of a part
 
 
 def autoregressive(rho: float, draws: int, runs: int, rng: np.random.Generator) -> Floats:
@@ -77,14 +83,13 @@ def stop(values: Floats) -> dict[str, np.ndarray]:
         if not left.size:
             break
         part = values[:, :draws, left]
-        found = compute(part, ["r_hat", "ess_bulk", "ess_tail"])
-        agree = found["r_hat"] < RHAT
-        holds = agree & (np.minimum(found["ess_bulk"], found["ess_tail"]) > ESS)
-        met = {
-            "one look": holds,
-            "two looks": holds & held[left],
-            "batch means": agree & (batch_means_ess(part) > ESS),
-        }
+        agree = compute(part, ["r_hat"])["r_hat"] < RHAT
+        holds, many = np.zeros((2, left.size), dtype=bool)
+        if agree.any():
+            sizes = compute(part[:, :, agree], ["ess_bulk", "ess_tail"])
+            holds[agree] = np.minimum(sizes["ess_bulk"], sizes["ess_tail"]) > ESS
+            many[agree] = batch_means_ess(part[:, :, agree]) > ESS
+        met = {"one look": holds, "two looks": holds & held[left], "batch means": many}
         held[left] = holds
         for rule, is_met in met.items():
             new = left[is_met]
@@ -99,23 +104,41 @@ def count_wrong(values: Floats, stopped: np.ndarray) -> int:
     return int((np.abs(np.array(weights) - 0.3) > 0.1).sum())
 
 
-def rows(runs: int) -> list[str]:
-    """The lines of the table."""
-    rng = np.random.default_rng(7)
+def share_of(rho: float) -> float:
+    """The effective share of the draws of an AR(1) chain."""
+    return (1 - rho) / (1 + rho)
+
+
+def stop_autoregressive(seed: int, rho: float, runs: int) -> dict[str, np.ndarray]:
+    # Enough for six times the effective draws that are asked for.
+    most = max(int(6 * ESS / share_of(rho) / CHAINS), 2 * FIRST)
+    return stop(autoregressive(rho, most, runs, np.random.default_rng([7, seed])))
+
+
+def stop_two_modes(seed: int, apart: bool, stay: int, runs: int) -> dict[str, np.ndarray]:
+    """For each rule, how many runs it stops, and how many with a wrong weight."""
+    values = two_modes(stay, 4000, runs, np.random.default_rng([8, seed]), apart=apart)
+    return {
+        rule: np.array([(stopped > 0).sum(), count_wrong(values, stopped)])
+        for rule, stopped in stop(values).items()
+    }
+
+
+def sizes_of_parts(runs: int) -> list[int]:
+    return [min(AT_ONCE, runs - first) for first in range(0, runs, AT_ONCE)]
+
+
+def autoregressive_rows(parts: Sequence[Sequence[dict[str, np.ndarray]]]) -> list[str]:
     lines = [
         "| chains | rule | stopped | draws a chain | true ESS, median | 5 % | least |",
         "|---|---|---|---|---|---|---|",
     ]
-    for rho in (0.5, 0.9, 0.95, 0.98):
-        share = (1 - rho) / (1 + rho)
-        # Enough for six times the effective draws that are asked for.
-        most = max(int(6 * ESS / share / CHAINS), 2 * FIRST)
-        parts = [stop(autoregressive(rho, most, min(20, runs), rng)) for _ in range(-(-runs // 20))]
+    for rho, of_rho in zip(RHOS, parts, strict=True):
         for rule in RULES:
-            draws = np.concatenate([part[rule] for part in parts])
+            draws = np.concatenate([part[rule] for part in of_rho])
             total = len(draws)
             draws = draws[draws > 0]
-            true = CHAINS * draws * share
+            true = CHAINS * draws * share_of(rho)
             median, low, least = np.median(true), np.quantile(true, 0.05), true.min()
             lines.append(
                 f"| AR(1), ρ = {rho:g} | {rule} | {len(draws)} of {total} | "
@@ -124,26 +147,38 @@ def rows(runs: int) -> list[str]:
     return lines
 
 
-def mixture_rows(runs: int) -> list[str]:
-    """The lines of the table of two modes."""
-    rng = np.random.default_rng(8)
+def two_modes_rows(parts: Sequence[Sequence[dict[str, np.ndarray]]], runs: int) -> list[str]:
     lines = [
         "| chains begin | a chain leaves mode 1 after | rule | stopped | with a wrong weight |",
         "|---|---|---|---|---|",
     ]
-    for apart in (False, True):
-        for stay in (100, 300, 1000):
-            values = two_modes(stay, 4000, runs, rng, apart=apart)
-            for rule, stopped in stop(values).items():
-                lines.append(
-                    f"| {'in both modes' if apart else 'in mode 1'} | {stay} draws | {rule} | "
-                    f"{(stopped > 0).sum()} of {runs} | {count_wrong(values, stopped)} |"
-                )
+    for (apart, stay), of_modes in zip(MODES, parts, strict=True):
+        for rule in RULES:
+            stopped, wrong = np.sum([part[rule] for part in of_modes], axis=0)
+            lines.append(
+                f"| {'in both modes' if apart else 'in mode 1'} | {stay} draws | {rule} | "
+                f"{stopped} of {runs} | {wrong} |"
+            )
     return lines
+
+
+def print_tables(runs: int) -> None:
+    sizes = list(enumerate(sizes_of_parts(runs)))
+    with multiprocessing.get_context("fork").Pool() as pool:
+        # The longest first, so that all processes end together.
+        correlated = [
+            pool.starmap_async(stop_autoregressive, [(seed, rho, size) for seed, size in sizes])
+            for rho in reversed(RHOS)
+        ]
+        modes = [
+            pool.starmap_async(stop_two_modes, [(seed, apart, stay, size) for seed, size in sizes])
+            for apart, stay in MODES
+        ]
+        print("\n".join(autoregressive_rows([one.get() for one in reversed(correlated)])), "\n")
+        print("\n".join(two_modes_rows([one.get() for one in modes], runs)))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=200)
-    given = parser.parse_args()
-    print("\n".join([*rows(given.runs), "", *mixture_rows(given.runs)]))
+    parser.add_argument("--runs", type=int, default=400)
+    print_tables(parser.parse_args().runs)
