@@ -6,8 +6,8 @@ Four chains are looked at whenever they have a tenth more draws, from 200 on, an
 is below 1.01 and ESS above 400. For AR(1) the true effective sample size is known: with the
 autocorrelation ρ it is (1 − ρ) / (1 + ρ) of the draws. In the mixture a chain moves between modes
 with the weights 0.7 and 0.3 now and then: a run that is stopped before its chains have moved often
-has a weight that is wrong and does not look so. The parts of a table are computed in one process for
-each core, and each has a seed of its own: the table does not depend on their number.
+has a weight that is wrong and does not look so. The parts of a table are computed in one process
+for each core, and each has a seed of its own: the table does not depend on their number.
 """
 
 from __future__ import annotations
