@@ -3,8 +3,8 @@
 A process is a fresh interpreter that is sent the function by value: nothing depends on how
 multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. If
 `fork` is set, it is a fork of this process, which begins at once. One that raises, or is killed,
-does not affect the others; when this process dies, all end. Progress is read from the trace, as
-any reader could do.
+does not affect the others; one that is killed is started again, and continues from its checkpoint.
+When this process dies, all end. Progress is read from the trace, as any reader could do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager, suppress
@@ -37,7 +38,8 @@ from .errors import (
     StopRequestedError,
 )
 from .goals.looks import Looks
-from .messages import warn_caller
+from .messages import counted, warn_caller
+from .recording import exit as ending
 from .trace import Trace
 
 Block = int | range
@@ -45,6 +47,7 @@ ChainFunction = Callable[[Any, Trace], object]
 
 _LOOK_EVERY = 0.1  # seconds
 _ASK_EVERY = 1.0  # seconds between calls of `until`
+_PREEMPTION = (signal.SIGUSR1, signal.SIGXCPU)  # the first one is what `run` itself sends
 _LONGEST_LINE = 300  # characters of an exception in the common error; the notes have all of it
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -60,6 +63,7 @@ def run(
     executor: Executor | None = None,
     progress: bool = True,
     fork: bool = False,
+    retries: int = 2,
     patience: float = 90.0,
     until: Callable[[Trace], bool] | Converged | None = None,
 ) -> None:
@@ -86,6 +90,9 @@ def run(
         begin at once, instead of fresh interpreters. They are forks if the trace is in a local
         directory and the system can fork. Unsafe if this process runs threads of its own, as
         JAX does.
+    retries : int, default 2
+        How often a chain is started again, with a warning, when its process was killed: it
+        continues from its last checkpoint. A chain that raised is not started again.
     patience : float, default 90
         Seconds that `trace.writer(chain)` waits by default for a
         writer elsewhere that may be dead: a job that was stopped and starts again on another host
@@ -117,7 +124,9 @@ def run(
     -----
     Any process can end it with `Trace.request_stop`, or `zarrtrace stop PATH`: the chains then end
     at the same draw. The writer of a chain that takes no notice ends it with a
-    StopRequestedError, which does not count as a failure.
+    StopRequestedError, which does not count as a failure. Within `zarrtrace.signals.preemptible` a
+    signal reaches the processes too, and `run` returns when their chains have ended. A chain that
+    has all its draws does not count as a failure, however its process ended.
 
     Examples
     --------
@@ -158,6 +167,10 @@ def run(
     rule = _Goal(trace, until) if isinstance(until, Converged) else _Rule(trace, until)
     if not missing or rule.holds():
         return
+    is_number = isinstance(retries, int) and not isinstance(retries, bool)
+    if not is_number or retries < 0:
+        raise InvalidInputError(f"retries must be a whole number from 0, got {retries!r}")
+    attempts = _Attempts(trace, retries)
     trace = trace._with_patience(patience)
     with _bars(trace, missing, progress) as refresh:
         if executor is not None:
@@ -184,7 +197,9 @@ def run(
             forks = fork and trace._location.path is not None and hasattr(os, "fork")
             start = _ForkedProcess if forks else _FreshProcess
             start_chain = partial(start, chain_function, trace)
-            failures = _run_on_processes(trace, start_chain, missing, limit, refresh, rule)
+            failures = _run_on_processes(
+                trace, start_chain, missing, limit, refresh, rule, attempts
+            )
     rule.close()
     if failures:
         raise _failed(trace, failures, len(missing))
@@ -234,6 +249,9 @@ class _ChainProcess(Protocol):
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or for some seconds."""
 
+    def preempt(self) -> None:
+        """Ask its chain to end with the state to continue from."""
+
     def terminate(self) -> None:
         """Ask it to end: it closes its writer on the way out."""
 
@@ -279,12 +297,46 @@ class _Goal:
         """Say it if the chains have ended before the goal was met."""
         self._looks.close()
         last = self._looks.last
-        if self._looks.stops_at is None and self._trace._now().end.request is None:
+        is_stopped = self._trace._now().end.request is not None or ending.preempted_by()
+        if self._looks.stops_at is None and not is_stopped:
             seen = f"at the last look: {last}" if last is not None else "there was no look"
             warn_caller(
                 f"the chains of {self._trace.path} ended before the goal {self._goal} was met and "
                 f"confirmed; {seen}"
             )
+
+
+class _Attempts:
+    """Says which chains are started again, and which have failed."""
+
+    def __init__(self, trace: Trace, retries: int) -> None:
+        self._trace = trace
+        self._retries = retries
+        self._made: Counter[int] = Counter()
+
+    def needs_more(self, block: Block, report: str) -> bool:
+        """Whether draws are missing of a chain whose process ended badly; warns if not."""
+        moment = self._trace._now()
+        if moment.counts[_first(block)] < moment.end.draws:
+            return True
+        warn_caller(
+            f"{_name(block)} of {self._trace.path} has all its draws, but its process ended badly "
+            f"after the last one: {_first_line(report)}"
+        )
+        return False
+
+    def another(self, block: Block, why: str) -> bool:
+        """Whether to start a chain again whose process or worker is gone; warns if so."""
+        chain = _first(block)
+        if ending.preempted_by() or self._made[chain] >= self._retries:
+            return False
+        self._made[chain] += 1
+        count = counted(int(self._trace.recorded[chain]), "draw")
+        warn_caller(
+            f"{_name(block)} of {self._trace.path} was lost after {count} ({why}); it is started "
+            f"again, {self._made[chain]} of {self._retries} times"
+        )
+        return True
 
 
 def _run_on_processes(
@@ -294,6 +346,7 @@ def _run_on_processes(
     limit: int,
     refresh: Callable[[], None],
     rule: _Rule | _Goal,
+    attempts: _Attempts,
 ) -> dict[int, str]:
     waiting = list(reversed(blocks))
     running: dict[Block, _ChainProcess] = {}
@@ -301,6 +354,10 @@ def _run_on_processes(
     with tempfile.TemporaryDirectory(prefix="zarrtrace-") as folder:
         try:
             while (waiting or running) and not rule.holds():
+                if ending.preempted_by():
+                    waiting.clear()
+                    for process in running.values():
+                        process.preempt()
                 while waiting and len(running) < limit:
                     block = waiting.pop()
                     if _has_to_stop(trace, block):
@@ -315,7 +372,12 @@ def _run_on_processes(
                         del running[block]
                         report_file = Path(folder) / f"chain-{_first(block)}.txt"
                         report = _report(exit_code, report_file)
-                        if report:
+                        if not report or not attempts.needs_more(block, report):
+                            continue
+                        is_lost = not report_file.exists()
+                        if is_lost and attempts.another(block, report):
+                            waiting.insert(0, block)
+                        else:
                             failures[_first(block)] = report
                 refresh()
         finally:
@@ -349,7 +411,8 @@ class _FreshProcess:
     ) -> None:
         payload = cloudpickle.dumps((chain_function, block, trace))
         command = [sys.executable, "-c", _START, json.dumps(sys.path), str(report_file)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        with _preemption_held_back():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert self._process.stdin is not None
         self._input = self._process.stdin
         # A process that has ended already is known by its exit code.
@@ -368,6 +431,9 @@ class _FreshProcess:
             self._process.wait(timeout)
             self._input.close()
 
+    def preempt(self) -> None:
+        self._process.send_signal(_PREEMPTION[0])
+
     def terminate(self) -> None:
         self._process.terminate()
 
@@ -385,7 +451,8 @@ class _ForkedProcess:
             _run_chain(lambda: (chain_function, block, trace), report_file, parent_lives)
 
         self._process = multiprocessing.get_context("fork").Process(target=run_in_fork)
-        self._process.start()
+        with _preemption_held_back():
+            self._process.start()
         os.close(parent_lives)
 
     def poll(self) -> int | None:
@@ -394,11 +461,25 @@ class _ForkedProcess:
     def wait(self, timeout: float | None = None) -> None:
         self._process.join(timeout)
 
+    def preempt(self) -> None:
+        if self._process.exitcode is None and self._process.pid is not None:
+            os.kill(self._process.pid, _PREEMPTION[0])
+
     def terminate(self) -> None:
         self._process.terminate()
 
     def __del__(self) -> None:
         os.close(self._pipe)
+
+
+@contextmanager
+def _preemption_held_back() -> Iterator[None]:
+    """Let signals wait that a new process could not handle yet: it begins with them blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PREEMPTION)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_chain(report_file: str) -> None:
@@ -419,6 +500,9 @@ def _run_chain(
     # ends the chain as Ctrl-C would.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
+    for number in _PREEMPTION:
+        signal.signal(number, _preempt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PREEMPTION)
     report = ""
     try:
         threading.Thread(target=_end_with_parent, args=(parent_lives,), daemon=True).start()
@@ -436,6 +520,10 @@ def _run_chain(
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _preempt(number: int, frame: FrameType | None) -> None:
+    ending.preempt(signal.Signals(number).name)
 
 
 def _end_with_parent(parent_lives: int) -> None:
