@@ -19,13 +19,13 @@ from zarrtrace.tables.segments import Segment, Segments
 
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
 # Where users find names. Adapters import samplers, so they are imported in the tests alone.
-CORE = ["", ".errors", ".folder", ".table", ".adopt", ".testing"]
+CORE = ["", ".errors", ".folder", ".table", ".adopt", ".signals", ".testing"]
 SAMPLERS = ["blackjax", "cox", "emcee", "jexplore", "numpyro", "pymc", "storegate", "xarray"]
 ADAPTERS = [f".adapters.{name}" for name in SAMPLERS]
 # Other objects return these, or users derive from them: nobody calls their constructors.
 RETURNED = {
     *("Adapter", "ChainWriter", "Damage", "DamagedDraws", "Run", "Runs", "Segment", "Segments"),
-    *("Snapshot", "Table", "Trace", "View", "ZarrChain"),
+    *("Preemptible", "Snapshot", "Table", "Trace", "View", "ZarrChain"),
 }
 
 

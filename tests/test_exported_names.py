@@ -29,7 +29,7 @@ NAMES = [
         "UpTo",
         "Var",
     ),
-    *("create", "errors", "folder", "follow", "from_datatree", "open", "run", "table"),
+    *("create", "errors", "folder", "follow", "from_datatree", "open", "run", "signals", "table"),
 ]
 
 
@@ -82,6 +82,8 @@ FUNCTIONS = [
     zt.folder.record_provenance,
     *public_parts(zt.folder.Runs),
     *public_parts(zt.folder.Run),
+    zt.signals.preemptible,
+    *public_parts(zt.signals.Preemptible),
 ]
 
 # Each adapter that can be imported here; those of the samplers that are missing have no names.

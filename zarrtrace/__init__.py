@@ -6,7 +6,7 @@ processes as you like, read it at any moment, `finish` it. The whole life is in 
 
 from typing import Any
 
-from . import errors, folder
+from . import errors, folder, signals
 from .adopt.follow import follow
 from .adopt.from_datatree import from_datatree
 from .diagnostics.goal import Converged
@@ -40,6 +40,7 @@ __all__ = [
     "from_datatree",
     "open",
     "run",
+    "signals",
     "table",
 ]
 

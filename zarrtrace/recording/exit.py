@@ -1,9 +1,10 @@
 """How a process with open writers ends, and how it shows that it lives.
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
-closed; in a forked child they are released, since they belong to the parent. While there are open
-writers, one thread keeps their claims fresh, and sees when they are asked to stop. Nothing here
-keeps a writer alive: one that no one else holds closes itself.
+closed; in a forked child they are released, since they belong to the parent. A process that is
+preempted asks them to stop first. While there are open writers, one thread keeps their claims
+fresh, and sees when they are asked to stop. Nothing here keeps a writer alive: one that no one
+else holds closes itself.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class OpenWriter(Protocol):
     def _look(self) -> None:
         """See what others have changed, if that costs no more than a look at a disk."""
 
+    def _preempt(self, cause: str) -> None:
+        """Let the sampler end, because the process has to."""
+
 
 _LOOK_EVERY = 1.0  # seconds
 
@@ -51,6 +55,7 @@ _process = 0
 _stop = threading.Event()
 _thread: threading.Thread | None = None
 _took_sigterm = False
+_preempted_by = ""
 
 
 def register(writer: OpenWriter) -> None:
@@ -59,6 +64,8 @@ def register(writer: OpenWriter) -> None:
     with _lock:
         _prepare_process()
         _writers.add(writer)
+        if _preempted_by:
+            writer._preempt(_preempted_by)
         _take_sigterm()
         if _thread is None:
             _stop = threading.Event()
@@ -101,6 +108,31 @@ def _close_quietly(writer: OpenWriter) -> None:
         finally:
             # Nobody can close it again.
             writer._release()
+
+
+def preempt(cause: str) -> None:
+    """Ask all writers of this process to stop, and those that are opened until `end_preemption`.
+
+    Parameters
+    ----------
+    cause : str
+        What preempted the process, for messages, such as "SIGUSR1".
+    """
+    global _preempted_by
+    _preempted_by = cause
+    for writer in open_writers():
+        writer._preempt(cause)
+
+
+def end_preemption() -> None:
+    """Let writers that are opened from now on record as usual."""
+    global _preempted_by
+    _preempted_by = ""
+
+
+def preempted_by() -> str:
+    """What preempted this process, or ""."""
+    return _preempted_by
 
 
 def open_writers() -> list[OpenWriter]:
@@ -165,19 +197,20 @@ def _take_sigterm() -> None:
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     ):
-        signal.signal(signal.SIGTERM, _exit_on_sigterm)
+        signal.signal(signal.SIGTERM, exit_on_sigterm)
         _took_sigterm = True
 
 
 def _give_sigterm_back() -> None:
     global _took_sigterm
     if _took_sigterm and threading.current_thread() is threading.main_thread():
-        if signal.getsignal(signal.SIGTERM) is _exit_on_sigterm:
+        if signal.getsignal(signal.SIGTERM) is exit_on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _took_sigterm = False
 
 
-def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+def exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+    """End the process as `sys.exit` does, so that its writers are closed."""
     raise SystemExit(128 + number)
 
 
@@ -185,6 +218,7 @@ def _release_in_child() -> None:
     global _thread, _lock, _took_sigterm
     # The thread was not copied, and it may have held the lock.
     _lock, _thread = threading.RLock(), None
+    end_preemption()
     for writer in list(_writers):
         writer._release()
     _writers.clear()

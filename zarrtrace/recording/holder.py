@@ -145,6 +145,9 @@ class Holder(OneCallAtATime, ABC):
     def _look(self) -> None:
         """See what others have changed; nothing that concerns most writers."""
 
+    def _preempt(self, cause: str) -> None:
+        """Let the sampler end, because the process has to; nothing that concerns most writers."""
+
     def _lose_to(self, other: Claim) -> None:
         self._lost_to = other
         if not self.closed:

@@ -80,6 +80,9 @@ class ChainWriter(Holder):
     _unit = "draw"
     _another = "open another one with trace.writer(...)"
     _heeds_requests = True  # whether it ends where it is asked to stop
+    _preempted_by = ""  # what asks the process to end
+    _checkpoints = 0  # those that were read or kept
+    _may_end = False  # whether a preempted chain has kept the state to continue from
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
         location, layout = hierarchy.location, hierarchy.layout
@@ -167,7 +170,8 @@ class ChainWriter(Holder):
         """Set at how many draws chunks are full, or the chain."""
         self._boundary = count
         # Another thread may have found news since: `record()` shall look at them.
-        self._look_at = count if self._found is self._end else 0
+        has_news = self._found is not self._end or self._preempted_by
+        self._look_at = 0 if has_news else count
 
     # Recording ----------------------------------------------------------------------------
 
@@ -220,8 +224,11 @@ class ChainWriter(Holder):
         """Whether the chain was asked to stop and has the draws that it was asked for.
 
         Let the sampler end then: all its draws are kept, and `record()` refuses more with a
-        StopRequestedError. See `Trace.request_stop`.
+        StopRequestedError. See `Trace.request_stop`. Also true once the process is preempted, as
+        `zarrtrace.signals` explains: `record()` then accepts draws up to the next checkpoint.
         """
+        if self._preempted_by:
+            return True
         end = self._found
         return end.request is not None and self._count >= end.draws
 
@@ -291,6 +298,7 @@ class ChainWriter(Holder):
                 if checkpoint.draws < self._count:
                     self._go_back(checkpoint.draws)
                 self._skipped_after = (checkpoint.draws, checkpoint.skipped)
+                self._checkpoints += 1
             with self._claiming:
                 if self._state is State.NOT_RESUMED:
                     self._state = State.OPEN
@@ -340,6 +348,8 @@ class ChainWriter(Holder):
             if not kept:
                 self._flusher.write_checkpoint(text)
                 self._journal.drop_checkpoint()
+            self._checkpoints += 1
+            self._may_end = bool(self._preempted_by)
 
     def _go_back(self, draws: int) -> None:
         """Drop the draws from `draws` on."""
@@ -672,6 +682,12 @@ class ChainWriter(Holder):
         if is_new:
             self._look_at = 0
 
+    def _preempt(self, cause: str) -> None:
+        """Let the chain end after its next checkpoint; at once where it makes none."""
+        self._may_end = self._may_end or not self._checkpoints
+        self._preempted_by = cause
+        self._look_at = 0
+
     def _ends_at(self, end: End) -> None:
         """Let the chain end there; only the thread that records calls this."""
         if not self._heeds_requests:
@@ -687,6 +703,15 @@ class ChainWriter(Holder):
         sampler is the one after it.
         """
         count = self._count
+        if self._may_end:
+            raise StopRequestedError(
+                f"the process was asked to end by {self._preempted_by}",
+                where=str(self._block),
+                remedy=f"all its {counted(count, 'draw')} are kept: end the sampler; the same "
+                f"script continues from the last checkpoint",
+                chain=self.chains[0],
+                draw=count,
+            )
         if self._found is not self._end or count + draws > self._total:
             # The trace may have been extended meanwhile, or asked to stop.
             self._ends_at(read_end(self._location, self._hierarchy.layout))

@@ -1,0 +1,221 @@
+"""A signal of a scheduler ends the chains of a process with the state to continue from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Place
+from scripts import Script
+
+import zarrtrace as zt
+from zarrtrace.errors import InvalidInputError, StopRequestedError
+from zarrtrace.signals import preemptible
+
+
+def create(place: Place, **more: Any) -> zt.Trace:
+    return place.create(chains=2, draws=100, posterior={"x": zt.Var(draws_per_chunk=20)}, **more)
+
+
+def send(number: int) -> None:
+    """Send this process a signal, which has been handled when this returns."""
+    os.kill(os.getpid(), number)
+    time.sleep(0)
+
+
+def record(writer: zt.ChainWriter, checkpoint_every: int, signal_at: int) -> None:
+    """Record without looking whether the process is asked to end."""
+    start, _ = writer.resume()
+    for draw in range(start, 100):
+        writer.record({"x": draw})
+        if draw + 1 == signal_at:
+            send(signal.SIGUSR1)
+        if (draw + 1) % checkpoint_every == 0:
+            writer.checkpoint({"draw": draw})
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_every", "ends_at"),
+    [
+        pytest.param(10, 30, id="after the next checkpoint"),
+        pytest.param(1000, 23, id="at once without checkpoints"),
+    ],
+)
+def test_a_loop_that_does_not_look_ends(place: Place, checkpoint_every: int, ends_at: int) -> None:
+    trace = create(place)
+    with preemptible(trace, chains=[0]) as job, trace.writer(0) as writer:
+        assert not writer.stop_requested
+        record(writer, checkpoint_every, signal_at=23)
+    assert (job.signal, job.exit_code) == ("SIGUSR1", 75)
+    assert trace.recorded.tolist() == [ends_at, 0]
+    assert trace.stop_request is None
+    with preemptible(trace, chains=[0]) as job, trace.writer(0) as writer:
+        record(writer, checkpoint_every, signal_at=0)
+    assert (job.signal, job.exit_code) == ("", 0)
+    assert np.array_equal(trace.dataset("posterior", chains=range(1)).x[0], np.arange(100))
+
+
+def test_a_loop_that_looks_ends_at_its_next_draw(place: Place) -> None:
+    trace = create(place)
+    with preemptible(trace), trace.writer(0) as writer:
+        writer.record({"x": 0.0})
+        writer.checkpoint({})
+        send(signal.SIGXCPU)
+        assert writer.stop_requested
+        writer.record({"x": 1.0})  # it may have begun a draw
+        writer.checkpoint({"draws": 2})
+        with pytest.raises(StopRequestedError, match="end by SIGXCPU; all its 2 draws are kept"):
+            writer.record({"x": 2.0})
+    assert trace.last_checkpoint(0) == (2, {"draws": 2})
+
+
+def test_a_writer_that_is_opened_after_the_signal_ends_too(place: Place) -> None:
+    trace = create(place)
+    with preemptible(trace):
+        send(signal.SIGUSR1)
+        with trace.writer(0) as writer:
+            assert writer.stop_requested
+            with pytest.raises(StopRequestedError):
+                writer.record({"x": 0.0})
+    with trace.writer(0) as writer:
+        assert not writer.stop_requested
+        writer.record({"x": 0.0})
+
+
+def test_writers_of_other_threads_are_told(place: Place) -> None:
+    trace = create(place)
+    began = threading.Barrier(3)
+
+    def chain(index: int) -> int:
+        with trace.writer(index) as writer, suppress(StopRequestedError):
+            began.wait()
+            while not writer.stop_requested:
+                time.sleep(0.001)
+            writer.record({"x": 0.0})
+        return int(trace.recorded[index])
+
+    with preemptible(trace) as job, ThreadPoolExecutor(2) as pool:
+        recorded = [pool.submit(chain, index) for index in range(2)]
+        began.wait()
+        send(signal.SIGUSR1)
+        assert [future.result() for future in recorded] == [0, 0]
+    assert job.exit_code == 75
+
+
+def test_handlers_that_existed_are_called_and_put_back(place: Place) -> None:
+    called: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        called.append(number)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with preemptible(create(place)):
+            send(signal.SIGUSR1)
+        assert called == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) is handler
+        assert signal.getsignal(signal.SIGXCPU) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_second_sigterm_ends_the_process(place: Place) -> None:
+    trace = create(place)
+    with preemptible(trace) as job, trace.writer(0) as writer:
+        writer.record({"x": 0.0})
+        send(signal.SIGTERM)
+        assert job.signal == "SIGTERM"
+        with pytest.raises(SystemExit, match="143"):
+            send(signal.SIGTERM)
+    assert trace.recorded.tolist() == [1, 0]
+
+
+def test_other_errors_leave_the_block(place: Place) -> None:
+    def fail() -> None:
+        with preemptible(create(place)):
+            send(signal.SIGUSR1)
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fail()
+
+
+def test_a_request_to_stop_counts_as_complete(place: Place) -> None:
+    trace = create(place)
+    for index in range(2):
+        with trace.writer(index) as writer:
+            writer.record_block({"x": np.zeros(20)})
+    assert preemptible(trace).exit_code == 75
+    with pytest.warns(RuntimeWarning, match="no chain"):
+        trace.request_stop(20)
+    assert preemptible(trace).exit_code == 0
+
+
+def test_what_cannot_be_handled_is_refused(place: Place) -> None:
+    trace = create(place)
+    with pytest.raises(InvalidInputError, match="signals names 'SIGNONE'"):
+        preemptible(trace, signals=["SIGNONE"])
+    with pytest.raises(InvalidInputError, match=r"chains names 7, but .* has the chains 0 to 1"):
+        preemptible(trace, chains=[0, 7])
+    with ThreadPoolExecutor(1) as pool:
+        entering = pool.submit(preemptible(trace).__enter__)
+        assert isinstance(entering.exception(), RuntimeError)
+
+
+RUN = """
+import os, sys, time
+import numpy as np
+import zarrtrace as zt
+
+def chain(index, trace):
+    rng = np.random.default_rng(index)
+    with trace.writer(index) as writer:
+        start, state = writer.resume()
+        if state is not None:
+            rng.bit_generator.state = state
+        for draw in range(start, trace.draws):
+            writer.record({"x": rng.normal()})
+            time.sleep(0.02)
+            if draw % 10 == 9:
+                writer.checkpoint(rng.bit_generator.state)
+
+trace = zt.open(sys.argv[1], "a")
+with zt.signals.preemptible(trace) as job:
+    print("ready", flush=True)
+    zt.run(chain, trace, progress=False, fork=sys.argv[2] == "forked")
+sys.exit(job.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("fresh", marks=pytest.mark.once("oldest")),
+        pytest.param("forked", marks=pytest.mark.once("newest")),
+    ],
+)
+def test_run_passes_the_signal_on_to_its_processes(
+    directory: Place, script: Script, kind: str
+) -> None:
+    trace = create(directory)
+    process = script.start(RUN, directory.path, kind)
+    while trace.recorded.min() < 15:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    assert process.communicate() == ("ready\n", "")
+    assert process.returncode == 75
+    recorded = trace.recorded
+    assert (recorded % 10 == 0).all()
+    assert 100 > recorded.max() >= recorded.min() > 15
+    script.run(RUN, directory.path, kind)
+    assert np.array_equal(
+        trace.get("x"), [np.random.default_rng(i).normal(size=100) for i in range(2)]
+    )
