@@ -211,8 +211,6 @@ def test_chains_without_an_end_run_until_a_rule_says_stop(directory: Place) -> N
     assert len(asked) >= 2
     with pytest.raises(InvalidInputError, match="processes must be a whole number from 3, got 2"):
         zt.run(chain, trace, processes=2, progress=False)
-    with ThreadPoolExecutor() as pool, pytest.raises(InvalidInputError, match="cannot end what"):
-        zt.run(chain, trace, executor=pool, until=lambda trace: False, progress=False)
 
 
 @pytest.mark.once("newest")
