@@ -99,7 +99,16 @@ class Preemptible:
 
     See Also
     --------
-    preemptible : Makes one, and has an example.
+    preemptible : Makes one.
+
+    Examples
+    --------
+    >>> import zarrtrace as zt
+    >>> trace = zt.create(chains=1, draws=1, posterior={"mu": 0.0})
+    >>> with zt.signals.preemptible(trace) as job, trace.writer(0) as writer:
+    ...     writer.record({"mu": 0.1})
+    >>> job.signal, job.exit_code
+    ('', 0)
     """
 
     def __init__(self, trace: Trace, chains: Iterable[int] | None, signals: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ class Forgetful(Executor):
         return lost
 
 
-def test_a_lost_connection_is_no_failure(place: Place) -> None:
+def test_after_a_lost_connection_a_chain_is_started_again(place: Place) -> None:
     trace = create(place)
     with (
         ThreadPoolExecutor(3) as pool,

@@ -147,7 +147,7 @@ def _is_preempted_elsewhere(executor: Executor) -> bool:
 def _end_elsewhere(trace: Trace, running: dict[Future[object], tuple[Block, Executor]]) -> None:
     """Ask the chains that run to stop, and wait until they have; others do not begin."""
     rest = [future for future in running if not future.cancel()]
-    # A request that is there already has a draw at which they end.
+    # An existing request says at which draw they end.
     if not rest or trace.stop_request is not None:
         return
     with suppress(TraceError):
