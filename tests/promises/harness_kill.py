@@ -40,7 +40,8 @@ import xarray as xr
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import killed_verdict as verdict
 from killed_at_random import Death, ended, fork, kill
-from killed_lives import BLOCKS, Actor, Board, Plan
+from killed_board import BLOCKS, COUNTED, IDLE, Board, Plan
+from killed_lives import Actor
 from outcomes import KINDS, Outcomes, TrialFailed, kind_of
 
 import zarrtrace
@@ -154,7 +155,7 @@ class Life:
             self.seen["kills at a system call"] += calls
             interrupted = [self.board.done(slot) for slot in range(BLOCKS + 1)]
             for operation in interrupted:
-                if operation != "between two calls":
+                if operation != IDLE:
                     self.seen[f"in {operation}"] += 1
 
     def guarded(self, part: Part) -> Part:
@@ -205,9 +206,8 @@ def main() -> int:
                     shutil.copytree(folder, options.keep / f"trial-{number}")
                 raise
             finally:
-                outcomes.seen["whole reads meanwhile"] += int(life.board.counted[0])
-                outcomes.seen["looks that found damage to repair"] += int(life.board.counted[1])
-                outcomes.seen["refused by plain xarray"] += int(life.board.counted[2])
+                for what, many in zip(COUNTED, life.board.counted, strict=True):
+                    outcomes.seen[what] += int(many)
         number += 1
         if time.monotonic() > printed + 60:
             print(outcomes, flush=True)
