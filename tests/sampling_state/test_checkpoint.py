@@ -391,6 +391,30 @@ def test_the_last_checkpoint_counts_wherever_it_fits(
     assert identical(state, {"number": len(states) - 1, **states[-1]})
 
 
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("options", [{}, {"journal": False}, {"durability": "disk"}])
+def test_of_two_checkpoints_after_the_same_draw_the_later_one_counts(
+    fast_place: Place, options: dict[str, Any]
+) -> None:
+    trace = fast_place.create(**definition(), **options)
+    with trace.writer(0) as writer:
+        for i in range(14):
+            writer.record(*draw(i))
+        for state in ("small", LARGE, "smaller", LARGE, "last"):
+            writer.checkpoint(state)
+            assert str(fast_place.open().last_checkpoint(0)) == str((14, state))
+    with trace.writer(1) as writer:
+        for i in range(14):
+            writer.record(*draw(i))
+    trace.finish()
+    trace.extend(1)
+    for state in ("continued", LARGE):
+        with trace.writer(0) as writer:
+            assert writer.resume()[0] == 14
+            writer.checkpoint(state)
+        assert str(fast_place.open().last_checkpoint(0)) == str((14, state))
+
+
 def test_a_chain_that_went_back_still_has_its_checkpoint(directory: Place) -> None:
     trace = directory.create(**definition())
     with trace.writer(0) as writer:

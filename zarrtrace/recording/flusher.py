@@ -107,6 +107,12 @@ class Flusher:
         if self._layout.durable:
             self._location.make_durable([key])
 
+    def forget_checkpoint(self, journal: Journal) -> None:
+        """Put the rows into the store without the checkpoint that one in a file has replaced."""
+        # Rows that a journal elsewhere holds are put with the text of their draws, at a flush.
+        if self.puts_rows(journal) and not journal.survives:
+            self._put_rows(journal)
+
     def _write_values(self, values: Mapping[str, float]) -> None:
         keys = [self._block.write(name, value) for name, value in values.items()]
         if self._layout.durable:

@@ -348,6 +348,7 @@ class ChainWriter(Holder):
             if not kept:
                 self._flusher.write_checkpoint(text)
                 self._journal.drop_checkpoint()
+                self._flusher.forget_checkpoint(self._journal)
             self._checkpoints += 1
             self._may_end = bool(self._preempted_by)
 

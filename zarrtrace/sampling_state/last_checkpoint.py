@@ -34,9 +34,10 @@ def checkpoint_text(block: ChainBlock) -> str | None:
 def latest(rows: LastRows, apart: str | None) -> str | None:
     """The text of the last checkpoint: the one with the last rows, or a large one apart from them.
 
-    In a copy one apart may be later than the draws.
+    In a copy one apart may be later than the draws. If both belong to the same draws, the one with
+    the rows is the last: a large one that replaces it takes it from the rows.
     """
-    texts = [text for text in (apart, rows.checkpoint) if text]
+    texts = [text for text in (rows.checkpoint, apart) if text]
     there = [text for text in texts if draws_of(text) <= rows.journal.count]
     return max(there, key=draws_of, default=None)
 
