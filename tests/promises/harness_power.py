@@ -108,9 +108,6 @@ def verify(path: Path, acknowledged: list[int]) -> None:
         # Nothing says which of its draws are there: right, or an error.
         with suppress(zt.errors.DamagedTraceError):
             check(path, but=[other for other in range(trace.chains) if other != chain])
-    if trace._layout.groups["posterior"].warmup != trace.tune:
-        trace = zt.open(path, "a")
-        trace.split_warmup(trace.tune)
     counts = check(path, but=lacking)
     for number, chains in enumerate(trace.blocks):
         first = chains if isinstance(chains, int) else chains[0]
