@@ -122,6 +122,7 @@ def test_a_view_fits_the_terminal(directory: Place, script: Script) -> None:
             # The end of a name tells the elements of a variable apart.
             assert all(f"[{number}]" in text for number in range(3))
             assert ("step size" in text) == (columns >= 80)
+            assert ("lp so far" in text) == (columns >= 80)
             assert ("accept" in text) == (columns == 200)
 
 
@@ -185,10 +186,14 @@ def test_json_has_the_keys_that_are_documented(
         "draws_per_second": None, "idle": None, "divergences": 2, "step_size": 0.25,
         "tree_depth": 3.0, "acceptance_rate": pytest.approx(0.8),
         "lp": found["chains"][1]["lp"], "host": "", "pid": None, "resume": "",
+        "course": found["chains"][1]["course"],
     }  # fmt: skip
     assert {value["name"] for value in found["values"]} == {
         "lp", "tau", *(f"{NAME}[{number}]" for number in range(3)),
     }  # fmt: skip
+    lp = directory.open().get("lp", group="sample_stats")[1]
+    assert found["course_of"] == "lp"
+    assert found["chains"][1]["course"][-1] == pytest.approx(lp[48:].mean())
     assert found["rhat_draws"] == 50
     assert found["exact_draws"] == 50
 

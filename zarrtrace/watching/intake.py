@@ -119,6 +119,17 @@ class Intake:
             self._tokens[block] = claim.token
         self.beginnings += 1
 
+    @property
+    def course_column(self) -> int | None:
+        """The column whose course is shown: that of lp, or the first one; None if unreadable."""
+        lp = self._stat_variables.get("lp")
+        column = None if lp is None else self.plan.column_of(lp)
+        column = 0 if column is None and self.plan.scalars else column
+        if column is None:
+            return None
+        variable, _ = self.plan.columns_of(column).scalar(column)
+        return None if variable.label in self.damaged else column
+
     def take_in_what_is_new(self) -> tuple[Moment, list[Claim | None]]:
         """Read what is new, at one moment, and return it with the claims of all writers."""
         for _ in range(_TRIES):

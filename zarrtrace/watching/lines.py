@@ -178,6 +178,7 @@ def as_json(seen: Look | Gone) -> dict[str, Any]:
         "time": when,
         "status": seen.status,
         "burn_in": seen.burn_in,
+        "course_of": seen.course_of,
         "chains": [_chain(chain) for chain in seen.chains],
         "worst_rhat": seen.worst_rhat,
         "rhat_draws": seen.rhat_draws,
@@ -211,6 +212,7 @@ def _chain(chain: ChainLook) -> dict[str, Any]:
         "host": chain.host,
         "pid": chain.pid,
         "resume": chain.resume,
+        "course": list(chain.course),
     }
 
 

@@ -55,6 +55,8 @@ class Look:
         That of the trace: `new`, `sampling`, `stopped`, `complete` or `finished`.
     chains : list of ChainLook
         One for each writer.
+    course_of : str
+        The scalar whose course is shown: lp, or the first one of the posterior; "" for none.
     burn_in : int
         Draws at the start of each chain that are left out of R-hat.
     rhat_draws : int
@@ -86,6 +88,7 @@ class Look:
     time: float
     status: str
     chains: list[ChainLook]
+    course_of: str
     burn_in: int
     rhat_draws: int
     rhat_chains: tuple[int, ...]

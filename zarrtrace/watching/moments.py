@@ -2,17 +2,17 @@
 
 Split R-hat of the first n draws needs the moments of both halves, so that blocks have to end at n
 and at n / 2. They end where the number of draws has five binary digits before its zeros: at 16, 17,
-..., 31, 32, 34, ..., 62, 64, 68, and so on. The half of such a number is another one, and the
-largest n is at least 16/17 of the draws that all chains have. A chain has at most 32 blocks. When
-there are more, neighbours become one (Chan, Golub and LeVeque, 1979), those first that end before
-half of the shortest chain. Moments are those of the differences from the first draw: values far
-from zero lose no digits.
+..., 31, 32, 34, ..., 62, 64, 68, and so on. The half of such a number is another one, and where the
+chains are about as long, the largest n is at least 16/17 of the draws that all of them have. A
+chain has at most 32 blocks. When there are more, neighbours become one (Chan, Golub and LeVeque,
+1979), those first that end before half of the shortest chain. Moments are those of the differences
+from the first draw: values far from zero lose no digits.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -190,6 +190,24 @@ class BlockMoments:
 
     # R-hat --------------------------------------------------------------------------------
 
+    def course(self, chains: slice, column: int, parts: int) -> Floats:
+        """The means of one scalar in equal parts of the draws, as far as blocks tell them apart.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, shape (parts,), the mean of chains that have the same draws; empty without any.
+        """
+        count, blocks = int(self.counts[chains.start]), self._blocks[chains.start]
+        if not count:
+            return np.empty(0)
+        stops = [block.stop for block in blocks]
+        middles = [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
+        places = [blocks[bisect_right(stops, middle)].place for middle in middles]
+        means: Floats = self._means[chains, places, column].mean(axis=0, dtype=np.float64)
+        means += self._origin[column]
+        return means
+
     def comparable(self, chains: list[int]) -> tuple[int, tuple[int, ...]]:
         """How many draws of which chains have an R-hat: two halves of whole blocks of each."""
         shortest = shortest_compared(self.counts[chains].tolist())
@@ -266,25 +284,24 @@ def _next_stop(stop: int) -> int:
     return stop + step
 
 
-def _rounded(number: int, density: int) -> int:
-    """The largest stop up to a number, if this many blocks end while the draws double."""
+def _is_stop(number: int, density: int) -> bool:
+    """Whether a block ends here, if this many blocks end while the number of draws doubles."""
     step = 1 << max(0, number.bit_length() - density.bit_length())
-    return number // step * step
+    return number % step == 0
 
 
 def _fewer(stops: list[int], count: int, shortest: int) -> list[int]:
     """At most `MOST_BLOCKS` of the draws at which blocks end, without those needed least."""
     excess = max(0, len(stops) - MOST_BLOCKS)
+    known = set(stops)
+    halves = (stop for stop in stops if 2 * stop in known and stop <= shortest // 2)
+    half = max(halves, default=0)
+    # A chain that is far behind always has the powers of two.
+    powers = {stop for stop in stops if 4 * _BEHIND * stop >= count and _is_stop(stop, 1)}
     for near, far in _DENSITIES:
-        half = _rounded(shortest // 2, near)
-        earliest = _rounded(count // (2 * _BEHIND), far)
-        kept = {
-            stop
-            for stop in stops
-            if (stop >= half and _rounded(stop, near) == stop)
-            or (stop >= earliest and _rounded(stop, far) == stop)
-        }
-        kept.add(stops[-1])
+        kept = {stop for stop in stops if stop >= half and _is_stop(stop, near)}
+        kept |= {stop for stop in stops if 2 * _BEHIND * stop >= count and _is_stop(stop, far)}
+        kept |= {*powers, stops[-1]}
         if len(kept) <= MOST_BLOCKS:
             break
     dropped = [stop for stop in stops if stop not in kept][:excess]

@@ -74,6 +74,14 @@ class Plan:
     dtype: Any
     left_out: tuple[str, ...]
 
+    def column_of(self, variable: Variable) -> int | None:
+        """The column of the first element of a variable that is watched; None if it is not."""
+        for columns in self.columns:
+            if variable in columns.variables:
+                first: int = columns.columns.start
+                return first + columns.variables.index(variable) * columns.each
+        return None
+
     def columns_of(self, column: int) -> Columns:
         """The columns among which a column is."""
         return next(one for one in self.columns if column < one.columns.stop)

@@ -60,6 +60,9 @@ class ChainLook:
         The process.
     resume : str
         The line that continues the chain, where its writer is dead, silent or closed.
+    course : tuple of float
+        The means of lp, or of what is shown instead, in 16 equal parts of the draws after warmup;
+        empty where there is none.
     """
 
     chains: range
@@ -77,6 +80,7 @@ class ChainLook:
     host: str
     pid: int | None
     resume: str
+    course: tuple[float, ...] = ()
 
     @property
     def label(self) -> str:

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 MOST_CHAINS = 16  # writers with a line each
 SLOWEST = 5
+SHORTEST_COURSE, LONGEST_COURSE = 9, 16  # characters
+_SO_FAR = " so far"
 _ASCII = " .:-=+*#"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAD_RHAT = 1.01
 _RHAT_STEPS = (1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5)
+_NUMBERS = ("draws", "draws/s", "diverging", "step size", "depth", "accept", "lp", "last draw")
 _STYLES = {"dead": "bold red", "silent": "yellow", "closed": "yellow"}
 
 
@@ -162,7 +165,7 @@ def _chains(look: Look, width: int, ascii_only: bool) -> Iterator[Any]:
         if not chains:
             return
         yield _line(f"the {counted(len(chains), 'chain')} with the fewest draws:", "dim")
-    yield _chain_table(chains, width, ascii_only)
+    yield _chain_table(chains, look.course_of, width, ascii_only)
 
 
 def _histogram(chains: list[ChainLook], ascii_only: bool) -> Any:
@@ -176,7 +179,7 @@ def _histogram(chains: list[ChainLook], ascii_only: bool) -> Any:
     return _line(f"{len(chains)} writers, from 0 to 100 % of their draws: |{bars}|")
 
 
-def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
+def _chain_table(chains: list[ChainLook], course_of: str, width: int, ascii_only: bool) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -188,14 +191,11 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
         headings += ["diverging", "step size"]
     if width >= 110:
         headings += ["depth", "accept", "lp", "last draw"]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in headings:
-        justify: Any = "left" if heading in ("chain", "phase", "") else "right"
-        table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")
+    rows = []
     for chain in chains:
         cells = {
             "chain": chain.label.removeprefix("chain ").removeprefix("chains "),
-            "": _bar(chain, 20 if width >= 120 else 10, ascii_only),
+            "": _bar(chain, 20 if width >= 120 else 8, ascii_only),
             "phase": chain.writer if chain.writer in _STYLES else chain.phase,
             "draws": f"{chain.draws}" + (f"/{chain.planned}" if chain.planned else ""),
             "draws/s": "-" if chain.rate is None else f"{chain.rate:.3g}",
@@ -206,9 +206,38 @@ def _chain_table(chains: list[ChainLook], width: int, ascii_only: bool) -> Any:
             "lp": "-" if chain.lp is None else f"{chain.lp:.5g}",
             "last draw": "-" if chain.idle is None else f"{duration(chain.idle)} ago",
         }
+        rows.append([cells[heading] for heading in headings])
+    widths = [max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True)]
+    room = min(width - sum(widths), LONGEST_COURSE)
+    if width >= 72 and room >= SHORTEST_COURSE and any(chain.course for chain in chains):
+        name = _shortened(printable(course_of), room - len(_SO_FAR), ascii_only)
+        headings.append(f"{name}{_SO_FAR}")
+        for row, marks in zip(rows, _courses(chains, room, ascii_only), strict=True):
+            row.append(marks)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in headings:
+        justify: Any = "right" if heading in _NUMBERS else "left"
+        table.add_column(Text(heading), justify=justify, no_wrap=True, overflow="ellipsis")
+    for chain, row in zip(chains, rows, strict=True):
         style = _STYLES.get(chain.writer, "dim" if chain.phase == "warmup" else "")
-        table.add_row(*(Text(cells[heading], style) for heading in headings))
+        table.add_row(*(Text(cell, style) for cell in row))
     return table
+
+
+def _courses(chains: list[ChainLook], length: int, ascii_only: bool) -> Iterator[str]:
+    """The course of each chain on one scale, so that chains that disagree are seen."""
+    means = [mean for chain in chains for mean in chain.course if math.isfinite(mean)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    for chain in chains:
+        parts = len(chain.course)
+        picked = [
+            chain.course[number * parts // length] for number in range(length if parts else 0)
+        ]
+        shares = [
+            (mean - low) / ((high - low) or 1.0) if math.isfinite(mean) else math.nan
+            for mean in picked
+        ]
+        yield sparkline(shares, ascii_only)
 
 
 def _bar(chain: ChainLook, length: int, ascii_only: bool) -> str:

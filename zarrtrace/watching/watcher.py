@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,10 +30,11 @@ from .forecast import Reached, time_left, time_to_goal
 from .intake import Intake, burn_in, shown_chains
 from .look import LOOKS, Look, WatchedValue
 from .moments import SplitRhat
-from .progress import Progress, seconds_since
+from .progress import ChainLook, Progress, seconds_since
 
 MEMORY = 10**9  # bytes of moments
 WORST = 20  # scalars by split R-hat that are computed exactly
+COURSE_PARTS = 16  # of the draws, each with its mean
 _MOST_NAMED = 100  # scalars of each variable that is named
 _SHARE = 9  # times as long as they took passes until exact values are computed again
 _MOST_EXACT = 2**29  # bytes that are read for exact values
@@ -103,6 +105,9 @@ class Watcher:
             self._forget_rhat()
         layout = now.layout
         chains = self._progress.look(now, claims, self._intake.stats, burn_in(layout))
+        column = self._intake.course_column
+        if column is not None:
+            chains = [self._with_course(chain, column) for chain in chains]
         self._update_rhat(shown_chains(layout))
         self._update_exact(layout, all(chain.phase == "done" for chain in chains))
         values = sorted(map(self._value_of, self._columns), key=lambda value: -value.worst_rhat)
@@ -112,6 +117,7 @@ class Watcher:
             time=time.time(),
             status=find_status(now, claims).word,
             chains=chains,
+            course_of="" if column is None else self._name_of(column),
             burn_in=burn_in(layout),
             rhat_draws=self._rhat.draws,
             rhat_chains=self._rhat.chains,
@@ -211,10 +217,18 @@ class Watcher:
             chosen[variable.label][2].append(column)
         return list(chosen.values())
 
-    def _value_of(self, column: int) -> WatchedValue:
+    def _with_course(self, chain: ChainLook, column: int) -> ChainLook:
+        chains = slice(chain.chains.start, chain.chains.stop)
+        means = self._intake.moments.course(chains, column, COURSE_PARTS)
+        return replace(chain, course=tuple(means.tolist()))
+
+    def _name_of(self, column: int) -> str:
         variable, element = self._intake.plan.columns_of(column).scalar(column)
+        return self._names.name(variable, element)
+
+    def _value_of(self, column: int) -> WatchedValue:
         return WatchedValue(
-            name=self._names.name(variable, element),
+            name=self._name_of(column),
             split_rhat=float(self._rhat.values[column]),
             exact=self._exact.get(column),
             rhats=tuple(self._history.get(column, ())),
