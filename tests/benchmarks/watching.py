@@ -18,6 +18,7 @@ from zarrtrace.watching.watcher import Watcher
 
 def rows(run: Run) -> Iterator[Row]:
     yield look(run)
+    yield longest_look(run)
     yield caught_up(run)
     yield writer_beside_a_watcher(run)
 
@@ -59,6 +60,31 @@ def look(run: Run) -> Row:
         3, f"a look at {len(names) * 100:,} scalars, 4 chains, {new} new draws",
         ratio(seconds, "ours", "read"), " × reading them",
         f"{statistics.median(seconds['ours']) * 1e3:.0f} ms",
+    )  # fmt: skip
+
+
+def longest_look(run: Run) -> Row:
+    """The longest of many looks: some compute R-hat of all scalars, and some merge blocks."""
+    scalars, new = run.scaled(100_000, 100), 5
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(new, scalars))
+    trace = zt.create(run.fresh(), chains=4, draws=10_000, posterior={"x": zt.Var(shape=scalars)})
+    writers = [trace.writer(chain) for chain in range(4)]
+    watcher = Watcher(zt.open(trace.path)._hierarchy)
+    seconds = []
+    for number in range(run.scaled(60, 4)):
+        for writer in writers:
+            writer.record_block({"x": draws + rng.normal(size=(new, 1))})
+        start = time.perf_counter()
+        watcher.look()
+        # The first looks get their memory, and wait for exact values.
+        if number > 2:
+            seconds.append(time.perf_counter() - start)
+    for writer in writers:
+        writer.close()
+    return at_most(
+        150, f"the longest look at {scalars:,} scalars, 4 chains, {new} new draws each",
+        max(seconds) * 1e3, " ms", f"median {statistics.median(seconds) * 1e3:.0f} ms",
     )  # fmt: skip
 
 

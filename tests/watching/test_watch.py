@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from zarr.storage import LocalStore
 
 import zarrtrace as zt
 from zarrtrace.cli import main
+from zarrtrace.diagnostics.statistics import compute
 from zarrtrace.watching.follow import Watched, follow
 from zarrtrace.watching.look import Gone, Look
 from zarrtrace.watching.watcher import Watcher
@@ -196,6 +198,57 @@ def test_json_has_the_keys_that_are_documented(
     assert found["chains"][1]["course"][-1] == pytest.approx(lp[48:].mean())
     assert found["rhat_draws"] == 50
     assert found["exact_draws"] == 50
+
+
+@pytest.mark.once("newest")
+def test_draws_that_have_no_rhat(directory: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    draws = {
+        "nothing": np.full(40, np.nan),
+        "infinite": np.full(40, np.inf),
+        "both": np.array([np.inf, -np.inf] * 20),
+        "constant": np.full(40, 0.1),
+        "once": np.where(np.arange(40) == 30, np.nan, np.arange(40.0)),
+    }
+    trace = directory.create(chains=2, draws=40, posterior=dict.fromkeys(draws, zt.Var()))
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block(draws)
+    assert main(["watch", str(directory.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {value["name"] for value in found["values"]} == set(draws)
+    for value in found["values"]:
+        assert value["split_rhat"] is None
+        # Infinite draws of both signs have ranks, and so a rank-normalised R-hat.
+        assert (value["rhat"] is None) == (value["name"] != "both")
+    assert main(["watch", str(directory.path), "--once"]) == 0
+    assert "nothing so far" in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.once("newest")
+def test_ten_thousand_variables() -> None:
+    names = [f"v{number}" for number in range(10_000)]
+    posterior = dict.fromkeys(names, zt.Var())
+    trace = zt.create(None, chains=2, chains_per_chunk=2, draws=10, posterior=posterior)
+    rng = np.random.default_rng(15)
+    with trace.writer(range(2)) as writer:
+        writer.record_block(dict(zip(names, rng.normal(size=(10_000, 2, 10)), strict=True)))
+    seen: list[Any] = []
+    assert follow([watched(trace)], seen.extend, every=1) == 0
+    assert (seen[0].of_scalars, seen[0].rhat_draws, len(seen[0].values)) == (10_000, 10, 20)
+    values = trace.get([value.name for value in seen[0].values])
+    for value in seen[0].values:
+        expected = compute(values[value.name][..., None], ["r_hat_split"])["r_hat_split"]
+        assert value.split_rhat == pytest.approx(float(expected[0]), rel=1e-12)
+
+
+@pytest.mark.once("newest")
+def test_a_store_that_is_only_read(directory: Place) -> None:
+    recorded(directory)
+    trace = zt.open(LocalStore(directory.path, read_only=True))
+    seen: list[Any] = []
+    assert follow([watched(trace)], seen.extend, every=1) == 0
+    assert (seen[0].status, seen[0].rhat_draws) == ("complete", 50)
 
 
 @pytest.mark.once("oldest")

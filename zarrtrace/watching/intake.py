@@ -96,6 +96,8 @@ class Intake:
         self._stat_variables = find_stats(layout)
         beside = [v for name, v in self._stat_variables.items() if name in ("lp", "energy")]
         self.plan: Plan = make_plan(layout, self._memory, beside)
+        lp = self._stat_variables.get("lp")
+        self._course = 0 if lp is None else self.plan.column_of(lp) or 0
         # Hardly ever the same twice, and read with every look: of few bytes.
         witness = min(self.plan.columns, key=_fitness, default=None)
         is_small = witness and witness.variables[0].bytes_per_draw <= _MOST_WITNESS
@@ -122,13 +124,10 @@ class Intake:
     @property
     def course_column(self) -> int | None:
         """The column whose course is shown: that of lp, or the first one; None if unreadable."""
-        lp = self._stat_variables.get("lp")
-        column = None if lp is None else self.plan.column_of(lp)
-        column = 0 if column is None and self.plan.scalars else column
-        if column is None:
+        if not self.plan.scalars:
             return None
-        variable, _ = self.plan.columns_of(column).scalar(column)
-        return None if variable.label in self.damaged else column
+        variable, _ = self.plan.columns_of(self._course).scalar(self._course)
+        return None if variable.label in self.damaged else self._course
 
     def take_in_what_is_new(self) -> tuple[Moment, list[Claim | None]]:
         """Read what is new, at one moment, and return it with the claims of all writers."""
