@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +15,19 @@ import zarrtrace as zt
 
 pytestmark = pytest.mark.long
 
-# Another process asks, once the run has some draws.
 ASK = """
-import subprocess, sys, threading, time
+import subprocess, sys, time
 import zarrtrace as zt
 
-def ask(path, *arguments, after=1):
-    def wait_and_ask():
-        while True:
-            time.sleep(0.05)
-            try:
-                if zt.open(path).recorded.min() >= after:
-                    break
-            except zt.errors.TraceNotFoundError:
-                pass
-        command = [sys.executable, "-m", "zarrtrace", "stop", path, *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    threading.Thread(target=wait_and_ask, daemon=True).start()
-
-def ask_here(path, **request):
-    def wait_and_ask():
-        while True:
-            time.sleep(0.01)
-            try:
-                trace = zt.open(path, "a")
-                if trace.recorded.min() >= 4:
-                    break
-            except zt.errors.TraceNotFoundError:
-                pass
-        trace.request_stop(**request)
-    threading.Thread(target=wait_and_ask, daemon=True).start()
+def asking(path, **request):
+    asked = []
+    def ask(*values):
+        try:
+            if not asked and zt.open(path).recorded.min() >= 4:
+                asked.append(zt.open(path, "a").request_stop(**request))
+        except zt.errors.TraceNotFoundError:
+            pass
+    return ask
 """
 
 
@@ -106,33 +88,94 @@ def test_pymc_ends_each_chain_at_its_draw_and_draws_the_chains_that_wait(tmp_pat
     run(PYMC, tmp_path / "run.zarr")
 
 
+OTHER_PYMC = """
+import pymc as pm, pymc.sampling.parallel as parallel
+from zarrtrace.adapters.pymc import ZarrTrace
+
+def link(worker):  # `worker_that_calls` finds no `self` in its frame
+    worker._zarr_chain.link_stepper(worker._step_method)
+
+parallel._Process._link_step_to_zarrchain = link
+own = ZarrTrace(sys.argv[1])
+def callback(trace, draw):
+    if draw.draw_idx == 10 and draw.chain == 0:
+        own.trace.request_stop(at=60)
+        time.sleep(1.5)
+try:
+    with pm.Model():
+        pm.Normal("x")
+        pm.sample(draws=10**6, tune=20, chains=2, cores=2, trace=own, step=pm.Metropolis(),
+                  progressbar=False, callback=callback)
+except parallel.ParallelSamplingError as error:
+    print(error)
+assert own.trace.recorded.max() == 60
+"""
+
+
+def test_a_pymc_that_has_changed_ends_with_an_error_and_keeps_the_draws(tmp_path: Path) -> None:
+    pytest.importorskip("pymc")
+    said = run(OTHER_PYMC, tmp_path / "run.zarr")
+    assert "the run was asked to stop at draw 60, asked by" in said
+    assert "all its 60 draws are kept" in said
+
+
+# Each request comes while a step is made.
 EMCEE = """
 import emcee, numpy as np
 from zarrtrace.adapters.emcee import HDFBackend
 
+requests = {}
+
 def log_prob(x):
-    time.sleep(0.0005)
+    ask = requests.pop(backend.iteration, None)
+    if ask is not None:
+        ask()
     return -0.5 * float(np.sum(x**2))
+
+def run_python(*arguments):
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+def ask_from_another_process():
+    run_python("-m", "zarrtrace", "stop", backend.path, "--at", "20")
+    while backend._open_run().writer.total != 20:
+        time.sleep(0.05)
+
+def ask_late():
+    zt.open(backend.path, "a").request_stop(at=10)
+
+def ask_now():
+    zt.open(backend.path, "a").request_stop(now=True)
+
+def sample(state):
+    for state in sampler.sample(state, iterations=1000):
+        if backend.stop_requested:
+            return state
+
+def end_run_mcmc():
+    try:
+        sampler.run_mcmc(state, 1000)
+    except zt.errors.StopRequestedError as error:
+        print(error)
+        return error.draw, backend.iteration
 
 backend = HDFBackend(sys.argv[1])
 sampler = emcee.EnsembleSampler(10, 3, log_prob, backend=backend)
-ask(backend.path, "--at", "500", after=5)
-for state in sampler.sample(np.random.randn(10, 3), iterations=10**6):
-    if backend.stop_requested:
-        break
-assert backend.iteration == 500
-try:
-    sampler.run_mcmc(state, 5)
-except zt.errors.StopRequestedError as error:
-    print(error)
-assert backend.iteration == 500
+requests[5] = ask_from_another_process
+state = sample(np.random.randn(10, 3))
+assert backend.iteration == 20
+# Another process may record the run now.
+run_python("-c", "import sys, zarrtrace as zt; zt.open(sys.argv[1], 'a').writer(range(10))",
+           backend.path)
+assert end_run_mcmc() == (20, 20)
+for number, ask in {30: ask_late, 40: ask_now}.items():
+    zt.open(backend.path, "a").cancel_stop()
+    requests[number] = ask
+    state = sample(state)
+    assert backend.iteration == number
 zt.open(backend.path, "a").cancel_stop()
-ask(backend.path, "--now", after=550)
-try:
-    sampler.run_mcmc(state, 10**6)
-except zt.errors.StopRequestedError as error:
-    assert backend.iteration == error.draw >= 550
-assert len(sampler.get_chain()) == backend.iteration
+requests[50] = ask_now
+assert end_run_mcmc() == (50, 50)
+assert len(sampler.get_chain()) == 50
 """
 
 
@@ -140,52 +183,60 @@ assert len(sampler.get_chain()) == backend.iteration
 def test_emcee_ends_by_break_or_by_an_error_with_every_step_kept(tmp_path: Path) -> None:
     pytest.importorskip("emcee")
     said = run(EMCEE, tmp_path / "runs")
-    assert "asked to stop at draw 500, asked by" in said
-    assert "all its 500 draws are kept: end the sampler" in said
+    assert "asked to stop at draw 20, asked by" in said
+    assert "all its 20 draws are kept: end the sampler" in said
 
 
+# The request comes while the block of the draws 4 to 7 is computed.
 NUMPYRO = """
 import jax, numpyro, numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from zarrtrace.adapters.numpyro import sample
 
+path, request, key = sys.argv[1], REQUEST, jax.random.PRNGKey(0)
+ask = asking(path, **request)
+
 def model():
-    numpyro.sample("x", dist.Normal())
+    jax.debug.callback(ask, numpyro.sample("x", dist.Normal()))
 
-def mcmc(draws):
-    kernel = NUTS(model)
-    return MCMC(kernel, num_warmup=20, num_samples=draws, num_chains=2,
-                chain_method="vectorized", progress_bar=False)
-
-path, key = sys.argv[1], jax.random.PRNGKey(0)
-ask_here(path, at=602)
-trace = sample(mcmc(10**7), path, key, draws_per_block=4)
+mcmc = MCMC(NUTS(model), num_warmup=20, num_samples=10**7, num_chains=2,
+            chain_method="vectorized", progress_bar=False)
+sample(mcmc, path, key, draws_per_block=4)
 """
 
 BLACKJAX = """
 import blackjax, jax, jax.numpy as jnp
 from zarrtrace.adapters.blackjax import sample
 
-kernel = blackjax.normal_random_walk(lambda x: -0.5 * jnp.sum(x**2), jnp.ones(2))
+path, request, key = sys.argv[1], REQUEST, jax.random.PRNGKey(0)
+ask = asking(path, **request)
+
+def log_density(x):
+    jax.debug.callback(ask, x)
+    return -0.5 * jnp.sum(x**2)
+
+kernel = blackjax.normal_random_walk(log_density, jnp.ones(2))
 state = jax.vmap(kernel.init)(jnp.zeros((2, 2)))
-path, key = sys.argv[1], jax.random.PRNGKey(0)
-ask_here(path, now=True)
-trace = sample(kernel.step, path, key, state, draws=10**7, draws_per_block=4,
-               progress=False)
+sample(kernel.step, path, key, state, draws=10**7, draws_per_block=4, progress=False)
 """
 
 
 @pytest.mark.once("newest")
 @pytest.mark.parametrize(
-    ("name", "code", "at"), [("numpyro", NUMPYRO, [602]), ("blackjax", BLACKJAX, range(4, 10**7))]
+    ("name", "code", "request_", "draws"),
+    [
+        ("numpyro", NUMPYRO, "{'at': 10}", 10),
+        ("numpyro", NUMPYRO, "{'at': 2}", 4),
+        ("blackjax", BLACKJAX, "{'at': 6}", 8),
+        ("blackjax", BLACKJAX, "{'now': True}", 4),
+    ],
 )
-def test_samplers_of_jax_end_in_the_middle_of_a_block_or_after_it(
-    tmp_path: Path, name: str, code: str, at: Sequence[int]
+def test_samplers_of_jax_end_with_the_block_that_has_the_draw(
+    tmp_path: Path, name: str, code: str, request_: str, draws: int
 ) -> None:
     pytest.importorskip(name)
-    run(code, tmp_path / "run.zarr")
+    run(code.replace("REQUEST", request_), tmp_path / "run.zarr")
     trace = zt.open(tmp_path / "run.zarr")
     assert trace.status == "finished"
-    assert trace.recorded.min() == trace.recorded.max()
-    assert trace.recorded[0] in at
+    assert trace.recorded.tolist() == [draws, draws]
     assert np.isfinite(trace.get(next(iter(trace.posterior)))).all()

@@ -15,7 +15,12 @@ from emcee.backends import Backend
 from zarr.codecs import GzipCodec
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError, TraceExistsError, TraceNotFoundError
+from zarrtrace.errors import (
+    InvalidInputError,
+    StopRequestedError,
+    TraceExistsError,
+    TraceNotFoundError,
+)
 
 from .ensemble import Ensemble, create_ensemble, open_run, run_path
 
@@ -36,6 +41,7 @@ class _OpenRun:
         self.writer = trace.writer(self.ensemble.walkers, patience=90)
         self.iteration, self.random_state = self.writer.resume()
         self.ends_at: int | None = None
+        self.began_stopped = self.writer.stop_requested
         self.process = os.getpid()
 
     def close(self) -> None:
@@ -363,7 +369,8 @@ class HDFBackend(Backend):  # type: ignore[misc]
         """Whether the run was asked to stop, by `Trace.request_stop`, and has the steps it shall.
 
         A loop over `sampler.sample` then ends with `break`. `run_mcmc`, which has no other way to
-        end early, ends with a `zarrtrace.errors.StopRequestedError` at the next step.
+        end early, ends with a `zarrtrace.errors.StopRequestedError` at the next step. The step that
+        is made when a run is asked to stop at once, or at a step that it has passed, is not stored.
         """
         run = self._open_run()
         if run is not None:
@@ -462,7 +469,8 @@ class HDFBackend(Backend):  # type: ignore[misc]
         ValueError
             A value has another shape or type than in the steps before; nothing is stored.
         StopRequestedError
-            The run has the steps at which it was asked to stop; all of them are stored.
+            The run had the steps at which it was asked to stop before this one was made; all of
+            them are stored.
 
         See Also
         --------
@@ -492,6 +500,11 @@ class HDFBackend(Backend):  # type: ignore[misc]
         try:
             run.writer.record(posterior, stats)
             run.writer.checkpoint(state.random_state)
+        except StopRequestedError:
+            self.close()
+            if run.began_stopped:
+                raise
+            return  # it was asked while this step was made: the loop looks at `stop_requested` next
         except BaseException:
             # A step recorded without its random state does not count.
             self.close()

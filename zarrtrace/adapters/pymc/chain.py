@@ -22,6 +22,7 @@ from .bases import ChainBase
 from .model import StoredValues
 from .stats import Statistics
 from .steps import keeps_state, state_of
+from .worker import Worker, end_after, worker_that_calls
 
 _CHECKPOINT_SHARE = 0.05  # of the time, at most
 _LOOK_EVERY = 0.2  # seconds
@@ -67,8 +68,9 @@ class ZarrChain(ChainBase):
         self._writer: zt.ChainWriter | None = None
         # Only a worker that watches its parent has a lock: the chain is sent to other processes.
         self._recording: AbstractContextManager[Any] = nullcontext()
-        self._worker: Any = None  # PyMC's own object that draws this chain in a process
         self._draws_itself = False  # whether the chain is drawn in this process
+        self._in_worker = False  # whether that is a process of `pm.sample`
+        self._worker: Worker | None = None  # the object of PyMC that draws the chain there
         self._checkpoint_every = checkpoint_every
         self._next_checkpoint = 0.0
 
@@ -93,10 +95,11 @@ class ZarrChain(ChainBase):
         # PyMC does not close the chain of a worker process. This runs when the worker ends, after
         # Ctrl-C too, however it was started; its priority puts it before the writer's own closing.
         Finalize(self, self.close, exitpriority=11)
-        worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
-        if worker:
-            self._worker = sys._getframe(1).f_locals.get("self")
-        if worker and multiprocessing.get_start_method() == "fork":
+        self._in_worker = multiprocessing.current_process().name == f"worker_chain_{self.chain}"
+        if self._in_worker:
+            planned = self._trace.tune + self._trace.draws
+            self._worker = worker_that_calls(sys._getframe(1), planned)
+        if self._in_worker and multiprocessing.get_start_method() == "fork":
             self._recording = threading.RLock()
             threading.Thread(target=self._end_with_parent, daemon=True).start()
 
@@ -144,27 +147,28 @@ class ZarrChain(ChainBase):
         with self._recording:
             try:
                 self.record_draw(draw, stats)
+                unrecorded = 0
             except StopRequestedError:
-                self._end_here(1)
-                return
+                if self._in_worker and self._worker is None:
+                    raise
+                unrecorded = 1
             if self._writer is not None and self._writer.stop_requested:
-                self._end_here(0)
+                self._end_here(self._writer, unrecorded)
 
-    def _end_here(self, unrecorded: int) -> None:
-        """End the chain after this draw: it was asked to stop.
+    def _end_here(self, writer: zt.ChainWriter, unrecorded: int) -> None:
+        """End the chain, which was asked to stop and has its draws.
 
-        A process of `pm.sample` ends as if that many draws had been planned: an exception there
-        would end all chains, and those that wait would never begin. Elsewhere PyMC ends a chain,
-        and keeps what it has, by a KeyboardInterrupt.
+        In a process of `pm.sample` it ends as if no more draws had been planned. Where that is not
+        possible the next draw raises, which ends the run with an error that says why. Elsewhere
+        PyMC ends a chain, and keeps what it has, by a KeyboardInterrupt.
         """
-        assert self._writer is not None
-        if self._worker is None:
+        if self._worker is not None:
+            end_after(self._worker, writer.recorded + unrecorded)
+        elif not self._in_worker:
             # In memory the main process records all chains: the last one ends all.
-            is_last = bool((self._trace.recorded >= self._writer.total).all())
+            is_last = bool((self._trace.recorded >= writer.total).all())
             if self._draws_itself or is_last:
                 raise KeyboardInterrupt
-            return
-        self._worker._draws = self._writer.recorded + unrecorded - self._worker._tune
 
     def record_draw(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
         """Record a draw as `record` does; StopRequestedError after those it was asked to stop at.
