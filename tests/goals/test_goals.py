@@ -222,6 +222,39 @@ def test_goals_that_cannot_be_are_refused_before_anything_runs(directory: Place)
 
 
 @pytest.mark.once("newest")
+def test_the_command_refuses_in_words_what_cannot_be_looked_at(
+    directory: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create(directory, draws=300)
+    zt.create(tmp_path / "one.zarr", chains=1, draws=900, posterior={"x": zt.Var()})
+    finished = zt.create(
+        tmp_path / "finished.zarr", chains=2, draws=300, posterior={"x": zt.Var()}
+    )
+    for chain in range(2):
+        with finished.writer(chain) as writer:
+            writer.record_block({"x": RNG.normal(size=300)})
+    finished.finish()
+    finished.pack(tmp_path / "packed.zip")
+    (tmp_path / "other").mkdir()
+    refused: list[tuple[object, list[str], str]] = [
+        (directory.path, ["mcse(nu)<1"], "names 'nu', which the posterior does not have"),
+        (directory.path, ["ess>5", "--var-names", "word"], "names 'word', which has no R-hat"),
+        (directory.path, ["ess>5", "--min-draws", "290"], "the chains end with 300"),
+        (tmp_path / "one.zarr", ["ess>5"], "one chain alone cannot show that it has converged"),
+        (tmp_path / "packed.zip", ["ess>5"], "packed.zip"),
+        (tmp_path / "other", ["ess>5"], "other"),
+    ]
+    for path, rule, words in refused:
+        assert main(["stop", str(path), "--until", *rule]) == 1
+        printed = capsys.readouterr()
+        assert words in printed.err
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert main(["stop", str(tmp_path / "finished.zarr"), "--until", "ess>5"]) == 1
+    assert "the run is finished, and the goal was not met" in capsys.readouterr().out
+    assert finished.check() == []
+
+
+@pytest.mark.once("newest")
 def test_draws_that_are_nan_are_told_of_once(memory: Place) -> None:
     trace = create(memory)
     values = draw(1005)
