@@ -227,9 +227,7 @@ def test_the_command_refuses_in_words_what_cannot_be_looked_at(
 ) -> None:
     create(directory, draws=300)
     zt.create(tmp_path / "one.zarr", chains=1, draws=900, posterior={"x": zt.Var()})
-    finished = zt.create(
-        tmp_path / "finished.zarr", chains=2, draws=300, posterior={"x": zt.Var()}
-    )
+    finished = zt.create(tmp_path / "finished.zarr", chains=2, draws=300, posterior={"x": zt.Var()})
     for chain in range(2):
         with finished.writer(chain) as writer:
             writer.record_block({"x": RNG.normal(size=300)})
