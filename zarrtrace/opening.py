@@ -61,6 +61,7 @@ def create(
     name: str = "",
     chains_per_chunk: int = 1,
     draws_per_chunk: int | None = None,
+    superchains: Sequence[int] | None = None,
     compressors: Any = "auto",
     checksum: bool = False,
     journal: bool | str | os.PathLike[str] = True,
@@ -106,6 +107,10 @@ def create(
         Chains that are drawn together and recorded by one writer (ensembles, vmapped chains).
     draws_per_chunk : int, optional
         Draws in one chunk of every variable that does not say itself; chosen by size by default.
+    superchains : sequence of int, optional
+        The superchain of each chain, such as `[0, 0, 1, 1]`, where many short chains begin at few
+        points: `summary` has nested R-hat then. It is kept in the attribute `superchains` of every
+        group.
     compressors : optional
         What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
     checksum : bool, default False
@@ -215,6 +220,7 @@ def create(
         name=name,
         chains_per_chunk=chains_per_chunk,
         draws_per_chunk=draws_per_chunk,
+        superchains=superchains,
         compressors=compressors,
         checksum=checksum,
         journal=journal,

@@ -33,6 +33,7 @@ from ..layout.layout import (
     root_attrs,
 )
 from ..layout.names import check_group_name
+from ..layout.superchains import superchain_attrs
 from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
 from ..sampling_state.arrays import state_items
 from ..sampling_state.flushed import flushed_item
@@ -74,6 +75,7 @@ def plan(
     name: str,
     chains_per_chunk: int,
     draws_per_chunk: int | None,
+    superchains: Sequence[int] | None,
     compressors: Any,
     checksum: bool,
     journal: bool | str | os.PathLike[str],
@@ -140,7 +142,7 @@ def plan(
         data_groups={group: tuple(arrays) for group, arrays in data.items()},
         coords={key: array.dims[0] for key, array in dimensions.coords.items()},
         encodings=compose_encodings(variables, data, dimensions, compressors, checksum),
-        attrs=check_attrs(attrs or {}, "attrs"),
+        attrs=check_attrs(attrs or {}, "attrs") | superchain_attrs(superchains, chains),
         name=str(name),
         created_at=datetime.now(UTC).isoformat(),
         library_version=LIBRARY_VERSION,
