@@ -1041,6 +1041,7 @@ class Trace(GroupReader):
         ci_kind: Literal["hdi", "eti"] | None = None,
         round_to: int | str | None = "auto",
         skipna: bool = False,
+        superchains: Sequence[int] | None = None,
         memory: float = 1e9,
         scratch: str | os.PathLike[str] | None = None,
         threads: int = 1,
@@ -1063,7 +1064,9 @@ class Trace(GroupReader):
         group : str, default "posterior"
             A sampled group, such as `warmup_posterior`.
         kind : str, default "all"
-            `all`, `stats` or `diagnostics`, or one of these followed by `_median`.
+            `all`, `stats` or `diagnostics`, or one of these followed by `_median`; with ArviZ 1.x
+            `mc_diagnostics`. `moments` is what can be computed while every draw is read once,
+            without a file: see Notes.
         ci_prob : float, optional
             The probability of the interval, by default that of ArviZ's `rcParams`.
         ci_kind : {"hdi", "eti"}, optional
@@ -1071,9 +1074,14 @@ class Trace(GroupReader):
         round_to : int or str, default "auto"
             As for `arviz.summary`; "none" rounds nothing.
         skipna : bool, default False
-            Whether mean, sd, median, mad and the interval leave NaN out.
+            Whether mean, sd, median, mad, quantiles and the interval leave NaN out.
+        superchains : sequence of int, optional
+            The superchain of each chain, by default what `create` was given: chains of one
+            superchain began at the same point. With them a table that has R-hat has nested R-hat
+            too.
         memory : float, default 1e9
-            Bytes that may be used. A larger variable is transposed once through a file.
+            Bytes that may be used. A larger variable is transposed once through a file, but not
+            for `moments`.
         scratch : str or path, optional
             The directory of that file, by default that of `tempfile`.
         threads : int, default 1
@@ -1094,11 +1102,21 @@ class Trace(GroupReader):
         GroupNotFoundError, VariableNotFoundError
             There is no such group, or no such variable.
         InvalidInputError
-            `coords` chooses nothing, or `scratch` has too little room.
+            The installed ArviZ does not have the `kind`, `coords` chooses nothing, `superchains` do
+            not fit the chains, or `scratch` or `memory` has too little room.
 
         See Also
         --------
         Trace.diagnose : Whether the draws can be trusted.
+
+        Notes
+        -----
+        The columns of `kind="moments"` are `mean`, `sd`, `r_hat_split` (`arviz.rhat` with
+        `method="split"`, without ranks), `mcse_mean_batch` (the standard error of the mean by batch
+        means, too small where chains mix slowly) and three quantiles, such as `kll_50%`, by KLL
+        sketches. The rank of such a quantile among all draws is wrong by `kll_rank_error` at most,
+        as a part of all draws, with 99 % confidence; 0 says that it is exact. Sketches are as large
+        as `memory` allows. They need the package datasketches: `pip install 'zarrtrace[sketch]'`.
 
         Examples
         --------
@@ -1114,16 +1132,22 @@ class Trace(GroupReader):
         {'mean': -0.01, 'sd': 1.01}
         """
         from .diagnostics.frame import choose_style
-        from .diagnostics.selection import Selection, warn_of_left_out
-        from .diagnostics.summary import summarise
+        from .diagnostics.selection import Selection, superchains_of, warn_of_left_out
+        from .diagnostics.summary import summarise, summarise_in_one_pass
 
         style = choose_style(kind, ci_prob, ci_kind, round_to)
         selection = Selection(self._now(), group, var_names, filter_vars, coords)
         warn_of_left_out(selection)
+        of_chains = superchains_of(selection, superchains)
+        if kind == "moments":
+            return summarise_in_one_pass(
+                selection, style, skipna=skipna, memory=memory, progress=progress
+            )
         return summarise(
             selection,
-            style,
+            style if of_chains is None else style.with_nested(),
             skipna=skipna,
+            superchains=of_chains or (),
             memory=memory,
             scratch=scratch,
             threads=threads,

@@ -31,7 +31,13 @@ def add_command(commands: Commands) -> None:
         help="print the table of arviz.summary, of a trace that is finished or running",
     )
     summary.add_argument("path", metavar="PATH", help="a trace")
-    summary.add_argument("--kind", choices=KINDS, default="all", help="the columns (%(default)s)")
+    summary.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="all",
+        help="the columns of ArviZ (%(default)s); mc_diagnostics needs ArviZ 1.x; moments is what "
+        "one pass over the draws tells in bounded memory, without a file",
+    )
     summary.add_argument(
         "--prob", type=float, metavar="P", help="the probability of the interval (as in ArviZ)"
     )
@@ -48,10 +54,12 @@ def _run_command(parsed: argparse.Namespace) -> int:
             **selection_options(parsed),
         )
     if parsed.json:
-        content: dict[str, Any] = {"path": trace.path, "group": parsed.group}
+        content: dict[str, Any] = {"path": trace.path, "group": parsed.group, **frame.attrs}
         print(as_json.to_json({**content, "scalars": to_rows(frame)}))
     else:
         show_frame(frame)
+        if "explanation" in frame.attrs:
+            print(f"{frame.attrs['explanation']}.")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInputError
-from .statistics import ARVIZ_0_SUMMARY, ARVIZ_1, Floats, Rules, arviz_is_1
+from .statistics import ARVIZ_0_SUMMARY, ARVIZ_1, Floats, Rules, arviz_is_1, has_min_ss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,9 @@ _DIAGNOSTICS_1 = ["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]
 _DIAGNOSTICS_0 = ["mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "r_hat"]
 _OF_MEDIAN_1 = ["ess_median", "ess_tail", "r_hat", "mcse_median"]
 _OF_MEDIAN_0 = ["mcse_median", "ess_median", "ess_tail", "r_hat"]
-KINDS = ("all", "stats", "diagnostics", "all_median", "stats_median", "diagnostics_median")
+_OF_MONTE_CARLO_1 = ["mcse_mean", "ess_mean", "min_ss"]
+_KINDS = ("all", "stats", "diagnostics", "all_median", "stats_median", "diagnostics_median")
+KINDS = (*_KINDS, "mc_diagnostics", "moments")
 
 
 class Style(NamedTuple):
@@ -42,13 +44,20 @@ class Style(NamedTuple):
     rules: Rules
     round_to: Rounding
 
+    def with_nested(self) -> Style:
+        """The same with nested R-hat, if R-hat is in the table."""
+        nested = {"r_hat_nested": "r_hat_nested"} if "r_hat" in self.columns else {}
+        return self._replace(columns={**self.columns, **nested})
+
 
 def choose_style(
     kind: str, prob: float | None, interval: Interval | None, round_to: Rounding
 ) -> Style:
     """The style of the installed ArviZ; that of ArviZ 1.x without any."""
-    if kind not in KINDS:
-        raise InvalidInputError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
+    kinds = [one for one in KINDS if one != "mc_diagnostics" or has_min_ss()]
+    if kind not in kinds:
+        what = "the installed ArviZ does not have it" if kind in KINDS else "there is no such kind"
+        raise InvalidInputError(f"kind={kind!r}: {what}", remedy=f"give one of {', '.join(kinds)}")
     if interval not in (None, "hdi", "eti"):
         raise InvalidInputError(f"ci_kind is 'hdi' or 'eti', got {interval!r}")
     default_prob = _setting("stats.ci_prob", 0.89)
@@ -61,6 +70,10 @@ def choose_style(
     elif interval is None:
         interval = _setting("stats.ci_kind", "eti") if is_1 else "hdi"
     columns: dict[str, str] = {}
+    if kind == "mc_diagnostics":
+        columns |= {name: name for name in _OF_MONTE_CARLO_1}
+    if kind == "moments":
+        columns |= _columns_of_moments(prob)
     what = kind.removesuffix("_median")
     if what in ("all", "stats"):
         names = ["median", "mad"] if of_median else ["mean", "sd"]
@@ -84,6 +97,24 @@ def _interval_labels(is_1: bool, interval: str, prob: float) -> list[str]:
     return [f"{interval}_{100 * side:g}%" for side in (outside / 2, 1 - outside / 2)]
 
 
+def explain(style: Style) -> str:
+    """A sentence on columns that are not as ArviZ would compute them; "" if all are."""
+    if "mcse_mean_batch" not in style.columns:
+        return ""
+    return (
+        "mcse_mean_batch is by batch means, r_hat_split has no ranks, and the ranks of the kll_ "
+        "quantiles are wrong by kll_rank_error of all draws at most (99 % confidence)"
+    )
+
+
+def _columns_of_moments(prob: float) -> dict[str, str]:
+    """Names that say how a number was found, where ArviZ would find it in another way."""
+    low, high = (f"kll_{100 * side:.6g}%" for side in ((1 - prob) / 2, (1 + prob) / 2))
+    quantiles = {low: "kll_lower", "kll_50%": "kll_median", high: "kll_upper"}
+    names = ["kll_rank_error", "mcse_mean_batch", "r_hat_split"]
+    return {"mean": "mean", "sd": "sd", **quantiles, **{name: name for name in names}}
+
+
 def _setting(name: str, default: Any) -> Any:
     """What the user has set in the `rcParams` of ArviZ."""
     try:
@@ -100,6 +131,13 @@ def build_frame(
     labels: Sequence[str], statistics: Mapping[str, Floats], style: Style
 ) -> pd.DataFrame:
     """The table: a row for each scalar, rounded as ArviZ rounds it."""
+    frame = _round(labels, statistics, style)
+    if explanation := explain(style):
+        frame.attrs["explanation"] = explanation
+    return frame
+
+
+def _round(labels: Sequence[str], statistics: Mapping[str, Floats], style: Style) -> pd.DataFrame:
     import pandas as pd
 
     numbers = {column: statistics[name] for column, name in style.columns.items()}
@@ -120,7 +158,9 @@ def build_frame(
 
 
 def _decimals(column: str) -> int:
-    return {"ess_bulk": 0, "ess_tail": 0, "r_hat": 2}.get(column, 3)
+    if column.startswith("r_hat"):
+        return 2
+    return 0 if column in ("ess_bulk", "ess_tail") else 3
 
 
 def round_number(number: float, precision: Rounding) -> float:
@@ -152,10 +192,10 @@ def _formats(
     """The text of each number: ESS in whole draws, an estimate as precise as its error."""
     texts: dict[str, list[str]] = {}
     for column, values in numbers.items():
-        of_error = numbers.get(f"mcse_{column}")
-        if column.startswith("ess_"):
+        of_error = numbers.get(f"mcse_{column}", numbers.get(f"mcse_{column}_batch"))
+        if column.startswith("ess_") or column == "min_ss":
             texts[column] = [_finite(number, _whole) for number in values.tolist()]
-        elif column == "r_hat":
+        elif column.startswith("r_hat"):
             texts[column] = [_finite(number, "{:.2f}".format) for number in values.tolist()]
         elif of_error is not None:
             pairs = zip(values.tolist(), of_error.tolist(), strict=True)

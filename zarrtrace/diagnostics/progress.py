@@ -27,11 +27,11 @@ class Progress:
     """
 
     def __init__(self, steps: int, *, shown: bool) -> None:
-        self._steps, self._shown, self._done = steps, shown, 0
+        self._steps, self._shown, self._done = steps, shown, 0.0
         self._began = time.monotonic()
         self._bar: Bar | None = None
 
-    def advance(self, steps: int) -> None:
+    def advance(self, steps: float) -> None:
         """Some steps are done."""
         self._done += steps
         if self._bar is None and time.monotonic() - self._began > _PATIENCE:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import IncompleteTraceError, InvalidInputError, VariableNotFoundError
 from ..layout.coordinates import SAMPLE_DIMS
+from ..layout.superchains import are_equal, check_superchains, declared_superchains
 from ..layout.variables import Variable
 from ..messages import warn_caller
 from ..reading.groups import Snapshot
@@ -133,6 +134,12 @@ class Selection:
     def shape(self) -> tuple[int, int]:
         """How many chains and draws are chosen."""
         return len(self.chains), len(self.draws)
+
+    @property
+    def chain_numbers(self) -> list[int]:
+        """The chosen chains as the trace counts them, without those that have no draw."""
+        numbers: list[int] = self._dataset["chain"].values[self.chains].tolist()
+        return numbers
 
     def read(self, variables: Sequence[Chosen]) -> list[npt.NDArray[Any]]:
         """The chosen draws of some variables, each of shape (chains, draws, scalars)."""
@@ -261,3 +268,36 @@ def warn_of_left_out(selection: Selection) -> None:
             f"the chains of {selection.where} have {min(counts)} to {max(counts)} draws: the first "
             f"{selection.length} of each are used"
         )
+
+
+def superchains_of(
+    selection: Selection, superchains: Sequence[int] | None = None
+) -> list[int] | None:
+    """The superchains of the chosen chains: those that are given, or those that are declared.
+
+    Returns
+    -------
+    list of int or None
+        None without any. Empty, with a warning, if the chosen chains are not equally many of each
+        superchain: nested R-hat is not defined then.
+
+    Raises
+    ------
+    InvalidInputError
+        They do not fit the chains of the trace.
+    """
+    layout = selection.now.layout
+    if superchains is None:
+        of_chains = declared_superchains(layout.attrs, layout.chains)
+    else:
+        of_chains = check_superchains(superchains, layout.chains)
+    if of_chains is None:
+        return None
+    chosen = [of_chains[chain] for chain in selection.chain_numbers]
+    if are_equal(chosen):
+        return chosen
+    warn_caller(
+        f"the {len(chosen)} chosen chains of {selection.where} are not equally many of two or more "
+        f"superchains: there is no nested R-hat"
+    )
+    return []

@@ -9,9 +9,12 @@ quantiles and its interval, and one real FFT serves all chains of all scalars of
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from statistics import NormalDist
@@ -65,6 +68,17 @@ def arviz_is_1() -> bool:
         return True
 
 
+@functools.cache
+def has_min_ss() -> bool:
+    """Whether the installed ArviZ knows the smallest sample size that is enough for a mean."""
+    return arviz_is_1() and hasattr(_of_arviz(), "pareto_min_ss")
+
+
+def _of_arviz() -> Any:
+    """The functions of ArviZ 1.x that take arrays."""
+    return importlib.import_module("arviz_stats.base").array_stats
+
+
 def compute(
     draws: npt.NDArray[Any],
     names: Iterable[str],
@@ -72,6 +86,7 @@ def compute(
     prob: float = 0.89,
     skipna: bool = False,
     rules: Rules | None = None,
+    superchains: Sequence[int] = (),
     threads: int = 1,
     done: Callable[[int], None] | None = None,
 ) -> dict[str, Floats]:
@@ -83,15 +98,18 @@ def compute(
         Real numbers, shape (chains, draws, *shape).
     names : iterable of str
         The statistics: `r_hat`, `r_hat_tail` (folded only), `r_hat_split` (of the draws as they
-        are), `ess_bulk`, `ess_tail`, `ess_mean`, `ess_sd`, `ess_median`, `mcse_mean`, `mcse_sd`,
-        `mcse_median`, `mean`, `sd`, `median`, `mad`, `eti_lower`, `eti_upper`, `hdi_lower`,
-        `hdi_upper`.
+        are), `r_hat_nested`, `ess_bulk`, `ess_tail`, `ess_mean`, `ess_sd`, `ess_median`,
+        `mcse_mean`, `mcse_sd`, `mcse_median`, `min_ss` (with ArviZ 1.x), `mean`, `sd`, `median`,
+        `mad`, `eti_lower`, `eti_upper`, `hdi_lower`, `hdi_upper`.
     prob : float, default 0.89
         The probability of the intervals.
     skipna : bool, default False
         Whether mean, sd, median, mad and the intervals leave NaN out.
     rules : Rules, optional
         By default those of the functions of the installed ArviZ.
+    superchains : sequence of int
+        For `r_hat_nested`, which is NaN without: the superchain of each chain, each as often as
+        the others.
     threads : int, default 1
         How many blocks of scalars are computed at the same time.
     done : callable, optional
@@ -114,7 +132,9 @@ def compute(
 
     def fill(start: int) -> None:
         part = slice(start, start + step)
-        block = Block(values[:, :, part], prob=prob, skipna=skipna, rules=rules)
+        block = Block(
+            values[:, :, part], prob=prob, skipna=skipna, rules=rules, superchains=superchains
+        )
         for name in names:
             results[name][part] = getattr(block, name)
         if done:
@@ -171,7 +191,7 @@ class Block:
     ----------
     draws : numpy.ndarray
         Real numbers, shape (chains, draws, scalars), few enough to be in memory ten times.
-    prob, skipna, rules
+    prob, skipna, rules, superchains
         As for `compute`.
 
     Attributes
@@ -187,9 +207,11 @@ class Block:
         prob: float = 0.89,
         skipna: bool = False,
         rules: Rules = ARVIZ_1,
+        superchains: Sequence[int] = (),
     ) -> None:
         self.values: Floats = np.ascontiguousarray(draws.transpose(2, 0, 1), dtype=np.float64)
         self._prob, self._skipna, self._rules = prob, skipna, rules
+        self._superchains = superchains
 
     def _of(self, draws: npt.NDArray[Any]) -> Block:
         return Block(draws, prob=self._prob, rules=self._rules)
@@ -231,8 +253,11 @@ class Block:
 
     @cached_property
     def _folded_scores(self) -> Floats:
-        """Scores of the distances from the median; NaN where infinite draws leave no distance."""
         ordered = self._ordered if self._rules.folds_before_split else self._ordered_halves
+        return self._fold(ordered)
+
+    def _fold(self, ordered: Floats) -> Floats:
+        """Scores of the distances from the median of ordered draws; NaN where none is left."""
         distances = np.abs(self._ordered_halves - _median(ordered)[:, None])
         # They fall and then rise: two runs, which a stable sort merges.
         order = _argsort(distances, kind="stable")
@@ -281,6 +306,22 @@ class Block:
     def r_hat_split(self) -> Floats:
         """Split R-hat of the draws themselves."""
         return _rhat(self._halves)
+
+    @_diagnostic(fewest_chains=2)
+    def r_hat_nested(self) -> Floats:
+        """Rank-normalised split nested R-hat: the larger one of bulk and tail.
+
+        It is for many short chains, those of a superchain with the same start (Margossian et al.,
+        2024, "Nested R-hat", arXiv:2110.13017).
+        """
+        if not self._superchains:
+            return np.full(len(self.values), np.nan)
+        # A chain is in both halves, and ArviZ always folds at the median of the halves.
+        of_halves = [*self._superchains, *self._superchains]
+        is_folded = not self._rules.folds_before_split
+        folded = self._folded_scores if is_folded else self._fold(self._ordered_halves)
+        bulk, tail = _nested_rhat(self._scores, of_halves), _nested_rhat(folded, of_halves)
+        return np.where(tail > bulk, tail, bulk)
 
     @_diagnostic(fewest_chains=1)
     def ess_bulk(self) -> Floats:
@@ -334,6 +375,18 @@ class Block:
         first = np.floor(np.fmax(low, 0)).astype(np.intp)[:, None]
         last = np.ceil(np.fmin(high, count - 1)).astype(np.intp)[:, None]
         return (_at(self._ordered, last) - _at(self._ordered, first)) / 2
+
+    @_diagnostic(fewest_chains=1)
+    def min_ss(self) -> Floats:
+        """Draws with which a mean is reliable, by the tails of the draws: ArviZ 1.x has it."""
+        result, of_one = np.full(len(self.values), np.nan), _of_arviz().pareto_min_ss
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for row, draws in enumerate(self.values):
+                # ArviZ raises ValueError where all draws of a tail are equal.
+                with contextlib.suppress(ValueError):
+                    result[row] = of_one(draws, chain_axis=0, draw_axis=1)
+        return result
 
     # What are they like? ------------------------------------------------------------------------
 
@@ -430,6 +483,19 @@ def _rhat(chains: Floats) -> Floats:
     between = draws * chains.mean(axis=2).var(axis=1, ddof=1)
     within = chains.var(axis=2, ddof=1).mean(axis=1)
     result: Floats = np.sqrt((between / within + draws - 1) / draws)
+    return result
+
+
+def _nested_rhat(chains: Floats, superchains: Sequence[int]) -> Floats:
+    """Nested R-hat of each scalar, from values (scalars, chains, draws)."""
+    means, variances = chains.mean(axis=2), chains.var(axis=2, ddof=1)
+    _, number, sizes = np.unique(superchains, return_inverse=True, return_counts=True)
+    # (scalars, superchains, chains of each); there are as many in each.
+    order = np.argsort(number, kind="stable").reshape(len(sizes), -1)
+    between = means[:, order].var(axis=2, ddof=1)
+    within = (variances[:, order].mean(axis=2) + between).mean(axis=1)
+    of_superchains = means[:, order].mean(axis=2).var(axis=1, ddof=1)
+    result: Floats = np.sqrt(1 + of_superchains / within)
     return result
 
 

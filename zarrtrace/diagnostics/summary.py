@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from ..errors import DamagedTraceError
 from ..messages import warn_caller
 from ..reading.batches import batches
 from .frame import Style, build_frame
+from .moments import NAMES as MOMENTS
+from .moments import compute_in_one_pass
+from .parts import Part, read_parts
 from .progress import Progress
 from .selection import Chosen, Selection
 from .statistics import Floats, compute
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TOGETHER = 2_000_000  # numbers of small variables that are read and ranked together
+_PARTS = 8  # of the memory, one of which is for what is read at once in one pass
 
 
 def summarise(
@@ -30,6 +34,7 @@ def summarise(
     style: Style,
     *,
     skipna: bool = False,
+    superchains: Sequence[int] = (),
     memory: float = 1e9,
     scratch: str | os.PathLike[str] | None = None,
     threads: int = 1,
@@ -46,9 +51,39 @@ def summarise(
             prob=style.prob,
             skipna=skipna,
             rules=style.rules,
+            superchains=superchains,
             threads=threads,
             done=bar.advance,
         )
+    return build_frame(labels, statistics, style)
+
+
+def summarise_in_one_pass(
+    selection: Selection,
+    style: Style,
+    *,
+    skipna: bool = False,
+    memory: float = 1e9,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The table of what is computed while every draw is read once, in a style."""
+    labels = [label for chosen in selection.variables for label in chosen.labels]
+    with Progress(len(labels), shown=progress) as bar:
+        room = Room(memory, None, bar.say)
+
+        def of_batch(batch: list[Chosen]) -> dict[str, Floats]:
+            scalars = sum(len(chosen.places) for chosen in batch)
+            return compute_in_one_pass(
+                _parts_of_batch(selection, batch, room),
+                (*selection.shape, scalars),
+                chains_together=selection.now.layout.chains_per_chunk,
+                memory=memory,
+                prob=style.prob,
+                skipna=skipna,
+                done=lambda part: bar.advance(part * scalars),
+            )
+
+        statistics = _of_batches(selection, MOMENTS, room, of_batch)
     return build_frame(labels, statistics, style)
 
 
@@ -59,17 +94,32 @@ def compute_statistics(
 
     `options` are those of `statistics.compute`.
     """
+
+    def of_batch(batch: list[Chosen]) -> dict[str, Floats]:
+        found = [compute(slab, names, **options) for slab in _slabs(selection, batch, room)]
+        return {name: np.concatenate([part[name] for part in found]) for name in names}
+
+    return _of_batches(selection, names, room, of_batch)
+
+
+def _of_batches(
+    selection: Selection,
+    names: Sequence[str],
+    room: Room,
+    of_batch: Callable[[list[Chosen]], dict[str, Floats]],
+) -> dict[str, Floats]:
+    """Statistics of variables, small ones of which are read together; NaN for damaged ones."""
     parts: list[dict[str, Floats]] = []
     damage: list[DamagedTraceError] = []
     draws = len(selection.counts) * selection.length
     most = min(_TOGETHER, room.memory / 64)
     for batch in batches(selection.variables, lambda one: draws * math.prod(one.shape), most):
         try:
-            parts.append(_of_batch(selection, batch, names, room, options))
+            parts.append(of_batch(batch))
         except DamagedTraceError:
             for chosen in batch:
                 try:
-                    parts.append(_of_batch(selection, [chosen], names, room, options))
+                    parts.append(of_batch([chosen]))
                 except DamagedTraceError as error:
                     damage.append(error)
                     parts.append({name: np.full(len(chosen.places), np.nan) for name in names})
@@ -78,20 +128,23 @@ def compute_statistics(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _of_batch(
-    selection: Selection,
-    batch: list[Chosen],
-    names: list[str],
-    room: Room,
-    options: dict[str, Any],
-) -> dict[str, Floats]:
-    """Statistics of variables that are read together, or of a large one in slabs of scalars."""
-    if len(batch) > 1:
-        numbers = [values.astype(np.float64, copy=False) for values in selection.read(batch)]
-        slabs: Iterable[npt.NDArray[Any]] = [np.concatenate(numbers, axis=2)]
-    elif room.holds(selection, batch[0]):
-        slabs = selection.read(batch)
-    else:
-        slabs = read_in_slabs(selection, batch[0], room)
-    found = [compute(slab, names, **options) for slab in slabs]
-    return {name: np.concatenate([part[name] for part in found]) for name in names}
+def _slabs(selection: Selection, batch: list[Chosen], room: Room) -> Iterable[npt.NDArray[Any]]:
+    """All draws of variables that are read together, or of a large one in slabs of scalars."""
+    if len(batch) > 1 or room.holds(selection, batch[0]):
+        return [_read_together(selection, batch)]
+    return read_in_slabs(selection, batch[0], room)
+
+
+def _parts_of_batch(selection: Selection, batch: list[Chosen], room: Room) -> Iterable[Part]:
+    """Some draws after the other, of variables that are read together, or of a large one."""
+    if len(batch) > 1 or room.holds(selection, batch[0]):
+        return [Part(chain, 0, one) for chain, one in enumerate(_read_together(selection, batch))]
+    return read_parts(selection, batch[0], room.memory / _PARTS)
+
+
+def _read_together(selection: Selection, batch: list[Chosen]) -> npt.NDArray[Any]:
+    """The draws of some variables, or of one in its own dtype: (chains, draws, scalars)."""
+    values = selection.read(batch)
+    if len(values) == 1:
+        return values[0]
+    return np.concatenate([one.astype(np.float64, copy=False) for one in values], axis=2)

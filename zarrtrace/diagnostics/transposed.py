@@ -11,17 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInputError
-from ..layout.spans import span_of, spans
-from ..layout.variables import Variable
-from ..reading.cut import Cut, make_cut
-from ..reading.values import read_values
+from .parts import Part, read_parts
 from .selection import Chosen, Selection
 
 _PARTS = 4  # of the memory: two for draws that are read and written, one for a copy, or a slab
@@ -72,9 +69,9 @@ def read_in_slabs(selection: Selection, chosen: Chosen, room: Room) -> Iterator[
     # Nothing is left of it when this process is killed.
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         _reserve(file, size)
-        for part in _parts(selection, chosen, room.memory / _PARTS):
+        for part in read_parts(selection, chosen, room.memory / _PARTS):
             for start, stop in itertools.pairwise(bounds):
-                part.write(file, start, stop, draws)
+                _write(file, part, start, stop, selection.shape)
         buffer: npt.NDArray[Any] = np.empty(min(step, bounds[-1]) * chains * draws, chosen.dtype)
         for start, stop in itertools.pairwise(bounds):
             slab = buffer[: (stop - start) * chains * draws]
@@ -83,66 +80,16 @@ def read_in_slabs(selection: Selection, chosen: Chosen, room: Room) -> Iterator[
             yield slab.reshape(chains, draws, stop - start)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some draws of one chain: (draws, scalars), the first of which is draw `first` of `chain`."""
-
-    chain: int
-    chains: int
-    first: int
-    values: npt.NDArray[Any]
-
-    def write(self, file: IO[bytes], start: int, stop: int, draws: int) -> None:
-        """Write some scalars to their slab, where draws of a chain follow each other."""
-        data = np.ascontiguousarray(self.values[:, start:stop])
-        row = self.chain * draws + self.first
-        place = start * self.chains * draws + row * (stop - start)
-        view = memoryview(data).cast("B")
-        file.seek(place * data.itemsize)
-        while view:
-            view = view[file.write(view) :]
-
-
-def _parts(selection: Selection, chosen: Chosen, most: float) -> Iterator[_Part]:
-    """All chosen draws: whole chunks of one block of chains after the other, each read once."""
-    cut = make_cut(selection.now, selection.group)
-    variable = cut.group.variables[chosen.name]
-    per_block = cut.layout.chains_per_chunk
-    blocks: dict[int, list[int]] = {}
-    for target, position in enumerate(selection.chains.tolist()):
-        blocks.setdefault(cut.chains[position] // per_block, []).append(target)
-    for targets in blocks.values():
-        positions = [int(selection.chains[target]) for target in targets]
-        part = replace(
-            cut,
-            chains=tuple(cut.chains[position] for position in positions),
-            counts=tuple(cut.counts[position] for position in positions),
-        )
-        of_draw = per_block * int(np.prod(chosen.shape)) * chosen.dtype.itemsize
-        for draws in _whole_chunks(part, variable, max(1, int(most / of_draw))):
-            first, stop = np.searchsorted(selection.draws, [draws.start, draws.stop]).tolist()
-            if first == stop:
-                continue
-            [values] = read_values([(part, variable)], slice(draws.start, draws.stop), False)
-            picked = chosen.pick(values)
-            if stop - first < len(draws):
-                picked = picked[:, selection.draws[first:stop] - draws.start]
-            for target, one in zip(targets, picked, strict=True):
-                yield _Part(target, len(selection.chains), first, one)
-
-
-def _whole_chunks(cut: Cut, variable: Variable, most: int) -> Iterator[range]:
-    """Ranges of draws that end where a chunk ends, of some `most` draws or one chunk each."""
-    start, stop = 0, 0
-    while stop < cut.length:
-        draw = cut.start + stop
-        place = span_of(spans(cut.layout, variable), draw).place(draw, variable.draws_per_chunk)
-        end = min(place.draws.stop - cut.start, cut.length)
-        if stop > start and end - start > most:
-            yield range(start, stop)
-            start = stop
-        stop = end
-    yield range(start, stop)
+def _write(file: IO[bytes], part: Part, start: int, stop: int, shape: tuple[int, int]) -> None:
+    """Write some scalars of a part to their slab, where draws of a chain follow each other."""
+    chains, draws = shape
+    data = np.ascontiguousarray(part.values[:, start:stop])
+    row = part.chain * draws + part.first
+    place = start * chains * draws + row * (stop - start)
+    view = memoryview(data).cast("B")
+    file.seek(place * data.itemsize)
+    while view:
+        view = view[file.write(view) :]
 
 
 def _require_room(directory: str, size: int, chosen: Chosen, selection: Selection) -> None:
