@@ -1,6 +1,7 @@
 """Everything zarrtrace's speed is measured by, in one command.
 
-    python tests/benchmarks [--small] [--rounds N] [--directory PLACE] [--json FILE] [PART ...]
+    python tests/benchmarks [--small] [--rounds N] [--gigabytes N] [--directory PLACE]
+                            [--json FILE] [PART ...]
 
 Each row is a ratio of two things done by turns in this run, or a figure of its own, beside what is
 to be reached. Words choose rows: those in whose names one of them occurs.
@@ -55,6 +56,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these; default all")
     parser.add_argument("--small", action="store_true", help="to see that it works")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--gigabytes", type=float, default=1, help="of the variable that is larger than memory"
+    )
     parser.add_argument("--directory", help="on the disk to measure; default the temporary one")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     given = parser.parse_args()
@@ -64,7 +68,8 @@ def main() -> None:
         table.add_column(heading)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=given.directory, ignore_cleanup_errors=True) as directory:
-        run = Run(Path(directory), given.rounds, given.small, itertools.count())
+        numbers = itertools.count()
+        run = Run(Path(directory), given.rounds, given.small, numbers, given.gigabytes)
         for name in given.parts or PARTS:
             for row in PARTS[name].rows(run):
                 rows.append(row)

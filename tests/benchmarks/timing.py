@@ -50,12 +50,16 @@ def at_least(reach: float, what: str, value: float, unit: str, detail: str = "")
 
 @dataclass(frozen=True)
 class Run:
-    """What every benchmark is given: fresh places, how many rounds, and how large."""
+    """What every benchmark is given: fresh places, how many rounds, and how large.
+
+    `gigabytes` are those of the variable that is larger than memory.
+    """
 
     directory: Path
     rounds: int
     small: bool
     numbers: itertools.count[int]
+    gigabytes: float = 1
 
     def fresh(self) -> Path:
         """A place nothing has been at. Nothing is deleted while the run lasts.
