@@ -69,16 +69,17 @@ def damaged(path: Path) -> None:
     (path / "posterior/mu/c.0.9.partial").write_bytes(b"half")
 
 
-State: TypeAlias = tuple[int, int, bool, int, int, tuple[int, ...]]
+State: TypeAlias = tuple[int, int, bool, int, int, tuple[int, ...], bool]
 
 
 def after(
     dropped: int = 0, warmup: int = TUNE, end: bool = False, count: int = TOTAL, room: int = TOTAL,
-    group: tuple[int, ...] = (),
+    group: tuple[int, ...] = (), compacted: bool = False,
 ) -> State:  # fmt: skip
     """The first draws that are gone, the others that are warmup, whether the trace is finished, how
-    many draws there are, how many there may be, and what a group that was added has."""
-    return dropped, warmup, end, count, room, group
+    many draws there are, how many there may be, what a group that was added has, and whether draws
+    are rounded."""
+    return dropped, warmup, end, count, room, group, compacted
 
 
 def on_trace(name: str, *arguments: Any, **options: Any) -> Callable[[Path], object]:
@@ -126,6 +127,8 @@ CHANGES: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], State
         on_trace("add_group", "predictions", {"z": [4]}, overwrite=True),
         after(end=True, group=(4,)),
     ),
+    # The draws are multiples of the quantum already.
+    "compact": (finished, on_trace("compact", force=True), after(end=True, compacted=True)),
     "no group": (finished_with_group, on_trace("remove_group", "predictions"), after(end=True)),
     "repair": (damaged, on_trace("repair"), after()),
     "create": (nothing, create, after(count=0)),
@@ -162,7 +165,8 @@ def state(path: Path) -> State | None:
         with xr.open_datatree(path, engine="zarr") as tree:
             plain = tree["predictions/z"].values.tolist() if "predictions" in tree else []
             assert tuple(plain) == added
-    return trace.dropped, trace.burn_in, trace.finished, count, room, added
+    compacted = trace._layout.groups["posterior"].variables["mu"].compacted is not None
+    return trace.dropped, trace.burn_in, trace.finished, count, room, added, compacted
 
 
 def try_disturbed(

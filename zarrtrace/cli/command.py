@@ -13,6 +13,7 @@ from ..messages import printable
 from . import (
     adopt,
     check,
+    compact,
     demo,
     diagnose,
     finish,
@@ -40,6 +41,7 @@ _COMMANDS = (
     check,
     repair,
     finish,
+    compact,
     pack,
     adopt,
     follow,

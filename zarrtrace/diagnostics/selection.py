@@ -66,6 +66,8 @@ class Selection:
         they are left out.
     coords : mapping, optional
         Labels of dimensions, as for `xarray.Dataset.sel`.
+    kinds : str
+        The kinds of dtypes that are numbers here.
 
     Attributes
     ----------
@@ -84,6 +86,7 @@ class Selection:
         var_names: str | Sequence[str] | None = None,
         filter_vars: Filter | None = None,
         coords: Coords | None = None,
+        kinds: str = "fiub",
     ) -> None:
         self.now, self.group, self.where = now, group, f"{group} of {now}"
         self._dataset = Snapshot(now).dataset(group)
@@ -103,7 +106,7 @@ class Selection:
         if not self.chains.size or not self.draws.size:
             raise self._no_draws()
         names = choose_names(list(arrays), var_names, filter_vars, self.where)
-        self.left_out = [name for name in names if arrays[name].dtype.kind not in "fiub"]
+        self.left_out = [name for name in names if arrays[name].dtype.kind not in kinds]
         if self.left_out and var_names is not None:
             first = self.left_out[0]
             raise InvalidInputError(

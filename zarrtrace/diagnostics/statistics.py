@@ -100,7 +100,8 @@ def compute(
         The statistics: `r_hat`, `r_hat_tail` (folded only), `r_hat_split` (of the draws as they
         are), `r_hat_nested`, `ess_bulk`, `ess_tail`, `ess_mean`, `ess_sd`, `ess_median`,
         `mcse_mean`, `mcse_sd`, `mcse_median`, `min_ss` (with ArviZ 1.x), `mean`, `sd`, `median`,
-        `mad`, `eti_lower`, `eti_upper`, `hdi_lower`, `hdi_upper`.
+        `mad`, `eti_lower`, `eti_upper`, `hdi_lower`, `hdi_upper`; and `ess_q05`, `ess_q95`,
+        `mcse_q05`, `mcse_q95` of two quantiles.
     prob : float, default 0.89
         The probability of the intervals.
     skipna : bool, default False
@@ -350,6 +351,16 @@ class Block:
         return self._ess_quantile(0.5)
 
     @_diagnostic(fewest_chains=1)
+    def ess_q05(self) -> Floats:
+        """Effective sample size of the 5 % quantile."""
+        return self._ess_quantile(0.05)
+
+    @_diagnostic(fewest_chains=1)
+    def ess_q95(self) -> Floats:
+        """Effective sample size of the 95 % quantile."""
+        return self._ess_quantile(0.95)
+
+    @_diagnostic(fewest_chains=1)
     def mcse_mean(self) -> Floats:
         """Standard error of the mean."""
         return self.sd / np.sqrt(self.ess_mean)
@@ -366,12 +377,26 @@ class Block:
 
     @_diagnostic(fewest_chains=1)
     def mcse_median(self) -> Floats:
-        """Standard error of the median: half the width of an interval of order statistics."""
+        """Standard error of the median."""
+        return self._mcse_quantile(0.5, self.ess_median)
+
+    @_diagnostic(fewest_chains=1)
+    def mcse_q05(self) -> Floats:
+        """Standard error of the 5 % quantile."""
+        return self._mcse_quantile(0.05, self.ess_q05)
+
+    @_diagnostic(fewest_chains=1)
+    def mcse_q95(self) -> Floats:
+        """Standard error of the 95 % quantile."""
+        return self._mcse_quantile(0.95, self.ess_q95)
+
+    def _mcse_quantile(self, probability: float, ess: Floats) -> Floats:
+        """Half the width of an interval of order statistics."""
         from scipy.special import betaincinv  # type: ignore[import-untyped, unused-ignore]
 
         count = self._ordered.shape[1]
-        half = self.ess_median / 2 + 1
-        low, high = (betaincinv(half, half, place) * count - 1 for place in _CENTRAL)
+        below, above = ess * probability + 1, ess * (1 - probability) + 1
+        low, high = (betaincinv(below, above, place) * count - 1 for place in _CENTRAL)
         first = np.floor(np.fmax(low, 0)).astype(np.intp)[:, None]
         last = np.ceil(np.fmin(high, count - 1)).astype(np.intp)[:, None]
         return (_at(self._ordered, last) - _at(self._ordered, first)) / 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from .transposed import Room, read_in_slabs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OfSlab = Callable[[npt.NDArray[Any]], dict[str, Floats]]
 
 _TOGETHER = 2_000_000  # numbers of small variables that are read and ranked together
 _PARTS = 8  # of the memory, one of which is for what is read at once in one pass
@@ -71,7 +74,7 @@ def summarise_in_one_pass(
     with Progress(len(labels), shown=progress) as bar:
         room = Room(memory, None, bar.say)
 
-        def of_batch(batch: list[Chosen]) -> dict[str, Floats]:
+        def compute_batch(batch: list[Chosen]) -> dict[str, Floats]:
             scalars = sum(len(chosen.places) for chosen in batch)
             return compute_in_one_pass(
                 _parts_of_batch(selection, batch, room),
@@ -83,7 +86,7 @@ def summarise_in_one_pass(
                 done=lambda part: bar.advance(part * scalars),
             )
 
-        statistics = _of_batches(selection, MOMENTS, room, of_batch)
+        statistics = _of_batches(selection, MOMENTS, room, compute_batch)
     return build_frame(labels, statistics, style)
 
 
@@ -94,32 +97,27 @@ def compute_statistics(
 
     `options` are those of `statistics.compute`.
     """
-
-    def of_batch(batch: list[Chosen]) -> dict[str, Floats]:
-        found = [compute(slab, names, **options) for slab in _slabs(selection, batch, room)]
-        return {name: np.concatenate([part[name] for part in found]) for name in names}
-
-    return _of_batches(selection, names, room, of_batch)
+    of_slab = partial(compute, names=names, **options)
+    compute_batch = partial(of_batch, selection, room=room, of_slab=of_slab)
+    return _of_batches(selection, names, room, compute_batch)
 
 
 def _of_batches(
     selection: Selection,
     names: Sequence[str],
     room: Room,
-    of_batch: Callable[[list[Chosen]], dict[str, Floats]],
+    compute_batch: Callable[[list[Chosen]], dict[str, Floats]],
 ) -> dict[str, Floats]:
     """Statistics of variables, small ones of which are read together; NaN for damaged ones."""
     parts: list[dict[str, Floats]] = []
     damage: list[DamagedTraceError] = []
-    draws = len(selection.counts) * selection.length
-    most = min(_TOGETHER, room.memory / 64)
-    for batch in batches(selection.variables, lambda one: draws * math.prod(one.shape), most):
+    for batch in read_together(selection, selection.variables, room):
         try:
-            parts.append(of_batch(batch))
+            parts.append(compute_batch(batch))
         except DamagedTraceError:
             for chosen in batch:
                 try:
-                    parts.append(of_batch([chosen]))
+                    parts.append(compute_batch([chosen]))
                 except DamagedTraceError as error:
                     damage.append(error)
                     parts.append({name: np.full(len(chosen.places), np.nan) for name in names})
@@ -128,21 +126,45 @@ def _of_batches(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
+def read_together(
+    selection: Selection, variables: list[Chosen], room: Room
+) -> Iterator[list[Chosen]]:
+    """Some variables in lists, each of which is read at once."""
+    draws = len(selection.counts) * selection.length
+    most = min(_TOGETHER, room.memory / 64)
+    return batches(variables, lambda one: draws * math.prod(one.shape), most)
+
+
+def of_batch(
+    selection: Selection, batch: list[Chosen], room: Room, of_slab: OfSlab
+) -> dict[str, Floats]:
+    """Statistics of variables that are read together, or of a large one in slabs of scalars.
+
+    Parameters
+    ----------
+    of_slab : callable
+        Takes draws of shape (chains, draws, scalars), and returns a statistic of each scalar by
+        name, with the scalars last.
+    """
+    found = [of_slab(slab) for slab in _slabs(selection, batch, room)]
+    return {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
+
+
 def _slabs(selection: Selection, batch: list[Chosen], room: Room) -> Iterable[npt.NDArray[Any]]:
     """All draws of variables that are read together, or of a large one in slabs of scalars."""
     if len(batch) > 1 or room.holds(selection, batch[0]):
-        return [_read_together(selection, batch)]
+        return [_read_batch(selection, batch)]
     return read_in_slabs(selection, batch[0], room)
 
 
 def _parts_of_batch(selection: Selection, batch: list[Chosen], room: Room) -> Iterable[Part]:
     """Some draws after the other, of variables that are read together, or of a large one."""
     if len(batch) > 1 or room.holds(selection, batch[0]):
-        return [Part(chain, 0, one) for chain, one in enumerate(_read_together(selection, batch))]
+        return [Part(chain, 0, one) for chain, one in enumerate(_read_batch(selection, batch))]
     return read_parts(selection, batch[0], room.memory / _PARTS)
 
 
-def _read_together(selection: Selection, batch: list[Chosen]) -> npt.NDArray[Any]:
+def _read_batch(selection: Selection, batch: list[Chosen]) -> npt.NDArray[Any]:
     """The draws of some variables, or of one in its own dtype: (chains, draws, scalars)."""
     values = selection.read(batch)
     if len(values) == 1:

@@ -18,6 +18,7 @@ from ..store.zarr_json import encode_document, group_document, parse_document
 from .coordinates import SAMPLE_DIMS
 from .layout import FORMAT_VERSION, IN_STORE, MOST_CHAINS, STATE, Ended, Layout, Lost, SampledGroup
 from .names import check_group_name, check_name
+from .rounding import parse_compacted, unpack_exponents
 from .variables import Variable, stored_dtype
 
 _JOURNAL_DIRECTORY = re.compile(r"/.*-[0-9a-f]{8}-journal")
@@ -64,10 +65,16 @@ def to_text(layout: Layout) -> str:
                 "swapping": group.swapping,
                 "v2_keys": group.v2_keys,
                 "moving_to_v2_keys": group.moving_to_v2_keys,
+                **(
+                    {"compacting": {k: v._asdict() for k, v in group.compacting.items()}}
+                    if group.compacting
+                    else {}
+                ),
                 "variables": [
                     {
                         **{k: v for k, v in vars(variable).items() if k not in _DERIVED},
                         "dtype": dtype_name(variable.declared),
+                        **_rounding(variable),
                     }
                     for variable in group.variables.values()
                 ],
@@ -78,7 +85,16 @@ def to_text(layout: Layout) -> str:
     return json.dumps(content)
 
 
-_DERIVED = ("group", "declared", "dtype")
+_ROUNDING = ("rounded_to", "significant_bits", "compacted")
+_DERIVED = ("group", "declared", "dtype", *_ROUNDING)
+
+
+def _rounding(variable: Variable) -> dict[str, Any]:
+    """How a variable was rounded; nothing for most of them."""
+    found = {key: getattr(variable, key) for key in _ROUNDING}
+    if variable.compacted:
+        found["compacted"] = variable.compacted._asdict()
+    return {key: value for key, value in found.items() if value}
 
 
 def from_text(text: str, where: str) -> Layout:
@@ -170,14 +186,16 @@ def _check(layout: Layout) -> None:
         taken = {*group.variables, *SAMPLE_DIMS}
         if len(taken) != len(group.variables) + len(SAMPLE_DIMS):
             raise ValueError(f"a variable of {group.name} has the name of a dimension")
+        for name, planned in group.compacting.items():
+            unpack_exponents(planned.exponents, group.variables[name].parts_shape)
         for variable in group.variables.values():
             dims = set(variable.dims)
             if not len(variable.shape) == len(variable.dims) == len(dims) or dims & taken:
                 raise ValueError(
                     f"{variable.label} has shape {variable.shape} and dims {variable.dims}"
                 )
-    for dtype in {variable.dtype for variable in layout.variables}:
-        layout.encoding(dtype)
+    for variable in layout.variables:
+        layout.encoding(variable)
     for name, encoding in layout.encodings.items():
         try_codecs(name, json.dumps(encoding))
 
@@ -274,6 +292,10 @@ def _group(content: Mapping[str, Any]) -> SampledGroup:
         # Older layouts have neither of them.
         v2_keys=bool(content.get("v2_keys", False)),
         moving_to_v2_keys=bool(content.get("moving_to_v2_keys", False)),
+        compacting={
+            check_name(name, "variable"): parse_compacted(item)
+            for name, item in content.get("compacting", {}).items()
+        },
     )
 
 
@@ -289,6 +311,9 @@ def parse_variable(group: str, content: Mapping[str, Any]) -> Variable:
         dims=tuple(check_name(dim, "dimension") for dim in _list(content["dims"])),
         draws_per_chunk=parse_count(content["draws_per_chunk"], 1),
         attrs=dict(content["attrs"]),
+        rounded_to=float(content.get("rounded_to", 0.0)),
+        significant_bits=parse_count(content.get("significant_bits", 0), 0, 53),
+        compacted=parse_compacted(content["compacted"]) if "compacted" in content else None,
     )
 
 

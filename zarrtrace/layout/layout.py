@@ -16,8 +16,9 @@ import numpy as np
 
 from ..messages import chain_label, range_label
 from ..store.dtypes import dtype_name
-from ..store.zarr_json import V2_KEYS, array_document, chunk_key
+from ..store.zarr_json import V2_KEYS, array_document, chunk_key, encoding_of_rounded
 from .coordinates import SAMPLE_DIMS
+from .rounding import Compacted
 from .variables import LENGTH_ATTRIBUTE, Variable, length_name, ordered
 
 FORMAT_VERSION = 3
@@ -68,6 +69,8 @@ class SampledGroup:
         other draws than before it: a copy made meanwhile lacks chunks, and has no wrong ones.
     moving_to_v2_keys : bool
         While a split is under way, what `v2_keys` will be.
+    compacting : dict of str to Compacted
+        While a split is under way, the variables whose draws it rounds, and how.
     """
 
     name: str
@@ -81,6 +84,16 @@ class SampledGroup:
     swapping: bool = False
     v2_keys: bool = False
     moving_to_v2_keys: bool = False
+    compacting: dict[str, Compacted] = field(default_factory=dict)
+
+    @property
+    def next_variables(self) -> dict[str, Variable]:
+        """Its variables after a split that is under way."""
+        rounded = {
+            name: replace(self.variables[name], compacted=planned._replace(exponents=""))
+            for name, planned in self.compacting.items()
+        }
+        return {**self.variables, **rounded}
 
     @property
     def next_warmup(self) -> int:
@@ -247,9 +260,14 @@ class Layout:
         """How they will be made after a split that is under way."""
         return V2_KEYS if group.moving_to_v2_keys else self.separator
 
-    def encoding(self, dtype: np.dtype[Any]) -> dict[str, Any]:
-        """How a dtype is stored: `data_type`, `fill_value` and `codecs` of a zarr.json."""
-        return self.encodings[dtype_name(dtype)]
+    def encoding(self, variable: Variable) -> dict[str, Any]:
+        """How a variable is stored: `data_type`, `fill_value` and `codecs` of a zarr.json."""
+        return self.encoding_of(variable.dtype, variable.is_rounded)
+
+    def encoding_of(self, dtype: np.dtype[Any], is_rounded: bool) -> dict[str, Any]:
+        """How the variables of a dtype are stored, those that are rounded or the others."""
+        encoding = self.encodings[dtype_name(dtype)]
+        return encoding_of_rounded(encoding) if is_rounded else encoding
 
     def chunk_shape(self, variable: Variable) -> tuple[int, ...]:
         """The shape of every chunk of a variable, the last one of a chain too."""
@@ -262,7 +280,7 @@ class Layout:
         """
         chains = len(self.kept_chains) if self.finished else self.chains
         document = array_document(
-            self.encoding(variable.dtype),
+            self.encoding(variable),
             (chains, draws, *variable.shape),
             self.chunk_shape(variable),
             (*SAMPLE_DIMS, *variable.dims),
@@ -279,7 +297,8 @@ class Layout:
             if (group, name) == (variable.group, variable.name)
             for chains in [self.chains_of(block)]
         ]
-        return {**variable.attrs, **({"lost_draws": lost} if lost else {})}
+        said = {"lost_draws": lost} if lost else {}
+        return {**variable.attrs, **variable.rounding_attrs, **said}
 
     def is_lost(self, variable: Variable, block: int, draws: range) -> bool:
         """Whether repair has found some draws of a chunk to be lost."""

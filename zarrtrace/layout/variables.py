@@ -18,6 +18,7 @@ from ..store.small_arrays import DataArray
 from .attributes import check_variable_attrs
 from .coordinates import SAMPLE_DIMS, Dimensions
 from .names import check_name
+from .rounding import Compacted, check_rounding, rounding_attrs, rounding_label
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -105,9 +106,16 @@ class Var:
         Draws in one chunk, at least 1; chosen by size by default.
     attrs : mapping, optional
         Attributes of the variable, such as units: strings, numbers, or lists of these.
+    rounded_to : float, optional
+        A power of two, such as `2**-20`. Draws are rounded to multiples of it when their chunk is
+        written, so that it takes less room: the bits beyond are not stored. What is not 0 does
+        not become 0. Until then they are read as they were recorded.
+    significant_bits : int, optional
+        How many significant bits of each draw are stored, from 1 to 53, in place of `rounded_to`.
 
     See Also
     --------
+    Trace.compact : Round the draws of a finished trace, by their Monte Carlo errors.
     UpTo : A dimension of varying length.
     create : Create a trace with such variables.
 
@@ -136,6 +144,8 @@ class Var:
     dims: str | Sequence[str] | None = None
     draws_per_chunk: int | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    rounded_to: float | None = None
+    significant_bits: int | None = None
 
     @classmethod
     def like(cls, example: Any, dims: str | Sequence[str] | None = None) -> Var:
@@ -179,6 +189,10 @@ class Variable:
         What `record()` takes.
     dtype : numpy.dtype
         What is stored; int8 for a bool outside the sample_stats groups.
+    rounded_to, significant_bits : float, int
+        How draws are rounded when their chunk is written; 0 where they are not.
+    compacted : Compacted or None
+        How they were rounded after the trace was finished.
     """
 
     group: str
@@ -189,6 +203,29 @@ class Variable:
     dims: tuple[str, ...]
     draws_per_chunk: int
     attrs: dict[str, Any]
+    rounded_to: float = 0.0
+    significant_bits: int = 0
+    compacted: Compacted | None = None
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the draws end in zero bits, which the codec of its chunks makes use of."""
+        return bool(self.rounded_to or self.significant_bits or self.compacted)
+
+    @property
+    def parts_shape(self) -> tuple[int, ...]:
+        """The shape of a draw in real numbers: of a complex number both parts."""
+        return (*self.shape, 2) if self.dtype.kind == "c" else self.shape
+
+    @property
+    def rounding_attrs(self) -> dict[str, Any]:
+        """The attributes that say how it was rounded."""
+        return rounding_attrs(self.rounded_to, self.significant_bits, self.compacted)
+
+    @property
+    def rounding_label(self) -> str:
+        """How it was rounded, in a few words; "" if it was not."""
+        return rounding_label(self.rounded_to, self.significant_bits, self.compacted)
 
     @property
     def label(self) -> str:
@@ -306,6 +343,7 @@ def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, wha
     whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
     if length is not None and (not whole or length < 1):
         raise SchemaError(f"{what}: draws_per_chunk must be a whole number from 1, got {length!r}")
+    rounded_to, bits = check_rounding(var.rounded_to, var.significant_bits, declared, what)
     return Variable(
         group=group,
         name=name,
@@ -315,6 +353,8 @@ def define_variable(group: str, name: str, var: Var, dimensions: Dimensions, wha
         dims=names,
         draws_per_chunk=int(length or 0),
         attrs=check_variable_attrs(var.attrs, what, declared),
+        rounded_to=rounded_to,
+        significant_bits=bits,
     )
 
 

@@ -72,6 +72,7 @@ def _variables(now: Moment, group: str) -> dict[str, Any]:
                 "dtype": dtype_name(variable.declared),
                 "dims": variable.dims,
                 "shape": variable.shape,
+                **variable.rounding_attrs,
             }
             for name, variable in sampled.variables.items()
         }

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,15 @@ from ..sampling_state.request import remove_request
 from . import burn_in, create, foreign_groups, place, split
 from .add_group import add_data_group, remove_data_group
 from .carry import require_ours
+from .compact import (
+    Compaction,
+    copy_keys,
+    planned_of,
+    sizes_if_rounded,
+    stored_sizes,
+    tabulate,
+    with_compacting,
+)
 from .finish import (
     carry_out,
     complete,
@@ -36,7 +46,10 @@ from .repair import repair
 from .status import find_status
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
+
+    from ..store.location import Location
 
 
 @contextmanager
@@ -157,6 +170,36 @@ def finish(hierarchy: Hierarchy, chains: int | Iterable[int] | None = None) -> s
         carry_out(_change_while_nobody_writes(hierarchy, layout, close))
         remove_request(hierarchy.location)
         return describe_unequal(Moment.of(hierarchy))
+
+
+def compact(
+    hierarchy: Hierarchy, compaction: Compaction, keep: Location | None = None
+) -> pd.DataFrame:
+    """Round the draws of a finished trace; returns what that has saved for each variable."""
+    compaction.check()
+    with alone(hierarchy) as layout:
+        complete(hierarchy, layout)
+        before = Moment.of(hierarchy)
+        found, sizes = compaction.plan(before), stored_sizes(before)
+        planned = planned_of(found)
+        if keep is not None:
+            place.settle(keep, "error", partial(copy_keys, hierarchy.location))
+        if planned:
+            _split(
+                hierarchy,
+                before.layout,
+                lambda now: with_compacting(now.location, now.layout, planned),
+            )
+        now = Moment.of(hierarchy)
+        return tabulate(now, found, sizes, stored_sizes(now))
+
+
+def preview_compaction(hierarchy: Hierarchy, compaction: Compaction) -> pd.DataFrame:
+    """What `compact` would save and change, for each variable; nothing is written."""
+    compaction.check()
+    now = Moment.of(hierarchy)
+    found = compaction.plan(now)
+    return tabulate(now, found, stored_sizes(now), sizes_if_rounded(now, planned_of(found)))
 
 
 def add_group(

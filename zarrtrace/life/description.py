@@ -18,6 +18,7 @@ from ..reading.cut import READ_ELSEWHERE
 from ..reading.groups import Snapshot, open_all_groups
 from ..reading.moment import Moment
 from ..store.dtypes import dtype_name
+from .compact import describe_compacted
 from .status import find_status, next_step, parse_time, time_label
 
 
@@ -65,6 +66,8 @@ def headlines(now: Moment) -> list[str]:
     """
     status = find_status(now)
     lines = [f"{status}: {size(now)}, recorded {counts(now)}{dropped(now)}{left_out(now)}"]
+    compacted = describe_compacted(now.layout)
+    lines += [compacted] if compacted else []
     if not now.layout.finished:
         lines.append(safety(now))
     step = next_step(now, status.word)
@@ -213,7 +216,8 @@ def describe_groups(now: Moment, beside: Beside) -> list[DescribedGroup]:
         elif name == group.name:
             title = f"{name}, {counted(max(0, longest - group.warmup), 'draw')}"
             for variable in group.variables.values():
-                dtype = dtype_name(variable.declared)
+                rounded = variable.rounding_label
+                dtype = dtype_name(variable.declared) + (f", {rounded}" if rounded else "")
                 chunk = str(variable.draws_per_chunk)
                 variables.append((describe_variable(variable), dtype, chunk))
         else:

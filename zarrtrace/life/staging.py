@@ -8,7 +8,7 @@ the chunks are copied from there, and only documents that change are written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..layout.layout import STAGING, STATE, ChunkKey, Layout, SampledGroup, chunks_among
+from ..layout.rounding import Exponents, round_to, unpack_exponents
 from ..layout.spans import Span, future_spans, spans, staged
 from ..layout.variables import Variable
-from ..reading.rows import Piece, RowReader, fill_pieces
+from ..reading.rows import RowReader, fill_pieces
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..store.chunk_codec import ChunkCodec
 from ..store.location import Location
@@ -57,7 +58,9 @@ class Staging:
         layout = self._layout
         for group in self._groups:
             moved = tuple(v.name for v in group.variables.values() if self._is_cut(group, v))
-            layout = layout.with_group(replace(group, moved=moved, swapping=True))
+            layout = layout.with_group(
+                replace(group, variables=group.next_variables, moved=moved, swapping=True)
+            )
         return layout
 
     @property
@@ -67,6 +70,8 @@ class Staging:
         for group in self._groups:
             done = replace(
                 group,
+                variables=group.next_variables,
+                compacting={},
                 warmup=group.next_warmup,
                 stored_warmup=group.next_warmup,
                 stored_first=layout.dropped,
@@ -104,14 +109,17 @@ class Staging:
             there = [v for v in group.variables.values() if v.name not in group.moved]
             for variable in there:
                 for span in future_spans(self._layout, variable):
-                    if _has_same_chunks(span, spans(self._layout, variable), variable):
+                    old = spans(self._layout, variable)
+                    if variable.name not in group.compacting and _has_same_chunks(
+                        span, old, variable
+                    ):
                         shared += self._shared_keys(variable, span)
                     else:
                         cut.append((variable, span))
-        pieces = self._cut_pieces(cut)
+        pieces = self.pieces(cut)
         while batch := list(islice(pieces, _CUT_AT_ONCE if self._location.waits else 1)):
             fill_pieces([part for piece in batch for part in piece.parts()], self._location.waits)
-            self._location.write_many(item for piece in batch for item in piece.items(self._layout))
+            self._location.write_many(item for piece in batch for item in piece.items())
         self._location.share_many(shared)
         if self._location.renames:
             # This comes before the first old file is removed.
@@ -121,6 +129,8 @@ class Staging:
         """Whether the chunks of a variable are cut again, so that the new ones differ."""
         old = spans(self._layout, variable)
         new = future_spans(self._layout, variable)
+        if variable.name in group.compacting:
+            return True
         return variable.name in group.moved or not all(
             _has_same_chunks(span, old, variable) for span in new
         )
@@ -140,9 +150,14 @@ class Staging:
                     key = new.place(draw, length).key(variable, block)
                     yield chunk.key, staged(key)
 
-    def _cut_pieces(self, cut: list[tuple[Variable, Span]]) -> Iterator[_Piece]:
+    def pieces(self, cut: Iterable[tuple[Variable, Span]]) -> Iterator[Piece]:
+        """The new chunks of variables that are cut again, or rounded, a few at a time."""
         for variable, span in cut:
-            fill = ChunkCodec(variable.dtype, self._layout.encoding(variable.dtype)).fill
+            group = self._layout.groups[variable.group]
+            after = group.next_variables[variable.name]
+            codec = ChunkCodec(after.dtype, self._layout.encoding(after))
+            planned = group.compacting.get(variable.name)
+            exponents = planned and unpack_exponents(planned.exponents, variable.parts_shape)
             together, length, *shape = self._layout.chunk_shape(variable)
             # At least two chunks: the old chunk that both share is read once.
             chunk_bytes = length * together * variable.bytes_per_draw
@@ -152,8 +167,9 @@ class Staging:
                 for first in range(span.start, stop, step):
                     draws = range(first, min(first + step, stop))
                     rows = -(-len(draws) // length) * length
-                    values = np.full((together, rows, *shape), fill, dtype=variable.dtype)
-                    yield _Piece(block, variable, span, draws, values)
+                    values = np.full((together, rows, *shape), codec.fill, variable.dtype)
+                    last = self._count(block.number) - 1
+                    yield Piece(block, variable, span, draws, values, codec, exponents, last)
 
     # Replace the old chunks ---------------------------------------------------------
 
@@ -234,19 +250,19 @@ class Staging:
 
     def _documents(self, group: SampledGroup) -> Iterator[tuple[str, bytes]]:
         """The keys and bytes of all documents that depend on the number of draws."""
-        location, variables = self._location, group.variables.values()
+        location, names = self._location, group.variables
         # Before the first finish only zarrtrace writes there; later attributes may be added.
-        names = [f"{group.name}/{v.name}" for v in variables] if self._layout.closed else []
+        paths = [f"{group.name}/{name}" for name in names] if self._layout.closed else []
         done = self.done
-        whole, *found = read_documents(location, [group.name, *names])
+        whole, *found = read_documents(location, [group.name, *paths])
         attrs = {**(whole or group_document())["attributes"], "tuning_steps": group.next_warmup}
         for path, draws in self._new_paths(group).items():
             yield f"{path}/zarr.json", encode_document(group_document(attrs))
-            for number, variable in enumerate(variables):
+            for number, variable in enumerate(done.groups[group.name].variables.values()):
                 document = done.document(variable, draws)
                 old = found[number] if found else None
                 if old is not None:
-                    document["attributes"] = old["attributes"]
+                    document["attributes"] = {**old["attributes"], **variable.rounding_attrs}
                 yield f"{path}/{variable.name}/zarr.json", encode_document(document)
 
     def _coordinate_keys(
@@ -273,29 +289,50 @@ class Staging:
         return int(self._counts[self._layout.chains_of(block)[0]])
 
 
-class _Piece(NamedTuple):
-    """Some new chunks of one array that follow each other, and the array for their draws."""
+class Piece(NamedTuple):
+    """Some new chunks of one array that follow each other, and the array for their draws.
+
+    Attributes
+    ----------
+    exponents : numpy.ndarray or None
+        The exponents of the quanta to which the draws are rounded; None where they are not.
+    last : int
+        The last draw of the chains, which stays exact.
+    """
 
     block: ChainBlock
     variable: Variable
     span: Span
     draws: range
     values: np.ndarray[Any, Any]
+    codec: ChunkCodec
+    exponents: Exponents | None
+    last: int
 
-    def parts(self) -> Iterator[Piece]:
-        """The draws it takes from the old chunks."""
+    def parts(self) -> Iterator[Callable[[], None]]:
+        """Functions that read its draws from the old chunks."""
         reader = RowReader(self.block, self.variable)
         values = self.values[: len(self.block.chains), : len(self.draws)]
         yield from reader.pieces(reader.chunks(self.draws), values)
 
-    def items(self, layout: Layout) -> Iterator[tuple[str, bytes]]:
+    def items(self) -> Iterator[tuple[str, bytes]]:
         """The new chunks, with the keys under which they are staged."""
-        codec = ChunkCodec(self.variable.dtype, layout.encoding(self.variable.dtype))
         length = self.variable.draws_per_chunk
         for row in range(0, self.values.shape[1], length):
             place = self.span.place(self.draws.start + row, length)
             key = place.key(self.variable, self.block.number)
-            yield staged(key), codec.encode(self.values[:, row : row + length])
+            yield staged(key), self.codec.encode(self._rounded(row, row + length))
+
+    def _rounded(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """The rows of a chunk as they are stored."""
+        rows = self.values[:, start:stop]
+        if self.exponents is None:
+            return rows
+        rounded = round_to(rows, self.exponents)
+        last = self.last - self.draws.start - start
+        if 0 <= last < stop - start:
+            rounded[:, last] = rows[:, last]
+        return rounded
 
 
 def _node(key: str, groups: Iterable[str]) -> str:

@@ -88,6 +88,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
     while True:
         layout = hierarchy.layout
         _require_kept(hierarchy, layout, batch)
+        _require_same_rounding(hierarchy, layout, batch)
         stops = {
             ChainBlock(hierarchy.location, layout, number): _stop_of(parts)
             for number, parts in batch.items()
@@ -117,6 +118,24 @@ def _require_kept(hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list
             f"made",
             remedy="ask the trace for it again",
         )
+
+
+def _require_same_rounding(
+    hierarchy: Hierarchy, layout: Layout, batch: Mapping[int, list[Wanted]]
+) -> None:
+    """Refuse draws that were rounded since: a view shows one state of them."""
+    lists = {id(part.variables): part.variables for parts in batch.values() for part in parts}
+    for variables in lists.values():
+        now = layout.groups[variables[0].group].variables
+        for variable in variables:
+            if now[variable.name].compacted != variable.compacted:
+                raise StaleViewError(
+                    f"the draws of {variable.label} in {hierarchy} were rounded since this view "
+                    f"was made",
+                    remedy="ask the trace for it again",
+                    group=variable.group,
+                    variable=variable.name,
+                )
 
 
 def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
@@ -295,8 +314,8 @@ class ChunkRows(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _codec(layout: Layout, dtype: np.dtype[Any]) -> ChunkCodec:
-    return ChunkCodec(dtype, layout.encoding(dtype))
+def _codec(layout: Layout, dtype: np.dtype[Any], is_rounded: bool) -> ChunkCodec:
+    return ChunkCodec(dtype, layout.encoding_of(dtype, is_rounded))
 
 
 class RowReader:
@@ -309,7 +328,7 @@ class RowReader:
         self._layout = layout
         self._group = layout.groups[variable.group]
         self._variable = variable
-        self._codec = _codec(layout, variable.dtype)
+        self._codec = _codec(layout, variable.dtype, variable.is_rounded)
 
     @cached_property
     def spans(self) -> list[Span]:

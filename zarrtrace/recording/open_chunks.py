@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..layout.rounding import round_bits, round_to
 from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
@@ -64,12 +66,20 @@ class OpenChunk:
             rows[:, draws:] = self._codec.fill
             if draws < len(self._span.chunk(number, self.variable.draws_per_chunk).draws):
                 rows[:, draws] = self._end
-        return self.key(number), self._codec.encode(rows)
+        return self.key(number), self._codec.encode(_rounded(self.variable, rows))
 
     def key(self, number: int) -> str:
         """The key of a chunk of the variable."""
         chunk = self._span.chunk(number, self.variable.draws_per_chunk)
         return chunk.key(self.variable, self._block)
+
+
+def _rounded(variable: Variable, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The rows as they are stored, for a variable that is rounded while it is recorded."""
+    if variable.rounded_to:
+        exponent = math.frexp(variable.rounded_to)[1] - 1
+        return round_to(rows, np.full(variable.parts_shape, exponent))
+    return round_bits(rows, variable.significant_bits) if variable.significant_bits else rows
 
 
 @dataclass(frozen=True)
@@ -122,18 +132,18 @@ class OpenChunks:
         self, block: ChainBlock, rows: Mapping[str, np.ndarray[Any, Any]], count: int
     ) -> None:
         layout = block.layout
-        codecs: dict[np.dtype[Any], ChunkCodec] = {}
+        codecs: dict[tuple[np.dtype[Any], bool], ChunkCodec] = {}
         schedules: dict[tuple[int, int, int], Schedule] = {}
         self._chunks: dict[str, OpenChunk] = {}
         self._schedule_of: dict[str, Schedule] = {}
         for variable in layout.variables:
-            dtype = variable.dtype
-            if dtype not in codecs:
-                codecs[dtype] = ChunkCodec(dtype, layout.encoding(dtype))
+            kind = (variable.dtype, variable.is_rounded)
+            if kind not in codecs:
+                codecs[kind] = ChunkCodec(variable.dtype, layout.encoding(variable))
             span = span_of(written_spans(layout, variable), count)
             timing = (span.start, span.stop, variable.draws_per_chunk)
             schedule = schedules.setdefault(timing, Schedule(*timing))
-            codec = codecs[dtype]
+            codec = codecs[kind]
             # The chunk of a text is written with each draw, and holds its number of draws.
             end = NOT_RECORDED if variable.is_text and layout.sealed else codec.fill
             chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number, end)

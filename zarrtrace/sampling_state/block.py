@@ -173,7 +173,7 @@ class ChainBlock:
         """How many draws the chunk of a text holds; all of them if it cannot be read."""
         data = self.location.read(place.key(variable, self.number))
         shape = self.layout.chunk_shape(variable)
-        codec = ChunkCodec(variable.dtype, self.layout.encoding(variable.dtype))
+        codec = ChunkCodec(variable.dtype, self.layout.encoding(variable))
         try:
             texts = codec.decode(data or b"", shape)
         except ValueError:

@@ -155,6 +155,31 @@ def documents_first(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: not key.endswith("/zarr.json"))
 
 
+# Among zeros and equal bits, it makes chunks a third smaller than lz4 does.
+_OF_ROUNDED = {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}
+_COMPRESSORS = ("blosc", "zstd", "gzip")
+
+
+def encoding_of_rounded(encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """How numbers that end in zero bits are stored: with Blosc's zstd, bit by bit.
+
+    It takes the place of other general compressors; a checksum stays, and so do codecs that do
+    more than compress.
+    """
+    first, *rest = encoding["codecs"]
+    if first["name"] != "bytes" or {c["name"] for c in rest} - {*_COMPRESSORS, "crc32c"}:
+        return dict(encoding)
+    typesize = _item_size(encoding["data_type"])
+    blosc = {"name": "blosc", "configuration": {"typesize": typesize, **_OF_ROUNDED}}
+    kept = [codec for codec in rest if codec["name"] not in _COMPRESSORS]
+    return {**encoding, "codecs": [first, blosc, *kept]}
+
+
+def _item_size(data_type: str) -> int:
+    """The bytes of a float or complex number, such as 8 for "float64"."""
+    return int(data_type.lstrip("abcdefghijklmnopqrstuvwxyz")) // 8
+
+
 def compose_encoding(
     dtype: np.dtype[Any], compressors: Any, checksum: bool = False
 ) -> dict[str, Any]:
