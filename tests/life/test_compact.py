@@ -322,6 +322,12 @@ def test_a_rounding_that_means_nothing_is_refused(options: dict[str, Any]) -> No
         zt.create(None, chains=1, draws=1, posterior={"x": zt.Var(**options)})
 
 
+@pytest.mark.once("oldest")
+def test_a_column_of_a_table_is_not_rounded() -> None:
+    with pytest.raises(zt.errors.SchemaError, match="not rounded"):
+        zt.table.open(None, {"x": zt.Var(rounded_to=0.5)})
+
+
 @pytest.mark.once("newest")
 def test_rounding_keeps_signs_infinities_and_what_does_not_fit() -> None:
     values = np.array([0.0, -0.0, 1e-300, -1e-300, 5e-324, np.inf, -np.inf, np.nan, 1e308, 2.6])

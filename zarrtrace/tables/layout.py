@@ -178,6 +178,11 @@ def define_columns(location: Location, columns: Columns) -> dict[str, Variable]:
             raise SchemaError(f"{what}: zarrtrace reserves this name; rename the column")
         var = given if isinstance(given, Var) else Var(dtype=given)
         column = define_variable(ROWS, name, var, dimensions, what)
+        if column.is_rounded:
+            raise SchemaError(
+                f"{what}: the columns of tables are not rounded",
+                remedy="leave rounded_to and significant_bits out",
+            )
         length = column.draws_per_chunk or _rows_per_chunk(column)
         defined[name] = replace(column, draws_per_chunk=length)
     taken = {ROW, *(dim for column in defined.values() for dim in column.dims)}
