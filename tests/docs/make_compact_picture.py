@@ -40,7 +40,7 @@ def main() -> None:
     axis.set_xlabel("error: the largest rounding as a part of the smallest Monte Carlo error")
     axis.set_ylabel("bytes for a number")
     axis.set_ylim(0, 8)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.52))
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, metadata={"Date": None})
 
