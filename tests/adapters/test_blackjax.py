@@ -51,9 +51,9 @@ def check_same_draws(trace: zt.Trace, expected: zt.Trace) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished() -> zt.Trace:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> zt.Trace:
     """A whole run, for the tests that only look at it."""
-    return run(None)
+    return run(tmp_path_factory.mktemp("blackjax") / "run.zarr")
 
 
 # The draws ------------------------------------------------------------------------------------
@@ -163,12 +163,11 @@ def test_parameters_that_were_kept_count(tmp_path: Path) -> None:
     ],
 )
 def test_another_run_is_refused_and_says_what_differs(
-    tmp_path: Path, change: dict[str, Any], message: str
+    finished: zt.Trace, change: dict[str, Any], message: str
 ) -> None:
-    run(tmp_path / "run.zarr")
     with pytest.raises(InvalidInputError, match=message):
-        run(tmp_path / "run.zarr", **change)
-    assert zt.open(tmp_path / "run.zarr").recorded.tolist() == [60, 60, 60]
+        run(finished.path, **change)
+    assert finished.recorded.tolist() == [60, 60, 60]
 
 
 def test_another_state_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,12 @@ def assert_same(found: Any, expected: Any, groups: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", [None, "fork", "forkserver", pytest.param("spawn", marks=pytest.mark.once("oldest"))]
+    "start",
+    [
+        None,
+        "fork",
+        *(pytest.param(how, marks=pytest.mark.once("newest")) for how in ("forkserver", "spawn")),
+    ],
 )
 def test_the_draws_are_those_of_the_default_trace_however_processes_start(
     start: str | None, mixed: Any, default_run: Any, tmp_path: Path

@@ -180,7 +180,10 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     assert_same(zt.open(tmp_path / "killed.zarr"), whole(how))
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver"])  # spawn is as forkserver
+# spawn is as forkserver
+@pytest.mark.parametrize(
+    "start", ["fork", pytest.param("forkserver", marks=pytest.mark.once("newest"))]
+)
 def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
     start: str,
     whole: Callable[[str], zt.Trace],

@@ -161,6 +161,7 @@ def test_bad_numbers_say_why(fast_place: Place, encoded: Encoded) -> None:
         fast_place.open().drop_before(9)
 
 
+@pytest.mark.once("oldest")
 def test_a_chain_opens_while_another_process_moves_the_burn_in(
     directory: Place, encoded: Encoded
 ) -> None:
@@ -319,6 +320,7 @@ def test_a_view_from_before_never_reads_a_fill_value(fast_place: Place, encoded:
 # Going on -------------------------------------------------------------------------------------
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("moved", ["nothing", "split", "finish", "split at the drop"])
 @pytest.mark.parametrize("at", [4, 10, 13])
 def test_a_chain_goes_back_to_a_checkpoint_before_what_was_dropped(

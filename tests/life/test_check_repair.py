@@ -80,6 +80,7 @@ def test_a_running_trace_can_be_checked(directory: Place) -> None:
         assert directory.open().check() == []
 
 
+@pytest.mark.once("newest")
 @pytest.mark.parametrize("finish", [False, True])
 def test_every_flipped_bit_of_a_checksummed_chunk_is_found(
     directory: Place, finish: bool, trials: int | None
@@ -107,6 +108,7 @@ def test_every_flipped_bit_of_a_checksummed_chunk_is_found(
     assert reader.check() == []
 
 
+@pytest.mark.once("newest")
 def test_a_flipped_bit_of_the_metadata_is_an_error_or_harmless(
     directory: Place, trials: int | None
 ) -> None:
@@ -319,6 +321,7 @@ def mutate(value: Any, chooser: random.Random) -> Any:
     return chooser.choice(odd)
 
 
+@pytest.mark.once("newest")
 def test_a_crafted_layout_runs_nothing_and_is_a_trace_error(directory: Place) -> None:
     import google_crc32c
 

@@ -77,6 +77,7 @@ def far_away(**changed: Any) -> Claim:
     return replace(elsewhere, **changed)
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize(
     "changed",
     [

@@ -571,6 +571,7 @@ def far_away(**changed: Any) -> Claim:
     return replace(Claim.new(), boot="of elsewhere", **changed)
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("change", ["split_warmup", "finish", "repair", "overwrite"])
 def test_a_change_watches_a_writer_elsewhere(
     fast_place: Place, monkeypatch: pytest.MonkeyPatch, change: str
@@ -614,6 +615,7 @@ def test_a_change_watches_a_writer_elsewhere(
     assert fast_place.open().recorded.tolist() == [0 if change == "overwrite" else 15]
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize(
     ("changed", "minutes", "free"),
     [

@@ -153,7 +153,7 @@ def outer(values: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:
 
 
 @settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -167,7 +167,7 @@ def test_views_index_as_numpy_does(
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -212,6 +212,7 @@ def test_several_variables_are_read_together(fast_place: Place) -> None:
     assert trace.get([]) == {}
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("chains_per_chunk", [1, 2])
 @pytest.mark.parametrize("draws", [slice(None), slice(-3, None), slice(5, 13, 3), slice(10, 2, -2)])
 def test_any_variables_in_any_order_are_read_together_while_they_are_recorded(

@@ -80,6 +80,7 @@ def test_draws_are_read(bucket: Place, recorded: zt.Trace, encoded: Encoded) -> 
     assert bucket.open().check() == []
 
 
+@pytest.mark.once("newest")
 def test_warmup_is_split(bucket: Place, recorded: zt.Trace, encoded: Encoded) -> None:
     recorded.split_warmup(6)
     encoded.check_split(bucket.open(), 6, TUNE + DRAWS)
@@ -238,6 +239,7 @@ def test_a_key_is_created_once(kind: str, request: pytest.FixtureRequest) -> Non
     assert bytes(location.read("a/zarr.json") or b"") == b"first"
 
 
+@pytest.mark.once("newest")
 def test_a_name_with_brackets_is_not_a_pattern(bucket: Place) -> None:
     """To s3fs it is one, which removes another key or none."""
     posterior = {"x[0]": zt.Var(draws_per_chunk=2), "x0": zt.Var(draws_per_chunk=2)}
@@ -262,6 +264,7 @@ def test_a_finished_trace_opens_in_xarray(
     encoded.check_split(plain, TUNE, TUNE + DRAWS)
 
 
+@pytest.mark.once("newest")
 def test_a_table_is_appended_to(bucket: Place) -> None:
     trace = bucket.create(chains=1, draws=1, posterior={"mu": 0.0})
     for start in (0, 3):
@@ -273,6 +276,7 @@ def test_a_table_is_appended_to(bucket: Place) -> None:
     assert found["text"].tolist() == [f"step {step}" for step in range(6)]
 
 
+@pytest.mark.once("newest")
 def test_a_journal_on_a_local_disk(bucket: Place, tmp_path: Path) -> None:
     trace = bucket.create(chains=1, draws=20, posterior={"mu": 0.0}, journal=tmp_path)
     writer = trace.writer(0)

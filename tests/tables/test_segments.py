@@ -167,7 +167,7 @@ def test_draws_may_lie_between_segments(fast_place: Place) -> None:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     runs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), max_size=8),
