@@ -24,6 +24,6 @@ def test_it_is_as_before_or_as_after_and_can_be_made_again(
     begin(prepared, path)
     with failing(None, failure) as made:
         act(path)
-    chosen = some_of(len(made), trials)
+    chosen = some_of(len(made), trials or 5)
     refused = [try_disturbed(change, prepared, path, failing(at, failure)) for at in chosen]
     assert any(refused)
