@@ -14,8 +14,8 @@ PACKAGE = Path(zarrtrace.__file__).parent
 # From the lowest to the highest. Adapters use what `zarrtrace` and its packages export.
 ORDER = [
     "errors", "messages", "store", "layout", "sampling_state", "reading", "diagnostics",
-    "recording", "life", "tables", "watching", "trace", "opening", "goals", "signals", "processes",
-    "folder", "adopt", "testing", "__init__", "cli", "__main__", "adapters",
+    "recording", "life", "tables", "watching", "report", "trace", "opening", "goals", "signals",
+    "processes", "folder", "adopt", "testing", "__init__", "cli", "__main__", "adapters",
 ]  # fmt: skip
 
 

@@ -1343,6 +1343,92 @@ class Trace(GroupReader):
             progress=progress,
         )
 
+    def report(
+        self,
+        path: str | os.PathLike[str] = "report.html",
+        var_names: str | Sequence[str] | None = None,
+        *,
+        overwrite: bool = False,
+        memory: float = 1e9,
+        scratch: str | os.PathLike[str] | None = None,
+        threads: int = 1,
+        progress: bool = True,
+    ) -> Path:
+        """Write one HTML page that shows the run, and opens offline in any browser.
+
+        It has the verdict and the table of `diagnose` and `summary`, traces with R-hat on them,
+        rank plots, R-hat and ESS over draws, energies, divergences in parameter space, how far each
+        chain is, and what was run. The table and the distributions of R-hat and ESS have all
+        scalars; drawn are those of `var_names` and the 50 worst ones.
+
+        Parameters
+        ----------
+        path : str or path, default "report.html"
+            The file. It is there when it is whole.
+        var_names : str or sequence of str, optional
+            Variables whose scalars are drawn first, at most 100 of each.
+        overwrite : bool, default False
+            Whether to replace an existing file.
+        memory : float, default 1e9
+            Bytes that may be used, as for `summary`.
+        scratch : str or path, optional
+            The directory of a file for larger variables, by default that of `tempfile`.
+        threads : int, default 1
+            How many blocks of scalars are computed at the same time.
+        progress : bool, default True
+            Whether there is a bar on a terminal where it takes longer than a second.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        TraceExistsError
+            There is a file, and `overwrite` is False.
+        VariableNotFoundError
+            The posterior has no such variable.
+        InvalidInputError
+            Bokeh, which draws it, is not installed, or the directory does not exist.
+
+        See Also
+        --------
+        Trace.summary : The numbers of the table.
+        Trace.diagnose : The verdict.
+        Trace.watch : Look at a run while it runs.
+
+        Notes
+        -----
+        A run that is still recorded has a report too, of this moment. Draws are thinned for
+        drawing by the smallest and the largest one of each column of pixels, so that no spike is
+        lost.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import zarrtrace as zt
+        >>> trace = zt.create("run.zarr", chains=4, draws=500, posterior={"mu": 0.0})
+        >>> rng = np.random.default_rng(1)
+        >>> for chain in range(4):
+        ...     with trace.writer(chain) as writer:
+        ...         writer.record_block({"mu": rng.normal(size=500)})
+        >>> trace.report("run.html").name
+        'run.html'
+        """
+        from .report.write import write_report
+
+        return write_report(
+            self._hierarchy,
+            path,
+            var_names,
+            overwrite=overwrite,
+            memory=memory,
+            scratch=scratch,
+            threads=threads,
+            progress=progress,
+        )
+
     def _now(self) -> Moment:
         return Moment.of(self._hierarchy)
 

@@ -1,7 +1,8 @@
-"""Make the pictures of pages of the site: wide and narrow, light and dark.
+"""Make the pictures of pages of the site: wide and narrow, light and dark; and that of a report.
 
     python -m sphinx -W docs SITE
     python tests/docs/make_screens.py SITE docs/pictures/site
+    python tests/docs/make_screens.py --report docs/pictures/report.png
 
 It needs Playwright, Pillow, and a Chromium at /usr/bin/chromium or where `CHROMIUM` says.
 """
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
@@ -35,23 +39,70 @@ def photograph(browser: Browser, site: Path, pictures: Path) -> None:
         page = context.new_page()
         for name, address in PAGES.items():
             page.goto((site / address).resolve().as_uri())
-            picture = Image.open(BytesIO(page.screenshot()))
-            few_colours = picture.convert("RGB").quantize(64)
-            few_colours.save(pictures / f"{name}_{view}.png", optimize=True)
+            save(page.screenshot(), pictures / f"{name}_{view}.png")
         context.close()
+
+
+def save(screen: bytes, picture: Path) -> None:
+    """Write a picture with few colours, which makes it small."""
+    image = Image.open(BytesIO(screen)).convert("RGB")
+    image.quantize(64).save(picture, optimize=True)
+
+
+def photograph_report(browser: Browser, picture: Path) -> None:
+    """Write a picture of the report of the eight schools, centred so that some draws diverge."""
+    with TemporaryDirectory() as folder:
+        file = report_schools(Path(folder))
+        page = browser.new_page(viewport={"width": 1100, "height": 1900}, color_scheme="light")
+        page.goto(file.as_uri())
+        page.wait_for_function("window.Bokeh && Bokeh.documents[0]?.is_idle", timeout=120_000)
+        save(page.screenshot(), picture)
+
+
+def report_schools(folder: Path) -> Path:
+    """Sample the eight schools in mu, log tau and theta, and write the report."""
+    sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
+    import eight_schools as example
+
+    def constrain(position: np.ndarray) -> dict[str, object]:
+        return {"mu": position[0], "tau": np.exp(position[1]), "theta": position[2:]}
+
+    def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
+        mu, log_tau, theta = position[0], position[1], position[2:]
+        tau = np.exp(log_tau)
+        z, residual = (theta - mu) / tau, (example.Y - theta) / example.SIGMA
+        density = -mu * mu / 50 - np.log1p(tau * tau / 25) - 7 * log_tau
+        density -= 0.5 * (z @ z + residual @ residual)
+        of_tau = -7 - 2 * tau * tau / (25 + tau * tau) + z @ z
+        of_theta = residual / example.SIGMA - z / tau
+        return float(density), np.array([-mu / 25 + z.sum() / tau, of_tau, *of_theta])
+
+    example.constrain = constrain
+    example.log_density_and_gradient = log_density_and_gradient
+    os.chdir(folder)
+    trace = example.create("schools.zarr", tune=500, draws=1000)
+    with np.errstate(all="ignore"):
+        for chain in range(4):
+            example.chain(chain, trace)
+    trace.finish()
+    return trace.report("report.html", ["tau", "mu"])
 
 
 def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("site", type=Path)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("site", type=Path, nargs="?")
+    parser.add_argument("pictures", type=Path, nargs="?")
+    parser.add_argument("--report", type=Path, metavar="PICTURE")
     given = parser.parse_args()
-    given.pictures.mkdir(parents=True, exist_ok=True)
     chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        photograph(browser, given.site, given.pictures)
+        if given.report:
+            photograph_report(browser, given.report.absolute())
+        if given.pictures:
+            given.pictures.mkdir(parents=True, exist_ok=True)
+            photograph(browser, given.site, given.pictures)
         browser.close()
 
 

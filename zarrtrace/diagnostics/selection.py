@@ -134,6 +134,11 @@ class Selection:
         return int(self._dataset.sizes["draw"])
 
     @property
+    def size(self) -> int:
+        """How many scalars are chosen."""
+        return sum(len(chosen.labels) for chosen in self.variables)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """How many chains and draws are chosen."""
         return len(self.chains), len(self.draws)

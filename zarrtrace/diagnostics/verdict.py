@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,11 +21,13 @@ from ..reading.moment import Moment
 from .frame import choose_style
 from .progress import Progress
 from .selection import Coords, Filter, Selection, warn_of_left_out
-from .statistics import ARVIZ_0, Floats, arviz_is_1
+from .statistics import ARVIZ_0, Floats, Rules, arviz_is_1
 from .summary import compute_statistics
 from .transposed import Room
 
 Bools = npt.NDArray[np.bool_]
+
+STATISTICS = ["ess_bulk", "ess_tail", "r_hat", "r_hat_tail"]  # of each scalar
 
 _MOST_SCALARS = 2_000  # that are searched for where divergences lie
 _MOST_NAMED = 5  # in a sentence
@@ -136,12 +138,24 @@ def diagnose(
     scratch: str | os.PathLike[str] | None = None,
     threads: int = 1,
     progress: bool = True,
+    statistics: Mapping[str, Floats] | None = None,
 ) -> Verdict:
-    """The verdict on a group of a trace."""
+    """The verdict on a group of a trace; `statistics` are those of its scalars, where known."""
     selection = Selection(now, group, var_names, filter_vars, coords)
     warn_of_left_out(selection)
     of_sampler = _SamplerStats(now, group.replace("posterior", "sample_stats"))
-    scalars = _Scalars(selection, memory, scratch, threads, progress)
+    if statistics is None:
+        with Progress(selection.size, shown=progress) as bar:
+            room = Room(memory, scratch, bar.say)
+            statistics = compute_statistics(
+                selection,
+                STATISTICS,
+                room,
+                rules=verdict_rules(),
+                threads=threads,
+                done=bar.advance,
+            )
+    scalars = _Scalars(selection, statistics)
     total = selection.length * len(selection.counts)
     threshold = 100 * len(selection.counts) if ess_threshold is None else int(ess_threshold)
     findings = [
@@ -173,29 +187,18 @@ class _SamplerStats:
         return values[:, :, 0] if values.shape[2] == 1 else None
 
 
+def verdict_rules() -> Rules:
+    """The rules of the functions that `arviz.diagnose` calls."""
+    return choose_style("all", None, None, "none").rules if arviz_is_1() else ARVIZ_0
+
+
 class _Scalars:
     """R-hat and ESS of the chosen scalars."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        memory: float,
-        scratch: str | os.PathLike[str] | None,
-        threads: int,
-        progress: bool,
-    ) -> None:
+    def __init__(self, selection: Selection, statistics: Mapping[str, Floats]) -> None:
         self.labels = [label for chosen in selection.variables for label in chosen.labels]
         self.names = [chosen.name for chosen in selection.variables for _ in chosen.labels]
-        rules = choose_style("all", None, None, "none").rules if arviz_is_1() else ARVIZ_0
-        with Progress(len(self.labels), shown=progress) as bar:
-            self.statistics = compute_statistics(
-                selection,
-                ["ess_bulk", "ess_tail", "r_hat", "r_hat_tail"],
-                Room(memory, scratch, bar.say),
-                rules=rules,
-                threads=threads,
-                done=bar.advance,
-            )
+        self.statistics = statistics
 
     def variables(self, is_bad: Bools) -> list[str]:
         """The variables that have a bad scalar, in their order."""

@@ -19,10 +19,9 @@ from ..opening import open as open_trace
 from ..store.failures import own_errors_of_calls
 from ..store.locate import locate
 from ..store.location import Location
-from ..tables import table
+from ..tables import provenance, table
 from ..tables.table import Table
 from ..trace import Trace
-from . import provenance
 
 
 def join(folder: str | os.PathLike[str], name: str) -> str:

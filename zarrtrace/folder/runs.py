@@ -22,8 +22,8 @@ from ..messages import counted
 from ..opening import create as create_trace
 from ..store.failures import own_errors, own_errors_of_calls
 from ..store.locate import locate
+from ..tables import provenance
 from ..trace import Trace
-from . import provenance
 from .run import NOTHING, Run, find, join
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DamagedTraceError, InvalidInputError
-from ..tables.table import Table
+from .table import Table
 
 TABLE = "provenance"
 

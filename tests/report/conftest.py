@@ -1,0 +1,55 @@
+"""A real browser for pages: it refuses every request but that of the page itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+IS_DRAWN = "window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium of the system, or the one that Playwright has installed."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a file; errors of the page, and requests for anything else, fail the test."""
+    faults: list[str] = []
+
+    def open(path: Path, width: int = 1400, scheme: Literal["light", "dark"] = "light") -> Page:
+        address = path.absolute().as_uri()
+
+        def refuse_others(route: Route) -> None:
+            if route.request.url == address:
+                route.continue_()
+            else:
+                faults.append(route.request.url[:200])
+                route.abort()
+
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda said: said.type == "error" and faults.append(said.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.route("**/*", refuse_others)
+        page.goto(address)
+        page.wait_for_function(IS_DRAWN, timeout=120_000)
+        return page
+
+    yield open
+    assert not faults
