@@ -95,7 +95,7 @@ def gather(
         verdict=why_not if verdict is None else _in_a_word(verdict),
         is_good=None if verdict is None else _is_good(verdict),
         notes=notes,
-        facts=facts(now),
+        facts=[("path", str(now)), *facts(now)],
         provenance=_provenance(now),
         chains=Progress().look(now, claims, drawer.stats(), burn_in(now.layout)),
         is_over=now.layout.finished or bool((now.counts >= now.end.draws).all()),

@@ -26,7 +26,8 @@ def escape(text: object) -> str:
 def heading(content: Content) -> str:
     """The name of the run, and its state."""
     lines = "".join(f"<p>{escape(line)}</p>" for line in content.headlines)
-    return f"<h1>{escape(content.title)}</h1>{lines}"
+    name = content.title.rstrip("/").rpartition("/")[2]
+    return f"<h1>{escape(name)}</h1>{lines}"
 
 
 def verdict(content: Content) -> str:
