@@ -185,6 +185,7 @@ class Drawer:
         for batch in self._batches(places):
             values, damaged = read_scalars(self._now, [place[1:3] for place in batch], self.shown)
             self.damaged |= damaged
+            compared: list[Floats] = []
             for number, place in enumerate(batch):
                 reason = damaged.get(place.variable.label, "")
                 if reason:
@@ -193,8 +194,10 @@ class Drawer:
                 scalars.append(self._scalar(place, values[:, :, number], common, reason))
                 if len(paired) < _MOST_PAIRED:
                     paired.append(common.ravel())
-                if parts and len(over) < _MOST_OVER_DRAWS:
-                    over.append(_over_draws(common, parts))
+                if parts and len(scalars) <= _MOST_OVER_DRAWS:
+                    compared.append(common)
+            if compared:
+                over.append(_over_draws(np.stack(compared, axis=2), parts))
         traces = Traces(
             x=self._thinning.x,
             lines=[_line_label(chains) for chains in self._thinning.lines],
@@ -325,17 +328,18 @@ def _joined(
 ) -> OverDraws | None:
     if not over:
         return None
-    rhat, ess = (np.array(numbers).T for numbers in zip(*over, strict=True))
-    drawn = places[: len(over)]
+    rhat, ess = (np.concatenate(numbers, axis=1) for numbers in zip(*over, strict=True))
+    drawn = places[: rhat.shape[1]]
     return OverDraws(
         [place.label for place in drawn], parts, rhat, ess, [place.is_bad for place in drawn]
     )
 
 
 def _over_draws(common: Floats, parts: list[int]) -> tuple[Floats, Floats]:
+    """R-hat and ESS of the first draws of some scalars, each of shape (parts, scalars)."""
     found = [compute(common[:, :part], ["r_hat", "ess_bulk", "ess_tail"]) for part in parts]
-    rhat = np.array([float(one["r_hat"]) for one in found])
-    ess = np.array([min(float(one["ess_bulk"]), float(one["ess_tail"])) for one in found])
+    rhat = np.array([one["r_hat"] for one in found])
+    ess = np.array([np.minimum(one["ess_bulk"], one["ess_tail"]) for one in found])
     return rhat, ess
 
 
