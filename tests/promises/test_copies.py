@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,3 +258,59 @@ def test_a_flush_leaves_no_chunk_that_is_not_full(directory: Place, tmp_path: Pa
         writer.resume()
         writer.record({"mu": 14.5})
     assert trace.get("mu")[0].tolist() == [i + 0.5 for i in range(2, 15)]
+
+
+HISTORIES = Path(__file__).with_name("harness_histories.py")
+
+
+@pytest.mark.once("newest")
+@pytest.mark.long
+def test_no_copy_of_a_trace_that_changes_has_a_wrong_value(trials: int | None) -> None:
+    some = [] if trials else ["extended", "added twice"]
+    trials = trials or 20
+    command = [sys.executable, str(HISTORIES), "--trials", str(trials)]
+    command += [word for name in some for word in ("--history", name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = counts(done.stdout)
+    assert found["torn copies"] > found["copies"] / 2
+    assert found["values"] > 100 * found["copies"]
+
+
+@pytest.mark.parametrize("compressors", ["auto", None])
+def test_a_chunk_from_before_it_was_filled_is_not_taken_for_the_full_one(
+    directory: Place, tmp_path: Path, compressors: Any
+) -> None:
+    trace = directory.create(
+        chains=1,
+        draws=10,
+        posterior={"x": zt.Var(draws_per_chunk=4), "n": zt.Var(dtype=int, draws_per_chunk=4)},
+        compressors=compressors,
+    )
+
+    def record(stop: int) -> None:
+        with trace.writer(0) as writer:
+            for draw in range(writer.resume()[0], stop):
+                writer.record({"x": draw + 0.5, "n": 0})
+
+    record(10)
+    trace.finish()
+    chunk = directory.path / "posterior/x/0.2"
+    chunk = chunk if chunk.exists() else directory.path / "posterior/x/c.0.2"
+    earlier = chunk.read_bytes()
+    trace.extend(5)
+    record(15)
+    running, finished = tmp_path / "running.zarr", tmp_path / "finished.zarr"
+    shutil.copytree(directory.path, running)
+    trace.finish()
+    shutil.copytree(directory.path, finished)
+    for copy in (running, finished):
+        (copy / chunk.relative_to(directory.path)).write_bytes(earlier)
+    found = zt.open(running)
+    assert found.recorded.tolist() == [8], "its rows are gone, and it is not full"
+    assert found.get("x")[0].tolist() == [draw + 0.5 for draw in range(8)]
+    with pytest.raises(zt.errors.DamagedTraceError, match="fewer draws"):
+        zt.open(finished).get("x")
+    assert zt.open(finished).get("n").tolist() == [[0] * 15]
+    assert ["x" in str(damage) for damage in zt.open(finished).check()] == [True]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,18 @@ from ..layout.spans import staged
 from ..messages import range_label
 from ..reading.as_finished import overwritten_chunks
 from ..reading.other_groups import node_names
-from ..reading.others import added_nodes, find_others
+from ..reading.others import CARRIED, added_nodes, find_others
 from ..store.location import Location
-from ..store.zarr_json import documents_first, encode_document, group_document
+from ..store.zarr_json import (
+    CHUNK_KEYS,
+    V2_KEYS,
+    chunk_key,
+    documents_first,
+    encode_document,
+    group_document,
+    key_form_of,
+    read_document,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,14 +111,59 @@ def carry_added(
             elif new[path]:
                 _copy_tree(location, f"{path}/{name}", f"{staged(path)}/{name}")
     for name in sorted(drawn):
+        before = _documents(location, group, name)
+        forms = {path: key_form_of(document) for path, document in before.items()}
         found = [
-            (first[path], _read(location, path, name))
-            for path in reversed(group.paths)  # in the order of the draws
-            if location.exists(f"{path}/{name}/zarr.json")
+            _Part(first[path], _read(location, path, name), _missing_in(document))
+            for path, document in before.items()
         ]
         for path, draws in new.items():
-            if draws:
-                _write(location, f"{staged(path)}/{name}", name, _moved(found, draws))
+            new_path = f"{staged(path)}/{name}"
+            location.delete_tree(new_path)
+            moved = _moved(found, draws) if draws else None
+            if moved is None:
+                continue
+            # A copy with the array as it was before finds its chunks as well.
+            if path in forms and location.takes_any_key:
+                location.share_many(_kept_chunks(location, f"{path}/{name}", forms[path]))
+            _write(location, new_path, name, moved, forms.values())
+
+
+class _Part(NamedTuple):
+    """An added array, with draws counted from the start of the chains.
+
+    Attributes
+    ----------
+    first : int
+        Its first draw.
+    missing : list of [int, int]
+        The first and the last of draws that it never had, for each gap.
+    """
+
+    first: int
+    variable: xr.Variable
+    missing: list[list[int]]
+
+
+def _documents(location: Location, group: SampledGroup, name: str) -> dict[str, dict[str, Any]]:
+    """The zarr.json of an added array in each group that has it, in the order of the draws."""
+    found = ((path, read_document(location, f"{path}/{name}")) for path in reversed(group.paths))
+    return {path: document for path, document in found if document is not None}
+
+
+def _missing_in(document: Mapping[str, Any]) -> list[list[int]]:
+    """The draws that an added array never had, as an earlier split left them."""
+    missing: list[list[int]] = document.get(CARRIED, {}).get("missing", [])
+    return missing
+
+
+def _kept_chunks(location: Location, path: str, form: str) -> Iterator[tuple[str, str]]:
+    """The keys of the chunks of an array, and where they are staged."""
+    for key in location.keys(path):
+        name = key.removeprefix(f"{path}/")
+        # The chunks from before an earlier split have keys of another form.
+        if name[0].isdigit() if form.startswith(V2_KEYS) else name.startswith(f"c{form}"):
+            yield key, staged(key)
 
 
 def _read(location: Location, path: str, name: str) -> xr.Variable:
@@ -131,27 +186,24 @@ def _read(location: Location, path: str, name: str) -> xr.Variable:
     return plain.variables[name].load()
 
 
-def _moved(found: list[tuple[int, xr.Variable]], draws: range) -> xr.Variable | None:
-    """The draws of a range, with missing values where no array has them; None without any array.
-
-    Parameters
-    ----------
-    found : list of (int, xarray.Variable)
-        The first draw of each array, counted from the start of the chains, and the array.
-    """
+def _moved(found: list[_Part], draws: range) -> _Part | None:
+    """The draws of a range, with missing values where no array has them; None without any."""
     import xarray as xr
 
-    model = found[0][1]
+    model = found[0].variable
     there = np.zeros(len(draws), bool)
     parts = []
-    for first, variable in found:
-        inside = range(max(first, draws.start), min(first + variable.sizes["draw"], draws.stop))
-        if inside:
-            there[inside.start - draws.start : inside.stop - draws.start] = True
-            parts.append(variable.isel(draw=slice(inside.start - first, inside.stop - first)))
+    for first, variable, missing in found:
+        inside = np.arange(max(first, draws.start), min(first + variable.sizes["draw"], draws.stop))
+        for start, last in missing:
+            inside = inside[(inside < start) | (inside > last)]
+        if inside.size:
+            there[inside - draws.start] = True
+            parts.append(variable.isel(draw=inside - first))
     if not parts:
         return None
-    missing: dict[str, Any] = {}
+    attrs: dict[str, Any] = {}
+    gaps: list[list[int]] = []
     present: xr.Variable = xr.Variable.concat(parts, "draw")  # type: ignore[no-untyped-call]
     present = present.transpose(*model.dims)
     if not there.all():
@@ -161,29 +213,52 @@ def _moved(found: list[tuple[int, xr.Variable]], draws: range) -> xr.Variable | 
         present = present.where(xr.Variable("draw", there))  # type: ignore[no-untyped-call]
         gone = np.flatnonzero(~there)
         edges = np.split(gone, np.flatnonzero(np.diff(gone) > 1) + 1)
-        missing["missing_draws"] = [
+        attrs["missing_draws"] = [
             range_label("draw", range(int(edge[0]), int(edge[-1]) + 1)) for edge in edges
         ]
+        gaps = [[draws[int(edge[0])], draws[int(edge[-1])]] for edge in edges]
     kept = {key: value for key, value in model.attrs.items() if key != "missing_draws"}
-    present.attrs, present.encoding = {**kept, **missing}, {}
-    return present
+    present.attrs, present.encoding = {**kept, **attrs}, {}
+    return _Part(draws.start, present, gaps)
 
 
-def _write(location: Location, path: str, name: str, variable: xr.Variable | None) -> None:
-    """Write an array as xarray writes it."""
+def _write(
+    location: Location,
+    path: str,
+    name: str,
+    part: _Part,
+    forms: Collection[str],
+) -> None:
+    """Write an array as xarray writes it, with every chunk, and with keys of another form.
+
+    Parameters
+    ----------
+    forms : collection of str
+        How the keys of chunks are made that another moment has.
+    """
     import xarray as xr
+    import zarr
     from zarr.storage import MemoryStore
 
-    location.delete_tree(path)
-    if variable is None:
-        return
     store = MemoryStore()
-    xr.Dataset({name: variable}).to_zarr(store, zarr_format=3, consolidated=False)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        xr.Dataset({name: part.variable}).to_zarr(store, zarr_format=3, consolidated=False)
     written = Location(store, read_only=True)
-    for key in documents_first(written.keys(name)):
+    document = read_document(written, name)
+    assert document is not None
+    before = key_form_of(document)
+    free = [form for form in CHUNK_KEYS if form not in forms]
+    form = free[-1] if location.takes_any_key else before
+    document["chunk_key_encoding"] = CHUNK_KEYS[form]
+    carried = {"first_draw": part.first, "missing": part.missing}
+    document[CARRIED] = {"must_understand": False, **carried}
+    # In the form of another tool, by which readers know that it is not an array of the trace.
+    location.write(f"{path}/zarr.json", json.dumps(document, indent=2).encode())
+    for key in written.keys(name):
         data = written.read(key)
-        assert data is not None
-        location.write(f"{path}/{key.removeprefix(f'{name}/')}", bytes(data))
+        index = key.removeprefix(f"{name}/").split(before)[1:]
+        if data is not None and not key.endswith("/zarr.json"):
+            location.write(chunk_key(path, map(int, index), form), bytes(data))
 
 
 def _copy_tree(location: Location, source: str, target: str) -> None:

@@ -30,7 +30,6 @@ from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
 from ..sampling_state.flushed import read_last_rows
 from ..sampling_state.last_checkpoint import checkpoint_text, drop_checkpoint
-from ..sampling_state.proof import NOT_RECORDED
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
 from ..store.location import Location
@@ -238,8 +237,6 @@ def _is_fill(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     same = np.isnan(rows) if rows.dtype.kind in "fc" else rows == fill
     if rows.dtype.kind in "mM":
         same = np.isnat(rows)
-    if rows.dtype.kind == "T":
-        same |= rows == NOT_RECORDED
     found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.all(same, axis=(0, *range(2, rows.ndim)))
     return found
 

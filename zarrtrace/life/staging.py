@@ -21,7 +21,7 @@ from ..layout.spans import Span, future_spans, spans, staged
 from ..layout.variables import Variable
 from ..reading.rows import RowReader, fill_pieces
 from ..sampling_state.block import ChainBlock, chain_blocks
-from ..store.chunk_codec import ChunkCodec
+from ..sampling_state.draw_codec import DrawCodec, draw_codec
 from ..store.location import Location
 from ..store.zarr_json import documents_first, encode_document, group_document, read_documents
 from .carry import carry_added
@@ -154,8 +154,7 @@ class Staging:
         """The new chunks of variables that are cut again, or rounded, a few at a time."""
         for variable, span in cut:
             group = self._layout.groups[variable.group]
-            after = group.next_variables[variable.name]
-            codec = ChunkCodec(after.dtype, self._layout.encoding(after))
+            codec = draw_codec(self._layout, group.next_variables[variable.name])
             planned = group.compacting.get(variable.name)
             exponents = planned and unpack_exponents(planned.exponents, variable.parts_shape)
             together, length, *shape = self._layout.chunk_shape(variable)
@@ -211,10 +210,6 @@ class Staging:
             ours = {*self._coordinate_names(group), "draw", *group.variables}
             added = [k for k in staged_keys if _node(k.removeprefix(staged("")), new) not in ours]
             copied += ((key, key.removeprefix(staged(""))) for key in documents_first(added))
-            # Zarr does not write chunks of fill values, so a leftover may not be in the new array.
-            put = {key.removeprefix(staged("")) for key in added}
-            replaced = {_array(key) for key in put}
-            gone += (key for key in self._keys if _array(key) in replaced and key not in put)
             for variable in group.variables.values():
                 for span in future_spans(self._layout, variable):
                     for chunk in staged_chunks.get(staged(span.path), ()):
@@ -305,7 +300,7 @@ class Piece(NamedTuple):
     span: Span
     draws: range
     values: np.ndarray[Any, Any]
-    codec: ChunkCodec
+    codec: DrawCodec
     exponents: Exponents | None
     last: int
 
@@ -321,7 +316,9 @@ class Piece(NamedTuple):
         for row in range(0, self.values.shape[1], length):
             place = self.span.place(self.draws.start + row, length)
             key = place.key(self.variable, self.block.number)
-            yield staged(key), self.codec.encode(self._rounded(row, row + length))
+            draws = min(len(self.draws) - row, length)
+            rows = self._rounded(row, row + length)
+            yield staged(key), self.codec.encode(rows, draws, len(place.draws))
 
     def _rounded(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """The rows of a chunk as they are stored."""
@@ -340,11 +337,6 @@ def _node(key: str, groups: Iterable[str]) -> str:
     group, _, rest = key.partition("/")
     name, _, inside = rest.partition("/")
     return name if group in groups and inside else "draw"
-
-
-def _array(key: str) -> str:
-    """The path of the array or group that a key belongs to, in a group of the trace."""
-    return "/".join(key.split("/", 2)[:2])
 
 
 def _has_same_chunks(new: Span, old: list[Span], variable: Variable) -> bool:

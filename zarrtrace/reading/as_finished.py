@@ -12,9 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import product
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -23,6 +21,7 @@ import numpy as np
 from ..layout.layout import STATE, Layout, changed_keys
 from ..layout.spans import staged
 from ..sampling_state.counts import recorded
+from ..sampling_state.draw_codec import draw_codec
 from ..store.chunk_codec import ChunkCodec
 from ..store.dtypes import dtype_of_document
 from ..store.location import Location
@@ -31,6 +30,7 @@ from ..store.zarr_json import (
     CHUNK_KEYS,
     LONGEST_DOCUMENT,
     chunk_name,
+    chunk_names,
     encode_document,
     group_document,
     key_form_of,
@@ -85,12 +85,12 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     nodes : mapping of str to dict
         Path → zarr.json, of groups too.
     """
-    before = _read(location).without(layout.replacing)
+    before = _read(location, layout).without(layout.replacing)
     blank: dict[str, list[str]] = {}
     times: dict[str, dict[str, str]] = {}
     sums: dict[str, dict[str, tuple[int, int]]] = {}
     # For each block of chains, in the order of the arrays.
-    counts = recorded(location, layout)[layout.kept_chains][:: layout.chains_per_chunk]
+    counts = _counts(location, layout)
     # Arrays in groups of other tools do not belong to the trace.
     arrays = {
         path: document
@@ -101,17 +101,18 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
     for path, document in arrays.items():
         if path in rewritten:
             continue
-        names = list(_chunk_names(document))
+        names = list(chunk_names(document))
         held = location.hold(path, names, _blank_chunk(document))
-        blank_text = _blank_text(location, layout, path, document, counts)
+        ends = _blank_ends(layout, path, document, counts)
+        for data in {*ends.values()}:
+            blank_ends = zip(ends, location.hold(path, ends, data), strict=True)
+            ends = {name: data for name, is_held in blank_ends if is_held}
         # Chunks deleted since the trace was finished are still blank.
         known = before.blank.get(path, frozenset())
         found = [
             name
             for name, is_held in zip(names, held, strict=True)
-            if is_held
-            or name in blank_text
-            or (name in known and not location.exists(f"{path}/{name}"))
+            if is_held or name in ends or (name in known and not location.exists(f"{path}/{name}"))
         ]
         if found:
             blank[path] = found
@@ -130,40 +131,49 @@ def keep_as_finished(location: Location, layout: Layout, nodes: Mapping[str, Any
         elif is_time:
             chunks = before.times.get(path) or _chunks(location, path, names)
             times[path] = {name: base64.b64encode(data).decode() for name, data in chunks.items()}
-    text = json.dumps({"blank": blank, "times": times, "sums": sums})
+    content = {"blank": blank, "times": times, "sums": sums, "draws": _draws(location, layout)}
+    text = json.dumps(content)
     attrs = {_ATTRIBUTE: text, f"{_ATTRIBUTE}_crc32c": google_crc32c.value(text.encode())}
     location.write(f"{_KEPT}/zarr.json", encode_document(group_document(attrs)))
 
 
-def _blank_text(
-    location: Location,
-    layout: Layout,
-    path: str,
-    document: Mapping[str, Any],
-    counts: np.ndarray[Any, Any],
-) -> list[str]:
-    """The chunks of text that are blank up to the end of the shape, where their chains end as well.
+def _blank_ends(
+    layout: Layout, path: str, document: Mapping[str, Any], counts: np.ndarray[Any, Any]
+) -> dict[str, bytes]:
+    """The chunks at the end of the shape that are not full, and their bytes if they are blank.
 
-    The text after the last draw is not the fill value.
+    They hold marks after the last draw, and not the fill value. Longer chains are left out.
     """
-    group, _, variable = path.partition("/")
+    group, _, name = path.partition("/")
     sampled = layout.groups.get(group)
-    if document["data_type"] != "string" or sampled is None or variable not in sampled.variables:
-        return []
-    codec = ChunkCodec(dtype_of_document(document), dict(document))
-    shape = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    chunk, rows = divmod(document["shape"][1], shape[1])
-    names = [
-        chunk_name((place, chunk, *(0 for _ in shape[2:])), key_form_of(document))
-        for place, count in enumerate(counts if rows else [])
+    variable = None if sampled is None else sampled.variables.get(name)
+    if sampled is None or variable is None:
+        return {}
+    chunk, rows = divmod(document["shape"][1], variable.draws_per_chunk)
+    if not rows:
+        return {}
+    codec, shape = draw_codec(layout, variable), layout.chunk_shape(variable)
+    data = codec.encode(np.full(shape, codec.fill, variable.dtype), rows, shape[1])
+    tail = [0] * len(variable.shape)
+    return {
+        chunk_name((place, chunk, *tail), key_form_of(document)): data
+        for place, count in enumerate(counts)
         if count - sampled.stored_warmup == document["shape"][1]
-    ]
-    found = []
-    for name, data in _chunks(location, path, names).items():
-        with suppress(ValueError):
-            if (codec.decode(data, shape)[:, :rows] == "").all():
-                found.append(name)
-    return found
+    }
+
+
+def _counts(location: Location, layout: Layout) -> np.ndarray[Any, Any]:
+    """The draws of each block of chains that is shown, in the order of the arrays."""
+    return recorded(location, layout)[layout.kept_chains][:: layout.chains_per_chunk]
+
+
+def _draws(location: Location, layout: Layout) -> dict[str, list[int]]:
+    """Which draws the groups of a finished trace have: a copy may be of several moments."""
+    counts = recorded(location, layout)[:: layout.chains_per_chunk].tolist()
+    return {
+        group.name: [group.stored_first, group.stored_warmup, *counts]
+        for group in layout.groups.values()
+    }
 
 
 def _rows_in_shape(document: Mapping[str, Any], counts: np.ndarray[Any, Any]) -> dict[str, int]:
@@ -260,7 +270,7 @@ def times_given(location: Location, layout: Layout, group: str) -> list[str]:
 
 def restore_as_finished(location: Location, layout: Layout) -> None:
     """Write the chunks that other tools have deleted, and the times that they rewrote."""
-    kept = _read(location)
+    kept, counts = _read(location, layout), _counts(location, layout)
     paths = list({**kept.blank, **kept.times})
     found = zip(paths, read_documents(location, paths), strict=True)
     documents = {path: document for path, document in found if document is not None}
@@ -271,8 +281,10 @@ def restore_as_finished(location: Location, layout: Layout) -> None:
         names = kept.blank.get(path, frozenset())
         missing = [f"{path}/{name}" for name in names if not location.exists(f"{path}/{name}")]
         if missing:
-            blank = _blank_chunk(document)
-            location.write_many((key, blank) for key in missing)
+            blank, ends = _blank_chunk(document), _blank_ends(layout, path, document, counts)
+            location.write_many(
+                (key, ends.get(key.removeprefix(f"{path}/"), blank)) for key in missing
+            )
         if dtype_of_document(document).kind in "mM":
             for name, data in kept.times.get(path, {}).items():
                 location.write(f"{path}/{name}", data)
@@ -318,13 +330,6 @@ def _rewritten(
     return rewritten
 
 
-def _chunk_names(document: Mapping[str, Any]) -> Iterator[str]:
-    chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
-    numbers = [-(-size // chunk) for size, chunk in zip(document["shape"], chunks, strict=True)]
-    for index in product(*map(range, numbers)):
-        yield chunk_name(index, key_form_of(document))
-
-
 def _blank_chunk(document: Mapping[str, Any]) -> bytes:
     """The bytes of a chunk of fill values: an encoder returns the same ones each time."""
     encoding = {key: document[key] for key in ("data_type", "fill_value", "codecs")}
@@ -347,11 +352,11 @@ def _as_finished(location: Location, layout: Layout) -> AsFinished:
 @functools.lru_cache(maxsize=16)
 def _read_once(location: Location, layout: Layout) -> AsFinished:
     """What was stored, read once for each layout, with which it changes."""
-    return _read(location)
+    return _read(location, layout)
 
 
-def _read(location: Location) -> AsFinished:
-    """What was stored; nothing where it cannot be read."""
+def _read(location: Location, layout: Layout) -> AsFinished:
+    """What was stored; nothing where it cannot be read, or is of other draws."""
     data = location.read(f"{_KEPT}/zarr.json")
     try:
         attrs = json.loads(bytes(data or b""))["attributes"]
@@ -359,6 +364,8 @@ def _read(location: Location) -> AsFinished:
         if google_crc32c.value(text.encode()) != attrs[f"{_ATTRIBUTE}_crc32c"]:
             return _NOTHING
         content = json.loads(text)
+        if content.get("draws", draws := _draws(location, layout)) != draws:
+            return _NOTHING
         return AsFinished(
             {path: frozenset(names) for path, names in content["blank"].items()},
             {

@@ -11,7 +11,7 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from ..errors import DamagedTraceError, TraceError
+from ..errors import DamagedTraceError, StaleViewError, TraceError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..store.dtypes import as_dtype, as_labels, dtype_of_values
@@ -22,7 +22,7 @@ from ..store.zarr_json import read_document
 from .as_finished import read_whole, times_given
 from .given_group import GivenGroup
 from .other_groups import is_rewritten
-from .others import Others
+from .others import Others, require_whole
 
 # Encodings of an array that exist only in Zarr format 3.
 _OF_ZARR_3 = ("serializer", "compressors", "filters", "shards")
@@ -51,6 +51,7 @@ class _Array(BackendArray):
         self._variable = variable
         self._path = group
         self._source = source
+        self._arrays = source.layout.arrays if isinstance(source, Hierarchy) else None
         self.shape = variable.shape
         self.dtype = variable.dtype
 
@@ -82,7 +83,26 @@ class _Array(BackendArray):
                 continue
             if damage is not None:
                 raise damage
+            if isinstance(self._source, Hierarchy):
+                self._require_unmoved(self._source)
             return values
+
+    def _require_unmoved(self, hierarchy: Hierarchy) -> None:
+        """Refuse what was read in a sampled group if a split moved it, or in a copy lost chunks."""
+        layout = hierarchy.layout
+        if layout.arrays != self._arrays:
+            raise StaleViewError(
+                f"{self._group}/{self._name} of {hierarchy} was moved by a split since this view "
+                f"was made",
+                remedy="ask the trace for it again",
+                group=self._group,
+                variable=self._name,
+            )
+        if (
+            layout.finished
+            and self._name not in layout.groups[self._group.removeprefix("warmup_")].variables
+        ):
+            require_whole(self._location, layout, self._group, self._name)
 
     def _variable_now(self) -> xr.Variable:
         """The array where it lies now."""

@@ -20,12 +20,22 @@ from ..messages import counted
 from ..store.location import Location
 from ..store.remote import MOST_LISTED
 from ..store.small_arrays import CHUNK_BYTES
-from ..store.zarr_json import LONGEST_DOCUMENT, array_document, encode_document
+from ..store.zarr_json import (
+    LONGEST_DOCUMENT,
+    array_document,
+    chunk_names,
+    encode_document,
+    read_document,
+)
 from .cut import Cut
 from .other_groups import node_names, parse_other_document
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+# A key in the zarr.json of an array that a split has moved: every chunk of it exists.
+CARRIED = "zarrtrace_carried"
 
 
 class Others(NamedTuple):
@@ -158,6 +168,43 @@ def _most_keys(layout: Layout, path: str) -> int:
     draws = max(layout.ended.recorded)
     chunks = (-(-draws // variable.draws_per_chunk) for variable in variables)
     return layout.blocks * sum(chunks) + 3 * (len(variables) + len(layout.coords) + 2)
+
+
+def require_whole(location: Location, layout: Layout, path: str, name: str) -> None:
+    """Refuse an added array whose document, chunks and trace are of different moments.
+
+    Raises
+    ------
+    DamagedTraceError
+        It has other draws than its group, or a split has moved it, and a chunk is missing.
+    """
+    document = read_document(location, f"{path}/{name}") or {}
+    group, carried, why = layout.groups[path.removeprefix("warmup_")], document.get(CARRIED), ""
+    first, stop = group.stored_first, group.stored_warmup
+    if path == group.name:
+        counts = layout.ended.recorded if layout.ended else ()
+        kept = [count for block, count in enumerate(counts) if block not in layout.left_out]
+        first, stop = stop, min(kept, default=stop)
+    sizes = dict(
+        zip(document.get("dimension_names") or (), document.get("shape", ()), strict=False)
+    )
+    if layout.ended is not None and sizes.get("draw", stop - first) != stop - first:
+        why = f"has {counted(sizes['draw'], 'draw')}, and its group has {stop - first}"
+    elif carried is not None and carried.get("first_draw") != first:
+        why = f"begins with draw {carried.get('first_draw')}, and its group with {first}"
+    elif carried is not None:
+        there = set(location.keys(f"{path}/{name}"))
+        names = (f"{path}/{name}/{chunk}" for chunk in chunk_names(document))
+        missing = next((key for key in names if key not in there), None)
+        why = f"lacks the chunk {missing}" if missing else ""
+    if why:
+        raise DamagedTraceError(
+            f"an array that another tool has added {why}",
+            where=f"{location}: {path}/{name}",
+            remedy="restore it from a copy, or delete it and compute it again",
+            group=path,
+            variable=name,
+        )
 
 
 def added_nodes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,11 +22,10 @@ from ..layout.spans import ChunkPlace, Span, future_spans, span_of, spans, stage
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.draw_codec import draw_codec
 from ..sampling_state.flushed import Flushed, look_at, read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
-from ..sampling_state.proof import NOT_RECORDED
-from ..store.chunk_codec import ChunkCodec
 from .as_finished import is_as_finished, is_blank, read_before_threads
 
 _AT_ONCE = 16  # chunks that are requested together
@@ -36,6 +35,7 @@ _MISSING = (
     "is missing: it was lost, or another tool has overwritten it with fill values, and Zarr "
     "stores no chunk for these"
 )
+_TOO_SHORT = "has fewer draws than the chain"
 _OVERWRITTEN = (
     "was overwritten by another tool: with numbers for times, or with fill values after the end of "
     "the shortest chain"
@@ -313,11 +313,6 @@ class ChunkRows(NamedTuple):
     taken: slice
 
 
-@lru_cache(maxsize=16)
-def _codec(layout: Layout, dtype: np.dtype[Any], is_rounded: bool) -> ChunkCodec:
-    return ChunkCodec(dtype, layout.encoding_of(dtype, is_rounded))
-
-
 class RowReader:
     """Reads draws of one variable and one block of chains from the store, under one layout."""
 
@@ -328,7 +323,7 @@ class RowReader:
         self._layout = layout
         self._group = layout.groups[variable.group]
         self._variable = variable
-        self._codec = _codec(layout, variable.dtype, variable.is_rounded)
+        self._codec = draw_codec(layout, variable)
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -376,11 +371,9 @@ class RowReader:
                 raise self._damaged(place, _OVERWRITTEN, _REMEDY)
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
-            self.chunk(place, into)
+            self.chunk(place, rows.stop, into)
         else:
-            into[...] = self.chunk(place)[: len(into), rows]
-        if self._variable.is_text and (into[:1] == NOT_RECORDED).any():
-            raise self._damaged(place, "has fewer draws than the chain", _REMEDY)
+            into[...] = self.chunk(place, rows.stop)[: len(into), rows]
 
     def check(self, draws: range) -> None:
         """Raise DamagedTraceError unless these draws of one chunk can be read."""
@@ -396,20 +389,33 @@ class RowReader:
                 return
 
     def chunk(
-        self, place: ChunkPlace, into: np.ndarray[Any, Any] | None = None
+        self, place: ChunkPlace, stop: int = 0, into: np.ndarray[Any, Any] | None = None
     ) -> np.ndarray[Any, Any]:
-        """One whole chunk from the store, in a new array or in the given one."""
+        """One whole chunk from the store, in a new array or in the given one.
+
+        It has fill values after its draws, of which it must have the first `stop`.
+        """
         shape = self._layout.chunk_shape(self._variable)
         data = self._bytes(place)
         if data is None:
             return self._missing_chunk(place, into)
         try:
             if into is None:
-                return self._codec.decode(data, shape)
-            self._codec.decode_into(data, into)
-            return into
+                rows = self._codec.decode(data, shape)
+            else:
+                self._codec.decode_into(data, rows := into)
         except ValueError as error:
             raise self._damaged(place, f"cannot be decoded ({error})", _REMEDY) from error
+        if (
+            not self._codec.may_be_partial(data)
+            or (draws := self._codec.draws_in(rows)) == shape[1]
+        ):
+            return rows
+        if draws < stop:
+            raise self._damaged(place, _TOO_SHORT, _REMEDY)
+        rows = rows.copy()
+        rows[:, draws:] = self._codec.fill
+        return rows
 
     def _bytes(self, place: ChunkPlace) -> memoryview | None:
         if self._group.moving_to is not None:

@@ -150,7 +150,7 @@ def load_rows(
     if not filled or span.gone:
         return
     try:
-        rows[:, :filled] = RowReader(block, variable).chunk(place)[:, :filled]
+        rows[:, :filled] = RowReader(block, variable).chunk(place, filled)[:, :filled]
     except DamagedTraceError:
         # Its chunk was removed: these draws are never read.
         if count > hierarchy.layout.dropped:

@@ -13,8 +13,7 @@ from ..layout.rounding import round_bits, round_to
 from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
-from ..sampling_state.proof import NOT_RECORDED
-from ..store.chunk_codec import ChunkCodec
+from ..sampling_state.draw_codec import DrawCodec, draw_codec
 
 EncodedChunk = tuple[str, bytes]  # the key and the bytes under it
 
@@ -28,30 +27,23 @@ class OpenChunk:
         The variable it belongs to.
     rows : numpy.ndarray
         The whole chunk. Only the rows of recorded draws are valid.
-
-    Parameters
-    ----------
-    end
-        The value after the last draw in a chunk that will have more draws.
     """
 
-    __slots__ = ("_block", "_codec", "_end", "_span", "rows", "variable")
+    __slots__ = ("_block", "_codec", "_span", "rows", "variable")
 
     def __init__(
         self,
         variable: Variable,
         span: Span,
         rows: np.ndarray[Any, Any],
-        codec: ChunkCodec,
+        codec: DrawCodec,
         block: int,
-        end: Any,
     ) -> None:
         self.variable = variable
         self.rows = rows
         self._span = span
         self._codec = codec
         self._block = block
-        self._end = end
 
     @property
     def is_stored(self) -> bool:
@@ -59,14 +51,10 @@ class OpenChunk:
         return not self._span.gone
 
     def encoded(self, number: int, draws: int) -> EncodedChunk:
-        """The chunk with its first `draws` rows, and fill values after them."""
-        rows = self.rows
-        if draws < self.variable.draws_per_chunk:
-            rows = rows.copy()
-            rows[:, draws:] = self._codec.fill
-            if draws < len(self._span.chunk(number, self.variable.draws_per_chunk).draws):
-                rows[:, draws] = self._end
-        return self.key(number), self._codec.encode(_rounded(self.variable, rows))
+        """The chunk with its first `draws` rows."""
+        places = len(self._span.chunk(number, self.variable.draws_per_chunk).draws)
+        rows = _rounded(self.variable, self.rows)
+        return self.key(number), self._codec.encode(rows, draws, places)
 
     def key(self, number: int) -> str:
         """The key of a chunk of the variable."""
@@ -132,21 +120,15 @@ class OpenChunks:
         self, block: ChainBlock, rows: Mapping[str, np.ndarray[Any, Any]], count: int
     ) -> None:
         layout = block.layout
-        codecs: dict[tuple[np.dtype[Any], bool], ChunkCodec] = {}
         schedules: dict[tuple[int, int, int], Schedule] = {}
         self._chunks: dict[str, OpenChunk] = {}
         self._schedule_of: dict[str, Schedule] = {}
         for variable in layout.variables:
-            kind = (variable.dtype, variable.is_rounded)
-            if kind not in codecs:
-                codecs[kind] = ChunkCodec(variable.dtype, layout.encoding(variable))
             span = span_of(written_spans(layout, variable), count)
             timing = (span.start, span.stop, variable.draws_per_chunk)
             schedule = schedules.setdefault(timing, Schedule(*timing))
-            codec = codecs[kind]
-            # The chunk of a text is written with each draw, and holds its number of draws.
-            end = NOT_RECORDED if variable.is_text and layout.sealed else codec.fill
-            chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number, end)
+            codec = draw_codec(layout, variable)
+            chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number)
             schedule.chunks.append(chunk)
             self._chunks[variable.label] = chunk
             self._schedule_of[variable.label] = schedule

@@ -18,15 +18,14 @@ from ..layout.layout import Layout
 from ..layout.spans import ChunkPlace, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label, warn_caller
-from ..store.chunk_codec import ChunkCodec
 from ..store.local import locks_work
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim, watch
+from .draw_codec import HEADER, draw_codec
 from .journal import Journal
 from .journal_count import is_elsewhere, read_count
 from .journal_file import is_locked, journal_directory, journal_file
-from .proof import NOT_RECORDED
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class ChainBlock:
     def stored_draws(self, variable: Variable, count: int) -> int:
         """How many draws of a variable, from the first on, the chunks hold; at most `count`.
 
-        Only the chunk of a text may be partly filled; it holds its number of draws.
+        A chunk that is not full shows how many draws it holds.
         """
         known = _draws_in_full_chunks(self)
         done = max(self.layout.dropped, known.get(variable.label, 0))
@@ -151,35 +150,22 @@ class ChainBlock:
         return count
 
     def _draws_in(self, variable: Variable, place: ChunkPlace) -> int:
-        """How many draws a chunk holds."""
-        if not self._has_chunk(variable, place):
-            return 0
-        partly_filled = variable.is_text and 0 not in variable.shape
-        return self._texts_in(variable, place) if partly_filled else len(place.draws)
-
-    def _has_chunk(self, variable: Variable, place: ChunkPlace) -> bool:
-        key = place.key(variable, self.number)
-        if self.location.path is None:
-            there = self.location.exists(key)
-        else:
-            try:
-                # A file that power loss has emptied counts as missing.
-                there = os.stat(self.location.path / key).st_size > 0
-            except (FileNotFoundError, NotADirectoryError):
-                there = False
-        return there or self.layout.is_lost(variable, self.number, place.draws)
-
-    def _texts_in(self, variable: Variable, place: ChunkPlace) -> int:
-        """How many draws the chunk of a text holds; all of them if it cannot be read."""
-        data = self.location.read(place.key(variable, self.number))
-        shape = self.layout.chunk_shape(variable)
-        codec = ChunkCodec(variable.dtype, self.layout.encoding(variable))
+        """How many draws a chunk holds; all of them if it is lost or cannot be decoded."""
+        key, length = place.key(variable, self.number), len(place.draws)
+        [first] = self.location.read_first([key], HEADER)
+        # A file that power loss has emptied counts as missing.
+        if not first:
+            return length if self.layout.is_lost(variable, self.number, place.draws) else 0
+        codec = draw_codec(self.layout, variable)
+        if not codec.may_be_partial(first):
+            return length
+        data = self.location.read(key)
         try:
-            texts = codec.decode(data or b"", shape)
+            return min(
+                codec.draws_in(codec.decode(data or b"", self.layout.chunk_shape(variable))), length
+            )
         except ValueError:
-            return len(place.draws)
-        first_chain = texts.reshape(*shape[:2], -1)[0, :, 0].tolist()
-        return first_chain.index(NOT_RECORDED) if NOT_RECORDED in first_chain else len(place.draws)
+            return length
 
     @property
     def is_flushed(self) -> bool:

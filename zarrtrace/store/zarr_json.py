@@ -8,7 +8,8 @@ creating hundreds of arrays cheap.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,14 @@ def key_form_of(document: Mapping[str, Any]) -> str:
     if encoding["name"] == V2_KEYS:
         return V2_KEYS if separator in (None, ".") else V2_KEYS + separator
     return separator or "/"
+
+
+def chunk_names(document: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of all chunks of an array, below its path."""
+    chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
+    numbers = [-(-size // chunk) for size, chunk in zip(document["shape"], chunks, strict=True)]
+    for index in product(*map(range, numbers)):
+        yield chunk_name(index, key_form_of(document))
 
 
 def documents_first(keys: Iterable[str]) -> list[str]:
