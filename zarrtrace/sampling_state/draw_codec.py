@@ -81,11 +81,10 @@ class DrawCodec:
         if self._is_text:
             rows[:, draws] = NOT_RECORDED
             return self._codec.encode(rows)
-        marks = _as_bytes(_marks(rows, _MARK))
-        if self.names_partial and (_as_bytes(rows)[:, draws - 1] == marks[0, draws - 1]).all():
-            rows[:, draws:] = _marks(rows, _OTHER_MARK)[:, draws:]
-        else:
-            rows[:, draws:] = _marks(rows, _MARK)[:, draws:]
+        last = _as_bytes(rows[:, draws - 1 : draws])
+        looks_marked = (last == _as_bytes(_marks(rows, _MARK, draws - 1, draws))).all()
+        mark = _OTHER_MARK if self.names_partial and looks_marked else _MARK
+        rows[:, draws:] = _marks(rows, mark, draws, rows.shape[1])
         return self._partial.encode(rows)
 
     def may_be_partial(self, data: memoryview | bytes) -> bool:
@@ -108,10 +107,11 @@ class DrawCodec:
             texts = rows.reshape(*rows.shape[:2], -1)[0, :, 0].tolist()
             return texts.index(NOT_RECORDED) if NOT_RECORDED in texts else length
         for mark in (_MARK, _OTHER_MARK):
-            marks = _as_bytes(_marks(rows, mark))
             # Few chunks end with one, and only these are compared as a whole.
-            if (_as_bytes(rows[:, -1:]) != marks[:, -1:]).any():
+            last_mark = _as_bytes(_marks(rows, mark, length - 1, length))
+            if (_as_bytes(rows[:, -1:]) != last_mark).any():
                 continue
+            marks = _as_bytes(_marks(rows, mark, 0, length))
             [recorded] = (_as_bytes(rows) != marks).any(axis=(0, 2)).nonzero()
             draws = int(recorded[-1]) + 1 if recorded.size else 0
             is_long = rows[:, draws:].nbytes >= _PROOF
@@ -120,11 +120,12 @@ class DrawCodec:
         return length
 
 
-def _marks(rows: np.ndarray[Any, Any], mark: bytes) -> np.ndarray[Any, Any]:
-    """What a chunk of marks alone holds for each chain, shape (1, draws, *shape)."""
-    size = rows[:1].nbytes
-    data = (mark * -(-size // len(mark)))[:size]
-    return np.frombuffer(data, rows.dtype).reshape(1, *rows.shape[1:])
+def _marks(rows: np.ndarray[Any, Any], mark: bytes, start: int, stop: int) -> np.ndarray[Any, Any]:
+    """What the draws from `start` to `stop` hold where all are marks, shape (1, draws, *shape)."""
+    draw = rows[:1, :1].nbytes
+    skipped, size = start * draw % len(mark), (stop - start) * draw
+    data = (mark * (2 + size // len(mark)))[skipped : skipped + size]
+    return np.frombuffer(data, rows.dtype).reshape(1, stop - start, *rows.shape[2:])
 
 
 def _as_bytes(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
