@@ -50,6 +50,7 @@ def processes() -> Executor:
     return ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("forkserver"))
 
 
+@pytest.mark.filterwarnings("ignore:.*has all its draws:RuntimeWarning")
 def test_a_pool_that_broke_is_made_again(directory: Place) -> None:
     trace = create(directory)
     with pytest.warns(RuntimeWarning, match="BrokenProcessPool.*is started again") as warned:
@@ -58,6 +59,7 @@ def test_a_pool_that_broke_is_made_again(directory: Place) -> None:
     assert np.array_equal(trace.get("x"), expected(60))
 
 
+@pytest.mark.filterwarnings("ignore:.*has all its draws:RuntimeWarning")
 def test_a_pool_that_cannot_be_made_again_is_named(directory: Place) -> None:
     trace = create(directory)
     with processes() as pool, pytest.raises(ChainsFailedError) as caught:
