@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -26,7 +27,7 @@ def imports() -> dict[str, set[str]]:
     for module, path in files.items():
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         targets = found.setdefault(module, set())
-        for node in executed(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in executed(parse(path)):
             if isinstance(node, ast.Import):
                 targets.update(alias.name for alias in node.names if alias.name in files)
             elif isinstance(node, ast.ImportFrom):
@@ -37,6 +38,16 @@ def imports() -> dict[str, set[str]]:
                 targets |= {name if name in files else origin for name in names}
         targets &= files.keys() - {module}
     return found
+
+
+def parse(path: Path) -> ast.Module:
+    # Up to Python 3.11.7, what the garbage collector runs meanwhile can end the parser by a
+    # SystemError (python/cpython#106905).
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
