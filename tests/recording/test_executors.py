@@ -29,6 +29,8 @@ def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0
         start, state = writer.resume()
         if state is not None:
             rng.bit_generator.state = state
+        else:
+            rng.normal(size=start)  # it was killed before its first checkpoint
         for draw in range(start, trace.draws):
             if draw == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -107,8 +107,8 @@ def test_a_chain_with_all_its_draws_has_not_failed(directory: Place) -> None:
 
     with pytest.warns(RuntimeWarning, match="has all its draws") as warned:
         zt.run(ends_badly, trace, progress=False, fork=True)
-    # From Python 3.12 on, forks are warned of.
-    said = [str(warning.message) for warning in warned if warning.category is RuntimeWarning]
+    # Forks are warned of, by Python 3.12 and by JAX.
+    said = [text for text in (str(one.message) for one in warned) if "has all its draws" in text]
     assert sorted(text.rpartition(": ")[2] for text in said) == ["killed by SIGKILL", "too late"]
     assert is_complete(trace)
 
