@@ -19,6 +19,7 @@ from zarrtrace.cli import main
 from zarrtrace.diagnostics.statistics import compute
 from zarrtrace.watching.follow import Watched, follow
 from zarrtrace.watching.look import Gone, Look
+from zarrtrace.watching.screen import as_html
 from zarrtrace.watching.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -225,6 +226,21 @@ def test_draws_that_have_no_rhat(directory: Place, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.long
+def test_chains_of_superchains_have_a_nested_rhat() -> None:
+    trace = zt.create(
+        chains=8, draws=40, chains_per_chunk=8, posterior={"x": zt.Var(shape=2)},
+        superchains=[0, 0, 1, 1, 2, 2, 3, 3],
+    )  # fmt: skip
+    with trace.writer(range(8)) as writer:
+        writer.record_block({"x": np.random.default_rng(1).normal(size=(8, 40, 2))})
+    look = Watcher(trace._hierarchy).look()
+    expected = trace.summary(kind="diagnostics", round_to="none")["r_hat_nested"]
+    found = {value.name: value.exact.rhat_nested for value in look.values if value.exact}
+    assert found == pytest.approx(expected.to_dict(), rel=1e-12)
+    assert "nested R-hat" in as_html([look], width=120)
+    assert "nested R-hat" not in as_html([look], width=80)
+
+
 @pytest.mark.once("newest")
 def test_ten_thousand_variables() -> None:
     names = [f"v{number}" for number in range(10_000)]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..diagnostics.statistics import compute
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
+from ..layout.superchains import are_equal, declared_superchains
 from ..layout.variables import Variable
 from ..reading.rows import Wanted
 from .pieces import cut, read_pieces
@@ -31,12 +32,15 @@ class Exact(NamedTuple):
     ----------
     mcse : float
         Of the mean, as a part of the standard deviation.
+    rhat_nested : float
+        NaN for chains without superchains.
     """
 
     rhat: float
     ess_bulk: float
     ess_tail: float
     mcse: float
+    rhat_nested: float
 
 
 class Computed(NamedTuple):
@@ -91,9 +95,15 @@ class Asked(NamedTuple):
         places = [(v.label, column) for v, _, columns in self.elements for column in columns]
         known = [number for number, (label, _) in enumerate(places) if label not in damaged]
         columns = [places[number][1] for number in known]
-        found = diagnose(values[:, :, known])
+        found = diagnose(values[:, :, known], self._superchains(layout))
         ended = time.perf_counter()
         return Computed(columns, found, len(self.draws), damaged, ended, ended - began)
+
+    def _superchains(self, layout: Layout) -> list[int]:
+        """The declared superchains of the chains; none if they are not equally many of each."""
+        declared = declared_superchains(layout.attrs, layout.chains)
+        chosen = [declared[chain] for chain in self.chains] if declared else []
+        return chosen if are_equal(chosen) else []
 
 
 def in_thread(function: Callable[[], Computed]) -> Future[Computed]:
@@ -110,13 +120,13 @@ def in_thread(function: Callable[[], Computed]) -> Future[Computed]:
     return future
 
 
-def diagnose(draws: NDArray[np.float64]) -> list[Exact]:
+def diagnose(draws: NDArray[np.float64], superchains: list[int]) -> list[Exact]:
     """The diagnostics of each scalar, from draws of shape (chains, draws, scalars)."""
-    names = ("r_hat", "ess_bulk", "ess_tail", "mcse_mean", "sd")
-    found = compute(draws, names)
+    names = ("r_hat", "ess_bulk", "ess_tail", "mcse_mean", "sd", "r_hat_nested")
+    found = compute(draws, names, superchains=superchains)
     with np.errstate(invalid="ignore", divide="ignore"):
         mcse = found["mcse_mean"] / found["sd"]
-    columns = (found["r_hat"], found["ess_bulk"], found["ess_tail"], mcse)
+    columns = (found["r_hat"], found["ess_bulk"], found["ess_tail"], mcse, found["r_hat_nested"])
     return [Exact(*map(float, values)) for values in zip(*columns, strict=True)]
 
 

@@ -225,5 +225,6 @@ def _value(value: WatchedValue) -> dict[str, Any]:
         "ess_bulk": None if exact is None else exact.ess_bulk,
         "ess_tail": None if exact is None else exact.ess_tail,
         "mcse_over_sd": None if exact is None else exact.mcse,
+        "rhat_nested": None if exact is None else exact.rhat_nested,
         "split_rhats": list(value.rhats),
     }

@@ -262,6 +262,8 @@ def _values(values: list[WatchedValue], width: int, ascii_only: bool) -> Any:
         columns = {"R-hat": 7, "bulk ESS": 8, "tail ESS": 8}
     if width >= 72:
         columns |= {"MCSE/sd": 7, "R-hat so far": looks}
+    if width >= 100 and any(one.exact and not math.isnan(one.exact.rhat_nested) for one in values):
+        columns |= {"nested R-hat": 12}
     room = width - sum(columns.values()) - 2 * len(columns)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("variable", no_wrap=True)
@@ -275,6 +277,7 @@ def _values(values: list[WatchedValue], width: int, ascii_only: bool) -> Any:
             "ESS": number(effective(value), 0),
             "bulk ESS": number(exact and exact.ess_bulk, 0),
             "tail ESS": number(exact and exact.ess_tail, 0),
+            "nested R-hat": number(exact and exact.rhat_nested, 3),
             "MCSE/sd": number(exact and exact.mcse, 3),
             "R-hat so far": _rhat_marks(value.rhats[-looks:], ascii_only),
         }
