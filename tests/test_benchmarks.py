@@ -25,7 +25,7 @@ def test_every_benchmark_runs_and_says_what_it_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads(result.read_text())["rows"]
     # Those of jexplore's epochs need Python 3.13.
-    assert len(rows) == (61 if importlib.util.find_spec("jexplore") else 57)
+    assert len(rows) == (62 if importlib.util.find_spec("jexplore") else 58)
     for row in rows:
         assert isinstance(row["value"], float), row
         assert row["what"] in done.stdout
