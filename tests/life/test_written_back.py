@@ -329,7 +329,7 @@ def test_a_split_keeps_what_was_added(fast_place: Place) -> None:
         assert np.array_equal(warmup.twice[:, 4:], 2 * warmup.x[:, 4:])
         assert np.isnan(warmup.twice[:, :4]).all()
         assert "missing_draws" not in found["posterior"].twice.attrs
-        assert warmup.twice.attrs["missing_draws"] == ["draws 0 to 1"]
+        assert warmup.twice.attrs["missing_draws"] == ["draws 0 to 3"]
     assert trace.check() == []
 
 
