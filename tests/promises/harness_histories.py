@@ -357,7 +357,8 @@ def given(history: History) -> None:
     history.record(TOTAL)
     history.do("finish")
     history.do("add_group", "constant_data", {"k": [0.0, 9.0, 0.0]}, overwrite=True)
-    history.do("update", {"constant_data": xr.Dataset({"k": ("i", [7.0])})}, overwrite=True)
+    given = xr.DataTree.from_dict({"constant_data": xr.Dataset({"k": ("i", [7.0])})})
+    history.do("update", given, overwrite=True)
     history.do("remove_group", "constant_data")
 
 
