@@ -355,7 +355,7 @@ def test_the_exact_values_are_those_of_arviz() -> None:
         az.mcse(dataset)["x"] / x[:, :250].std(ddof=1),
     ]
     assert look.exact_draws == 250
-    assert found["x"] == pytest.approx([float(value) for value in expected], rel=1e-12)
+    assert found["x"][:4] == pytest.approx([float(value) for value in expected], rel=1e-12)
     assert look.worst_rhat == found["x"].rhat
     assert math.isnan(found["fixed"].rhat)
 
