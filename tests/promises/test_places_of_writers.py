@@ -498,6 +498,7 @@ def test_a_container_does_not_take_the_place_of_a_living_writer(
     directory: Place, journal: bool, options: tuple[str, ...]
 ) -> None:
     trace = directory.create(**DEFINITION, journal=journal)
+    time.sleep(0.02)  # the system says in ticks of 10 ms which process began before the trace
     with trace.writer(0) as writer:
         record(writer, 15)
         second = run_in_container(
