@@ -152,9 +152,9 @@ def test_every_chunk_is_read_once_and_no_file_is_written(
     reads: list[str] = []
     read_chunk = RowReader.chunk
 
-    def counted(reader: RowReader, place: Any, into: Any = None) -> Any:
+    def counted(reader: RowReader, place: Any, *arguments: Any) -> Any:
         reads.append(place.key(trace._layout.variables[0], reader.block.number))
-        return read_chunk(reader, place, into)
+        return read_chunk(reader, place, *arguments)
 
     monkeypatch.setattr(RowReader, "chunk", counted)
     monkeypatch.setattr(transposed.tempfile, "TemporaryFile", None)

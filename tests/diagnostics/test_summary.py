@@ -212,9 +212,9 @@ def test_every_chunk_is_read_once_to_be_transposed(
     reads: list[str] = []
     read_chunk = RowReader.chunk
 
-    def counted(reader: RowReader, place: Any, into: Any = None) -> Any:
+    def counted(reader: RowReader, place: Any, *arguments: Any) -> Any:
         reads.append(place.key(trace._layout.variables[0], reader.block.number))
-        return read_chunk(reader, place, into)
+        return read_chunk(reader, place, *arguments)
 
     monkeypatch.setattr(RowReader, "chunk", counted)
     trace.summary(memory=40_000, progress=False)
