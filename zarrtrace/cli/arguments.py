@@ -63,6 +63,18 @@ def selection_argument() -> argparse.ArgumentParser:
     parent.add_argument(
         "--group", default="posterior", help="such as warmup_posterior (%(default)s)"
     )
+    _add_room(parent)
+    return parent
+
+
+def room_arguments() -> argparse.ArgumentParser:
+    """What statistics of all draws may use: memory, a scratch directory, threads."""
+    parent = argparse.ArgumentParser(add_help=False)
+    _add_room(parent)
+    return parent
+
+
+def _add_room(parent: argparse.ArgumentParser) -> None:
     parent.add_argument(
         "--memory",
         type=float,
@@ -76,7 +88,6 @@ def selection_argument() -> argparse.ArgumentParser:
     parent.add_argument(
         "--threads", type=int, default=1, metavar="N", help="how many are used (%(default)s)"
     )
-    return parent
 
 
 def selection_options(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -6,14 +6,20 @@ import argparse
 
 from ..messages import printable
 from ..opening import open
-from .arguments import Commands, said_on_standard_error, storage_argument, storage_options
+from .arguments import (
+    Commands,
+    room_arguments,
+    said_on_standard_error,
+    storage_argument,
+    storage_options,
+)
 
 
 def add_command(commands: Commands) -> None:
     """Add `report` to the parser."""
     report = commands.add_parser(
         "report",
-        parents=[storage_argument()],
+        parents=[storage_argument(), room_arguments()],
         help="write one HTML page that shows a run, finished or running, and opens offline",
     )
     report.add_argument("path", metavar="PATH", help="a trace")
@@ -23,19 +29,6 @@ def add_command(commands: Commands) -> None:
     report.add_argument("--overwrite", action="store_true", help="replace an existing file")
     report.add_argument(
         "--var-names", nargs="+", metavar="NAME", help="variables that are drawn first"
-    )
-    report.add_argument(
-        "--memory",
-        type=float,
-        default=1e9,
-        metavar="BYTES",
-        help="what may be used; a larger variable is transposed through a file (1e9)",
-    )
-    report.add_argument(
-        "--scratch", metavar="DIRECTORY", help="where that file is (the system's temporary one)"
-    )
-    report.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="how many are used (%(default)s)"
     )
     report.set_defaults(run_command=_run_command)
 

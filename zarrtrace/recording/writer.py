@@ -705,13 +705,9 @@ class ChainWriter(Holder):
         """
         count = self._count
         if self._may_end:
-            raise StopRequestedError(
+            raise self._stopped(
                 f"the process was asked to end by {self._preempted_by}",
-                where=str(self._block),
-                remedy=f"all its {counted(count, 'draw')} are kept: end the sampler; the same "
-                f"script continues from the last checkpoint",
-                chain=self.chains[0],
-                draw=count,
+                "end the sampler; the same script continues from the last checkpoint",
             )
         if self._found is not self._end or count + draws > self._total:
             # The trace may have been extended meanwhile, or asked to stop.
@@ -721,13 +717,9 @@ class ChainWriter(Holder):
         if count + draws <= self._total:
             return
         if self._end.request is not None and count + draws <= self._end.declared:
-            raise StopRequestedError(
+            raise self._stopped(
                 f"the run was asked to stop {self._end.request}",
-                where=str(self._block),
-                remedy=f"all its {counted(count, 'draw')} are kept: end the sampler, or take the "
-                f"request back with trace.cancel_stop()",
-                chain=self.chains[0],
-                draw=count,
+                "end the sampler, or take the request back with trace.cancel_stop()",
             )
         raise ChainFullError(
             f"{counted(draws, 'more draw')} after {count}, but tune + draws is {self._total}",
@@ -736,6 +728,17 @@ class ChainWriter(Holder):
             f"trace.extend(draws=...), even while this writer is open",
             chain=self.chains[0],
             draw=self._total,
+        )
+
+    def _stopped(self, why: str, what_next: str) -> StopRequestedError:
+        """The error that ends a loop which does not look whether its chain has to end."""
+        count = self._count
+        return StopRequestedError(
+            why,
+            where=str(self._block),
+            remedy=f"all its {counted(count, 'draw')} are kept: {what_next}",
+            chain=self.chains[0],
+            draw=count,
         )
 
     # Life ---------------------------------------------------------------------------------
