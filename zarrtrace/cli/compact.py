@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..diagnostics.transposed import size_label
 from ..errors import InvalidInputError
+from ..layout.rounding import power_label
 from ..life import as_json
 from ..messages import printable
 from ..opening import open
@@ -127,5 +128,5 @@ def _quanta(smallest: float, largest: float) -> str:
     """`2^-9`, `2^-9 to 2^-3`, or `exact`."""
     if math.isnan(smallest):
         return "exact"
-    powers = dict.fromkeys(f"2^{math.frexp(quantum)[1] - 1}" for quantum in (smallest, largest))
+    powers = dict.fromkeys(map(power_label, (smallest, largest)))
     return " to ".join(powers)

@@ -151,14 +151,15 @@ def check_rounding(
 def rounding_label(rounded_to: float, significant_bits: int, compacted: Compacted | None) -> str:
     """`rounded to 2^-9`, as descriptions say it; "" for draws that are as they were recorded."""
     if compacted is not None:
-        smallest, largest = (_power(quantum) for quantum in compacted[2:4])
+        smallest, largest = (power_label(quantum) for quantum in compacted[2:4])
         return f"rounded to {smallest}" + ("" if smallest == largest else f" to {largest}")
     if rounded_to:
-        return f"rounded to {_power(rounded_to)}"
+        return f"rounded to {power_label(rounded_to)}"
     return f"rounded to {significant_bits} bits" if significant_bits else ""
 
 
-def _power(quantum: float) -> str:
+def power_label(quantum: float) -> str:
+    """`2^-9`."""
     return f"2^{math.frexp(quantum)[1] - 1}"
 
 
