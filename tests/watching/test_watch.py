@@ -18,7 +18,9 @@ import zarrtrace as zt
 from zarrtrace.cli import main
 from zarrtrace.diagnostics.statistics import compute
 from zarrtrace.watching.follow import Watched, follow
+from zarrtrace.watching.lines import who
 from zarrtrace.watching.look import Gone, Look
+from zarrtrace.watching.progress import ChainLook
 from zarrtrace.watching.screen import as_html
 from zarrtrace.watching.watcher import Watcher
 
@@ -410,3 +412,27 @@ def test_a_view_returns_at_once(directory: Place) -> None:
     assert "complete" in repr(view)
     view = trace.watch()
     view.stop()
+
+
+@pytest.mark.parametrize(
+    ("chains", "says"),
+    [
+        (
+            range(2, 3),
+            "chain 2 is dead (process 47 on node7, 640 draws): run the sampler again, "
+            "which resumes it by ",
+        ),
+        (
+            range(8),
+            "chains 0 to 7 are dead (process 47 on node7, 640 draws): run the sampler again, "
+            "which resumes them by ",
+        ),
+    ],
+)
+def test_chains_that_died_together_are_many(chains: range, says: str) -> None:
+    dead = ChainLook(
+        chains, phase="sampling", writer="dead", draws=640, planned=1000, rate=None, idle=None,
+        divergences=None, step_size=None, tree_depth=None, acceptance=None, lp=None, host="node7",
+        pid=47, resume="trace.writer(0).resume()",
+    )  # fmt: skip
+    assert who(dead) == says + "trace.writer(0).resume()"

@@ -102,10 +102,12 @@ def total_divergences(look: Look) -> int | None:
 def who(chain: ChainLook) -> str:
     """`chain 2 is dead (process 4711 on node7, 640 draws): run the sampler again, ...`."""
     was = f"process {chain.pid} on {chain.host}, " if chain.pid is not None else ""
-    what = f"{chain.label} is {chain.writer} ({was}{counted(chain.draws, 'draw')})"
+    is_or_are = "is" if len(chain.chains) == 1 else "are"
+    what = f"{chain.label} {is_or_are} {chain.writer} ({was}{counted(chain.draws, 'draw')})"
     if not chain.has_ended:
         return what
-    return f"{what}: run the sampler again, which resumes it by {chain.resume}"
+    it_or_them = "it" if len(chain.chains) == 1 else "them"
+    return f"{what}: run the sampler again, which resumes {it_or_them} by {chain.resume}"
 
 
 def without_writer(look: Look) -> Iterator[tuple[Writer, str]]:
