@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor
 from functools import partial
 
 from ..diagnostics.goal import Converged
@@ -14,7 +13,7 @@ from ..trace import Trace
 from .attempts import Attempts
 from .bars import progress_bars
 from .chains import ChainFunction, first_chain, first_line
-from .executors import run_on_executor
+from .executors import MakesExecutor, Submits, run_on_executor
 from .one_per_chain import ForkedProcess, FreshProcess, run_on_processes
 from .rules import FunctionRule, GoalRule
 
@@ -26,7 +25,7 @@ def run(
     trace: Trace,
     *,
     processes: int | None = None,
-    executor: Executor | Callable[[], Executor] | None = None,
+    executor: Submits | MakesExecutor | None = None,
     progress: bool = True,
     fork: bool = False,
     retries: int = 2,
@@ -47,10 +46,11 @@ def run(
     processes : int, optional
         Chains at the same time; by default as many as this process may use cores.
     executor : concurrent.futures.Executor or callable, optional
-        Where to run the chains instead: threads, Dask, MPI. It must be able to send
-        `chain_function`. A function without arguments that makes one, such as
-        `lambda: ProcessPoolExecutor(8)`, is called again if the executor breaks, as a pool does
-        when one of its processes is killed.
+        Where to run the chains instead: threads, Dask, MPI, or an executor of submitit. Workers
+        need the same version of zarrtrace, and the same minor version of Zarr. If no worker begins
+        a chain for 30 s, `run` says so and keeps waiting. A function without arguments that
+        makes an executor, such as `lambda: ProcessPoolExecutor(8)`, is called again if the executor
+        breaks, as a pool does when one of its processes is killed.
     progress : bool, default True
         Whether to show a bar for each chain.
     fork : bool, default False
@@ -168,6 +168,13 @@ def run(
             start_chain = partial(start, chain_function, trace)
             failures = run_on_processes(trace, start_chain, missing, limit, refresh, rule, attempts)
     rule.close()
+    # Another attempt of a chain may have gone on where this one ended.
+    moment = trace._now()
+    failures = {
+        chain: report
+        for chain, report in failures.items()
+        if moment.counts[chain] < moment.end.draws
+    }
     if failures:
         raise _failed(trace, failures, len(missing))
 

@@ -1,0 +1,56 @@
+"""A chain for workers in other processes, which import it: it notes each draw that it makes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+import zarrtrace as zt
+
+DRAWS = 60
+
+
+def create(path: Path) -> zt.Trace:
+    return zt.create(path, chains=3, draws=DRAWS, posterior={"x": zt.Var(draws_per_chunk=20)})
+
+
+def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0.0) -> None:
+    rng = np.random.default_rng(index)
+    with trace.writer(index) as writer:
+        start, state = writer.resume()
+        if state is not None:
+            rng.bit_generator.state = state
+        elif start:
+            rng.normal(size=start)
+        for draw in range(start, trace.draws):
+            if draw == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            writer.record({"x": rng.normal()})
+            with open(f"{trace.path}.made", "a") as made:
+                made.write(f"{index}\n")
+            time.sleep(pause)
+            if draw % 10 == 9:
+                writer.checkpoint(rng.bit_generator.state)
+
+
+def slowly(index: int, trace: zt.Trace) -> None:
+    record(index, trace, pause=0.03)
+
+
+def killed_once(index: int, trace: zt.Trace) -> None:
+    record(index, trace, killed_at=25 if index == 1 and not trace.recorded[1] else -1)
+
+
+def made(trace: zt.Trace) -> list[int]:
+    """How many draws were made of each chain."""
+    lines = Path(f"{trace.path}.made").read_text().split()
+    return [lines.count(str(index)) for index in range(trace.chains)]
+
+
+def is_complete(trace: zt.Trace) -> bool:
+    expected = [np.random.default_rng(index).normal(size=DRAWS) for index in range(3)]
+    return np.array_equal(trace.get("x"), expected)

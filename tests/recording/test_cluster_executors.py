@@ -1,0 +1,178 @@
+"""Chains on the executors that clusters have: Dask, MPI, loky, submitit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cluster_chains
+import pytest
+from cluster_chains import create, is_complete, killed_once, made, record, slowly
+from scripts import environment
+
+import zarrtrace as zt
+from zarrtrace.errors import ChainsFailedError, InvalidInputError
+from zarrtrace.processes import executors, parcel
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.long
+@pytest.mark.once("newest")
+def test_a_dask_worker_is_killed_and_one_is_added(client: Any, tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    run = threading.Thread(
+        target=zt.run,
+        args=(slowly, trace),
+        kwargs={"executor": client.get_executor(), "progress": False},
+    )
+    run.start()
+    while trace.recorded.max() < 25:
+        time.sleep(0.01)
+    killed = int(trace.recorded.argmax())
+    claim = trace._block(killed).claim
+    assert claim is not None
+    os.kill(claim.pid, signal.SIGKILL)
+    client.cluster.scale(3)
+    run.join(120)
+    assert is_complete(trace)
+    # Only the draws since the last checkpoint are drawn again.
+    again = [count - cluster_chains.DRAWS for count in made(trace)]
+    assert again.pop(killed) <= 10
+    assert again == [0, 0]
+
+
+@pytest.mark.once("newest")
+def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    zt.run(
+        slowly,
+        trace,
+        executor=client.get_executor(),
+        until=lambda trace: bool(trace.recorded.max() > 5),
+        progress=False,
+    )
+    # No worker goes on after run() has returned.
+    assert trace.status == "stopped"
+    stopped = trace.recorded.tolist()
+    time.sleep(0.3)
+    assert trace.recorded.tolist() == stopped
+    zt.run(record, trace, executor=client.get_executor, progress=False)
+    assert is_complete(trace)
+
+
+@pytest.mark.once("oldest")
+def test_loky(tmp_path: Path) -> None:
+    from loky import get_reusable_executor
+
+    trace = create(tmp_path / "run.zarr")
+    with pytest.warns(RuntimeWarning, match="TerminatedWorkerError.*is started again"):
+        zt.run(killed_once, trace, executor=lambda: get_reusable_executor(2), progress=False)
+    assert is_complete(trace)
+
+
+@pytest.mark.once("oldest")
+def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from submitit import AutoExecutor
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+
+    trace = create(tmp_path / "run.zarr")
+    executor = AutoExecutor(tmp_path / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=5)
+    with pytest.warns(RuntimeWarning, match="UncompletedJobError.*is started again"):
+        zt.run(killed_once, trace, executor=executor, progress=False)
+    assert is_complete(trace)
+    assert [count - cluster_chains.DRAWS for count in made(trace)] == [0, 5, 0]
+
+
+MPI = """
+import sys
+from cluster_chains import killed_once
+from mpi4py.futures import MPIPoolExecutor
+import zarrtrace as zt
+
+if __name__ == "__main__":
+    with MPIPoolExecutor() as pool:
+        zt.run(killed_once, zt.open(sys.argv[1], "a"), executor=pool, progress=False)
+"""
+
+
+@pytest.mark.once("newest")
+def test_a_rank_of_mpi_dies_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    script = tmp_path / "script.py"
+    script.write_text(MPI)
+    here = environment()
+    here["PYTHONPATH"] += os.pathsep + str(Path(cluster_chains.__file__).parent)
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
+    command = [*mpirun, sys.executable, "-m", "mpi4py.futures", str(script), str(trace.path)]
+    first = subprocess.run(command, env=here, capture_output=True, text=True, timeout=120)
+    assert first.returncode, first.stdout
+    assert trace.recorded[1] == 25
+    subprocess.run(command, env=here, check=True, timeout=120)
+    assert is_complete(trace)
+    assert made(trace)[1] == cluster_chains.DRAWS + 5
+
+
+@pytest.mark.once("oldest")
+def test_a_worker_with_another_version_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = create(tmp_path / "run.zarr")
+    sent = pickle.dumps(parcel.Parcel(record, trace))
+    monkeypatch.setattr(parcel.zarr, "__version__", "3.99.0")
+    with pytest.raises(InvalidInputError, match=r"this worker has zarr 3\.99\.0, and run\(\)"):
+        parcel.run_chain(0, pickle.loads(sent))
+
+
+@pytest.mark.once("newest")
+def test_a_worker_that_cannot_import_the_chain_says_so(client: Any, tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    module = tmp_path / "only_here.py"
+    module.write_text("def chain(index, trace): pass\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import only_here  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(tmp_path))
+    with pytest.raises(ChainsFailedError, match="No module named 'only_here'") as caught:
+        zt.run(only_here.chain, trace, executor=client.get_executor(), progress=False)
+    assert "install what it needs on the workers" in caught.value.failures[0]
+
+
+@pytest.mark.once("newest")
+def test_an_executor_without_workers_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr(executors, "_NO_WORKER_AFTER", 0.5)
+    trace = create(tmp_path / "run.zarr")
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0", processes=False) as cluster,
+        Client(cluster) as client,
+    ):
+        threading.Timer(2, cluster.scale, (1,)).start()
+        with pytest.warns(RuntimeWarning, match="no worker has begun a chain"):
+            zt.run(record, trace, executor=client.get_executor(), progress=False)
+    assert is_complete(trace)
