@@ -38,7 +38,18 @@ def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0
 
 
 def slowly(index: int, trace: zt.Trace) -> None:
-    record(index, trace, pause=0.03)
+    try:
+        record(index, trace, pause=0.03)
+    except zt.errors.ChainBusyError as error:
+        Path(f"{trace.path}.ended").write_text(str(error))
+        raise
+
+
+def make_impatient() -> None:
+    """Let a worker believe after two seconds that a silent writer is dead."""
+    from zarrtrace.sampling_state import claim
+
+    claim.STALE_AFTER, claim.LOOK_EVERY = 2.0, 0.05
 
 
 def killed_once(index: int, trace: zt.Trace) -> None:

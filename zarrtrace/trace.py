@@ -253,7 +253,7 @@ class Trace(GroupReader):
             Whether to replace a writer that this process cannot see, on another host or
             in another container, without knowing whether it is alive.
         patience : float, optional
-            Seconds to wait for such a writer, until it closes
+            Seconds to wait for such a writer, or for one whose process is stopped, until it closes
             or sends no heartbeat for 60 s. By default 0, and 90 in a chain of `zarrtrace.run`.
 
         Returns

@@ -119,7 +119,7 @@ def test_a_writer_whose_place_was_taken_stops_before_it_harms(fast_place: Place)
     writer.record({"mu": 1})
     writer.flush()
     trace._block(0).write_claim(far_away())
-    with pytest.raises(zt.errors.ChainBusyError, match="it was replaced by process"):
+    with pytest.raises(zt.errors.ChainBusyError, match="it was taken over by process"):
         writer.flush()
     with pytest.raises(zt.errors.ChainBusyError):
         writer.record({"mu": 2})
@@ -155,7 +155,7 @@ def test_the_heartbeat_keeps_the_claim_fresh_and_notices_a_successor(
     assert eventually(is_fresher)
     trace._block(0).write_claim(far_away())
     assert eventually(lambda: writer._lost_to is not None)
-    with pytest.raises(zt.errors.ChainBusyError, match="was replaced by"):
+    with pytest.raises(zt.errors.ChainBusyError, match="was taken over by"):
         writer.record({"mu": 1})
     writer._release()
 
@@ -303,3 +303,46 @@ def test_threads_record_side_by_side(fast_place: Place) -> None:
         thread.join()
     expected = np.arange(6)[:, None] * 100 + np.arange(50)
     assert np.array_equal(trace.get("mu"), expected)
+
+
+SLEEPER = """
+import sys, time
+import zarrtrace as zt
+
+trace = zt.open(sys.argv[1], "a")
+try:
+    with trace.writer(0) as writer:
+        while True:
+            writer.record({"mu": writer.recorded})
+            time.sleep(0.01)
+except zt.errors.ChainBusyError as error:
+    print(error)
+"""
+
+
+@pytest.mark.once("newest")
+def test_a_writer_that_sleeps_is_taken_over_and_ends_when_it_wakes_up(
+    directory: Place, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = directory.create(chains=1, draws=5000, posterior={"mu": zt.Var(draws_per_chunk=20)})
+    process = script.start(SLEEPER, directory.path)
+    while trace.recorded[0] < 25:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(claims, "STALE_AFTER", 0.5)
+        with pytest.warns(RuntimeWarning, match="waiting up to 60 s"):
+            writer = trace.writer(0, patience=60)
+        with writer:
+            start, _ = writer.resume()
+            assert start >= 25
+            for _ in range(50):
+                writer.record({"mu": -1})
+    finally:
+        process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate()
+    assert "it was taken over by" in said
+    assert trace.recorded.tolist() == [start + 50]
+    assert trace.get("mu")[0].tolist() == [*range(start), *[-1] * 50]
+    assert not list(directory.path.rglob("*.partial"))

@@ -89,7 +89,7 @@ def test_a_writer_that_was_opened_again_takes_the_place_of_the_first(place: Plac
         first.resume,
         first.flush,
     ):
-        with pytest.raises(ChainBusyError, match=r"it was replaced.*its draws are kept"):
+        with pytest.raises(ChainBusyError, match=r"it was taken over.*its draws are kept"):
             attempt()
     first._beat()
     first.close()
@@ -224,7 +224,7 @@ def test_a_table_that_is_opened_again_takes_the_place_of_the_first(fast_place: P
     again = fast_place.open("a").table("notes")
     with pytest.warns(RuntimeWarning, match="a new writer replaces it.*1 row"):
         again.append(n=1, text="b")
-    with pytest.raises(ChainBusyError, match=r"was replaced by.*all its rows are kept"):
+    with pytest.raises(ChainBusyError, match=r"was taken over by.*all its rows are kept"):
         first.append(n=2, text="c")
     first.close()
     again.append(n=2, text="c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -59,6 +60,58 @@ def test_a_dask_worker_is_killed_and_one_is_added(client: Any, tmp_path: Path) -
     again = [count - cluster_chains.DRAWS for count in made(trace)]
     assert again.pop(killed) <= 10
     assert again == [0, 0]
+
+
+@pytest.mark.long
+@pytest.mark.once("newest")
+def test_a_dask_worker_that_sleeps_is_taken_over(tmp_path: Path) -> None:
+    import dask
+    from distributed import Client, LocalCluster
+
+    trace = create(tmp_path / "run.zarr")
+    # A nanny would kill it: it is on the other side of the broken network, too.
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads=1"]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "8s"}),
+        LocalCluster(
+            n_workers=0, processes=False, protocol="tcp", dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(3):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*worker, "--no-dashboard", cluster.scheduler_address],
+                    env=here,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+            stack.callback(process.kill)
+        client.wait_for_workers(3)
+        client.run(cluster_chains.make_impatient)
+        options = {"executor": client.get_executor(), "progress": False}
+        run = threading.Thread(target=zt.run, args=(slowly, trace), kwargs=options)
+        run.start()
+        while trace.recorded[1] < 15:
+            time.sleep(0.01)
+        claim = trace._block(1).claim
+        assert claim is not None
+        os.kill(claim.pid, signal.SIGSTOP)
+        try:
+            run.join(60)
+        finally:
+            os.kill(claim.pid, signal.SIGCONT)
+        assert is_complete(trace)
+        ended = Path(f"{trace.path}.ended")
+        for _ in range(500):
+            if ended.exists():
+                break
+            time.sleep(0.01)
+        assert "it was taken over by" in ended.read_text()
+    assert is_complete(trace)
+    assert [made(trace)[index] for index in (0, 2)] == [cluster_chains.DRAWS] * 2
 
 
 @pytest.mark.once("newest")

@@ -158,11 +158,11 @@ def test_a_place_that_another_host_took_is_respected(
     changed = {"host": "elsewhere", "boot": "of elsewhere", "token": "theirs"}
     elsewhere = Claim(**{**vars(stored.claim), **changed})
     file.write(type(stored)(stored.layout, stored.rows, elsewhere))
-    with pytest.raises(errors.ChainBusyError, match=r"was replaced by process .* on elsewhere"):
+    with pytest.raises(errors.ChainBusyError, match=r"was taken over by process .* on elsewhere"):
         rows.flush()
-    with pytest.raises(errors.ChainBusyError, match="was replaced by"):
+    with pytest.raises(errors.ChainBusyError, match="was taken over by"):
         rows.append(n=1, text="b")
-    with pytest.raises(errors.ChainBusyError, match="was replaced by"):
+    with pytest.raises(errors.ChainBusyError, match="was taken over by"):
         rows.close()
     # It is watched, and taken for dead when its heartbeat does not come.
     monkeypatch.setattr(claims, "LOOK_EVERY", 0.01)
@@ -184,7 +184,7 @@ def test_a_full_chunk_is_not_written_where_the_table_was_taken(
     # None: it has closed the table since.
     other = None if successor is None else replace(stored.claim, token="theirs", host=successor)
     file.write(replace(stored, claim=other))
-    with pytest.raises(errors.ChainBusyError, match="it was replaced by"):
+    with pytest.raises(errors.ChainBusyError, match="it was taken over by"):
         rows.append(n=3)
     assert len(rows) == 3
     assert file.current().claim == other

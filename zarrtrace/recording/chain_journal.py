@@ -5,7 +5,11 @@ A new one gets the rows of the chunks that are partly filled, so that the writer
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.flushed import read_last_rows
 from ..sampling_state.journal import Journal
-from ..sampling_state.journal_file import NoMappingError
+from ..sampling_state.journal_file import NoMappingError, is_locked
 from ..sampling_state.journal_format import has_rows
 from ..sampling_state.last_checkpoint import draws_of, latest
 from ..store.zarr_json import chunk_name
@@ -44,6 +48,7 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
     path = block.journal_file
     if path is None:
         return _open_memory(hierarchy, block, force)
+    _leave_lock_of_stopped(block, path)
     try:
         journal = Journal.for_writing(block.layout, path, fill, block)
     except BlockingIOError:
@@ -65,6 +70,26 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
         journal.close()
         raise
     return journal
+
+
+def _leave_lock_of_stopped(block: ChainBlock, path: Path) -> None:
+    """Put a copy in place of a journal whose lock a process holds that is stopped and silent.
+
+    If it continues, it finds that its journal is not in its place, and writes nothing more.
+    """
+    claim = block.claim
+    if claim is None or claim.alive or not claim.is_stopped:
+        return
+    with block.location.alone(patience=5.0) as is_alone:
+        claim = block.claim
+        if not is_alone or claim is None or claim.alive or not is_locked(path):
+            return
+        copy = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            shutil.copyfile(path, copy)
+            os.replace(copy, path)
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:

@@ -136,7 +136,8 @@ class Holder(OneCallAtATime, ABC):
             claim = self._read_claim()
             if self._state in (State.DISPLACED, State.CLOSED):
                 return
-            if claim is not None and claim.token != self._claim.token:
+            was_taken_over = self._journal.locked and not self._journal.is_in_place
+            if was_taken_over or (claim is not None and claim.token != self._claim.token):
                 self._lose_to(claim)
                 return
             self._claim = self._claim.beating()
@@ -148,7 +149,7 @@ class Holder(OneCallAtATime, ABC):
     def _preempt(self, cause: str) -> None:
         """Let the sampler end, because the process has to; nothing that concerns most writers."""
 
-    def _lose_to(self, other: Claim) -> None:
+    def _lose_to(self, other: Claim | None) -> None:
         self._lost_to = other
         if not self.closed:
             self._state = State.DISPLACED
@@ -325,9 +326,9 @@ class Holder(OneCallAtATime, ABC):
         if claim is not None and claim.token != self._claim.token:
             self._lose_to(claim)
         # Without a lock another writer may have taken it and released it again.
-        if self._lost_to is not None or (claim is None and not self._journal.locked):
+        if self._lost_to is not None or (claim is None and not self._journal.is_in_place):
             raise ChainBusyError(
-                f"it was replaced by {self._lost_to or 'another writer, which is closed now'}",
+                f"it was taken over by {self._lost_to or 'another writer, which is closed now'}",
                 where=self._where,
                 remedy=f"all its {self._unit}s are kept"
                 if self._gave_way

@@ -22,7 +22,8 @@ def open_writer(
     number : int
         The block, counted from 0.
     patience : float, default 0
-        Seconds to retry while a writer that this process cannot see claims the chains.
+        Seconds to retry while a writer claims the chains that this process cannot see, or whose
+        process is stopped.
 
     Raises
     ------
@@ -39,7 +40,8 @@ def open_writer(
         except ChainBusyError:
             left = deadline - time.monotonic()
             claim = block.claim
-            if left <= 0 or (claim is not None and claim.is_visible and claim.alive):
+            is_seen_alive = claim is not None and claim.is_visible and claim.alive
+            if left <= 0 or (claim is not None and is_seen_alive and not claim.is_stopped):
                 raise
         if not told:
             told = True

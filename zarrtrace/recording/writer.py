@@ -346,6 +346,8 @@ class ChainWriter(Holder):
             elif not kept and self._layout.durable:
                 self._journal.make_durable()
             if not kept:
+                if self._journal.survives and not self._journal.is_in_place:
+                    self._require_claim()
                 self._flusher.write_checkpoint(text)
                 self._journal.drop_checkpoint()
                 self._flusher.forget_checkpoint(self._journal)
@@ -531,6 +533,8 @@ class ChainWriter(Holder):
         if count == self._boundary:
             self._write_full(count)
         if self._writes_text:
+            if not self._journal.is_in_place:
+                self._require_claim()
             self._flusher.write(self._chunks.partial(count, text_only=True))
         # 2. Their rows get seals, for readers who cannot trust the count.
         for draw in range(self._counter[0], count):
@@ -554,10 +558,10 @@ class ChainWriter(Holder):
         chunks = self._chunks.full(count)
         if count == self._total and not self._flusher.keeps_rows:
             chunks = chain(chunks, self._chunks.partial(count))
-        if self._journal.locked:
+        if self._journal.is_in_place:
             self._flusher.write(chunks)
             return
-        # Without a lock another writer may hold these chains by now.
+        # Without a lock, or after a stop, another writer may hold these chains by now.
         self._require_recording()
         self._require_claim()
         self._flusher.put(chunks)
@@ -571,6 +575,8 @@ class ChainWriter(Holder):
         if self._layout.durable:
             # This comes before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
+        if self._journal.locked and not self._journal.is_in_place:
+            self._require_claim()
         if count == self._total:
             if self._flusher.puts_rows(self._journal):
                 self._flush()
@@ -671,6 +677,10 @@ class ChainWriter(Holder):
     # Its end ------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        if self._journal.locked and not self._journal.is_in_place and not self.closed:
+            # This process was stopped for so long that another writer has taken its place.
+            self._lose_to(self._block.claim)
+            return
         # Elsewhere a look is a request: it comes with each flush.
         if self._location.path is not None:
             self._look_for_news()

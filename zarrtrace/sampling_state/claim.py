@@ -151,11 +151,17 @@ class Claim:
     def alive(self) -> bool:
         """Whether its writer is alive, as far as this process knows.
 
-        A writer that this process cannot see is watched: it counts as alive until this process has
-        seen the same heartbeat for `STALE_AFTER` seconds.
+        A writer that this process cannot see, or whose process was stopped by a signal, is watched:
+        it counts as alive until this process has seen the same heartbeat for `STALE_AFTER` seconds.
         """
         runs = self._runs
-        return self._silence < STALE_AFTER if runs is None else runs
+        is_watched = runs is None or self.is_stopped
+        return self._silence < STALE_AFTER if is_watched else bool(runs)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its process was stopped by a signal, and may continue at any time."""
+        return bool(self._runs) and not self.is_of_this_process and _is_stopped(self.pid)
 
     @property
     def _runs(self) -> bool | None:
@@ -295,6 +301,13 @@ def _process_start(pid: int) -> int:
         return _NO_PROCESS if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError, ValueError):
         return _UNKNOWN
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
 
 
 def _ago(seconds: float) -> str:

@@ -472,6 +472,17 @@ class Journal:
             if rows.dtype.kind in "fcmM":
                 rows[...] = fill_value(rows.dtype)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the locked file is still the one under its name, so that the lock means it."""
+        if self._locked_file is None or self.path is None or not self.locked:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._locked_file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            # The trace was removed: the store says so.
+            return True
+
     def remove(self) -> None:
         """Remove the file, while its lock is held; all its draws must be in the chunks."""
         if self.path is not None:
