@@ -124,7 +124,7 @@ def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> No
         until=lambda trace: bool(trace.recorded.max() > 5),
         progress=False,
     )
-    # No worker goes on after run() has returned.
+    # No worker continues after run() has returned.
     assert trace.status == "stopped"
     stopped = trace.recorded.tolist()
     time.sleep(0.3)
@@ -171,7 +171,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.once("newest")
-def test_a_rank_of_mpi_dies_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_rank_of_mpi_dies_and_the_same_command_continues(tmp_path: Path) -> None:
     trace = create(tmp_path / "run.zarr")
     script = tmp_path / "script.py"
     script.write_text(MPI)

@@ -238,7 +238,7 @@ def _end_elsewhere(trace: Trace, running: dict[Submitted, tuple[Block, Submits]]
             _cancel(future)
         while not all(future.done() for future in running):
             _ended([future for future in running if not future.done()])
-        # Dask forgets a call that was cancelled, and the worker goes on.
+        # Dask forgets a call that was cancelled, and the worker continues.
         begun = {trace.blocks.index(block) for block, _ in running.values()}
         while any(claim and claim.alive for claim in _claims(trace, begun)):
             time.sleep(_LOOK_EVERY)
