@@ -206,6 +206,30 @@ def test_chunks_are_the_bytes_zarr_python_writes(
             assert content(ours / key, codec) == content(other / key, codec), (name, key)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_large_chunk_that_would_hardly_shrink_is_stored_as_it_is(
+    tmp_path: Path, dtype: str
+) -> None:
+    size = 2**20 // np.dtype(dtype).itemsize + 3
+    noise = np.random.default_rng(1).normal(size=size).astype(dtype)
+    half = np.where(np.arange(size) < size // 2, noise, 0)
+    draws = {"noise": noise, "half": half.astype(dtype)}
+    posterior = {name: zt.Var(shape=size, dtype=dtype) for name in draws}
+    path = tmp_path / "run.zarr"
+    trace = zt.create(path, chains=1, draws=1, posterior=posterior)
+    with trace.writer(0) as writer:
+        writer.record(draws)
+    stored = {name: (path / "posterior" / name / "c.0.0.0").read_bytes() for name in draws}
+    assert stored["noise"][16:] == noise.tobytes()
+    assert len(stored["half"]) < 0.55 * noise.nbytes
+    # By its header, either is a full chunk of lz4.
+    assert {data[2] >> 5 for data in stored.values()} == {1}
+    trace.finish()
+    for name, expected in draws.items():
+        found = zarr.open_array(path / "posterior" / name)[0, 0]
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
 def test_the_default_codec_is_blosc_lz4_with_shuffle(tmp_path: Path) -> None:
     zt.create(tmp_path / "run.zarr", chains=1, draws=2, posterior={"x": zt.Var(dtype="float32")})
     document = json.loads((tmp_path / "run.zarr" / "posterior" / "x" / "zarr.json").read_text())

@@ -7,6 +7,7 @@ of one chunk in memory, so that a trace can hold all that zarr can encode.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -20,6 +21,12 @@ from . import decompress
 from .dtypes import fill_value
 
 _BLOSC_SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+
+# Some pieces of a chunk of at least this many bytes are compressed first. If they do not shrink to
+# this part, compressing takes most of the time that it takes to write the chunk, for very little.
+_LARGE = 512 * 2**10
+_PIECES, _PIECE_BYTES = 8, 4096
+_WORTH_IT = 0.93
 
 # No header says how long the texts of a chunk are: these bytes are allowed, and these per byte.
 _MOST_TEXT = 2**28
@@ -170,13 +177,17 @@ def _transforms(codec: dict[str, Any]) -> tuple[Encode, Decode] | None:
     """The encoder and decoder of a bytes-to-bytes codec, or None when only zarr knows it."""
     name, configuration = codec["name"], codec.get("configuration", {})
     if name == "blosc":
-        blosc = numcodecs.Blosc(
-            cname=configuration["cname"],
-            clevel=configuration["clevel"],
-            shuffle=_BLOSC_SHUFFLE[configuration["shuffle"]],
-            blocksize=configuration.get("blocksize", 0),
-        )
-        return blosc.encode, decompress.blosc
+        options = {
+            "cname": configuration["cname"],
+            "shuffle": _BLOSC_SHUFFLE[configuration["shuffle"]],
+            "blocksize": configuration.get("blocksize", 0),
+        }
+        blosc = numcodecs.Blosc(clevel=configuration["clevel"], **options)
+        if options["cname"] != "lz4":
+            return blosc.encode, decompress.blosc
+        # Blosc's level 0 has the same header, and any reader of Blosc reads it.
+        uncompressed = numcodecs.Blosc(clevel=0, **options)
+        return functools.partial(_encode_by_blosc, blosc, uncompressed), decompress.blosc
     if name == "zstd":
         zstd = numcodecs.Zstd(
             level=configuration["level"], checksum=configuration.get("checksum", False)
@@ -188,6 +199,24 @@ def _transforms(codec: dict[str, Any]) -> tuple[Encode, Decode] | None:
     if name == "crc32c":
         return _append_checksum, _verify_checksum
     return None
+
+
+def _encode_by_blosc(
+    blosc: numcodecs.Blosc, uncompressed: numcodecs.Blosc, data: np.ndarray[Any, Any] | bytes
+) -> bytes:
+    """A chunk encoded by Blosc; a large one that would hardly shrink is stored as it is."""
+    if isinstance(data, np.ndarray) and data.nbytes >= _LARGE and not _shrinks(blosc, data):
+        blosc = uncompressed
+    encoded: bytes = blosc.encode(data)
+    return encoded
+
+
+def _shrinks(blosc: numcodecs.Blosc, data: np.ndarray[Any, Any]) -> bool:
+    """Whether pieces from all over an array become smaller when they are compressed."""
+    values, step = data.ravel(), data.size // _PIECES
+    pieces = values[: _PIECES * step].reshape(_PIECES, step)[:, : _PIECE_BYTES // data.itemsize]
+    pieces = np.ascontiguousarray(pieces)
+    return len(blosc.encode(pieces)) < _WORTH_IT * pieces.nbytes
 
 
 def _with_overhead(length: int) -> int:
