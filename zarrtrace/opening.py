@@ -115,10 +115,12 @@ def create(
         What `zarr.create_array` takes; Blosc lz4 with shuffle by default, None for none.
     checksum : bool, default False
         Whether each chunk carries a crc32c, so that `zarrtrace check` finds every flipped bit.
-    journal : bool or path, default True
+    journal : bool, "store" or path, default True
         Where draws are kept until their chunk is full: in the store when that is a local
         directory; in another directory on this machine, whatever the store; or, with False and
         where a store cannot be mapped, in memory, flushed by chunk and every `flush_every` seconds.
+        True means memory on a network file system such as NFS or Lustre. "store" insists on the
+        journal in the store, which is then synced at every flush.
     flush_every : float, default 10
         Seconds of draws that a killed process may lose where there is no journal.
     durability : "process" or "disk"

@@ -35,12 +35,14 @@ from ..layout.layout import (
 from ..layout.names import check_group_name
 from ..layout.superchains import superchain_attrs
 from ..layout.variables import CONSTANT_GROUPS, Variable, check_group, define_group
+from ..messages import warn_caller
 from ..sampling_state.arrays import state_items
 from ..sampling_state.flushed import flushed_item
 from ..sampling_state.journal_file import can_map
 from ..sampling_state.journal_format import journal_item
 from ..store.dtypes import dtype_name
 from ..store.location import Location
+from ..store.network import network_of
 from ..store.small_arrays import DataArray, array_items
 from ..store.zarr_json import compose_encoding, encode_document, group_document
 from . import place
@@ -146,7 +148,7 @@ def plan(
         name=str(name),
         created_at=datetime.now(UTC).isoformat(),
         library_version=LIBRARY_VERSION,
-        journal=journal_place(location, journal),
+        journal=journal_place(location, journal, flush_every),
         flush_every=float(flush_every),
         durable=durability == "disk",
         separator=location.separator,
@@ -167,19 +169,47 @@ def new_group_name(name: object) -> str:
     return group
 
 
-def journal_place(location: Location, journal: bool | str | os.PathLike[str]) -> str:
+def journal_place(
+    location: Location, journal: bool | str | os.PathLike[str], flush_every: float
+) -> str:
     """Where the journals go: into the store, to a directory of their own, or nowhere."""
     if journal is False:
         return ""
     if journal is True:
-        return IN_STORE if location.path is not None and can_map() else ""
+        if location.network:
+            warn_caller(
+                f"{location} is on a network file system ({location.network}), so draws wait in "
+                f"memory, and a killed process loses up to {flush_every:g} s of them; "
+                f"journal={_local_disk()!r} keeps them on a local disk, journal='store' in the "
+                f"trace, and journal=False accepts the loss"
+            )
+        mapped = location.path is not None and not location.network and can_map()
+        return IN_STORE if mapped else ""
     if not can_map():
         raise InvalidInputError("journal: this system cannot map and lock files; pass False")
+    if journal == IN_STORE:
+        if location.path is None:
+            raise InvalidInputError(
+                f"journal: {location} has no files that can be mapped; pass a local directory"
+            )
+        return IN_STORE
     directory = Path(journal).expanduser().absolute()
+    if network := network_of(directory):
+        raise InvalidInputError(
+            f"journal: {directory} is on a network file system ({network}), where a mapped file "
+            f"reaches other machines in no order; pass a directory on a local disk, or 'store'"
+        )
     if not directory.is_dir():
         raise InvalidInputError(f"journal: {directory} is not a directory; create it first")
     name = str(location).rstrip("/").rpartition("/")[2]
     return str(directory / f"{name}-{uuid.uuid4().hex[:8]}-journal")
+
+
+def _local_disk() -> str:
+    """A directory on a local disk, for messages."""
+    offered = (os.environ.get(name, "") for name in ("SLURM_TMPDIR", "TMPDIR"))
+    local = (path for path in offered if os.path.isdir(path) and not network_of(path))
+    return next(local, "/a/local/disk")
 
 
 def write(location: Location, plan: Plan) -> Hierarchy:

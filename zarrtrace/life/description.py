@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DamagedTraceError, StaleViewError
-from ..layout.layout import SampledGroup
+from ..layout.layout import IN_STORE, SampledGroup
 from ..layout.variables import Var, Variable
 from ..messages import counted, list_chains, printable, range_label
 from ..reading.cut import READ_ELSEWHERE
 from ..reading.groups import Snapshot, open_all_groups
 from ..reading.moment import Moment
+from ..sampling_state.block import chain_blocks, read_claims
 from ..store.dtypes import dtype_name
 from .compact import describe_compacted
 from .status import find_status, next_step, parse_time, time_label
@@ -121,12 +122,30 @@ def safety(now: Moment) -> str:
     layout = now.layout
     if now.location.in_memory:
         return "in memory: all draws are lost with this process"
+    network = now.location.network
     if not layout.journal:
-        return f"a killed process loses up to {layout.flush_every:g} s of draws"
+        there = f"on a network file system ({network}), without a journal: " if network else ""
+        return f"{there}a killed process loses up to {layout.flush_every:g} s of draws"
+    if network:
+        return _safety_on_network(now)
     if now.is_elsewhere:
         return READ_ELSEWHERE
     power = ", and power loss up to the last checkpoint" if layout.durable else ""
     return f"draws survive kill -9{power}"
+
+
+def _safety_on_network(now: Moment) -> str:
+    """What a killed process or machine loses, where several machines see the trace."""
+    layout = now.layout
+    blocks = chain_blocks(now.location, layout)
+    hosts = sorted({claim.host for claim in read_claims(blocks) if claim is not None})
+    on = f" on {', '.join(hosts)}" if hosts else ""
+    where = "in the store" if layout.journal == IN_STORE else f"{layout.journal}{on}"
+    return (
+        f"on a network file system ({now.location.network}), with the journal {where}: draws "
+        f"survive kill -9, other machines see those of the last flush, and a lost machine loses "
+        f"up to {layout.flush_every:g} s of draws"
+    )
 
 
 def describe_variable(variable: Variable) -> str:

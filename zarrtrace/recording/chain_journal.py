@@ -16,10 +16,13 @@ import numpy as np
 
 from ..errors import ChainBusyError, DamagedTraceError, NotWritableError
 from ..layout.hierarchy import Hierarchy
+from ..layout.layout import IN_STORE
 from ..layout.spans import span_of, spans, written_spans
 from ..layout.variables import Variable
+from ..messages import warn_caller
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.claim import Claim
 from ..sampling_state.flushed import read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_file import NoMappingError, is_locked
@@ -45,10 +48,13 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
         The draws in an earlier journal cannot be taken over here.
     """
     fill = partial(_fill, hierarchy, block)
-    path = block.journal_file
+    path = block.journal_path
     if path is None:
         return _open_memory(hierarchy, block, force)
-    _leave_lock_of_stopped(block, path)
+    if block.journal_file is None:
+        path.unlink(missing_ok=True)
+    else:
+        _leave_lock_of_stopped(block, path)
     try:
         journal = Journal.for_writing(block.layout, path, fill, block)
     except BlockingIOError:
@@ -64,8 +70,13 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
         return _open_memory(hierarchy, block, force)
     try:
         block.require_unclaimed(has_lock=journal.locked, force=force)
-        if block.claim is not None:
+        claim = block.claim
+        if claim is not None:
             _remove_partial_files(block)
+            _warn_of_journal_elsewhere(block, claim)
+        if block.location.network:
+            # A lock may be one of this machine alone: the claim decides.
+            journal.locked = False
     except BaseException:
         journal.close()
         raise
@@ -90,6 +101,16 @@ def _leave_lock_of_stopped(block: ChainBlock, path: Path) -> None:
             os.replace(copy, path)
         finally:
             copy.unlink(missing_ok=True)
+
+
+def _warn_of_journal_elsewhere(block: ChainBlock, claim: Claim) -> None:
+    """Say what a writer that was killed on another machine may have left on a disk there."""
+    if block.layout.journal != IN_STORE and not claim.is_of_this_machine:
+        warn_caller(
+            f"{block} was recorded on {claim.host} and not closed there: its last draws, up to "
+            f"{block.layout.flush_every:g} s of them, may be in the journal {block.journal_path} "
+            f"on {claim.host} alone; it continues from the last flush"
+        )
 
 
 def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:

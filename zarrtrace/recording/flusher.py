@@ -123,7 +123,7 @@ class Flusher:
     def write_out(self, journal: Journal, chunks: OpenChunks) -> None:
         """Write what is buffered, so that readers on other machines find it."""
         if self.keeps_rows:
-            if self._layout.durable:
+            if self.syncs:
                 journal.make_durable()
             if self.puts_rows(journal):
                 self.write(chunks.partial(journal.count, text_only=True))
@@ -149,6 +149,12 @@ class Flusher:
         if checkpoint is not None:
             # finish() removes the journal, so the checkpoint is kept in the array too.
             self.write_checkpoint(checkpoint)
+
+    @property
+    def syncs(self) -> bool:
+        """Whether a flush syncs the journal: for power loss, or for other machines."""
+        in_store = self._layout.journal == IN_STORE
+        return self._layout.durable or (in_store and bool(self._location.network))
 
     @property
     def keeps_rows(self) -> bool:

@@ -118,6 +118,8 @@ class ChainWriter(Holder):
                 variable.is_text for variable in layout.variables
             )
             self._flusher = Flusher(hierarchy, block)
+            # On a network file system readers elsewhere find what is flushed.
+            self._flushes = bool(not self._journal.survives or location.network)
             self._next_flush = time.monotonic() + layout.flush_every
             self._state = State.NOT_RESUMED if self._count else State.OPEN
             self._lay_out()
@@ -126,7 +128,7 @@ class ChainWriter(Holder):
             if self._journal.is_elsewhere:
                 drop_checkpoint_after(block, self._count)
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, end_of_chunks(block))
-            elif self._count and self._flusher.keeps_rows:
+            elif (self._count or location.network) and self._flusher.keeps_rows:
                 self._flusher.leave_whole_chunks(self._journal, self._chunks, self._count)
             ending.register(self)
         except BaseException:
@@ -341,7 +343,7 @@ class ChainWriter(Holder):
             self._require_recording()
             text = write_checkpoint(self._count, state, self._skipped)
             kept = self._journal.keep_checkpoint(text)
-            if not self._journal.survives:
+            if self._flushes:
                 self._flush()
             elif not kept and self._layout.durable:
                 self._journal.make_durable()
@@ -526,7 +528,7 @@ class ChainWriter(Holder):
 
     def _advance(self, count: int) -> None:
         """Publish the draws below `count`. A failure stops it between two steps."""
-        if not self._journal.survives and time.monotonic() > self._next_flush:
+        if self._flushes and time.monotonic() > self._next_flush:
             # This concerns the draws before this one: if it fails, this one was not accepted.
             self._flush()
         # 1. The chunks that these draws complete are written.
@@ -572,13 +574,13 @@ class ChainWriter(Holder):
         If this is interrupted, the next draw finds the boundary unchanged, and does it
         again before it uses a row.
         """
-        if self._layout.durable:
+        if self._flusher.syncs:
             # This comes before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
         if self._journal.locked and not self._journal.is_in_place:
             self._require_claim()
         if count == self._total:
-            if self._flusher.puts_rows(self._journal):
+            if self._flushes or self._flusher.puts_rows(self._journal):
                 self._flush()
             elif not self._flusher.keeps_rows:
                 self._flusher.publish(count)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ChainBusyError, DamagedTraceError
-from ..layout.layout import Layout
+from ..layout.layout import IN_STORE, Layout
 from ..layout.spans import ChunkPlace, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label, warn_caller
@@ -26,6 +26,7 @@ from .draw_codec import HEADER, draw_codec
 from .journal import Journal
 from .journal_count import is_elsewhere, read_count
 from .journal_file import is_locked, journal_directory, journal_file
+from .journal_header import FLUSHED_BOOT, JOURNAL_BOOT
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,30 @@ class ChainBlock:
 
     @property
     def journal_file(self) -> Path | None:
-        """The path of its journal, existing or not; None for a trace without journals."""
+        """The path of its journal, existing or not; None where it has none on this machine."""
+        path = self.journal_path
+        return None if path is None or self._is_left_behind(path) else path
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where a writer of this machine has its journal; None for a trace without journals."""
         directory = journal_directory(self.location, self.layout)
         return None if directory is None else journal_file(directory, self.number)
+
+    def _is_left_behind(self, path: Path) -> bool:
+        """Whether another machine has continued the chain since the journal was written.
+
+        A journal on a local disk then has draws that were drawn again, or lacks later ones.
+        """
+        if self.layout.journal == IN_STORE or not self.location.network:
+            return False
+        try:
+            with open(path, "rb") as file:
+                own = file.read(JOURNAL_BOOT.stop)[JOURNAL_BOOT]
+        except OSError:
+            return False
+        [flushed] = self.location.read_first([self.key("flushed")], FLUSHED_BOOT.stop)
+        return bool(flushed) and bytes(flushed or b"")[FLUSHED_BOOT] != own
 
     def read_journal(self) -> Journal | None:
         """Its journal as it is now, mapped for reading; None when it has none."""

@@ -361,6 +361,7 @@ class Journal:
         size = journal_size(layout)
         created = Journal._create(layout, self.path, size, fill, os.replace, self._home)
         assert created is not None
+        created.locked = created.locked and self.locked
         self.close()
         return created
 

@@ -16,6 +16,8 @@ MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seal
 # In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
 # are to survive it; with seals the rows prove it, and the header has the file and the directory.
 COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
+# The bytes with the boot id of the machine that wrote a journal, or a chunk of last rows.
+JOURNAL_BOOT, FLUSHED_BOOT = slice(16, 32), slice(24, 40)
 _IDENTITY = struct.Struct("<4Q")
 _DIRECTORY = struct.Struct("<2Q")
 _NOWHERE = bytes(16)  # on a machine without a boot id

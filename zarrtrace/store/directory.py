@@ -155,10 +155,10 @@ def age(path: str) -> float | None:
     return now - written
 
 
-def write_into_array(path: str, data: bytes) -> None:
+def write_into_array(path: str, data: bytes, synced: bool = False) -> None:
     """Write a file whole; of the missing directories, make only those of its array."""
     try:
-        write_file_into(path, data)
+        write_file_into(path, data, synced)
     except FileNotFoundError:
         directory = os.path.dirname(path)
         if os.path.basename(directory) != "c":
@@ -166,4 +166,4 @@ def write_into_array(path: str, data: bytes) -> None:
         # A key with "/", in a trace that comes from another store.
         with suppress(FileExistsError):
             os.mkdir(directory)
-        write_file_into(path, data)
+        write_file_into(path, data, synced)

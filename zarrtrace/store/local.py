@@ -256,17 +256,20 @@ def link_or_move(source: Path, target: Path) -> None:
         os.rename(source, target)
 
 
-def write_file(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes, synced: bool = False) -> None:
     """Write a file whole, and make the missing directories."""
     try:
-        write_file_into(path, data)
+        write_file_into(path, data, synced)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_file_into(path, data)
+        write_file_into(path, data, synced)
 
 
-def write_file_into(path: str, data: bytes) -> None:
-    """Write a file whole: first under another name, so that a reader never finds half of it."""
+def write_file_into(path: str, data: bytes, synced: bool = False) -> None:
+    """Write a file whole: first under another name, so that a reader never finds half of it.
+
+    If it is to be synced, its bytes are on the disk or the server before it has its name.
+    """
     partial = f"{path}.{uuid.uuid4().hex}.partial"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(partial, flags, 0o666)
@@ -275,6 +278,8 @@ def write_file_into(path: str, data: bytes) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[os.write(descriptor, rest[:_AT_ONCE]) :]
+            if synced:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.replace(partial, path)

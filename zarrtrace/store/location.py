@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import zarr.buffer.cpu
@@ -30,6 +31,7 @@ from .local import (
     unreadable,
     write_file,
 )
+from .network import network_of
 from .plain_store import LARGEST, plain_store
 from .remote import Listed
 from .waiting import WaitingStore
@@ -85,6 +87,14 @@ class Location:
         location = Location(self.store, self.read_only, self._address, inside)
         location._process = self._process
         return location
+
+    @cached_property
+    def network(self) -> str:
+        """The type of its network file system, such as `nfs4`; "" for any other place.
+
+        Other machines see what is written there late, and not in the order of the writes.
+        """
+        return "" if self.path is None else network_of(self.path)
 
     @property
     def in_memory(self) -> bool:
@@ -314,10 +324,10 @@ class Location:
             return True
         return self._waiting.create(self._prefix + key, data)
 
-    def _put(self, key: str, data: bytes, to_file: Callable[[str, bytes], None]) -> None:
+    def _put(self, key: str, data: bytes, to_file: Callable[[str, bytes, bool], None]) -> None:
         try:
             if self._root:
-                to_file(f"{self._root}/{key}", data)
+                to_file(f"{self._root}/{key}", data, bool(self.network))
                 return
             if not self._direct:
                 self._waiting.write(self._prefix + key, data)

@@ -149,7 +149,9 @@ def plan_table(
     defined = define_columns(location, columns)
     dtypes = {dtype_name(column.dtype): column.dtype for column in defined.values()}
     text = any(column.is_text for column in defined.values())
-    mapped = location.path is not None and can_map() and (not text or flush_every == 0)
+    # On a network file system the pages of a mapped file reach other machines in any order.
+    mapped = location.path is not None and not location.network and can_map()
+    mapped = mapped and (not text or flush_every == 0)
     return TableLayout(
         columns=defined,
         encodings={name: compose_encoding(dtype, "auto") for name, dtype in dtypes.items()},
