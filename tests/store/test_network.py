@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,32 @@ def test_a_local_journal_is_void_once_another_machine_has_continued(
     assert trace.get("x")[0, :, 0].tolist() == [0, 1, 2, 3, 4, 105, 106, 107, 8, 9]
     trace.finish()
     assert trace.recorded == [10]
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("place", ["local", "shared"])
+def test_a_scratch_that_vanished_costs_what_was_not_flushed(
+    shared: Path, tmp_path: Path, place: str
+) -> None:
+    """A job that starts again has another scratch directory, or is on another machine."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    path = {"local": tmp_path, "shared": shared}[place] / "run.zarr"
+    trace = zt.create(path, **DEFINITION, journal=scratch)
+    with trace.writer(0) as writer:
+        for draw in range(15):
+            writer.record({"x": np.full(3, draw)})
+        writer.checkpoint("state")
+    shutil.rmtree(scratch)
+    with pytest.warns(RuntimeWarning, match="scratch.* is not on this machine"):
+        writer = trace.writer(0)
+    with writer:
+        assert writer.resume() == (15, "state")
+        writer.record({"x": np.full(3, 15)})
+    assert trace.get("x")[0, :, 0].tolist() == [*range(16)]
+    assert not scratch.exists()
+    trace.finish()
+    assert trace.recorded == [16]
 
 
 @pytest.mark.once("newest")

@@ -49,7 +49,7 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
     """
     fill = partial(_fill, hierarchy, block)
     path = block.journal_path
-    if path is None:
+    if path is None or not _has_directory(block, path):
         return _open_memory(hierarchy, block, force)
     if block.journal_file is None:
         path.unlink(missing_ok=True)
@@ -101,6 +101,22 @@ def _leave_lock_of_stopped(block: ChainBlock, path: Path) -> None:
             os.replace(copy, path)
         finally:
             copy.unlink(missing_ok=True)
+
+
+def _has_directory(block: ChainBlock, path: Path) -> bool:
+    """Whether a journal can be there: a local disk for it may be missing on this machine."""
+    if block.layout.journal == IN_STORE:
+        return True
+    disk = path.parent.parent
+    if disk.is_dir():
+        path.parent.mkdir(exist_ok=True)
+        return True
+    warn_caller(
+        f"{block}: {disk}, where its journal would be, is not on this machine, or no longer; "
+        f"it continues from the last flush, and draws wait in memory: a killed process loses up to "
+        f"{block.layout.flush_every:g} s of them"
+    )
+    return False
 
 
 def _warn_of_journal_elsewhere(block: ChainBlock, claim: Claim) -> None:
