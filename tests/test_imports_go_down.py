@@ -16,7 +16,7 @@ PACKAGE = Path(zarrtrace.__file__).parent
 ORDER = [
     "errors", "messages", "store", "layout", "sampling_state", "reading", "diagnostics",
     "recording", "life", "tables", "watching", "report", "trace", "opening", "goals", "signals",
-    "processes", "folder", "adopt", "testing", "__init__", "cli", "__main__", "adapters",
+    "processes", "folder", "serving", "adopt", "testing", "__init__", "cli", "__main__", "adapters",
 ]  # fmt: skip
 
 

@@ -41,9 +41,9 @@ def as_text(seen: Look | Gone) -> str:
 
 def _parts(look: Look) -> Iterator[str]:
     yield f"{look.status}, {how_far(look)}"
-    rates = [chain.rate for chain in look.chains if chain.rate and chain.phase != "done"]
-    if rates:
-        yield f"{sum(rates):.3g} draws/s"
+    rate = draws_per_second(look.chains)
+    if rate is not None:
+        yield f"{rate:.3g} draws/s"
     divergences = total_divergences(look)
     if divergences:
         yield counted(divergences, "divergence")
@@ -56,6 +56,12 @@ def _parts(look: Look) -> Iterator[str]:
     if look.only_flushed:
         yield flushed_words(look)
     yield from look.notes
+
+
+def draws_per_second(chains: Sequence[ChainLook]) -> float | None:
+    """The draws a second of all writers that are not done; None where there is none."""
+    rates = [chain.rate for chain in chains if chain.rate and chain.phase != "done"]
+    return sum(rates) if rates else None
 
 
 def how_far(look: Look) -> str:
