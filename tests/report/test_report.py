@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import zarrtrace as zt
 from zarrtrace.cli import main
+from zarrtrace.report.drawing import Drawer
 from zarrtrace.report.finished import gather
 from zarrtrace.report.thinning import Thinning
 
@@ -247,6 +249,18 @@ def test_a_page_is_small(tmp_path: Path) -> None:
                 writer.record_block({"x": rng.normal(size=(draws, size))})
         return trace.report(tmp_path / f"{size}.html").stat().st_size / 1e6
 
+    def recorded_in_variables(number: int) -> zt.Trace:
+        posterior = {f"v{name}": 0.0 for name in range(number)}
+        trace = zt.create(tmp_path / "many.zarr", chains=2, draws=8, posterior=posterior)
+        for chain in range(2):
+            rng = np.random.default_rng(chain)
+            with trace.writer(chain) as writer:
+                writer.record_block({name: rng.normal(size=8) for name in posterior})
+        return trace
+
+    many = recorded_in_variables(10_000).report(tmp_path / "many.html")
+    assert many.stat().st_size / 1e6 < 8
+    assert '"v9999"' in many.read_text(encoding="utf-8")
     assert megabytes(50, 2000) < 5
     assert megabytes(5000, 12) < 8
 
@@ -288,6 +302,25 @@ def test_a_report_that_cannot_be_written_is_refused(
     assert said in error
     assert "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["run.zarr"]
+
+
+@pytest.mark.once("newest")
+def test_a_store_that_vanishes_while_a_report_is_made_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = recorded(tmp_path / "run.zarr")
+
+    def vanish_first(drawer: Drawer, places: Any) -> Any:
+        shutil.rmtree(trace.path)
+        return draw(drawer, places)
+
+    draw = Drawer.draw
+    monkeypatch.setattr(Drawer, "draw", vanish_first)
+    assert main(["report", trace.path, "-o", str(tmp_path / "run.html")]) == 1
+    error = capsys.readouterr().err
+    assert "there is no trace at" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_bokeh_the_error_says_what_to_install(
