@@ -3,6 +3,7 @@
     python -m sphinx -W docs SITE
     python tests/docs/make_screens.py SITE docs/pictures/site
     python tests/docs/make_screens.py --report docs/pictures/report.png
+    python tests/docs/make_screens.py --overview docs/pictures
 
 It needs Playwright, Pillow, and a Chromium at /usr/bin/chromium or where `CHROMIUM` says.
 """
@@ -59,6 +60,55 @@ def photograph_report(browser: Browser, picture: Path) -> None:
         save(page.screenshot(), picture)
 
 
+def photograph_overview(browser: Browser, pictures: Path) -> None:
+    """Write pictures of the overview of a folder: some runs are done, one is recorded."""
+    from bokeh.document import Document
+    from bokeh.embed import file_html
+    from bokeh.resources import INLINE
+    from jinja2 import Environment
+
+    import zarrtrace as zt
+    from zarrtrace.report.style import PAGE_CSS, TEMPLATE
+    from zarrtrace.serving.overview import Overview
+
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "experiments"
+        for number in range(6):
+            rng = np.random.default_rng(number)
+            trace = zt.folder.create(
+                folder, f"step-{number}", name="eight_schools", chains=4, tune=100, draws=400,
+                posterior={"mu": 0.0, "theta": zt.Var(shape=8)},
+            )  # fmt: skip
+            for chain in range(4):
+                with trace.writer(chain) as writer:
+                    draws = 500 if number < 4 else 300
+                    mu = rng.normal(size=draws) + (number == 2) * chain
+                    writer.record_block({"mu": mu, "theta": rng.normal(size=(draws, 8))})
+            if number < 4:
+                trace.finish()
+        (folder / "step-3" / "_sampling_state" / "zarr.json").write_text("{")
+        writer = trace.writer(0)
+        writer.resume()
+        overview = Overview(folder, str)
+        overview.refresh()
+        writer.record({"mu": 0.0, "theta": np.zeros(8)})
+        overview.refresh()
+        document = Document()
+        document.add_root(overview.layout())
+        template = Environment(autoescape=False).from_string(TEMPLATE)
+        html = file_html(
+            document, INLINE, "experiments", template=template,
+            template_variables={"page_css": PAGE_CSS},
+        )  # fmt: skip
+        (folder / "overview.html").write_text(html, encoding="utf-8")
+        for view, (width, scheme) in VIEWS.items():
+            page = browser.new_page(viewport={"width": width, "height": 560}, color_scheme=scheme)
+            page.goto((folder / "overview.html").as_uri())
+            page.wait_for_function("window.Bokeh && Bokeh.documents[0]?.is_idle", timeout=120_000)
+            save(page.screenshot(), pictures / f"overview_{view}.png")
+        writer.close()
+
+
 def report_schools(folder: Path) -> Path:
     """Sample the eight schools in mu, log tau and theta, and write the report."""
     sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
@@ -94,12 +144,15 @@ def main() -> None:
     parser.add_argument("site", type=Path, nargs="?")
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--report", type=Path, metavar="PICTURE")
+    parser.add_argument("--overview", type=Path, metavar="PICTURES")
     given = parser.parse_args()
     chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         if given.report:
             photograph_report(browser, given.report.absolute())
+        if given.overview:
+            photograph_overview(browser, given.overview.absolute())
         if given.pictures:
             given.pictures.mkdir(parents=True, exist_ok=True)
             photograph(browser, given.site, given.pictures)
