@@ -18,18 +18,23 @@ LIMIT = 90  # seconds after which a process that hangs ends itself
 class Death:
     """When a process dies: before its step of this number it waits to be watched, then so far on.
 
-    With `calls` it dies at that system call of its main thread, otherwise after `seconds`.
+    With `operation` it is the first step of that kind, of this number or a later one. With `calls`
+    the process dies at that system call of its main thread, otherwise after `seconds`.
     """
 
     step: int
     calls: int = 0
     seconds: float = 0.0
+    operation: str = ""
 
 
-def fork(act: Callable[[Callable[[int], None]], None], death: Death | None = None) -> int:
+Stop = Callable[[int, str], None]
+
+
+def fork(act: Callable[[Stop], None], death: Death | None = None) -> int:
     """Call a function in a fork of this process, which ends with it; returns its number.
 
-    The function is given one that it calls before each of its steps.
+    The function is given one that it calls before each of its steps, with what it is about to do.
     """
     process = os.fork()
     if process:
@@ -38,8 +43,14 @@ def fork(act: Callable[[Callable[[int], None]], None], death: Death | None = Non
     try:
         signal.alarm(LIMIT)
 
-        def wait_to_be_watched(step: int) -> None:
-            if death is not None and step == death.step:
+        waited = False
+
+        def wait_to_be_watched(step: int, operation: str = "") -> None:
+            nonlocal waited
+            if waited or death is None or step < death.step:
+                return
+            if death.operation in ("", operation):
+                waited = True
                 if death.calls:
                     _ptrace(TRACEME, 0)
                 os.kill(os.getpid(), signal.SIGSTOP)

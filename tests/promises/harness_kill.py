@@ -5,7 +5,8 @@
 One trial is the life of a trace, in some dozen parts. In each part up to three processes record
 chains at once, while another one extends the run, drops draws, replaces groups or appends to a
 table, and a reader reads; or one process splits, finishes, extends, repairs or overwrites the
-trace. One of the processes, or all of them, get SIGKILL: at a random moment, or at a random system
+trace. In every second part the operation that was interrupted least often so far is aimed at. One
+of the processes, or all of them, get SIGKILL: at a random moment, or at a random system
 call. So may those that take up what was interrupted. After each kill the trace is opened, and all
 that was acknowledged must be there with its value: draws, checkpoints, groups, rows of tables.
 Then `check()` must find nothing wrong. At the end of the life all that is missing is recorded, and
@@ -39,16 +40,16 @@ import xarray as xr
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import killed_verdict as verdict
-from killed_at_random import Death, ended, fork, kill
-from killed_board import BLOCKS, COUNTED, IDLE, Board, Plan
-from killed_lives import Actor
+from killed_at_random import Death, Stop, ended, fork, kill
+from killed_board import BLOCKS, COUNTED, IDLE, NEVER, Board, Plan
+from killed_lives import CHOICES, Actor
 from outcomes import KINDS, Outcomes, TrialFailed, kind_of
 
 import zarrtrace
 
 PARTS = 14  # of a life
 
-Part = Callable[[Callable[[int], None]], None]
+Part = Callable[[Stop], None]
 
 
 def warm_up() -> None:
@@ -73,6 +74,7 @@ class Life:
     def __init__(self, number: int, folder: Path, seen: Counter[str]) -> None:
         self.number, self.path, self.seen = number, folder / "run.zarr", seen
         self.chooser, self.board, self.part = random.Random(number), Board(), 0
+        self.aim = ""
 
     def live(self) -> None:
         for self.part in range(1, PARTS + 1):
@@ -80,6 +82,7 @@ class Life:
             killed = self.run(*processes)
             while killed and self.chooser.random() < 0.4:
                 self.judge()
+                self.aim = ""
                 killed = self.run(self.actor("recover", 0))
             self.judge(settle=True, in_xarray=self.part % 5 == 0)
         self.run(self.actor("complete", 0), spare=True)
@@ -87,6 +90,10 @@ class Life:
 
     def choose_processes(self) -> list[Part]:
         generation = self.board.value("generation")
+        self.aim = self.choose_aim()
+        if self.aim in CHOICES or self.aim == "create":
+            keeper = self.actor("keep_house", BLOCKS, 3, self.aim, alone=True)
+            return [keeper]
         alone = generation < 0 or self.board.value("finished") or self.chooser.random() < 0.4
         if alone:
             return [self.actor("keep_house", BLOCKS, self.chooser.randrange(1, 6), alone=True)]
@@ -106,10 +113,18 @@ class Life:
             parts.append(self.reader())
         return parts
 
-    def actor(self, name: str, slot: int, *values: int, **options: bool) -> Part:
+    def choose_aim(self) -> str:
+        """The operation that was interrupted least often; in half of the parts none is aimed at."""
+        if self.board.value("generation") == NEVER:
+            return "create"
+        if self.chooser.random() < 0.5:
+            return ""
+        return min(CHOICES, key=lambda operation: self.seen[f"in {operation}"])
+
+    def actor(self, name: str, slot: int, *values: int | str, **options: bool) -> Part:
         seed = f"{self.number} {self.part} {self.chooser.random()}"
 
-        def act(stop: Callable[[int], None]) -> None:
+        def act(stop: Stop) -> None:
             actor = Actor(self.path, self.board, seed, slot, self.part, stop)
             getattr(actor, name)(*values, **options)
 
@@ -123,9 +138,10 @@ class Life:
         chooser = self.chooser
         calls = chooser.random() < 0.6
         death = Death(
-            chooser.choice([0, 0, 1, 2, 3, 5, 8, 13]),
+            0 if self.aim else chooser.choice([0, 0, 1, 2, 3, 5, 8, 13]),
             calls=int(2 ** chooser.uniform(0, 10.5)) if calls else 0,
             seconds=2 ** chooser.uniform(-13, -3),
+            operation=self.aim,
         )
         victim, kills_all = chooser.randrange(len(parts)), chooser.random() < 0.4
         self.board.operation[:] = 0
@@ -159,7 +175,7 @@ class Life:
                     self.seen[f"in {operation}"] += 1
 
     def guarded(self, part: Part) -> Part:
-        def act(stop: Callable[[int], None]) -> None:
+        def act(stop: Stop) -> None:
             warnings.simplefilter("ignore")
             try:
                 part(stop)
@@ -172,7 +188,7 @@ class Life:
     def judge(self, *, settle: bool = False, in_xarray: bool = False) -> None:
         """Look at the trace as a reader; with `settle`, then also as whoever continues."""
 
-        def act(stop: Callable[[int], None]) -> None:
+        def act(stop: Stop) -> None:
             for settles in (False, True)[: 1 + settle]:
                 verdict.judge(
                     self.path, self.number, self.board, settle=settles, in_xarray=in_xarray

@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from killed_at_random import Stop
 from killed_board import LONGEST, NEVER, NOTHING, ROWS, Board, Plan, checkpoint_state
 from outcomes import TrialFailed
 
 import zarrtrace as zt
+
+# What a process does to a trace as a whole, by each operation that is a part of it.
+CHOICES = {
+    "extend": "extend", "set_burn_in": "burn_in", "drop_before": "drop", "split_warmup": "split",
+    "finish": "finish", "repair": "repair", "overwrite": "overwrite", "add_group": "group",
+    "update": "group", "remove_group": "group", "append": "table", "append_rows": "table",
+    "flush a table": "table", "close a table": "table",
+}  # fmt: skip
 
 
 class Actor:
     """One process of a life: what it does to the trace, until it is killed or has done it."""
 
     def __init__(
-        self, path: Path, board: Board, seed: str, slot: int, life: int, stop: Callable[[int], None]
+        self, path: Path, board: Board, seed: str, slot: int, life: int, stop: Stop
     ) -> None:
         self.path, self.board, self.slot, self.life = path, board, slot, life
         self.chooser, self.seed = random.Random(seed), int(seed.split()[0])
@@ -34,7 +43,7 @@ class Actor:
 
     @contextmanager
     def doing(self, operation: str, **pending: int) -> Iterator[None]:
-        self._stop(self._steps)
+        self._stop(self._steps, operation)
         self._steps += 1
         with self.board.doing(self.slot, operation, **pending):
             yield
@@ -126,8 +135,11 @@ class Actor:
 
     # The trace --------------------------------------------------------------------------------
 
-    def keep_house(self, steps: int, *, alone: bool) -> None:
-        """Do things to the trace as a whole; not alone, only those that disturb no writer."""
+    def keep_house(self, steps: int, aim: str = "", *, alone: bool) -> None:
+        """Do things to the trace as a whole; not alone, only those that disturb no writer.
+
+        The first is the one that is aimed at, where the trace allows it.
+        """
         board = self.board
         if board.value("generation") == NEVER:
             plan = Plan(self.seed, 0)
@@ -136,9 +148,9 @@ class Actor:
             board.begin_generation(0, plan)
         with self.doing("open"):
             trace = zt.open(self.path, "a")
-        for _ in range(steps):
+        for step in range(steps):
             try:
-                trace = self._keep(trace, alone=alone)
+                trace = self._keep(trace, "" if step else aim, alone=alone)
             except zt.errors.ChainBusyError:
                 if alone:
                     raise
@@ -148,7 +160,7 @@ class Actor:
                     raise
                 board.pending[:] = NOTHING
 
-    def _keep(self, trace: zt.Trace, *, alone: bool) -> zt.Trace:
+    def _keep(self, trace: zt.Trace, aim: str, *, alone: bool) -> zt.Trace:
         board, chooser = self.board, self.chooser
         counts = trace.recorded.tolist()
         shortest, burn_in, dropped = min(counts), board.value("burn_in"), board.value("dropped")
@@ -160,7 +172,7 @@ class Actor:
             choices += ["repair", "overwrite", "split"]
             choices += ["finish"] * 3 if shortest > burn_in else []
             choices += ["extend"] * 2 if finished else []
-        choice = chooser.choice(choices)
+        choice = CHOICES[aim] if CHOICES.get(aim) in choices else chooser.choice(choices)
         some = chooser.randrange(dropped, max(min(shortest, dropped + 25), dropped) + 1)
         if choice == "extend" and total < LONGEST - 20:
             more = chooser.randrange(1, 15)
@@ -169,7 +181,11 @@ class Actor:
         elif choice == "burn_in" and (not finished or some < shortest):
             with self.doing("set_burn_in", burn_in=some):
                 trace.set_burn_in(some)
-        elif choice == "drop" and (not finished or some < shortest) and chooser.random() < 0.4:
+        elif (
+            choice == "drop"
+            and (not finished or some < shortest)
+            and (aim or chooser.random() < 0.4)
+        ):
             with self.doing("drop_before", dropped=some, burn_in=max(some, burn_in)):
                 trace.drop_before(some)
         elif (
@@ -183,7 +199,7 @@ class Actor:
         elif choice == "repair":
             with self.doing("repair"):
                 trace.repair()
-        elif choice == "overwrite" and chooser.random() < 0.5:
+        elif choice == "overwrite" and (aim or chooser.random() < 0.5):
             generation = board.value("generation") + 1
             plan = Plan(self.seed, generation)
             with self.doing("overwrite", generation=generation):
