@@ -321,3 +321,22 @@ def test_a_writer_that_is_refused_during_a_split_leaves_no_rows_of_before(
         assert writer.resume() == (17, None)
         writer.record({"x": 17.0})
     assert trace.get("x").tolist() == [[float(number) for number in range(6, 18)]]
+
+
+def test_a_split_after_all_draws_of_a_chain_were_dropped(tmp_path: Path) -> None:
+    trace = zt.create(tmp_path / "run.zarr", chains=2, draws=20, posterior={"mu": zt.Var()})
+    for chain, stop in enumerate((9, 4)):
+        with trace.writer(chain) as writer:
+            for draw in range(stop):
+                writer.record({"mu": 100.0 * chain + draw})
+    trace.drop_before(4)
+    trace.split_warmup(4)
+    assert trace.recorded.tolist() == [9, 4]
+    with trace.writer(1) as writer:
+        for draw in range(writer.recorded, 9):
+            writer.record({"mu": 100.0 + draw})
+    trace.finish()
+    assert trace.get("mu").tolist() == [
+        [4.0, 5.0, 6.0, 7.0, 8.0],
+        [104.0, 105.0, 106.0, 107.0, 108.0],
+    ]

@@ -145,7 +145,7 @@ class Actor:
             plan = Plan(self.seed, 0)
             with self.doing("create", generation=0):
                 plan.create(self.path, overwrite=self.chooser.random() < 0.5)
-            board.begin_generation(0, plan)
+                board.begin_generation(0, plan)
         with self.doing("open"):
             trace = zt.open(self.path, "a")
         for step in range(steps):
@@ -204,7 +204,7 @@ class Actor:
             plan = Plan(self.seed, generation)
             with self.doing("overwrite", generation=generation):
                 trace = plan.create(self.path, overwrite=True)
-            board.begin_generation(generation, plan)
+                board.begin_generation(generation, plan)
         elif choice == "group":
             self._change_group(trace)
         elif choice == "table":

@@ -128,7 +128,8 @@ def end_journals(moment: Moment) -> None:
         if not is_kept or not count:
             continue
         keys.append(block.key("draw_idx"))
-        for variable in layout.variables:
+        # A chain whose draws were all dropped has none in the arrays.
+        for variable in layout.variables if count > layout.dropped else ():
             place = span_of(spans(layout, variable), count - 1).place(
                 count - 1, variable.draws_per_chunk
             )
