@@ -11,7 +11,7 @@ import numpy as np
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import Layout
 from ..sampling_state.block import chain_blocks
-from ..sampling_state.counts import recorded
+from ..sampling_state.counts import recorded_and_series
 from ..sampling_state.flushed import look_at
 from ..sampling_state.request import End, read_end
 from ..store.location import Location
@@ -26,17 +26,21 @@ class Moment:
     ----------
     counts : numpy.ndarray
         Draws recorded per chain, warmup included: int64, shape (chains,).
+    series : tuple of bytes or None
+        For each block of chains the series of the journal that has its count; b"" without a
+        journal. None where it was not asked for.
     """
 
     hierarchy: Hierarchy
     layout: Layout
     counts: np.ndarray[Any, np.dtype[np.int64]]
+    series: tuple[bytes, ...] | None = None
 
     @classmethod
     def of(cls, hierarchy: Hierarchy) -> Moment:
         """The present moment."""
         layout = hierarchy.layout
-        return cls(hierarchy, layout, recorded(hierarchy.location, layout))
+        return cls(hierarchy, layout, *recorded_and_series(hierarchy.location, layout))
 
     @property
     def location(self) -> Location:

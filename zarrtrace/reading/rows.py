@@ -55,12 +55,17 @@ class Wanted(NamedTuple):
         for other blocks saves looking up their rows in each journal.
     into : numpy.ndarray
         Shape (variables, chains of the block, draws, *shape).
+    series : bytes or None
+        The series of the journal of the block when the draws were counted, b"" without one. If the
+        chain has gone back to a draw before their end since, they are refused. None reads the
+        present draws of these numbers.
     """
 
     variables: list[Variable]
     block: int
     draws: range
     into: np.ndarray[Any, Any]
+    series: bytes | None = None
 
 
 def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
@@ -149,6 +154,13 @@ def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
         )
 
 
+def _require_same_series(block: ChainBlock, journal: Journal, part: Wanted) -> None:
+    """Refuse draws that the chain has drawn again: they may have other values than before."""
+    back = journal.went_back_to
+    if part.series is not None and back is not None and part.series != journal.series:
+        require_recorded(block, back, part.draws[-1] + 1)
+
+
 def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
     """Fill the arrays: first from the journals, then chunk by chunk from the store."""
     runs: dict[int, list[_Run]] = {}
@@ -162,6 +174,7 @@ def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
                 if key not in runs:
                     runs[key] = _runs(open_block.block.layout, part.variables)
                 draws = draws[: open_block.copy_rows(part, open_block.journal, runs[key])]
+                _require_same_series(open_block.block, open_block.journal, part)
             if not draws:
                 continue
             for variable, into in zip(part.variables, part.into, strict=True):

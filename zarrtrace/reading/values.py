@@ -111,6 +111,11 @@ class Drawn:
             for block, pairs in rows_of.items()
         ]
 
+    def series_of(self, block: int) -> bytes | None:
+        """The series of the journal of a block at the moment of the cut; None if not known."""
+        series = self.cut.moment.series
+        return None if series is None else series[block]
+
     def _part(self, block: int, pairs: list[tuple[int, int]], count: int) -> Part:
         rows, chains = map(list, zip(*pairs, strict=True))
         there = self.draws[
@@ -160,6 +165,7 @@ class Selection:
                 part.block,
                 part.draws,
                 self.values[:, part.rows[0] : part.rows[-1] + 1, : len(part.draws)],
+                self.drawn.series_of(part.block),
             )
             for part in (self.drawn.parts if self._whole else ())
             if part.in_place
@@ -176,7 +182,9 @@ class Selection:
                 for variable, values in zip(self.variables, self.values, strict=True):
                     shape = (1, chains, len(part.draws), *variable.shape)
                     buffer: Array = np.empty(shape, variable.dtype)
-                    read_rows(hierarchy, [Wanted([variable], part.block, part.draws, buffer)])
+                    series = self.drawn.series_of(part.block)
+                    wanted = Wanted([variable], part.block, part.draws, buffer, series)
+                    read_rows(hierarchy, [wanted])
                     self._copy(part, buffer[0], values)
 
     def _copy(self, part: Part, buffer: Array, values: Array) -> None:

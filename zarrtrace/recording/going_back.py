@@ -87,6 +87,7 @@ def went_back(
         new.seal_rows(draws)
         if checkpoint is not None:
             new.keep_checkpoint(checkpoint)
+        new.go_back(journal, draws)
         new.count = draws
 
     return journal.replaced(layout, fill), memory

@@ -24,7 +24,7 @@ from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim, watch
 from .draw_codec import HEADER, draw_codec
 from .journal import Journal
-from .journal_count import is_elsewhere, read_count
+from .journal_count import is_elsewhere, read_count_and_series
 from .journal_file import is_locked, journal_directory, journal_file
 from .journal_header import FLUSHED_BOOT, JOURNAL_BOOT
 
@@ -135,11 +135,17 @@ class ChainBlock:
     @property
     def journal_count(self) -> int | None:
         """The recorded draws by its journal; None when it has no journal."""
+        found = self.journal_count_and_series
+        return None if found is None else found[0]
+
+    @property
+    def journal_count_and_series(self) -> tuple[int, bytes] | None:
+        """The same, and the series of that journal."""
         path = self.journal_file
         # Every draw is in the chunks before a split or a finish moves them.
         if path is None or self.layout.closed or self.layout.splitting:
             return None
-        return read_count(self.layout, path, self)
+        return read_count_and_series(self.layout, path, self)
 
     @property
     def is_elsewhere(self) -> bool:

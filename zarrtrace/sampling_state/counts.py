@@ -15,20 +15,35 @@ from .flushed import look_at
 
 def recorded(location: Location, layout: Layout) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain, warmup included."""
+    return recorded_and_series(location, layout)[0]
+
+
+def recorded_and_series(
+    location: Location, layout: Layout
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[bytes, ...]]:
+    """Draws published per chain, and for each block the series of its journal; b"" without one."""
+    series: tuple[bytes, ...] = (b"",) * layout.blocks
     if layout.finished and layout.ended is not None:
         counts = np.minimum(layout.ended.recorded, layout.total)
     else:
-        counts = block_counts(location, layout, range(layout.blocks))
-    return counts[np.arange(layout.chains) // layout.chains_per_chunk]
+        counts, series = _counts_and_series(location, layout, range(layout.blocks))
+    return counts[np.arange(layout.chains) // layout.chains_per_chunk], series
 
 
 def block_counts(
     location: Location, layout: Layout, numbers: Iterable[int]
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draws published per chain by the writers of some blocks of chains."""
+    return _counts_and_series(location, layout, numbers)[0]
+
+
+def _counts_and_series(
+    location: Location, layout: Layout, numbers: Iterable[int]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[bytes, ...]]:
     blocks = [ChainBlock(location, layout, number) for number in numbers]
-    counts = [block.journal_count for block in blocks]
-    unmapped = [block for block, count in zip(blocks, counts, strict=True) if count is None]
-    flushed = (found.proven_count for found in look_at(unmapped))
-    known = [next(flushed) if count is None else count for count in counts]
-    return np.clip(np.array(known, np.int64), 0, layout.total)
+    found = [block.journal_count_and_series for block in blocks]
+    unmapped = [block for block, one in zip(blocks, found, strict=True) if one is None]
+    flushed = (rows.proven_count for rows in look_at(unmapped))
+    known = [next(flushed) if one is None else one[0] for one in found]
+    series = tuple(b"" if one is None else one[1] for one in found)
+    return np.clip(np.array(known, np.int64), 0, layout.total), series

@@ -52,6 +52,7 @@ from .journal_format import (
     tables,
 )
 from .journal_header import (
+    BACK,
     BOOT,
     CHECKPOINT_WORD,
     COUNT,
@@ -59,11 +60,13 @@ from .journal_header import (
     FILE,
     KEEPS_ORDER,
     MAGIC,
+    SERIES,
     SYNCED,
     Home,
     count_in,
     identity_of,
     is_written_here,
+    series_in,
 )
 from .proof import Seal, break_seals, proven_count, seal_rows
 from .state_text import read_checkpoint
@@ -143,6 +146,22 @@ class Journal:
     @count.setter
     def count(self, value: int) -> None:
         self._header[COUNT] = value
+
+    @property
+    def series(self) -> bytes:
+        """An identity that another journal of the same chains does not have."""
+        return series_in(bytes(self.buffer[: header_size(self._layout)]))
+
+    @property
+    def went_back_to(self) -> int | None:
+        """The first draw that may have other values than in an earlier journal; None for none."""
+        return self._header[BACK] - 1 if self._layout.sealed and self._header[BACK] else None
+
+    def go_back(self, earlier: Journal, draws: int) -> None:
+        """Say that draws from this one on are not those of the journal that this one replaces."""
+        if self._layout.sealed:
+            before = earlier.went_back_to
+            self._header[BACK] = 1 + (draws if before is None else min(before, draws))
 
     def is_packed(self, variable: Variable) -> bool:
         """Whether a variable shares its rows with others, so that one call writes them."""
@@ -397,6 +416,7 @@ class Journal:
             journal._clear()
             fill(journal)
             if layout.sealed:
+                journal._header[SERIES : SERIES + 2] = memoryview(uuid.uuid4().bytes).cast("q")
                 journal._mark()
             else:
                 journal._header[DURABLE] = layout.durable

@@ -8,22 +8,31 @@ from pathlib import Path
 from ..store.local import open_regular, read_twice, unreadable
 from .journal import Journal
 from .journal_format import Buffered, header_size
-from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_written_here
+from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_written_here, series_in
 
 
 def read_count(layout: Buffered, path: Path, home: Home | None = None) -> int | None:
     """The count in a writer's journal, or the proven one elsewhere; None without a journal."""
+    found = read_count_and_series(layout, path, home)
+    return None if found is None else found[0]
+
+
+def read_count_and_series(
+    layout: Buffered, path: Path, home: Home | None = None
+) -> tuple[int, bytes] | None:
+    """The same count, and the series of the journal that has it."""
     found = _read_header(layout, path)
     if found is None:
         return None
     header, status = found
     if not layout.sealed:
-        return count_in(header)
+        return count_in(header), b""
     known = header[:8] == MAGIC[True] and is_written_here(header, status, home)
     if known and KEEPS_ORDER:
-        return int.from_bytes(header[COUNT * 8 : COUNT * 8 + 8], "little", signed=True)
+        count = int.from_bytes(header[COUNT * 8 : COUNT * 8 + 8], "little", signed=True)
+        return count, series_in(header)
     journal = Journal.for_reading(layout, path, home)
-    return None if journal is None else journal.count
+    return None if journal is None else (journal.count, journal.series)
 
 
 def is_sealed(path: Path) -> bool:

@@ -15,7 +15,7 @@ from .proof import Chunks
 MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seals
 # In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
 # are to survive it; with seals the rows prove it, and the header has the file and the directory.
-COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE = 1, 2, 4, 5, 6, 8
+COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE, SERIES, BACK = 1, 2, 4, 5, 6, 8, 12, 14
 # The bytes with the boot id of the machine that wrote a journal, or a chunk of last rows.
 JOURNAL_BOOT, FLUSHED_BOOT = slice(16, 32), slice(24, 40)
 _IDENTITY = struct.Struct("<4Q")
@@ -41,6 +41,11 @@ def count_in(header: bytes) -> int:
     if words[DURABLE] and header[BOOT * 8 : BOOT * 8 + 16] != boot_id():
         return words[SYNCED]
     return words[COUNT]
+
+
+def series_in(header: bytes) -> bytes:
+    """The bytes that every new journal has of its own; zeros in a journal of an older version."""
+    return header[SERIES * 8 : SERIES * 8 + 16]
 
 
 def home_of(directory: Path | None) -> bytes:
