@@ -333,10 +333,9 @@ def test_a_split_after_all_draws_of_a_chain_were_dropped(tmp_path: Path) -> None
     trace.split_warmup(4)
     assert trace.recorded.tolist() == [9, 4]
     with trace.writer(1) as writer:
-        for draw in range(writer.recorded, 9):
+        for draw in range(writer.resume()[0], 9):
             writer.record({"mu": 100.0 + draw})
     trace.finish()
     assert trace.get("mu").tolist() == [
-        [4.0, 5.0, 6.0, 7.0, 8.0],
-        [104.0, 105.0, 106.0, 107.0, 108.0],
+        [100.0 * chain + d for d in range(4, 9)] for chain in (0, 1)
     ]
