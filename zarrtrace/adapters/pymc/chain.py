@@ -146,13 +146,12 @@ class ZarrChain(ChainBase):
         """
         with self._recording:
             try:
-                self.record_draw(draw, stats)
-                unrecorded = 0
+                ends, unrecorded = self.record_draw(draw, stats), 0
             except StopRequestedError:
                 if self._in_worker and self._worker is None:
                     raise
-                unrecorded = 1
-            if self._writer is not None and self._writer.stop_requested:
+                ends, unrecorded = True, 1
+            if ends and self._writer is not None:
                 self._end_here(self._writer, unrecorded)
 
     def _end_here(self, writer: zt.ChainWriter, unrecorded: int) -> None:
@@ -170,7 +169,7 @@ class ZarrChain(ChainBase):
             if self._draws_itself or is_last:
                 raise KeyboardInterrupt
 
-    def record_draw(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> None:
+    def record_draw(self, draw: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> bool:
         """Record a draw as `record` does; StopRequestedError after those it was asked to stop at.
 
         Parameters
@@ -179,6 +178,11 @@ class ZarrChain(ChainBase):
             The unconstrained point.
         stats : sequence of mappings
             The statistics of each step method.
+
+        Returns
+        -------
+        bool
+            Whether the chain was asked to end here: its state is kept.
 
         See Also
         --------
@@ -203,13 +207,15 @@ class ZarrChain(ChainBase):
             # A statistic of another dtype than declared, which the default trace converts.
             groups["sample_stats"] = self._statistics.converted(groups["sample_stats"])
             writer.record(**groups)
+        ends = writer.stop_requested
         if self._step is not None:
             now = time.monotonic()
-            if now >= self._next_checkpoint or writer.recorded == writer.total:
+            if now >= self._next_checkpoint or ends or writer.recorded == writer.total:
                 writer.checkpoint({"point": dict(draw), "steps": state_of(self._step)})
                 after = time.monotonic()
                 pause = max(self._checkpoint_every, (after - now) / _CHECKPOINT_SHARE)
                 self._next_checkpoint = after + pause
+        return ends
 
     def record_sampling_state(self, step: Any = None) -> None:
         """Do nothing: `record` keeps the state together with the draw it belongs to.

@@ -195,13 +195,14 @@ def _draw_chain(
             _seed(step, generator, trace)
         chain = chains[number]
         chain.go_on(writer, step)
+        ends = writer.stop_requested
         for draw in range(draws, trace.tune + trace.draws):
-            if writer.stop_requested:
+            if ends:
                 break
             if draw == trace.tune:
                 step.stop_tuning()
             point, stats = step.step(point)
-            chain.record_draw(point, stats)
+            ends = chain.record_draw(point, stats)
 
 
 def _seed(step: Any, generator: np.random.Generator, trace: zt.Trace) -> None:
