@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
 CONFIGURATION = """
 ClusterName=zarrtrace
@@ -77,24 +78,24 @@ class Cluster:
         )  # fmt: skip
 
     def states(self, waits: bool = False) -> dict[str, str]:
-        """The state of each task that has not ended, by its name.
+        """The state of each task that has not ended for good, by its name.
 
         Slurm lets a task that was requeued wait for two minutes; unless `waits`, it begins now.
         """
         found = {}
-        for line in self.call("squeue", "-h", "-r", "-o", "%i %T").splitlines():
+        # Without "all" a task is missing for a moment when it is requeued.
+        for line in self.call("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").splitlines():
             task, state = line.split()
-            found[task] = state
+            if state not in _ENDED:
+                found[task] = state
             if self._states.get(task) != state:
                 self.events.append(f"{time.strftime('%T')} {task} {state}")
+            self._states[task] = state
             if state == "PENDING" and not waits:
                 # It may have begun since.
                 command = ["scontrol", "update", f"jobid={task}", "StartTime=now"]
                 environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
                 subprocess.run(command, env=environment, capture_output=True, timeout=60)
-        for task in self._states.keys() - found:
-            self.events.append(f"{time.strftime('%T')} {task} ended")
-        self._states = found
         return found
 
     def log(self) -> str:

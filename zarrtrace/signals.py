@@ -7,19 +7,23 @@ process to stop, so that a chain ends with its draws and the state to continue f
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from .errors import InvalidInputError, StopRequestedError
+from .errors import InvalidInputError, StopRequestedError, TraceError
 from .recording import exit as ending
 from .trace import Trace
 
 __all__ = ["Preemptible", "preemptible"]
 
 _SIGNALS = ("SIGUSR1", "SIGTERM", "SIGXCPU")
+_FORWARD_EVERY = 0.5  # seconds: a process may open its writer after the signal
 _MORE_TO_DO = 75  # EX_TEMPFAIL of sysexits.h: the same command will succeed later
 
 
@@ -32,7 +36,9 @@ def preemptible(
     """Let signals end the chains of this process cleanly, within a `with` block.
 
     After one of the signals `writer.stop_requested` is true for each writer of this process, in
-    all threads, and `zarrtrace.run` passes the signal on to its processes. A sampler that looks at
+    all threads, and SIGUSR1 is sent to the processes that this one has started and that record the
+    trace: those of `zarrtrace.run` and of `multiprocessing`, such as the workers of `pm.sample`. A
+    sampler that looks at
     `stop_requested`, as the adapters do, ends at its next draw. For one that does not,
     `record()` raises a StopRequestedError after the next checkpoint, or at once if the writer has
     made none; the block ends there without an error. No draw that was recorded is lost, and the
@@ -123,6 +129,7 @@ class Preemptible:
         self._numbers = [_number(name) for name in signals]
         self._signal = ""
         self._before: dict[int, Any] = {}
+        self._ended = threading.Event()
 
     @property
     def signal(self) -> str:
@@ -146,6 +153,7 @@ class Preemptible:
                 "signals can only be handled in the main thread: enter preemptible() there; the "
                 "writers of other threads are told"
             )
+        self._ended.clear()
         for number in self._numbers:
             self._before[number] = signal.signal(number, self._handle)
         return self
@@ -160,6 +168,7 @@ class Preemptible:
             # None: it was not set from Python, and cannot be put back from there.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
+        self._ended.set()
         ending.end_preemption()
         return bool(self._signal) and isinstance(error, StopRequestedError)
 
@@ -167,11 +176,43 @@ class Preemptible:
         is_second = bool(self._signal)
         self._signal = signal.Signals(number).name
         ending.preempt(self._signal)
+        if not is_second:
+            # The stores of the trace may be in the middle of a call of this thread.
+            threading.Thread(target=self._forward, name="zarrtrace signals", daemon=True).start()
         before = self._before.get(number)
         if callable(before) and before is not ending.exit_on_sigterm:
             before(number, frame)
         elif is_second and number == signal.SIGTERM:
             ending.exit_on_sigterm(number, frame)
+
+    def _forward(self) -> None:
+        """Tell the processes below this one that record the trace, until the block ends."""
+        told: set[str] = set()
+        blocks = range(self._trace._layout.blocks)
+        while True:
+            for number in blocks:
+                with contextlib.suppress(TraceError, OSError):
+                    claim = self._trace._block(number).claim
+                    if (
+                        claim is not None
+                        and claim.token not in told
+                        and claim.is_visible
+                        and claim.alive
+                        and not claim.is_of_this_process
+                        and claim.is_below(os.getpid())
+                        and _handles(claim.pid, ending.FORWARDED)
+                    ):
+                        os.kill(claim.pid, ending.FORWARDED)
+                        told.add(claim.token)
+            if self._ended.wait(_FORWARD_EVERY):
+                return
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a process handles a signal, which would kill it otherwise."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def _number(name: str) -> int:

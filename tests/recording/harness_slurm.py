@@ -3,8 +3,8 @@
     python tests/recording/harness_slurm.py [--seconds-per-draw S] [--requeue N] [--waits]
 
 The array of the example runs in a real Slurm. Slurm itself sends SIGUSR1 before the end of each
-turn, and N tasks are requeued by hand in their first turn. Prints the log of states and signals, and
-fails if a draw differs from those of a run without interruptions.
+turn, and N tasks are requeued by hand in their first turn. Prints the log of states and signals,
+and fails if a draw differs from those of a run without interruptions.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main() -> None:
         trace = zt.open(cluster.folder / "slurm_array.zarr")
         print(trace.recorded)
         if not np.array_equal(trace.get("x"), expected(cluster.folder).get("x")):
+            print(cluster.log())
             sys.exit("the draws are not those of a run without interruptions")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Place
-from scripts import Script
+from scripts import FreshScript, Script
 
 import zarrtrace as zt
 from zarrtrace.errors import InvalidInputError, StopRequestedError
@@ -219,3 +219,53 @@ def test_run_passes_the_signal_on_to_its_processes(
     assert np.array_equal(
         trace.get("x"), [np.random.default_rng(i).normal(size=100) for i in range(2)]
     )
+
+
+CHILDREN = """
+import multiprocessing, sys, time
+import zarrtrace as zt
+
+def chain(index, trace):
+    with trace.writer(index) as writer:
+        writer.resume()
+        while not writer.stop_requested:
+            writer.record({"x": writer.recorded})
+            writer.checkpoint(writer.recorded)
+            time.sleep(0.01)
+
+if __name__ == "__main__":
+    trace = zt.open(sys.argv[1], "a")
+    context = multiprocessing.get_context(sys.argv[2])
+    with zt.signals.preemptible(trace) as job:
+        children = [context.Process(target=chain, args=(i, trace)) for i in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+    print(job.signal, [child.exitcode for child in children])
+"""
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("fork", marks=pytest.mark.once("oldest")),
+        pytest.param("spawn", marks=pytest.mark.once("newest")),
+    ],
+)
+def test_processes_that_record_are_told_however_they_were_started(
+    directory: Place, fresh_script: FreshScript, method: str
+) -> None:
+    trace = directory.create(chains=2, draws=10**6, posterior={"x": 0.0})
+    process = fresh_script.start(CHILDREN, directory.path, method)
+    while trace.recorded.min() < 5:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGUSR1)
+    began = time.monotonic()
+    while any(trace._block(number).claim for number in range(2)):
+        assert time.monotonic() < began + 60
+        time.sleep(0.01)
+    assert process.communicate(timeout=60)[0] == "SIGUSR1 [0, 0]\n"
+    for number, count in enumerate(trace.recorded):
+        assert trace.last_checkpoint(number) == (count, count)

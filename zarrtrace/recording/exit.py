@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -47,6 +48,8 @@ class OpenWriter(Protocol):
         """Let the sampler end, because the process has to."""
 
 
+# What processes with writers are sent by the one that a scheduler has sent a signal.
+FORWARDED = signal.SIGUSR1
 _LOOK_EVERY = 1.0  # seconds
 
 _writers: weakref.WeakSet[OpenWriter] = weakref.WeakSet()
@@ -67,6 +70,7 @@ def register(writer: OpenWriter) -> None:
         if _preempted_by:
             writer._preempt(_preempted_by)
         _take_sigterm()
+        _take_preemption()
         if _thread is None:
             _stop = threading.Event()
             _thread = threading.Thread(
@@ -207,6 +211,22 @@ def _give_sigterm_back() -> None:
         if signal.getsignal(signal.SIGTERM) is exit_on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _took_sigterm = False
+
+
+def _take_preemption() -> None:
+    """Let a process that another one started be told that this one has to end."""
+    if (
+        multiprocessing.parent_process() is not None
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(FORWARDED) is signal.SIG_DFL
+    ):
+        # It stays: without it, a signal that comes after the last writer would kill the process.
+        signal.signal(FORWARDED, preempt_by_signal)
+
+
+def preempt_by_signal(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by asking all writers of this process to stop."""
+    preempt(signal.Signals(number).name)
 
 
 def exit_on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -190,6 +190,14 @@ class Claim:
         near = self._is_near and self.pid == os.getpid()
         return near and self.process_start == _process_start(self.pid)
 
+    def is_below(self, ancestor: int) -> bool:
+        """Whether its process was started by that one, or by one that was started by it."""
+        pid = self.pid
+        while pid > 1 and pid != ancestor:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            pid = int(fields[1])
+        return pid == ancestor
+
     @property
     def seems_alive(self) -> bool:
         """An immediate guess from the clocks of both machines, for display only."""
