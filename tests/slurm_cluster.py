@@ -56,6 +56,7 @@ class Cluster:
     folder: Path
     events: list[str] = field(default_factory=list)
     _states: dict[str, str] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
 
     def call(self, *command: str, **environment: str) -> str:
         """What one of Slurm's commands prints."""
@@ -80,7 +81,7 @@ class Cluster:
     def states(self, waits: bool = False) -> dict[str, str]:
         """The state of each task that has not ended for good, by its name.
 
-        Slurm lets a task that was requeued wait for two minutes; unless `waits`, it begins now.
+        Slurm lets a task that was requeued wait for two minutes; unless `waits`, it begins soon.
         """
         found = {}
         # Without "all" a task is missing for a moment when it is requeued.
@@ -91,12 +92,18 @@ class Cluster:
             if self._states.get(task) != state:
                 self.events.append(f"{time.strftime('%T')} {task} {state}")
             self._states[task] = state
-            if state == "PENDING" and not waits:
-                # It may have begun since.
-                command = ["scontrol", "update", f"jobid={task}", "StartTime=now"]
-                environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
-                subprocess.run(command, env=environment, capture_output=True, timeout=60)
+            if state != "PENDING":
+                self._begun.add(task)
+            elif task in self._begun and not waits and self._shorten(task):
+                self._begun.remove(task)
         return found
+
+    def _shorten(self, task: str) -> bool:
+        """Let a requeued task begin soon; False while Slurm still ends its last turn."""
+        environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        # In the second in which its last turn ended, the node would not launch it.
+        command = ["scontrol", "update", f"jobid={task}", "StartTime=now+2"]
+        return not subprocess.run(command, env=environment, capture_output=True).returncode
 
     def log(self) -> str:
         """What the daemons have said."""
