@@ -61,7 +61,7 @@ def wrong_and_read(path: Path) -> tuple[int, int]:
 def test_kills_of_a_writer_on_the_other_mount(
     mounts: tuple[Path, Path], tmp_path: Path, kind: str, trials: int | None
 ) -> None:
-    """No draw is wrong at any moment; what was flushed is there after the kill and goes on."""
+    """No draw is wrong at any moment, and what was flushed is there after the kill."""
     journal = {"memory": False, "store": "store", "local": tmp_path}[kind]
     chooser = np.random.default_rng(17)
     name = f"{kind}.zarr"
