@@ -1,4 +1,4 @@
-"""A real Slurm runs the array of the example, and gives its tasks further turns."""
+"""A real Slurm runs the array of the example until each task has completed its chain."""
 
 from __future__ import annotations
 
