@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diagnostics.verdict import Finding
+from ..messages import printable
 from ..watching.progress import ChainLook
 
 Array = NDArray[Any]
@@ -69,6 +70,11 @@ class Traces:
     burn_in: int
     divergences: Array
     scalars: list[DrawnScalar]
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the scalars, as a page has them."""
+        return [printable(scalar.label) for scalar in self.scalars]
 
 
 @dataclass(frozen=True)

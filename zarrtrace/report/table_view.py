@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from bokeh.layouts import row
 from bokeh.models import (
     CDSView,
@@ -19,12 +18,12 @@ from bokeh.models import (
     TextInput,
 )
 
-from ..messages import printable
 from . import words
 from .content import Table
-from .figures import choice, text
+from .parts import Parts, text
 from .style import INPUT_CSS, TABLE_CSS
-from .trace_plots import SLOTS, TracePlots
+from .trace_plots import TracePlots
+from .values import SLOTS
 
 _FILTER = """
 const wanted = name.value_input.toLowerCase()
@@ -39,8 +38,8 @@ said.text = `<p class="soft">${indices.length} of ${source.data.name.length} sca
 
 _GO_TO = """
 const row = source.selected.indices[0]
-const number = row == null ? -1 : meta.data.label.indexOf(source.data.name[row])
-if (number >= 0) select.value = String(Math.floor(number / slots))
+const number = row == null ? -1 : labels.indexOf(source.data.name[row])
+if (number >= 0) select.value = String(slots * Math.floor(number / slots))
 """
 
 # Only numbers come through these.
@@ -57,36 +56,29 @@ class TableView(NamedTuple):
     source: ColumnDataSource
 
 
-def build_table(table: Table) -> TableView:
+def build_table(table: Table, parts: Parts) -> TableView:
     """Lay out the table, with all scalars in their order."""
-    fields = {f"number{place}": name for place, name in enumerate(table.columns)}
-    source = ColumnDataSource(
-        {
-            "name": list(map(printable, table.labels)),
-            "problems": table.problems,
-            **{field: _short(table.columns[name]) for field, name in fields.items()},
-        }
-    )
+    source = parts.source("table")
     columns = [TableColumn(field="name", title="name", width=220, formatter=StringFormatter())]
     columns += [
         TableColumn(
-            field=field, title=name, width=84, formatter=HTMLTemplateFormatter(template=_form(name))
+            field=f"number{place}", title=name, width=84,
+            formatter=HTMLTemplateFormatter(template=_form(name)),
         )
-        for field, name in fields.items()
-    ]
+        for place, name in enumerate(table.columns)
+    ]  # fmt: skip
     columns.append(TableColumn(field="problems", title="problem", width=110))
-    view = CDSView(filter=IndexFilter(indices=list(range(len(table.labels)))))
+    number = len(table.labels)
+    view = CDSView(filter=IndexFilter(indices=list(range(number))))
     shown = DataTable(
         source=source, view=view, columns=columns, index_position=None, autosize_mode="none",
-        frozen_columns=1, height=min(420, 60 + 25 * len(table.labels)), selectable=True,
+        frozen_columns=1, height=min(420, 60 + 25 * number), selectable=True,
         sizing_mode="stretch_width", stylesheets=[TABLE_CSS],
     )  # fmt: skip
-    number = len(table.labels)
-    bad = sum(map(bool, table.problems))
     name = TextInput(
         title="Name contains", stylesheets=[INPUT_CSS], max_width=260, sizing_mode="stretch_width"
     )
-    which = choice("Which", [("all", f"all {number:,}"), ("bad", f"{bad:,} with a problem")], "all")
+    which = parts.choice("Which", "table choices", "all")
     said = text(f'<p class="soft">{number} of {number} scalars</p>')
     keep = CustomJS(
         args={"source": source, "view": view, "name": name, "which": which, "said": said},
@@ -94,25 +86,21 @@ def build_table(table: Table) -> TableView:
     )
     name.js_on_change("value_input", keep)
     which.js_on_change("value", keep)
+    source.js_on_change("data", keep)
     heading = words.section("Summary", "Click a column to sort by it, and a row to see its trace.")
     inputs = row(name, which, sizing_mode="stretch_width")
     return TableView([text(heading), inputs, said, shown], source)
 
 
-def join(view: TableView, plots: TracePlots) -> None:
+def join(view: TableView, plots: TracePlots, labels: list[str]) -> None:
     """A row that is clicked turns to the page with its trace."""
     turn = CustomJS(
-        args={"source": view.source, "meta": plots.meta, "select": plots.select, "slots": SLOTS},
+        args={
+            "source": view.source, "labels": labels, "select": plots.select, "slots": SLOTS,
+        },
         code=_GO_TO,
-    )
+    )  # fmt: skip
     view.source.selected.js_on_change("indices", turn)
-
-
-def _short(numbers: np.ndarray) -> np.ndarray:
-    """The numbers as float32, which has more digits than are shown, where they have room."""
-    with np.errstate(over="ignore"):
-        short = numbers.astype(np.float32)
-    return short if np.array_equal(np.isfinite(short), np.isfinite(numbers)) else numbers
 
 
 def _form(name: str) -> str:

@@ -62,6 +62,11 @@ def key_to_lines(lines: Sequence[str]) -> str:
     return f"<p>{''.join(keys)}</p>"
 
 
+def name_of(drawn: DrawnScalar) -> str:
+    """The title of a rank plot."""
+    return f'<p class="name">{escape(drawn.label)}</p>'
+
+
 def scalar(drawn: DrawnScalar) -> str:
     """The title of a trace: its name, R-hat and ESS."""
     numbers = ""

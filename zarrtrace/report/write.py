@@ -77,11 +77,11 @@ def as_html(content: Content) -> str:
     from bokeh.resources import INLINE
     from jinja2 import Environment
 
-    from .page import build_page
+    from .page import build_report
 
     document = Document(title=content.title)
     with document.models.freeze():
-        for part in build_page(content):
+        for part in build_report(content):
             document.add_root(part)
     variables = {"page_css": PAGE_CSS, "policy": POLICY}
     # A template that is given as text would be put into the page of Bokeh.
