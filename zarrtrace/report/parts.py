@@ -54,10 +54,7 @@ class Parts:
 
     def choice(self, title: str, options: str, value: str) -> Select:
         """A list to choose from."""
-        select = Select(
-            title=title, value=value, stylesheets=[INPUT_CSS], max_width=420,
-            sizing_mode="stretch_width",
-        )  # fmt: skip
+        select = choice(title, [], value)
         select.options = self._keep(options, select, "options")
         return select
 
@@ -71,6 +68,14 @@ def text(html: str, *tags: str) -> Div:
         stylesheets=[TEXT_CSS],
         tags=list(tags),
     )
+
+
+def choice(title: str, options: Sequence[tuple[str, str]], value: str) -> Select:
+    """A list to choose from."""
+    return Select(
+        title=title, options=list(options), value=value, stylesheets=[INPUT_CSS], max_width=420,
+        sizing_mode="stretch_width",
+    )  # fmt: skip
 
 
 def plain_figure(height: int, tools: str = "", **options: Any) -> Any:

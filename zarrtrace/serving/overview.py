@@ -26,7 +26,7 @@ from ..folder.run import NOTHING
 from ..life.description import run_row, run_style
 from ..life.status import time_label
 from ..messages import counted, printable
-from ..report.figures import choice, text
+from ..report.parts import choice, text
 from ..report.style import INPUT_CSS, TABLE_CSS
 from ..report.words import escape
 from ..watching.lines import duration, number
