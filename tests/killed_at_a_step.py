@@ -30,7 +30,8 @@ def killed_at(
 ) -> Iterator[list[int]]:
     """Stop before the step-th thing that is done to the store; returns how many were done.
 
-    If things are done at once, half of them are done. With `names` only these are counted.
+    After their number follows how many keys each of them was about. If things are done at once,
+    half of them are done. With `names` only these are counted.
 
     What the heartbeat does meanwhile, on a slow machine, is not counted.
     """
@@ -41,12 +42,16 @@ def killed_at(
 
         def method(self: Location, *arguments: Any) -> Any:
             if threading.get_ident() == own and (self.waits or name not in BATCHES):
+                keys = 1
+                if name in BATCHES:
+                    items = list(arguments[0])
+                    arguments, keys = (items, *arguments[1:]), len(items)
                 if done[0] == step:
                     if name in BATCHES:
-                        items = list(arguments[0])
-                        real(self, items[: len(items) // 2])
+                        real(self, items[: keys // 2])
                     raise Killed
                 done[0] += 1
+                done.append(keys)
             return real(self, *arguments)
 
         return method
