@@ -355,7 +355,8 @@ class Trace(GroupReader):
         ChainBusyError
             A chain is being recorded.
         IncompleteTraceError
-            A chain has fewer than `n` draws.
+            A chain has fewer than `n` draws; or its writer was killed on another machine, where a
+            journal on a local disk may hold its last draws.
 
         See Also
         --------
@@ -644,7 +645,8 @@ class Trace(GroupReader):
         ChainError
             There is no such chain, or only some of the chains of one writer.
         IncompleteTraceError
-            One of the chains has no draws after warmup.
+            One of the chains has no draws after warmup; or its writer was killed on another
+            machine, where a journal on a local disk may hold its last draws.
 
         See Also
         --------
@@ -709,6 +711,7 @@ class Trace(GroupReader):
         """
         from .life.check import check
 
+        change.warn_of_journals_elsewhere(self._location, self._layout)
         found = list(check(self._location, self._layout))
         for name in self.tables:
             damages = self.table(name).check()

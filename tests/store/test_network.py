@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,65 @@ def test_a_local_journal_is_void_once_another_machine_has_continued(
     assert trace.get("x")[0, :, 0].tolist() == [0, 1, 2, 3, 4, 105, 106, 107, 8, 9]
     trace.finish()
     assert trace.recorded == [10]
+    assert not any(folder.iterdir())
+
+
+def killed_elsewhere(trace: zt.Trace, scratch: Path) -> Path:
+    """Leave a chain as a kill on another machine does; returns where its journal is now."""
+    writer = trace.writer(0)
+    for draw in range(15):
+        writer.record({"x": np.full(3, draw)})
+        if draw == 11:
+            writer.flush()
+    claim = replace(writer._claim, host="node3", boot="1" * 36, beat=0.0)
+    writer._release()
+    writer._block.write_claim(claim)
+    file = writer._block.location.path / writer._block.key("writer")
+    os.utime(file, (0, 0))  # so old that nobody has to watch it
+    [folder] = scratch.glob("run.zarr-*-journal")
+    return folder.rename(scratch / "disk of node3")
+
+
+@pytest.mark.once("oldest")
+def test_no_chain_is_closed_below_the_journal_of_a_writer_killed_elsewhere(
+    shared: Path, tmp_path: Path
+) -> None:
+    trace = zt.create(shared / "run.zarr", **DEFINITION, journal=tmp_path, flush_every=7)
+    folder = killed_elsewhere(trace, tmp_path)
+    home = folder.with_name(Path(trace._layout.journal).name)
+    words = rf"recorded on node3 and not closed there.* 7 s of them.* {home}/c.0.0 on node3"
+    for end in (trace.finish, lambda: trace.split_warmup(3)):
+        with pytest.raises(zt.errors.IncompleteTraceError, match=f"{words}.*do this on node3"):
+            end()
+    for look in (trace.check, trace.repair, lambda: trace.drop_before(1)):
+        with pytest.warns(RuntimeWarning, match=words):
+            assert not look()
+    assert trace.recorded == [12]
+    # Where the journal is, nothing is lost.
+    folder.rename(home)
+    trace.finish()
+    assert trace.recorded == [15]
+
+
+@pytest.mark.once("oldest")
+def test_the_draws_of_a_journal_elsewhere_can_be_given_up(shared: Path, tmp_path: Path) -> None:
+    trace = zt.create(shared / "run.zarr", **DEFINITION, journal=tmp_path)
+    folder = killed_elsewhere(trace, tmp_path)
+    with pytest.raises(zt.errors.IncompleteTraceError) as refused:
+        trace.finish()
+    assert "trace.writer(0, patience=90).close()" in refused.value.remedy
+    with pytest.warns(RuntimeWarning, match="not closed there.* continues from the last flush"):
+        trace.writer(0, patience=90).close()
+    trace.finish()
+    assert trace.recorded == [12]
+    # On node3, after an extension: the journal there does not fit the arrays.
+    trace.extend(draws=40)
+    shutil.copytree(folder, Path(trace._layout.journal), dirs_exist_ok=True)
+    assert trace.recorded == [12]
+    with trace.writer(0) as writer:
+        assert writer.recorded == 12
+    trace.finish()
+    assert trace.get("x")[0, :, 0].tolist() == [*range(12)]
 
 
 @pytest.mark.once("newest")
@@ -186,10 +247,10 @@ def test_no_lock_is_trusted_there(shared: Path) -> None:
     for draw in range(9):
         writer.record({"x": np.full(3, draw)})
     writer._block.write_claim(zt.sampling_state.claim.Claim.new())
-    with pytest.raises(zt.errors.ChainBusyError, match="replaced by"):
+    with pytest.raises(zt.errors.ChainBusyError, match="taken over by"):
         writer.record({"x": np.zeros(3)})
     assert not (shared / "run.zarr/posterior/x/c.0.0.0").exists()
-    with pytest.raises(zt.errors.ChainBusyError, match="replaced by"):
+    with pytest.raises(zt.errors.ChainBusyError, match="taken over by"):
         writer.close()
 
 

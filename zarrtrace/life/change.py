@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ChainBusyError, InvalidInputError
+from ..errors import ChainBusyError, IncompleteTraceError, InvalidInputError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import STAGING, Layout
+from ..messages import warn_caller
 from ..reading.moment import Moment
 from ..recording.chain_journal import store_last_rows
 from ..recording.writer import ChainWriter
-from ..sampling_state.block import chain_blocks, require_free, watch_until_free
+from ..sampling_state.block import (
+    ChainBlock,
+    chain_blocks,
+    read_claims,
+    require_free,
+    watch_until_free,
+)
 from ..sampling_state.counts import recorded
 from ..sampling_state.request import remove_request
 from . import burn_in, create, foreign_groups, place, split
@@ -96,6 +103,7 @@ def drop_before(hierarchy: Hierarchy, draw: int) -> None:
     location = hierarchy.location
     with alone(hierarchy) as layout:
         before = complete(hierarchy, layout)
+        warn_of_journals_elsewhere(location, before)
         layout = burn_in.without_draws(location, before, draw)
         if layout.finished:
             _split(hierarchy, before, lambda now: split.plan_split(replace(now, layout=layout)))
@@ -245,9 +253,40 @@ def repair_trace(hierarchy: Hierarchy) -> list[str]:
     with alone(hierarchy) as layout:
         done = [f"{group}: the change that was interrupted is done" for group in replacing]
         watch_until_free(chain_blocks(hierarchy.location, layout))
+        warn_of_journals_elsewhere(hierarchy.location, layout)
         done += repair(hierarchy)
         settle_groups(hierarchy)
         return done
+
+
+def warn_of_journals_elsewhere(location: Location, layout: Layout) -> None:
+    """Say which chains may have later draws in a journal on another machine."""
+    blocks = chain_blocks(location, layout)
+    for block, claim in zip(blocks, read_claims(blocks), strict=True):
+        # A writer that is alive flushes its draws by itself.
+        if claim is not None and not claim.seems_alive and block.may_be_elsewhere(claim):
+            warn_caller(f"{block} was {block.describe_elsewhere(claim)}")
+
+
+def _require_journals(blocks: list[ChainBlock], following: Layout) -> None:
+    """Refuse to move or close draws while later ones may be in a journal on another machine.
+
+    Once the arrays have changed, nobody can read its rows. Chains that are left out may lose them.
+    """
+    for block, claim in zip(blocks, read_claims(blocks), strict=True):
+        if claim is None or not block.may_be_elsewhere(claim):
+            continue
+        if block.number in following.left_out:
+            warn_caller(f"{block} was {block.describe_elsewhere(claim)}, and are left out for good")
+            continue
+        chains = block.chains if len(block.chains) > 1 else block.chains[0]
+        raise IncompleteTraceError(
+            f"it was {block.describe_elsewhere(claim)}",
+            where=str(block),
+            remedy=f"do this on {claim.host}; if the journal is gone, trace.writer({chains}, "
+            f"patience=90).close() on this machine gives these draws up",
+            chain=block.chains[0],
+        )
 
 
 def _split(hierarchy: Hierarchy, layout: Layout, plan: Callable[[Moment], Layout]) -> None:
@@ -301,6 +340,7 @@ def _change_while_nobody_writes(
                 changing = ["chain", "draw"]
             require_ours(hierarchy.location, layout, changing)
         if following.splitting or following.closed:
+            _require_journals(blocks, following)
             for block in blocks:
                 store_last_rows(hierarchy, block)
         if following.splitting and hierarchy.location.renames:

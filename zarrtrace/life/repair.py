@@ -28,7 +28,7 @@ from ..reading.other_groups import is_rewritten
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock, chain_blocks
 from ..sampling_state.counts import recorded
-from ..sampling_state.flushed import read_last_rows
+from ..sampling_state.flushed import Series, read_last_rows
 from ..sampling_state.last_checkpoint import checkpoint_text, drop_checkpoint
 from ..sampling_state.state_text import decode_state, read_checkpoint
 from ..store.dtypes import fill_value
@@ -153,7 +153,11 @@ def _repair_checkpoint(block: ChainBlock) -> Iterator[str]:
 
 
 def _repair_count(block: ChainBlock) -> Iterator[str]:
-    if _has_damaged_rows(block):
+    journal = block.read_journal() if _has_damaged_rows(block) else None
+    if journal is not None:
+        block.location.write_again(block.key("flushed"), Series(block, journal).encode())
+        yield f"{block.key('flushed')}: written again from the journal"
+    elif _has_damaged_rows(block):
         block.delete("flushed")
         count = count_draws(block)
         block.write("draw_idx", count)

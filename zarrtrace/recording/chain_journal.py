@@ -22,7 +22,6 @@ from ..layout.variables import Variable
 from ..messages import warn_caller
 from ..reading.rows import RowReader
 from ..sampling_state.block import ChainBlock
-from ..sampling_state.claim import Claim
 from ..sampling_state.flushed import read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_file import NoMappingError, is_locked
@@ -51,7 +50,11 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
     path = block.journal_path
     if path is None or not _has_directory(block, path):
         return _open_memory(hierarchy, block, force)
+    is_elsewhere = block.may_be_elsewhere(block.claim)
     if block.journal_file is None:
+        if is_locked(path):
+            # Another process has just made it.
+            raise block.busy(block.claim)
         path.unlink(missing_ok=True)
     else:
         _leave_lock_of_stopped(block, path)
@@ -73,7 +76,9 @@ def open_journal(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journa
         claim = block.claim
         if claim is not None:
             _remove_partial_files(block)
-            _warn_of_journal_elsewhere(block, claim)
+            if is_elsewhere:
+                said = block.describe_elsewhere(claim)
+                warn_caller(f"{block} was {said}; it continues from the last flush")
         if block.location.network:
             # A lock may be one of this machine alone: the claim decides.
             journal.locked = False
@@ -117,16 +122,6 @@ def _has_directory(block: ChainBlock, path: Path) -> bool:
         f"{block.layout.flush_every:g} s of them"
     )
     return False
-
-
-def _warn_of_journal_elsewhere(block: ChainBlock, claim: Claim) -> None:
-    """Say what a writer that was killed on another machine may have left on a disk there."""
-    if block.layout.journal != IN_STORE and not claim.is_of_this_machine:
-        warn_caller(
-            f"{block} was recorded on {claim.host} and not closed there: its last draws, up to "
-            f"{block.layout.flush_every:g} s of them, may be in the journal {block.journal_path} "
-            f"on {claim.host} alone; it continues from the last flush"
-        )
 
 
 def _open_memory(hierarchy: Hierarchy, block: ChainBlock, force: bool) -> Journal:

@@ -125,7 +125,34 @@ class ChainBlock:
         except OSError:
             return False
         [flushed] = self.location.read_first([self.key("flushed")], FLUSHED_BOOT.stop)
-        return bool(flushed) and bytes(flushed or b"")[FLUSHED_BOOT] != own
+        if flushed is None:
+            # A split or a finish removes them. Its own writer puts them when it opens, and no
+            # split removes them while its claim is there.
+            claim = self.claim
+            return claim is None or claim.boot.replace("-", "") != own.hex()
+        # Power loss may leave a new file without its bytes.
+        return bool(flushed) and bytes(flushed)[FLUSHED_BOOT] != own
+
+    def may_be_elsewhere(self, claim: Claim | None) -> bool:
+        """Whether a writer that was not closed may have left later draws on another machine.
+
+        Its journal is then on a disk there, and not on this machine.
+        """
+        layout = self.layout
+        if layout.journal in ("", IN_STORE) or layout.closed or layout.splitting:
+            return False
+        if claim is None or claim.is_of_this_machine:
+            return False
+        path = self.journal_file
+        return path is None or not path.exists()
+
+    def describe_elsewhere(self, claim: Claim) -> str:
+        """What the journal of a writer that was not closed on another machine may hold."""
+        return (
+            f"recorded on {claim.host} and not closed there: the last draws, up to "
+            f"{self.layout.flush_every:g} s of them, may be in the journal {self.journal_path} on "
+            f"{claim.host} alone"
+        )
 
     def read_journal(self) -> Journal | None:
         """Its journal as it is now, mapped for reading; None when it has none."""
@@ -360,6 +387,6 @@ def watch_until_free(blocks: Iterable[ChainBlock]) -> None:
 def remove_journals(location: Location, layout: Layout) -> None:
     """Remove the journals of every writer; all their draws must be in the chunks."""
     for block in chain_blocks(location, layout):
-        path = block.journal_file
+        path = block.journal_path
         if path is not None:
             path.unlink(missing_ok=True)
