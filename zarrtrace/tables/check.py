@@ -15,12 +15,12 @@ from ..layout.variables import Variable
 from ..life.damage import Damage, DamagedDraws
 from ..life.repair import put_chunk_aside
 from ..sampling_state.journal_count import is_sealed, read_count
-from ..sampling_state.journal_file import can_map, journal_file
+from ..sampling_state.journal_file import journal_file
 from ..store.dtypes import dtype_name, dtype_of_document
 from ..store.location import Location
 from ..store.zarr_json import encode_document, group_document, read_document
 from .conversion import convert
-from .layout import JOURNAL, ROW, ROWS, LostRows, TableLayout
+from .layout import JOURNAL, ROW, ROWS, LostRows, TableLayout, can_map_in
 from .rows import ColumnReader
 from .stored_rows import home_of
 from .table_file import Stored, TableFile
@@ -199,7 +199,7 @@ def _layout_by_columns(location: Location) -> TableLayout:
             "there is no column", where=str(location), remedy="restore zarr.json from a copy"
         )
     text = any(column.is_text for column in columns.values())
-    mapped = location.path is not None and can_map() and not text
+    mapped = can_map_in(location) and not text
     sealed = True
     if location.path is not None and (file := journal_file(location.path / JOURNAL, 0)).exists():
         mapped, sealed = True, is_sealed(file)

@@ -149,9 +149,7 @@ def plan_table(
     defined = define_columns(location, columns)
     dtypes = {dtype_name(column.dtype): column.dtype for column in defined.values()}
     text = any(column.is_text for column in defined.values())
-    # On a network file system the pages of a mapped file reach other machines in any order.
-    mapped = location.path is not None and not location.network and can_map()
-    mapped = mapped and (not text or flush_every == 0)
+    mapped = can_map_in(location) and (not text or flush_every == 0)
     return TableLayout(
         columns=defined,
         encodings={name: compose_encoding(dtype, "auto") for name, dtype in dtypes.items()},
@@ -163,6 +161,12 @@ def plan_table(
         separator=location.separator,
         sealed=True,
     )
+
+
+def can_map_in(location: Location) -> bool:
+    """Whether a new journal can be mapped in a store."""
+    # On a network file system the pages of a mapped file reach other machines in any order.
+    return location.path is not None and not location.network and can_map()
 
 
 def define_columns(location: Location, columns: Columns) -> dict[str, Variable]:
