@@ -99,6 +99,20 @@ def test_a_local_journal_loses_nothing_and_is_read_on_its_machine(
 
 
 @pytest.mark.once("newest")
+def test_a_table_that_is_repaired_has_no_mapped_journal(shared: Path) -> None:
+    place = shared / "log"
+    with zt.table.open(place, {"x": zt.Var()}) as rows:
+        rows.append(x=1.0)
+    # It is a file of another kind: the layout is found by the columns.
+    (place / "zarr.json").write_bytes(b"damaged")
+    with zt.table.open(place, mode="a") as rows:
+        assert any("by the length of its columns" in line for line in rows.repair())
+        rows.append(x=2.0)
+        assert not (place / "_journal").exists()
+        assert rows["x"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.once("newest")
 def test_a_local_journal_is_void_once_another_machine_has_continued(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +226,11 @@ def test_a_scratch_that_vanished_costs_what_was_not_flushed(
     with writer:
         assert writer.resume() == (15, "state")
         writer.record({"x": np.full(3, 15)})
+        assert f"without the journal {trace._layout.journal}, which is not on this" in repr(trace)
+        assert "a process killed here loses up to 10 s" in repr(trace)
+        scratch.mkdir()  # again, too late for this writer
+        assert "a process killed here loses up to 10 s" in repr(trace)
+        scratch.rmdir()
     assert trace.get("x")[0, :, 0].tolist() == [*range(16)]
     assert not scratch.exists()
     trace.finish()

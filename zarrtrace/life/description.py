@@ -6,6 +6,7 @@ import html
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,15 +124,37 @@ def safety(now: Moment) -> str:
     if now.location.in_memory:
         return "in memory: all draws are lost with this process"
     network = now.location.network
+    there = f"on a network file system ({network}), " if network else ""
+    loses = f"loses up to {layout.flush_every:g} s of draws"
     if not layout.journal:
-        there = f"on a network file system ({network}), without a journal: " if network else ""
-        return f"{there}a killed process loses up to {layout.flush_every:g} s of draws"
+        there += "without a journal: " if network else ""
+        return f"{there}a killed process {loses}"
+    if _has_no_journal_here(now):
+        return (
+            f"{there}without the journal {layout.journal}, which is not on this machine: a process "
+            f"killed here {loses}"
+        )
     if network:
         return _safety_on_network(now)
     if now.is_elsewhere:
         return READ_ELSEWHERE
     power = ", and power loss up to the last checkpoint" if layout.durable else ""
     return f"draws survive kill -9{power}"
+
+
+def _has_no_journal_here(now: Moment) -> bool:
+    """Whether chains are recorded on this machine, if anywhere, and not with their journal."""
+    layout = now.layout
+    if layout.journal == IN_STORE:
+        return False
+    blocks = chain_blocks(now.location, layout)
+    claimed = [(b, c) for b, c in zip(blocks, read_claims(blocks), strict=True) if c is not None]
+    if not all(claim.is_of_this_machine for _, claim in claimed):
+        return False
+    paths = [block.journal_path for block, _ in claimed]
+    return not Path(layout.journal).parent.is_dir() or not all(
+        path is not None and path.exists() for path in paths
+    )
 
 
 def _safety_on_network(now: Moment) -> str:
