@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing_calls import failing
 
 import zarrtrace as zt
 from zarrtrace.store import network
@@ -103,7 +104,6 @@ def test_a_table_that_is_repaired_has_no_mapped_journal(shared: Path) -> None:
     place = shared / "log"
     with zt.table.open(place, {"x": zt.Var()}) as rows:
         rows.append(x=1.0)
-    # It is a file of another kind: the layout is found by the columns.
     (place / "zarr.json").write_bytes(b"damaged")
     with zt.table.open(place, mode="a") as rows:
         assert any("by the length of its columns" in line for line in rows.repair())
@@ -228,7 +228,7 @@ def test_a_scratch_that_vanished_costs_what_was_not_flushed(
         writer.record({"x": np.full(3, 15)})
         assert f"without the journal {trace._layout.journal}, which is not on this" in repr(trace)
         assert "a process killed here loses up to 10 s" in repr(trace)
-        scratch.mkdir()  # again, too late for this writer
+        scratch.mkdir()  # too late for this writer
         assert "a process killed here loses up to 10 s" in repr(trace)
         scratch.rmdir()
     assert trace.get("x")[0, :, 0].tolist() == [*range(16)]
@@ -277,3 +277,30 @@ def test_no_lock_is_trusted_there(shared: Path) -> None:
 def test_a_journal_in_a_store_without_files_is_refused() -> None:
     with pytest.raises(zt.errors.InvalidInputError, match="no files that can be mapped"):
         zt.create(**DEFINITION, journal="store")
+
+
+@pytest.mark.once("newest")
+def test_a_full_quota_costs_no_draw_of_a_local_journal(shared: Path, tmp_path: Path) -> None:
+    """The scratch is full when the writer opens, and the store at each full chunk."""
+    trace = zt.create(shared / "run.zarr", **DEFINITION, journal=tmp_path)
+    with (
+        pytest.raises(zt.errors.NotWritableError, match="no space for a journal"),
+        failing(0, "full"),
+    ):
+        trace.writer(0)
+    writer, refused, kept = trace.writer(0), [], []
+    for draw in range(35):
+        try:
+            with failing(0, "full"):
+                writer.record({"x": np.full(3, draw)})
+        except zt.errors.NotWritableError as error:
+            refused.append((draw, "the disk is full" in error.why))
+            kept.append(trace.recorded[0])
+            writer.record({"x": np.full(3, draw)})
+    assert refused == [(9, True), (19, True), (29, True)]
+    assert kept == [9, 19, 29]
+    with pytest.raises(zt.errors.NotWritableError, match="full"), failing(0, "full"):
+        writer.close()
+    trace.writer(0).close()
+    trace.finish()
+    assert trace.get("x")[0, :, 0].tolist() == [*range(35)]
