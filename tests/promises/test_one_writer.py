@@ -331,6 +331,9 @@ def test_a_writer_that_sleeps_is_taken_over_and_ends_when_it_wakes_up(
         time.sleep(0.01)
     process.send_signal(signal.SIGSTOP)
     try:
+        while not (claim := trace._block(0).claim) or not claim.is_stopped:
+            time.sleep(0.01)
+        view, series = trace.at_once(), trace._now().series
         monkeypatch.setattr(claims, "STALE_AFTER", 0.5)
         with pytest.warns(RuntimeWarning, match="waiting up to 60 s"):
             writer = trace.writer(0, patience=60)
@@ -339,6 +342,9 @@ def test_a_writer_that_sleeps_is_taken_over_and_ends_when_it_wakes_up(
             assert start >= 25
             for _ in range(50):
                 writer.record({"mu": -1})
+            # The copy of the journal has the same draws, so views of them hold.
+            assert trace._now().series == series
+            assert view.get("mu")[0].tolist() == [*range(start)]
     finally:
         process.send_signal(signal.SIGCONT)
     said, _ = process.communicate()
