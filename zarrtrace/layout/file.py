@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 
 from ..errors import DamagedTraceError, FormatVersionError, TraceError, TraceNotFoundError
-from ..store.chunk_codec import ChunkCodec
+from ..store.chunk_codec import ChunkCodec, is_known
 from ..store.dtypes import as_dtype, dtype_name
 from ..store.zarr_json import encode_document, group_document, parse_document
 from .coordinates import SAMPLE_DIMS
@@ -157,6 +157,18 @@ def from_text(text: str, where: str) -> Layout:
             version=parse_count(version, 1),
         )
         _check(layout)
+    except _MissingCodecError as error:
+        stored = [one for one in layout.variables if dtype_name(one.dtype) == error.dtype]
+        named = ", ".join(one.label for one in stored) or error.dtype
+        raise DamagedTraceError(
+            f"{named} is stored with the codec {error.codec!r}, which Zarr does not have "
+            f"here; nothing is lost",
+            where=where,
+            remedy=f"install the package that registers {error.codec!r} with Zarr (an entry point "
+            f"zarr.codecs), as where the trace was created, and open the trace again",
+            group=stored[0].group if stored else None,
+            variable=stored[0].name if stored else None,
+        ) from None
     except (
         KeyError, TypeError, ValueError, AttributeError, RecursionError, TraceError,
     ) as error:  # fmt: skip
@@ -200,14 +212,27 @@ def _check(layout: Layout) -> None:
         try_codecs(name, json.dumps(encoding))
 
 
+class _MissingCodecError(ValueError):
+    """Zarr does not have a codec, because the package that registers it is not installed."""
+
+    def __init__(self, dtype: str, codec: str) -> None:
+        super().__init__(f"{dtype} needs the codec {codec!r}, which Zarr does not have here")
+        self.dtype = dtype
+        self.codec = codec
+
+
 @functools.lru_cache(maxsize=64)
 def try_codecs(name: str, encoding: str) -> None:
     """Refuse codecs that do not work; the runs of a folder have the same ones."""
     dtype = _dtype(name)
+    content = json.loads(encoding)
     try:
-        codec = ChunkCodec(dtype, json.loads(encoding))
+        codec = ChunkCodec(dtype, content)
         codec.decode(codec.encode(np.zeros(1, dtype)), (1,))
     except Exception as error:
+        for one in _list(content["codecs"]):
+            if not is_known(one["name"]):
+                raise _MissingCodecError(name, one["name"]) from None
         raise ValueError(f"the codecs of {name} do not work ({error!r})") from None
 
 

@@ -173,6 +173,17 @@ class ChunkCodec:
         return np.asarray(array[...])
 
 
+def is_known(name: str) -> bool:
+    """Whether Zarr, or an installed package that extends it, has a codec of this name."""
+    from zarr.registry import get_codec_class
+
+    try:
+        get_codec_class(name)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def _transforms(codec: dict[str, Any]) -> tuple[Encode, Decode] | None:
     """The encoder and decoder of a bytes-to-bytes codec, or None when only zarr knows it."""
     name, configuration = codec["name"], codec.get("configuration", {})
