@@ -75,7 +75,7 @@ def test_a_codec_that_is_not_installed_is_named(
     script, path = FreshScript(tmp_path), tmp_path / "run.zarr"
     script.run(RECORD, path)
     for mode in ("r", "a"):
-        with pytest.raises(DamagedTraceError, match="'plain-bytes'.*nothing is lost") as caught:
+        with pytest.raises(DamagedTraceError, match=r"'plain-bytes'.*nothing is lost") as caught:
             zt.open(path, mode)
         assert (caught.value.group, caught.value.variable) == ("posterior", "x")
         assert "install the package" in caught.value.remedy

@@ -71,6 +71,16 @@ def test_a_pool_that_cannot_be_made_again_is_named(directory: Place) -> None:
     assert trace.recorded[1] == 25
 
 
+@pytest.mark.once("newest")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_processes_may_start_in_any_way(directory: Place, method: str) -> None:
+    trace = create(directory)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
+        zt.run(record, trace, executor=pool, progress=False)
+    assert np.array_equal(trace.get("x"), expected(60))
+
+
 class Forgetful(Executor):
     """Loses the connection to each worker once."""
 
