@@ -14,8 +14,8 @@ import zarrtrace as zt
 DRAWS = 60
 
 
-def create(path: Path) -> zt.Trace:
-    return zt.create(path, chains=3, draws=DRAWS, posterior={"x": zt.Var(draws_per_chunk=20)})
+def create(path: Path, draws: int = DRAWS) -> zt.Trace:
+    return zt.create(path, chains=3, draws=draws, posterior={"x": zt.Var(draws_per_chunk=20)})
 
 
 def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0.0) -> None:
@@ -62,6 +62,6 @@ def made(trace: zt.Trace) -> list[int]:
     return [lines.count(str(index)) for index in range(trace.chains)]
 
 
-def is_complete(trace: zt.Trace) -> bool:
-    expected = [np.random.default_rng(index).normal(size=DRAWS) for index in range(3)]
+def is_complete(trace: zt.Trace, draws: int = DRAWS) -> bool:
+    expected = [np.random.default_rng(index).normal(size=draws) for index in range(3)]
     return np.array_equal(trace.get("x"), expected)

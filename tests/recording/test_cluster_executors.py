@@ -17,7 +17,7 @@ from typing import Any
 import cluster_chains
 import pytest
 from cluster_chains import create, is_complete, killed_once, made, record, slowly
-from scripts import environment
+from scripts import FreshScript, environment
 
 import zarrtrace as zt
 from zarrtrace.errors import ChainsFailedError, InvalidInputError
@@ -133,6 +133,16 @@ def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> No
     assert is_complete(trace)
 
 
+@pytest.mark.once("newest")
+def test_a_second_cluster_is_told_who_records(client: Any, tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    with trace.writer(1), pytest.raises(ChainsFailedError, match="ChainBusyError") as caught:
+        zt.run(record, trace, executor=client.get_executor(), progress=False)
+    assert list(caught.value.failures) == [1]
+    assert f"is being recorded by process {os.getpid()} on " in caught.value.failures[1]
+    assert trace.recorded.tolist() == [cluster_chains.DRAWS, 0, cluster_chains.DRAWS]
+
+
 @pytest.mark.once("oldest")
 def test_loky(tmp_path: Path) -> None:
     from loky import get_reusable_executor
@@ -141,6 +151,45 @@ def test_loky(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="TerminatedWorkerError.*is started again"):
         zt.run(killed_once, trace, executor=lambda: get_reusable_executor(2), progress=False)
     assert is_complete(trace)
+
+
+LOKY = """
+import sys
+from cluster_chains import slowly
+from loky import get_reusable_executor
+import zarrtrace as zt
+
+if __name__ == "__main__":
+    trace = zt.open(sys.argv[1], "a")
+    pool = get_reusable_executor(3)
+    try:
+        zt.run(slowly, trace, executor=pool, until=zt.Converged(ess=2000), progress=False)
+    except KeyboardInterrupt:
+        print(trace.stop_request, trace.status)
+    pool.shutdown()
+"""
+
+
+@pytest.mark.once("newest")
+def test_ctrl_c_and_a_goal_end_chains_of_loky(
+    tmp_path: Path, fresh_script: FreshScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    trace = create(tmp_path / "run.zarr", draws=2000)
+    process = fresh_script.start(LOKY, trace.path)
+    while trace.recorded.min() < 15:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate()
+    assert said == "None stopped\n", errors
+    # The chains that Ctrl-C ended continue until the goal holds.
+    from loky import get_reusable_executor
+
+    goal = zt.Converged(rhat=10.0, ess=5, min_draws=30)
+    zt.run(slowly, trace, executor=lambda: get_reusable_executor(3), until=goal, progress=False)
+    assert trace.recorded.max() < 2000
+    assert is_complete(trace, int(trace.recorded.min()))
 
 
 @pytest.mark.once("oldest")
