@@ -1,8 +1,7 @@
-"""Make the pictures of pages of the site: wide and narrow, light and dark; and that of a report.
+"""Make the pictures of pages of the site: wide and narrow, light and dark; and of an overview.
 
     python -m sphinx -W docs SITE
     python tests/docs/make_screens.py SITE docs/pictures/site
-    python tests/docs/make_screens.py --report docs/pictures/report.png
     python tests/docs/make_screens.py --overview docs/pictures
 
 It needs Playwright, Pillow, and a Chromium at /usr/bin/chromium or where `CHROMIUM` says.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,16 +48,6 @@ def save(screen: bytes, picture: Path) -> None:
     image.quantize(64).save(picture, optimize=True)
 
 
-def photograph_report(browser: Browser, picture: Path) -> None:
-    """Write a picture of the report of the eight schools, centred so that some draws diverge."""
-    with TemporaryDirectory() as folder:
-        file = report_schools(Path(folder))
-        page = browser.new_page(viewport={"width": 1100, "height": 1900}, color_scheme="light")
-        page.goto(file.as_uri())
-        page.wait_for_function("window.Bokeh && Bokeh.documents[0]?.is_idle", timeout=120_000)
-        save(page.screenshot(), picture)
-
-
 def photograph_overview(browser: Browser, pictures: Path) -> None:
     """Write pictures of the overview of a folder: some runs are done, one is recorded."""
     from bokeh.document import Document
@@ -72,7 +60,7 @@ def photograph_overview(browser: Browser, pictures: Path) -> None:
     from zarrtrace.serving.overview import Overview
 
     with TemporaryDirectory() as place:
-        folder = Path(place) / "experiments"
+        folder = Path(place) / "runs"
         for number in range(6):
             rng = np.random.default_rng(number)
             trace = zt.folder.create(
@@ -97,9 +85,10 @@ def photograph_overview(browser: Browser, pictures: Path) -> None:
         document.add_root(overview.layout())
         template = Environment(autoescape=False).from_string(TEMPLATE)
         html = file_html(
-            document, INLINE, "experiments", template=template,
+            document, INLINE, "runs", template=template,
             template_variables={"page_css": PAGE_CSS},
         )  # fmt: skip
+        html = html.replace(place, "/data")  # the problems of a run name its path
         (folder / "overview.html").write_text(html, encoding="utf-8")
         for view, (width, scheme) in VIEWS.items():
             page = browser.new_page(viewport={"width": width, "height": 560}, color_scheme=scheme)
@@ -109,48 +98,16 @@ def photograph_overview(browser: Browser, pictures: Path) -> None:
         writer.close()
 
 
-def report_schools(folder: Path) -> Path:
-    """Sample the eight schools in mu, log tau and theta, and write the report."""
-    sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples"))
-    import eight_schools as example
-
-    def constrain(position: np.ndarray) -> dict[str, object]:
-        return {"mu": position[0], "tau": np.exp(position[1]), "theta": position[2:]}
-
-    def log_density_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
-        mu, log_tau, theta = position[0], position[1], position[2:]
-        tau = np.exp(log_tau)
-        z, residual = (theta - mu) / tau, (example.Y - theta) / example.SIGMA
-        density = -mu * mu / 50 - np.log1p(tau * tau / 25) - 7 * log_tau
-        density -= 0.5 * (z @ z + residual @ residual)
-        of_tau = -7 - 2 * tau * tau / (25 + tau * tau) + z @ z
-        of_theta = residual / example.SIGMA - z / tau
-        return float(density), np.array([-mu / 25 + z.sum() / tau, of_tau, *of_theta])
-
-    example.constrain = constrain
-    example.log_density_and_gradient = log_density_and_gradient
-    os.chdir(folder)
-    trace = example.create("schools.zarr", tune=500, draws=1000)
-    with np.errstate(all="ignore"):
-        for chain in range(4):
-            example.chain(chain, trace)
-    trace.finish()
-    return trace.report("report.html", ["tau", "mu"])
-
-
 def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("site", type=Path, nargs="?")
     parser.add_argument("pictures", type=Path, nargs="?")
-    parser.add_argument("--report", type=Path, metavar="PICTURE")
     parser.add_argument("--overview", type=Path, metavar="PICTURES")
     given = parser.parse_args()
     chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        if given.report:
-            photograph_report(browser, given.report.absolute())
         if given.overview:
             photograph_overview(browser, given.overview.absolute())
         if given.pictures:

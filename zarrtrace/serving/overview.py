@@ -37,8 +37,8 @@ _SHORT = 200  # characters of a problem in the table
 _LONG_AGO = 86_400.0  # seconds, after which a date says more
 
 # Names and words come from a store: `<%- %>` escapes them.
-_LINK = '<a href="<%- address %>" style="color:inherit"><bdi><%- value %></bdi></a>'
 _WORDS = '<bdi title="<%- value %>"><%- value %></bdi>'
+_LINK = f'<a href="<%- address %>" style="color:inherit">{_WORDS}</a>'
 _BAD = '<span style="color:<%- {} ? "var(--bad)" : "inherit" %>"><%- {} %></span>'
 
 _KEEP = """
@@ -58,16 +58,17 @@ class _Cell(NamedTuple):
     template: str
 
 
+# The first four are seen without scrolling where there are 400 pixels.
 _CELLS = (
-    _Cell("name", "name", 200, _LINK),
-    _Cell("status", "status", 90, _BAD.format("is_lost", "value")),
+    _Cell("name", "name", 135, _LINK),
+    _Cell("status", "status", 75, _BAD.format("is_lost", "value")),
+    _Cell("rhat", "worst R-hat", 82, _BAD.format("is_apart", "rhat_label")),
+    _Cell("rate", "draws/s", 70, "<%- rate_label %>"),
     _Cell("recorded", "draws", 130, "<%- draws %>"),
-    _Cell("rhat", "worst R-hat", 95, _BAD.format("is_apart", "rhat_label")),
-    _Cell("rate", "draws/s", 75, "<%- rate_label %>"),
     _Cell("heard", "last heard of", 135, "<%- heard_label %>"),
     _Cell("chains", "chains", 65, "<%- chains_label %>"),
     _Cell("model", "model", 130, _WORDS),
-    _Cell("problem", "problem", 400, _WORDS),
+    _Cell("problem", "problem", 485, _WORDS),
 )
 
 
