@@ -40,4 +40,3 @@ def test_names_are_shown_as_text_and_filtered(
     page.get_by_label("Name contains").fill("A[")
     links.filter(has_text="🎲").wait_for(state="detached")
     assert links.all_inner_texts() == ["a[b]"]
-    page.close()

@@ -137,7 +137,6 @@ def test_a_page_says_what_is_odd_and_runs_nothing_of_a_name(
         assert words in said, words
     assert page.evaluate("window.taken") is None
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    page.close()
 
 
 @pytest.mark.long
@@ -165,7 +164,6 @@ def test_the_table_is_filtered_and_turns_to_the_trace_of_a_row(
     page.get_by_label("Which").select_option(index=1)
     page.get_by_text("1 of 31 scalars", exact=True).wait_for()
     assert names.all_inner_texts() == ["y"]
-    page.close()
 
 
 def test_the_numbers_are_those_of_the_summary_and_the_verdict(tmp_path: Path) -> None:
