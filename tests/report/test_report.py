@@ -233,6 +233,9 @@ def test_thinning_keeps_the_extremes_of_each_column_of_pixels() -> None:
     assert few.lines_of(values[:2, :5])[1].tolist() == values[1, :5].astype(np.float32).tolist()
     far = 1e9 + values[:1, :5]
     np.testing.assert_array_equal(Thinning(range(5), [0]).lines_of(far)[0], far[0])
+    wide = np.array([[-1.7e308, 1.7e308]])
+    with np.errstate(over="raise"):
+        np.testing.assert_array_equal(Thinning(range(2), [0]).lines_of(wide)[0], wide[0])
 
 
 @pytest.mark.once("newest")

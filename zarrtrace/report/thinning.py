@@ -85,5 +85,5 @@ def _short(points: Floats) -> Array:
         return points.astype(np.float32)
     low, high = np.nanmin(points), np.nanmax(points)
     largest = max(abs(low), abs(high))
-    is_coarse = 0 < high - low < 1e-4 * largest
+    is_coarse = low < high and high / largest - low / largest < 1e-4  # no difference overflows
     return points if is_coarse or largest > _LARGEST else points.astype(np.float32)
