@@ -45,6 +45,7 @@ th { color: var(--soft); font-weight: 600; }
 td.long { white-space: normal; overflow-wrap: anywhere; }
 meter, progress { width: 120px; accent-color: var(--good); }
 .key { display: inline-block; width: 14px; height: 4px; margin: 0 5px 3px 12px; }
+.whole { white-space: nowrap; }
 .name { font-weight: 600; overflow-wrap: anywhere; }
 details { margin: 6px 0; } summary { cursor: pointer; color: var(--soft); }
 """

@@ -56,7 +56,8 @@ def section(title: str, *says: str) -> str:
 def key_to_lines(lines: Sequence[str]) -> str:
     """Which colour is which chain."""
     keys = (
-        f'<span class="key" style="background:{LINES[place % len(LINES)]}"></span>{escape(line)}'
+        f'<span class="whole"><span class="key" style="background:{LINES[place % len(LINES)]}">'
+        f"</span>{escape(line)}</span> "
         for place, line in enumerate(lines)
     )
     return f"<p>{''.join(keys)}</p>"
