@@ -167,6 +167,44 @@ def test_a_shape_that_no_chunk_justifies_is_not_believed(path: Path, group: str,
         assert any(group in str(damage) for damage in zt.open(path).check())
 
 
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    "key", ["posterior/v", "posterior/s", "posterior", "observed_data/y", "observed_data", ""]
+)
+def test_check_names_a_document_that_cannot_be_read_and_continues(
+    path: Path, key: str, finished: bool
+) -> None:
+    if finished:
+        zt.open(path, "a").finish()
+    [chunk, *_] = (path / "posterior/word").glob("[c0]*")
+    chunk.write_bytes(b"nothing")
+    (path / key / "zarr.json").unlink()
+    os.mkfifo(path / key / "zarr.json")
+    found = [str(damage) for damage in zt.open(path).check()]
+    assert any(key in said and "neither a file nor a directory" in said for said in found)
+    assert any("posterior/word" in said for said in found)
+
+
+@pytest.mark.once("newest")
+def test_a_pipe_among_the_files_of_a_trace_does_not_hold_up_a_finish(path: Path) -> None:
+    (path / "posterior/s/c.0").unlink()
+    os.mkfifo(path / "posterior/s/c.0")
+    zt.open(path, "a").finish()
+    assert zt.open(path).get("v").tolist() == [[[1, 2], [3, 4]]]
+    assert "posterior/s" in str(zt.open(path).check())
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_pipe_in_the_place_of_a_trace_is_refused_at_once(tmp_path: Path, overwrite: bool) -> None:
+    os.mkfifo(tmp_path / "run.zarr")
+    with pytest.raises(zt.TraceError, match=r"run\.zarr"):
+        zt.create(
+            tmp_path / "run.zarr", chains=1, draws=1, posterior={"x": 0.0}, overwrite=overwrite
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.zarr"]
+
+
 def test_damaged_data_leaves_the_rest_to_be_seen(path: Path) -> None:
     (path / "observed_data/y/zarr.json").write_text("{")
     trace = zt.open(path)

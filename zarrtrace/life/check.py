@@ -13,7 +13,7 @@ from ..layout.spans import Span
 from ..layout.variables import Variable
 from ..messages import range_label
 from ..reading.as_finished import read_whole
-from ..reading.other_groups import find_other_groups, is_rewritten
+from ..reading.other_groups import find_other_groups, is_rewritten, node_names
 from ..reading.others import find_others
 from ..reading.rows import RowReader
 from ..sampling_state.block import chain_blocks
@@ -54,7 +54,7 @@ def check(location: Location, layout: Layout) -> Iterator[Damage]:
         f"{path}/{name}"
         for group in layout.groups.values()
         for path in group.paths
-        for name in find_others(location, layout, path).rewritten
+        for name in _rewritten_names(location, layout, path)
     }
     for variable in layout.variables:
         for block in chain_blocks(location, layout):
@@ -94,7 +94,7 @@ def _check_documents(location: Location, layout: Layout) -> Iterator[Damage]:
             continue
         for path in group.paths:
             yield from _check_document(location, path, None)
-            rewritten = find_others(location, layout, path).rewritten
+            rewritten = _rewritten_names(location, layout, path)
             for variable in group.variables.values():
                 if variable.name in rewritten:
                     continue
@@ -121,9 +121,35 @@ def _check_document(
         yield Damage(f"{path}/zarr.json", why)
 
 
+def _rewritten_names(location: Location, layout: Layout, path: str) -> frozenset[str]:
+    """The arrays of a sampled group that another tool has rewritten, as far as can be seen."""
+    try:
+        return find_others(location, layout, path).rewritten
+    except DamagedTraceError:
+        names = [
+            n for n in node_names(location, path) if _is_surely_rewritten(location, f"{path}/{n}")
+        ]
+        return find_others(location, layout, path, names).rewritten
+
+
+def _is_surely_rewritten(location: Location, path: str) -> bool:
+    """Whether another tool has written the document of an array, and the document can be read.
+
+    What cannot be read is reported; who reads values has to stop there.
+    """
+    try:
+        return is_rewritten(location, path)
+    except DamagedTraceError:
+        return False
+
+
 def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
     """The groups given whole, those of other tools, and what is in a group beside variables."""
-    others = find_other_groups(location, layout)
+    try:
+        others = find_other_groups(location, layout)
+    except DamagedTraceError as error:
+        yield Damage("", error.why)
+        others = ()
     for name in (*layout.groups, *_given_groups(layout), *others):
         group = layout.groups.get(name)
         for path in [name] if group is None else group.paths:
@@ -134,7 +160,7 @@ def _check_data(location: Location, layout: Layout) -> Iterator[Damage]:
             nodes = {node for node in nodes if node in known or not node.startswith(".")}
             of_others = []
             for node in sorted(nodes):
-                if is_rewritten(location, f"{path}/{node}"):
+                if _is_surely_rewritten(location, f"{path}/{node}"):
                     of_others.append(node)
                     continue
                 if group is not None and node in group.variables:

@@ -18,7 +18,7 @@ from ..layout.layout import IN_STORE, Layout
 from ..layout.spans import ChunkPlace, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label, warn_caller
-from ..store.local import locks_work
+from ..store.local import locks_work, read_first
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .claim import STALE_AFTER, Claim, watch
@@ -120,8 +120,7 @@ class ChainBlock:
         if self.layout.journal == IN_STORE or not self.location.network:
             return False
         try:
-            with open(path, "rb") as file:
-                own = file.read(JOURNAL_BOOT.stop)[JOURNAL_BOOT]
+            own = read_first(str(path), JOURNAL_BOOT.stop)[JOURNAL_BOOT]
         except OSError:
             return False
         [flushed] = self.location.read_first([self.key("flushed")], FLUSHED_BOOT.stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..store.local import open_regular, read_twice, unreadable
+from ..store.local import open_regular, read_first, read_twice, unreadable
 from .journal import Journal
 from .journal_format import Buffered, header_size
 from .journal_header import COUNT, KEEPS_ORDER, MAGIC, Home, count_in, is_written_here, series_in
@@ -37,8 +37,10 @@ def read_count_and_series(
 
 def is_sealed(path: Path) -> bool:
     """Whether the rows in a journal have seals: in earlier versions they do not."""
-    with open(path, "rb") as file:
-        return file.read(8) != MAGIC[False]
+    try:
+        return read_first(str(path), 8) != MAGIC[False]
+    except OSError as error:
+        raise unreadable("the journal", str(path), error) from error
 
 
 def is_elsewhere(layout: Buffered, path: Path, home: Home | None = None) -> bool:

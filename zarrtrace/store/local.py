@@ -64,7 +64,8 @@ class DirectoryLock:
         Where the file system has no such locks, the directory counts as locked by this process.
         """
         while True:
-            flags = os.O_RDONLY | os.O_CLOEXEC
+            # Opening a pipe that lies there would wait for ever.
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             self._descriptors.extend(map(os.open, [directory], [flags]))
             descriptor = self._descriptors[-1]
             try:
@@ -350,13 +351,13 @@ def sync_paths(paths: Iterable[Path]) -> None:
 
 
 def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, os.O_RDONLY | _OPENING)
     try:
         os.fsync(descriptor)
     except OSError as error:
         error.filename = os.fspath(path)
-        # Some file systems sync files but not directories.
-        if error.errno not in _NO_SYNC or not S_ISDIR(os.fstat(descriptor).st_mode):
+        # Some file systems sync files but not directories; a pipe or a device has nothing to sync.
+        if error.errno not in _NO_SYNC or S_ISREG(os.fstat(descriptor).st_mode):
             raise
     finally:
         os.close(descriptor)
