@@ -306,6 +306,30 @@ def test_a_report_that_cannot_be_written_is_refused(
 
 
 @pytest.mark.once("newest")
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_report_changes_nothing_of_the_trace(tmp_path: Path, is_finished: bool) -> None:
+    path = tmp_path / "run.zarr"
+    trace = recorded(path)
+    if is_finished:
+        trace.finish()
+    before = everything_in(path)
+    zt.open(path, "a").report(tmp_path / "run.html")
+    assert everything_in(path) == before
+
+
+def everything_in(path: Path) -> dict[str, tuple[int, int, bytes]]:
+    """The inode, the time of the last change and, of a file, the bytes of all below a path."""
+    return {
+        str(file): (
+            file.stat().st_ino,
+            file.stat().st_mtime_ns,
+            b"" if file.is_dir() else file.read_bytes(),
+        )
+        for file in [path, *path.rglob("*")]
+    }
+
+
+@pytest.mark.once("newest")
 def test_a_store_that_vanishes_while_a_report_is_made_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
