@@ -273,7 +273,9 @@ class Actor:
         return None
 
     def complete(self) -> None:
-        """Record all that is missing, and finish."""
+        """Record all that is missing, and finish; make the trace if no creation was completed."""
+        if self.board.value("generation") == NEVER:
+            self.keep_house(0, alone=True)
         trace = zt.open(self.path, "a")
         if self.board.value("finished"):
             return
