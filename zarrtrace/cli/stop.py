@@ -8,8 +8,8 @@ import time
 from ..diagnostics.goal import Converged
 from ..goals.looks import Looks
 from ..life.description import counts
-from ..life.stop import request_stop
-from ..messages import counted, printable
+from ..life.stop import request_stop, said_of_stop
+from ..messages import printable
 from ..opening import open
 from ..trace import Trace
 from .arguments import Commands, storage_argument, storage_options
@@ -67,9 +67,7 @@ def show_request(trace: Trace, at: int | None, now: bool, reason: str) -> None:
     """Ask a run to stop, and print where it will end."""
     asked = request_stop(trace._hierarchy, at, now=now, reason=reason)
     path, recorded = printable(trace.path), counts(trace._now())
-    after = counted(max(asked.at - trace.tune, 0), "draw")
-    where = f"at draw {asked.at}, {after} after the warmup" if asked.at else "at once"
-    print(f"{path}: asked to stop {where}; recorded {recorded}")
+    print(f"{path}: asked to stop {said_of_stop(asked.at, trace.tune)}; recorded {recorded}")
     if not asked.living:
         print("no chain is recorded now, as far as can be seen: those that continue stop there")
     print(f"`zarrtrace stop {path} --cancel` takes it back")

@@ -88,6 +88,13 @@ def request_stop(
     return Asked(request.at, living)
 
 
+def said_of_stop(at: int, tune: int) -> str:
+    """Where a run ends that was asked to stop: `at draw 600, 100 draws after the warmup`."""
+    return (
+        f"at draw {at}, {counted(max(at - tune, 0), 'draw')} after the warmup" if at else "at once"
+    )
+
+
 def cancel_stop(hierarchy: Hierarchy) -> bool:
     """Take a request back; False when there is none."""
     with alone(hierarchy):

@@ -44,6 +44,7 @@ def gather(
     scratch: str | os.PathLike[str] | None = None,
     threads: int = 1,
     progress: bool = True,
+    order: Sequence[str] = (),
 ) -> Content:
     """Read what a page shows of a trace, and compute what the summary and the verdict say.
 
@@ -51,6 +52,8 @@ def gather(
     ----------
     var_names : sequence of str
         Variables whose scalars are always drawn.
+    order : sequence of str
+        Scalars that keep this order among those that are drawn, before all others.
 
     Raises
     ------
@@ -84,6 +87,8 @@ def gather(
     drawer = Drawer(now)
     first = "" if verdict is None else verdict["divergent"].data.get("where", {}).get("label", "")
     places = list(_places(selection, table, var_names, first)) if selection is not None else []
+    keep = {label: number for number, label in enumerate(order)}
+    places.sort(key=lambda place: keep.get(place.label, len(keep)))
     drawn = drawer.draw(places) if places and drawer.shown.chains else Drawing(None, None, None)
     claims = read_claims(chain_blocks(now.location, now.layout))
     notes += [one for one in drawer.damaged.values() if not any(one in note for note in notes)]

@@ -52,7 +52,7 @@ def lay_out(content: Content, values: Mapping[str, Value]) -> Page:
         plots = build_traces(content.traces, parts)
         of_traces, select = plots.roots, plots.select
         if content.table is not None:
-            join(view, plots, content.traces.labels)
+            join(view, plots, parts)
     chains = [parts.text("chains")]
     results = (
         [*of_table, *of_traces, *chains] if content.is_over else [*chains, *of_traces, *of_table]

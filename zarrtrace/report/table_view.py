@@ -38,7 +38,7 @@ said.text = `<p class="soft">${indices.length} of ${source.data.name.length} sca
 
 _GO_TO = """
 const row = source.selected.indices[0]
-const number = row == null ? -1 : labels.indexOf(source.data.name[row])
+const number = row == null ? -1 : labels.data.name.indexOf(source.data.name[row])
 if (number >= 0) select.value = String(slots * Math.floor(number / slots))
 """
 
@@ -92,11 +92,12 @@ def build_table(table: Table, parts: Parts) -> TableView:
     return TableView([text(heading), inputs, said, shown], source)
 
 
-def join(view: TableView, plots: TracePlots, labels: list[str]) -> None:
+def join(view: TableView, plots: TracePlots, parts: Parts) -> None:
     """A row that is clicked turns to the page with its trace."""
     turn = CustomJS(
         args={
-            "source": view.source, "labels": labels, "select": plots.select, "slots": SLOTS,
+            "source": view.source, "labels": parts.source("trace labels"), "select": plots.select,
+            "slots": SLOTS,
         },
         code=_GO_TO,
     )  # fmt: skip

@@ -106,6 +106,7 @@ def _traces(traces: Traces, first: int) -> dict[str, Value]:
     values: dict[str, Value] = {
         "traces": words.section("Traces", marks) + words.key_to_lines(traces.lines),
         "trace choices": _choices_of_traces(traces.scalars),
+        "trace labels": {"name": traces.labels},
     }
     for slot in range(min(SLOTS, len(traces.scalars))):
         number = first + slot

@@ -98,6 +98,12 @@ class FolderLooks:
         self._links: list[str] = []
         self._scanned: tuple[float, int] | None = None
 
+    def path_of(self, name: str) -> str | None:
+        """Where a run is; None where the folder has none, or a link that leads out of it."""
+        if name not in self._runs or not self._is_inside(name):
+            return None
+        return join(self._root or self._folder, name)
+
     def look(self) -> FolderLook:
         """One look at the folder, and at those of its runs that have changed."""
         deadline = time.monotonic() + _ROOM

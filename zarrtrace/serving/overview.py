@@ -93,6 +93,10 @@ class Overview:
         # One object, replaced at once: browsers are filled by another thread.
         self._shown = _Shown(self._looks.look(), self._address_of)
 
+    def path_of(self, name: str) -> str | None:
+        """Where a run of the folder is; None where it has no such run."""
+        return self._looks.path_of(name)
+
     def layout(self) -> Column:
         """The models of the overview, for one session of a browser."""
         shown = self._shown

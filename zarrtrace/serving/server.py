@@ -1,0 +1,259 @@
+"""The server of live pages: who may ask it, and for what."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from socket import socket
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from bokeh.application import Application
+from bokeh.application.handlers.function import FunctionHandler
+from bokeh.document import Document
+from bokeh.server.server import BaseServer
+from bokeh.server.tornado import BokehTornado
+from bokeh.server.views.doc_handler import DocHandler
+from bokeh.server.views.ws import WSHandler
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+from tornado.web import RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from ..errors import InvalidInputError, TraceError
+from ..opening import open
+from .live import Live
+from .overview import Overview
+from .repeated import Repeated
+from .session import LivePage, ask_to_stop, begin, show_overview, show_words
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_FIRST_LOOK = 20.0  # seconds that the server takes before it says that it is ready
+_FIRST_LOOK_OF_RUN = 1.0  # seconds in which nobody else is answered
+
+StorageOptions = Mapping[str, Any] | None
+Pages = dict[str, Callable[[Document], None]]
+
+
+# Who may ask -------------------------------------------------------------------------------------
+
+
+class Refused(RequestHandler):
+    """Whoever does not know the token, or comes by the name of another host, gets no answer."""
+
+    def prepare(self) -> None:
+        """Refuse."""
+        self.set_status(403)
+        self.finish("403: open the address that zarrtrace serve has printed\n")
+
+
+class GuardedPage(DocHandler):  # type: ignore[misc]
+    """A page; the browser keeps the token for what the page asks for later."""
+
+    def prepare(self) -> None:
+        """Set what all pages have."""
+        guarded = self.application
+        assert isinstance(guarded, Guarded)
+        if guarded.token:
+            self.set_cookie(guarded.cookie, guarded.token, httponly=True, samesite="Strict")
+        self.set_header("X-Frame-Options", "DENY")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+
+
+class GuardedSocket(WSHandler):  # type: ignore[misc]
+    """The connection of a page; pages of other servers get none."""
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether a page comes from here."""
+        return WebSocketHandler.check_origin(self, origin)
+
+
+_HANDLERS: dict[type, type] = {DocHandler: GuardedPage, WSHandler: GuardedSocket}
+
+
+class Guarded(BokehTornado):  # type: ignore[misc]
+    """Answers only those who may look.
+
+    Attributes
+    ----------
+    token : str
+        What each request has to know; "" where all of this machine may look.
+    cookie : str
+        The name by which a browser keeps it.
+    """
+
+    def __init__(self, pages: Pages, token: str, port: int) -> None:
+        self.token, self.cookie = token, f"zarrtrace_{port}"
+        applications = {path: Application(FunctionHandler(show)) for path, show in pages.items()}
+        super().__init__(applications, secret_key=secrets.token_bytes(), sign_sessions=True)
+
+    def get_handler_delegate(
+        self, request: HTTPServerRequest, target_class: Any, *args: Any, **options: Any
+    ) -> Any:
+        """Choose who answers a request."""
+        if not self._may_ask(request):
+            return super().get_handler_delegate(request, Refused)
+        chosen = _HANDLERS.get(target_class, target_class)
+        return super().get_handler_delegate(request, chosen, *args, **options)
+
+    def log_request(self, handler: RequestHandler) -> None:
+        """Say nothing of requests, whose addresses have the token."""
+
+    def _may_ask(self, request: HTTPServerRequest) -> bool:
+        if not self.token:
+            # A page elsewhere could give its own name this address.
+            return urlsplit(f"//{request.host}").hostname in LOOPBACK
+        given = [one.decode("latin-1") for one in request.query_arguments.get("token", [])]
+        cookie = request.cookies.get(self.cookie)
+        given += [cookie.value] if cookie is not None else []
+        return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in given)
+
+
+# For what ----------------------------------------------------------------------------------------
+
+
+class OfTrace:
+    """The page of one trace."""
+
+    def __init__(self, path: str, storage_options: StorageOptions, allow_stop: bool) -> None:
+        trace = open(path, storage_options=storage_options)
+        self._path, self._options = str(trace.path), storage_options
+        self._allow_stop = allow_stop
+        self.live = Live(trace._hierarchy)
+        self.live.looks.start()
+
+    def show(self, document: Document) -> None:
+        """Show it in one browser."""
+        begin(document, self._path.rstrip("/").rpartition("/")[2])
+        LivePage(document, self.live, self._stop if self._allow_stop else None)
+
+    def _stop(self) -> str:
+        return ask_to_stop(self._path, self._options)
+
+    @property
+    def pages(self) -> Pages:
+        """What shows what, by path."""
+        return {"/": self.show}
+
+    def wait(self) -> None:
+        """Wait until there is something to show."""
+        self.live.has_looked.wait(_FIRST_LOOK)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self.live.looks.stop()
+
+
+class OfFolder:
+    """The overview of a folder, and the pages of those of its runs that somebody looks at."""
+
+    def __init__(self, folder: str, allow_stop: bool) -> None:
+        self._folder, self._allow_stop = folder, allow_stop
+        self._overview = Overview(folder, lambda name: f"run?name={quote(name, safe='')}")
+        self._overview.refresh()
+        self._looks = Repeated(self._overview.refresh)
+        self._looks.start()
+        self._runs: dict[str, OfTrace] = {}
+        self._browsers: Counter[str] = Counter()
+
+    @property
+    def pages(self) -> Pages:
+        """What shows what, by path."""
+        return {"/": self._show, "/run": self._show_run}
+
+    def wait(self) -> None:
+        """Return: the first look has been taken."""
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._looks.stop()
+        for run in self._runs.values():
+            run.stop()
+
+    def _show(self, document: Document) -> None:
+        begin(document, self._folder.rstrip("/").rpartition("/")[2])
+        show_overview(document, self._overview, self._looks)
+
+    def _show_run(self, document: Document) -> None:
+        given = document.session_context.request.arguments.get("name", [b""])[0]
+        name = given.decode("utf-8", "replace")
+        path = self._overview.path_of(name)
+        if path is None:
+            show_words(document, name, f"There is no run {name!r} in this folder.")
+            return
+        try:
+            run = self._runs.get(name) or OfTrace(path, None, self._allow_stop)
+        except (TraceError, OSError) as error:
+            show_words(document, name, str(error))
+            return
+        self._runs[name] = run
+        self._browsers[name] += 1
+        run.live.has_looked.wait(_FIRST_LOOK_OF_RUN)
+        run.show(document)
+        document.on_session_destroyed(lambda context: self._forget(name))
+
+    def _forget(self, name: str) -> None:
+        """Look no more at a run when its last browser is gone."""
+        self._browsers[name] -= 1
+        if not self._browsers[name]:
+            self._runs.pop(name).stop()
+
+
+class Served:
+    """A server of one trace, or of a folder of runs.
+
+    Attributes
+    ----------
+    address : str
+        What a browser opens.
+    """
+
+    def __init__(self, shown: OfTrace | OfFolder, sockets: list[socket], host: str | None) -> None:
+        port = sockets[0].getsockname()[1]
+        token = "" if host is None else secrets.token_urlsafe(24)
+        self._shown = shown
+        tornado = Guarded(shown.pages, token, port)
+        http = HTTPServer(tornado)
+        http.add_sockets(sockets)
+        self._server = BaseServer(IOLoop.current(), tornado, http)
+        name = host or LOOPBACK[0]
+        name = _ANY.get(name, name)
+        name = f"[{name}]" if ":" in name else name
+        self.address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Say that it is ready, and answer until Ctrl-C."""
+        try:
+            self._server.start()
+            self._shown.wait()
+            ready()
+            IOLoop.current().start()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._shown.stop()
+            self._server.stop()
+
+
+def bind(host: str | None, port: int) -> list[socket]:
+    """Take a port.
+
+    Raises
+    ------
+    InvalidInputError
+        Another program has it, or this machine has no such address.
+    """
+    try:
+        return bind_sockets(port, host or LOOPBACK[0])
+    except (OSError, OverflowError) as error:
+        raise InvalidInputError(
+            f"port {port} of {host or LOOPBACK[0]} cannot be used: "
+            f"{getattr(error, 'strerror', None) or error}",
+            remedy="give another one by --port, or 0 for any that is free",
+        ) from error
