@@ -45,8 +45,8 @@ def _run_command(parsed: argparse.Namespace) -> int:
     require_bokeh("a live page")
     from ..serving.server import Served, bind
 
-    sockets = bind(parsed.host, parsed.port)
-    served = Served(_what_is_there(parsed), sockets, parsed.host)
+    shown = _what_is_there(parsed)
+    served = Served(shown, bind(parsed.host, parsed.port), parsed.host)
 
     def say_that_it_is_ready() -> None:
         print(f"{printable(parsed.path)}: {served.address} (Ctrl-C ends it)", flush=True)

@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
+from signal import SIGINT, signal
 from socket import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -232,8 +233,11 @@ class Served:
         try:
             self._server.start()
             self._shown.wait()
+            loop = IOLoop.current()
+            # An exception could arrive in the middle of an answer, and come out a second time.
+            signal(SIGINT, lambda number, frame: loop.add_callback_from_signal(loop.stop))
             ready()
-            IOLoop.current().start()
+            loop.start()
         except KeyboardInterrupt:
             pass
         finally:
