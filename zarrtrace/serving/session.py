@@ -29,6 +29,7 @@ feed.data.name.forEach((name, place) => {
   for (const [model, property] of places[name]) model[property] = feed.data.value[place]
 })
 """
+_READY = 'answer.tags = ["ready"]'
 _ANSWER = "answer.tags = asked.tags"
 _RELOAD = "window.location.reload()"
 _CONFIRM = 'if (window.confirm("Ask the run to stop?")) asked.tags = [Date.now()]'
@@ -60,12 +61,15 @@ class Turns:
         filled: CustomJS | None = None,
     ) -> None:
         self._document, self._send = document, send
-        self._number, self._is_waiting, self._is_due = 0, False, False
+        # What is sent before a browser has the document is a part of it, and nobody answers.
+        self._number, self._is_waiting, self._is_due = 0, True, False
         self._asked, answer = Div(visible=False), Div(visible=False)
         args = {"asked": self._asked, "answer": answer}
         callbacks = [] if filled is None else [filled]
         self._asked.js_on_change("tags", *callbacks, CustomJS(args=args, code=_ANSWER))
         answer.on_change("tags", self._answered)
+        ready = CustomJS(args={"answer": answer}, code=_READY)
+        document.js_on_event("document_ready", ready)
         said = text("")
         document.js_on_event("connection_lost", CustomJS(args={"said": said}, code=_COME_BACK))
         for root in (said, self._asked, answer):
