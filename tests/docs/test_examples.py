@@ -143,8 +143,12 @@ def blocks(language: str) -> list[str]:
 RUN_BY_OTHER_TESTS = {"own_sampler", "read_while_running", "eight_schools"}
 
 
+# A scheduler runs it, for each task of its array.
+RUN_BY_SLURM = {"slurm_array"}
+
+
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SHOWN)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SHOWN) | RUN_BY_SLURM
 
 
 # One of two Pythons runs each of them; jexplore needs the newest.
