@@ -37,6 +37,7 @@ import numpy as np
 from ..errors import DamagedTraceError, NotWritableError, TraceError, TraceNotFoundError
 from ..layout.variables import Variable
 from ..store.dtypes import fill_value
+from ..store.failures import refused
 from ..store.local import link_or_move, open_regular, read_twice, unreadable
 from . import journal_header
 from .journal_file import lock, map_file, read_whole, remove_partial_files, reserve
@@ -503,6 +504,9 @@ class Journal:
         except FileNotFoundError:
             # The trace was removed: the store says so.
             return True
+        except OSError as error:
+            what = "it cannot be seen whether this is still the journal of its chains"
+            raise refused(self.path, what, error) from error
 
     def remove(self) -> None:
         """Remove the file, while its lock is held; all its draws must be in the chunks."""

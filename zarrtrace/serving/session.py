@@ -137,15 +137,21 @@ class LivePage:
         self._feed = ColumnDataSource({"name": [], "value": []})
         self._again = Div(visible=False)
         self._again.js_on_change("tags", CustomJS(code=_RELOAD))
-        document.add_root(self._again)
         self._waiting = text("")
+        # Without it Bokeh goes through all models again for each part that is added.
+        with document.models.freeze():
+            self._turns = self._fill_document(stop)
+
+    def _fill_document(self, stop: Callable[[], str] | None) -> Turns:
+        document, live = self._document, self._live
+        document.add_root(self._again)
         if live.shown is None:
             self._waiting.text = self._why_nothing()
             document.add_root(self._waiting)
             fill = None
         else:
             fill = self._lay_out(stop)
-        self._turns = Turns(document, live.looks, self._send, fill)
+        return Turns(document, live.looks, self._send, fill)
 
     def _why_nothing(self) -> str:
         problem = self._live.problem
