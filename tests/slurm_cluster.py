@@ -111,11 +111,15 @@ class Cluster:
         return "\n".join(f"{file.name}:\n{file.read_text()}" for file in sorted(files))
 
 
+def is_installed() -> bool:
+    """Whether this machine has what a Slurm needs."""
+    return all(map(_program, ("munged", "slurmctld", "slurmd", "sbatch")))
+
+
 @contextmanager
 def slurm(folder: Path) -> Iterator[Cluster]:
     """Start munged, slurmctld and slurmd; end them at the end of the block."""
-    for name in ("munged", "slurmctld", "slurmd", "sbatch"):
-        assert _program(name), f"{name} is missing: apt-get install slurm-wlm munge"
+    assert is_installed(), "Slurm is missing: apt-get install slurm-wlm munge"
     for part in ("state", "spool"):
         (folder / part).mkdir()
     key = folder / "munge.key"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,8 @@ NEEDED = ("sshfs", "ssh-keygen", "fusermount3")
 def can_mount() -> bool:
     """Whether this machine has what two mounts need."""
     sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin")
-    return Path("/dev/fuse").exists() and sshd is not None and all(map(shutil.which, NEEDED))
+    may_mount = os.access("/dev/fuse", os.R_OK | os.W_OK)
+    return may_mount and sshd is not None and all(map(shutil.which, NEEDED))
 
 
 @contextlib.contextmanager

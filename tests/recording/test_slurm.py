@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slurm_cluster import ROOT, slurm
+from slurm_cluster import ROOT, is_installed, slurm
 
 import zarrtrace as zt
 
@@ -30,6 +30,7 @@ def expected(folder: Path) -> zt.Trace:
 
 @pytest.mark.long
 @pytest.mark.once("newest")
+@pytest.mark.skipif(not is_installed(), reason="only root can install Slurm; CI does")
 def test_tasks_that_are_signalled_and_requeued_complete_their_chains() -> None:
     # Not in pytest's folder, whose name is too long for a socket.
     with tempfile.TemporaryDirectory(prefix="slurm-") as name, slurm(Path(name)) as cluster:
