@@ -136,8 +136,8 @@ class Holder(OneCallAtATime, ABC):
             claim = self._read_claim()
             if self._state in (State.DISPLACED, State.CLOSED):
                 return
-            was_taken_over = self._journal.locked and not self._journal.is_in_place
-            if was_taken_over or (claim is not None and claim.token != self._claim.token):
+            is_of_another = claim is not None and claim.token != self._claim.token
+            if is_of_another or self._journal.is_displaced:
                 self._lose_to(claim)
                 return
             self._claim = self._claim.beating()

@@ -577,7 +577,7 @@ class ChainWriter(Holder):
         if self._flusher.syncs:
             # This comes before rows are used again: the count on the disk must not lie before them.
             self._journal.make_durable()
-        if self._journal.locked and not self._journal.is_in_place:
+        if self._journal.is_displaced:
             self._require_claim()
         if count == self._total:
             if self._flushes or self._flusher.puts_rows(self._journal):
@@ -679,7 +679,7 @@ class ChainWriter(Holder):
     # Its end ------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if self._journal.locked and not self._journal.is_in_place and not self.closed:
+        if self._journal.is_displaced and not self.closed:
             # This process was stopped for so long that another writer has taken its place.
             self._lose_to(self._block.claim)
             return

@@ -194,8 +194,7 @@ class Claim:
         """Whether its process was started by that one, or by one that was started by it."""
         pid = self.pid
         while pid > 1 and pid != ancestor:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-            pid = int(fields[1])
+            pid = int(_status_fields(pid)[1])
         return pid == ancestor
 
     @property
@@ -303,8 +302,7 @@ def _process_start(pid: int) -> int:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return _UNKNOWN  # /proc shows the processes of another namespace
-        # The name, in parentheses, may contain any character.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = _status_fields(pid)
         # A process that is dead and not yet waited for has no thread that could write.
         return _NO_PROCESS if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, IndexError, ValueError):
@@ -313,9 +311,15 @@ def _process_start(pid: int) -> int:
 
 def _is_stopped(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+        return _status_fields(pid)[0] == b"T"
     except (OSError, IndexError):
         return False
+
+
+def _status_fields(pid: int) -> list[bytes]:
+    """What `/proc` says of a process after its name: its state, its parent and so on."""
+    # The name, in parentheses, may contain any character.
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _ago(seconds: float) -> str:

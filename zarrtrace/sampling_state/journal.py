@@ -508,6 +508,11 @@ class Journal:
             what = "it cannot be seen whether this is still the journal of its chains"
             raise refused(self.path, what, error) from error
 
+    @property
+    def is_displaced(self) -> bool:
+        """Whether another writer has put its own file in place of the locked one."""
+        return self.locked and not self.is_in_place
+
     def remove(self) -> None:
         """Remove the file, while its lock is held; all its draws must be in the chunks."""
         if self.path is not None:
