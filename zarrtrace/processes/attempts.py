@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from ..messages import counted, warn_caller
 from ..recording import exit as ending
@@ -20,14 +21,18 @@ class Attempts:
 
     def needs_more(self, block: Block, report: str) -> bool:
         """Whether draws are missing of a chain whose process ended badly; warns if not."""
-        moment = self._trace._now()
-        if moment.counts[first_chain(block)] < moment.end.draws:
+        if self.lacking([first_chain(block)]):
             return True
         warn_caller(
             f"{block_name(block)} of {self._trace.path} has all its draws, but its process ended "
             f"badly after the last one: {first_line(report)}"
         )
         return False
+
+    def lacking(self, chains: Iterable[int]) -> list[int]:
+        """Those of some chains that have draws to come, whoever records them."""
+        moment = self._trace._now()
+        return [chain for chain in chains if moment.counts[chain] < moment.end.draws]
 
     def another(self, block: Block, why: str) -> bool:
         """Whether to start a chain again whose process or worker is gone; warns if so."""

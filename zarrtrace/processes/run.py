@@ -168,13 +168,8 @@ def run(
             start_chain = partial(start, chain_function, trace)
             failures = run_on_processes(trace, start_chain, missing, limit, refresh, rule, attempts)
     rule.close()
-    # Another attempt of a chain may have gone on where this one ended.
-    moment = trace._now()
-    failures = {
-        chain: report
-        for chain, report in failures.items()
-        if moment.counts[chain] < moment.end.draws
-    }
+    # Another attempt of a chain may have continued where this one ended.
+    failures = {chain: failures[chain] for chain in attempts.lacking(failures)}
     if failures:
         raise _failed(trace, failures, len(missing))
 
