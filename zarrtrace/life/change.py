@@ -277,7 +277,9 @@ def _require_journals(blocks: list[ChainBlock], following: Layout) -> None:
         if claim is None or not block.may_be_elsewhere(claim):
             continue
         if block.number in following.left_out:
-            warn_caller(f"{block} was {block.describe_elsewhere(claim)}, and are left out for good")
+            warn_caller(
+                f"{block} was {block.describe_elsewhere(claim)}; they are left out for good"
+            )
             continue
         chains = block.chains if len(block.chains) > 1 else block.chains[0]
         raise IncompleteTraceError(
