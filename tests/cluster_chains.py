@@ -1,11 +1,13 @@
-"""A chain for workers in other processes, which import it: it notes each draw that it makes."""
+"""Chains for workers in other processes, which import them; some note each draw that they make."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,28 +20,43 @@ def create(path: Path, draws: int = DRAWS) -> zt.Trace:
     return zt.create(path, chains=3, draws=draws, posterior={"x": zt.Var(draws_per_chunk=20)})
 
 
-def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0.0) -> None:
+def record(
+    index: int,
+    trace: zt.Trace,
+    *,
+    killed_at: int = -1,
+    pause: float = 0.0,
+    note: Callable[[], object] = int,
+) -> None:
+    """Record draws that show whether any was drawn twice, with a checkpoint at every tenth."""
     rng = np.random.default_rng(index)
     with trace.writer(index) as writer:
         start, state = writer.resume()
         if state is not None:
             rng.bit_generator.state = state
-        elif start:
-            rng.normal(size=start)
+        else:
+            rng.normal(size=start)  # it was killed before its first checkpoint
         for draw in range(start, trace.draws):
             if draw == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             writer.record({"x": rng.normal()})
-            with open(f"{trace.path}.made", "a") as made:
-                made.write(f"{index}\n")
+            note()
             time.sleep(pause)
             if draw % 10 == 9:
                 writer.checkpoint(rng.bit_generator.state)
 
 
+def record_and_note(index: int, trace: zt.Trace, **options: Any) -> None:
+    def note() -> None:
+        with open(f"{trace.path}.made", "a") as made:
+            made.write(f"{index}\n")
+
+    record(index, trace, note=note, **options)
+
+
 def slowly(index: int, trace: zt.Trace) -> None:
     try:
-        record(index, trace, pause=0.03)
+        record_and_note(index, trace, pause=0.03)
     except zt.errors.ChainBusyError as error:
         Path(f"{trace.path}.ended").write_text(str(error))
         raise
@@ -53,7 +70,7 @@ def make_impatient() -> None:
 
 
 def killed_once(index: int, trace: zt.Trace) -> None:
-    record(index, trace, killed_at=25 if index == 1 and not trace.recorded[1] else -1)
+    record_and_note(index, trace, killed_at=25 if index == 1 and not trace.recorded[1] else -1)
 
 
 def made(trace: zt.Trace) -> list[int]:

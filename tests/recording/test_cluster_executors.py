@@ -17,7 +17,7 @@ from typing import Any
 
 import cluster_chains
 import pytest
-from cluster_chains import create, is_complete, killed_once, made, record, slowly
+from cluster_chains import create, is_complete, killed_once, made, record_and_note, slowly
 from scripts import FreshScript, environment
 
 import zarrtrace as zt
@@ -130,7 +130,7 @@ def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> No
     stopped = trace.recorded.tolist()
     time.sleep(0.3)
     assert trace.recorded.tolist() == stopped
-    zt.run(record, trace, executor=client.get_executor, progress=False)
+    zt.run(record_and_note, trace, executor=client.get_executor, progress=False)
     assert is_complete(trace)
 
 
@@ -138,7 +138,7 @@ def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> No
 def test_a_second_cluster_is_told_who_records(client: Any, tmp_path: Path) -> None:
     trace = create(tmp_path / "run.zarr")
     with trace.writer(1), pytest.raises(ChainsFailedError, match="ChainBusyError") as caught:
-        zt.run(record, trace, executor=client.get_executor(), progress=False)
+        zt.run(record_and_note, trace, executor=client.get_executor(), progress=False)
     assert list(caught.value.failures) == [1]
     assert f"is being recorded by process {os.getpid()} on " in caught.value.failures[1]
     assert trace.recorded.tolist() == [cluster_chains.DRAWS, 0, cluster_chains.DRAWS]
@@ -243,7 +243,7 @@ def test_a_worker_with_another_version_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = create(tmp_path / "run.zarr")
-    sent = pickle.dumps(parcel.Parcel(record, trace))
+    sent = pickle.dumps(parcel.Parcel(record_and_note, trace))
     monkeypatch.setattr(parcel.zarr, "__version__", "3.99.0")
     with pytest.raises(InvalidInputError, match=r"this worker has zarr 3\.99\.0, and run\(\)"):
         parcel.run_chain(0, pickle.loads(sent))
@@ -278,5 +278,5 @@ def test_an_executor_without_workers_is_named(
     ):
         threading.Timer(2, cluster.scale, (1,)).start()
         with pytest.warns(RuntimeWarning, match="no worker has begun a chain"):
-            zt.run(record, trace, executor=client.get_executor(), progress=False)
+            zt.run(record_and_note, trace, executor=client.get_executor(), progress=False)
     assert is_complete(trace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cluster_chains import record
 from conftest import Place
 from scripts import Script
 
@@ -21,23 +21,6 @@ from zarrtrace.errors import ChainsFailedError
 def create(place: Place, **more: Any) -> zt.Trace:
     variables = {"x": zt.Var(draws_per_chunk=20)}
     return place.create(**{"chains": 3, "draws": 60, "posterior": variables} | more)
-
-
-def record(index: int, trace: zt.Trace, *, killed_at: int = -1, pause: float = 0.0) -> None:
-    rng = np.random.default_rng(index)
-    with trace.writer(index) as writer:
-        start, state = writer.resume()
-        if state is not None:
-            rng.bit_generator.state = state
-        else:
-            rng.normal(size=start)  # it was killed before its first checkpoint
-        for draw in range(start, trace.draws):
-            if draw == killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            writer.record({"x": rng.normal()})
-            time.sleep(pause)
-            if draw % 10 == 9:
-                writer.checkpoint(rng.bit_generator.state)
 
 
 def killed_once(index: int, trace: zt.Trace) -> None:
