@@ -43,6 +43,17 @@ def run(code: str, path: Path) -> str:
     return done.stdout
 
 
+# PyMC's chains wait for each other's callbacks, so at the first one no chain has drawn much.
+ASK_AT_THE_FIRST_DRAW = """
+def asking_first(own, at):
+    asked = []
+    def callback(trace, draw):
+        if not asked:
+            asked.append(own.trace.request_stop(at=at))
+            time.sleep(1.5)  # the processes of the chains look each second
+    return callback
+"""
+
 PYMC = """
 import numpy as np, pymc as pm
 from zarrtrace.adapters.pymc import ZarrTrace, resume
@@ -60,11 +71,7 @@ def sample(store, cores, draws, callback=None):
 whole = sample(None, 1, 60).posterior["x"].values
 for cores in (2, 1):
     own = ZarrTrace(f"{path}-{cores}")
-    def callback(trace, draw):
-        if draw.draw_idx == 10 and draw.chain == 0:
-            own.trace.request_stop(at=60)
-            time.sleep(1.5)  # the processes of the chains look each second
-    stopped = sample(own, cores, 10**6, callback)
+    stopped = sample(own, cores, 10**6, asking_first(own, 60))
     assert own.trace.status == "finished", own.trace
     assert stopped.posterior.sizes["draw"] == 40
     assert np.array_equal(stopped.posterior["x"].values, whole[:, :40])
@@ -75,17 +82,14 @@ with model:
 assert np.array_equal(longer.posterior["x"].values, whole)
 
 own = ZarrTrace(None)
-def callback(trace, draw):
-    if draw.draw_idx == 10 and draw.chain == 0:
-        own.trace.request_stop(at=30)
-in_memory = sample(own, 3, 10**6, callback)
+in_memory = sample(own, 3, 10**6, asking_first(own, 30))
 assert np.array_equal(in_memory.posterior["x"].values, whole[:, :10])
 """
 
 
 def test_pymc_ends_each_chain_at_its_draw_and_draws_the_chains_that_wait(tmp_path: Path) -> None:
     pytest.importorskip("pymc")
-    run(PYMC, tmp_path / "run.zarr")
+    run(ASK_AT_THE_FIRST_DRAW + PYMC, tmp_path / "run.zarr")
 
 
 OTHER_PYMC = """
@@ -97,15 +101,11 @@ def link(worker):  # `worker_that_calls` finds no `self` in its frame
 
 parallel._Process._link_step_to_zarrchain = link
 own = ZarrTrace(sys.argv[1])
-def callback(trace, draw):
-    if draw.draw_idx == 10 and draw.chain == 0:
-        own.trace.request_stop(at=60)
-        time.sleep(1.5)
 try:
     with pm.Model():
         pm.Normal("x")
         pm.sample(draws=10**6, tune=20, chains=2, cores=2, trace=own, step=pm.Metropolis(),
-                  progressbar=False, callback=callback)
+                  progressbar=False, callback=asking_first(own, 60))
 except parallel.ParallelSamplingError as error:
     print(error)
 assert own.trace.recorded.max() == 60
@@ -114,7 +114,7 @@ assert own.trace.recorded.max() == 60
 
 def test_a_pymc_that_has_changed_ends_with_an_error_and_keeps_the_draws(tmp_path: Path) -> None:
     pytest.importorskip("pymc")
-    said = run(OTHER_PYMC, tmp_path / "run.zarr")
+    said = run(ASK_AT_THE_FIRST_DRAW + OTHER_PYMC, tmp_path / "run.zarr")
     assert "the run was asked to stop at draw 60, asked by" in said
     assert "all its 60 draws are kept" in said
 
