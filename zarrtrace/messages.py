@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Collection
@@ -26,6 +27,16 @@ def _is_between(module: str) -> bool:
 def counted(count: int, what: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def rounded_down(number: float | None) -> str:
+    """`399` for 399.6, so that a number just below a goal does not look as if it reached it.
+
+    ArviZ rounds effective sample sizes down as well. `-` for NaN and none.
+    """
+    if number is None or not math.isfinite(number):
+        return "-"
+    return str(math.floor(number))
 
 
 def printable(text: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import signal
 import sys
@@ -17,6 +18,7 @@ from zarr.storage import LocalStore
 import zarrtrace as zt
 from zarrtrace.cli import main
 from zarrtrace.diagnostics.statistics import compute
+from zarrtrace.goals.converged import GoalLook
 from zarrtrace.watching.follow import Watched, follow
 from zarrtrace.watching.lines import who
 from zarrtrace.watching.look import Gone, Look
@@ -436,3 +438,17 @@ def test_chains_that_died_together_are_many(chains: range, says: str) -> None:
         pid=47, resume="trace.writer(0).resume()",
     )  # fmt: skip
     assert who(dead) == says + "trace.writer(0).resume()"
+
+
+@pytest.mark.once("newest")
+def test_effective_draws_are_rounded_down(memory: Place) -> None:
+    """As ArviZ does it: a size of 399.6 does not look as if it had reached 400."""
+    trace = recorded(memory)
+    bulk = compute(trace.get("tau")[..., None], ["ess_bulk"])["ess_bulk"].item()
+    assert round(bulk) > bulk, "choose other draws"
+    look = Watcher(trace._hierarchy).look()
+    text = re.sub("<[^>]+>", "", as_html([look], width=100))
+    (row,) = re.findall("^tau .*$", text, re.MULTILINE)
+    assert f" {math.floor(bulk)} " in row
+    met_soon = GoalLook(100, 1.0, "x", 399.6, "x", 0.5, "x", False, "")
+    assert "ESS 399 of x" in str(met_soon)

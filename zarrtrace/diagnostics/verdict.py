@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TraceError
-from ..messages import counted, list_chains
+from ..messages import counted, list_chains, rounded_down
 from ..reading.moment import Moment
 from .frame import choose_style
 from .progress import Progress
@@ -302,14 +302,14 @@ def _check_ess(
         says = "effective sample sizes cannot be computed: a chain has fewer than 4 draws, or NaN"
         return Finding("ess", None, says, "record more draws", data)
     if not number:
-        says = f"every effective sample size is {math.floor(np.nanmin(bulk))} or more in the bulk"
+        says = f"every effective sample size is {rounded_down(np.nanmin(bulk))} or more in the bulk"
         if np.isnan(bulk).any():
             says += f"; {_of_scalars(int(np.isnan(bulk).sum()), len(bulk))} NaN among the draws"
         return Finding("ess", True, says, "", data)
     worst = int(np.nanargmin(bulk))
     says = (
         f"{_of_scalars(number, len(bulk))} an effective sample size below {threshold}, "
-        f"{scalars.labels[worst]} the smallest, {bulk[worst]:.0f}"
+        f"{scalars.labels[worst]} the smallest, {rounded_down(bulk[worst])}"
     )
     if too_small.any():
         says += f"; of {int(too_small.sum())} it is less than {ratio:g} of the draws"

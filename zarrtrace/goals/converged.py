@@ -12,7 +12,7 @@ from ..diagnostics.goal import Converged
 from ..diagnostics.statistics import compute
 from ..errors import InvalidInputError, VariableNotFoundError
 from ..layout.variables import Variable
-from ..messages import counted, warn_caller
+from ..messages import counted, rounded_down, warn_caller
 from ..reading.batches import batches
 from ..reading.cut import make_cut
 from ..reading.moment import Moment
@@ -55,7 +55,7 @@ class GoalLook(NamedTuple):
     def __str__(self) -> str:
         said = [f"{counted(self.draws, 'draw')} a chain"]
         said += [f"R-hat {self.rhat:.4f} of {self.rhat_of}"] if self.rhat_of else []
-        said += [f"ESS {self.ess:.0f} of {self.ess_of}"] if self.ess_of else []
+        said += [f"ESS {rounded_down(self.ess)} of {self.ess_of}"] if self.ess_of else []
         said += [f"MCSE {self.mcse:.2f} of the allowed for {self.mcse_of}"] if self.mcse_of else []
         return ", ".join(said) + (": the goal holds" if self.holds else "")
 

@@ -24,6 +24,7 @@ from ..errors import IncompleteTraceError, InvalidInputError
 from ..layout.layout import STATE, Layout, SampledGroup
 from ..layout.rounding import Compacted
 from ..layout.spans import future_spans, spans
+from ..messages import rounded_down
 from ..reading.moment import Moment
 from ..reading.rows import fill_pieces
 from ..store.location import Location
@@ -132,7 +133,9 @@ def _require_known(now: Moment, found: Precision) -> None:
         raise _unknown(now, f"R-hat of {name} is {found.r_hat:.3f}", name)
     if found.ess < FEWEST:
         raise _unknown(
-            now, f"{found.worst} has {found.ess:.0f} effective draws, fewer than {FEWEST}", name
+            now,
+            f"{found.worst} has {rounded_down(found.ess)} effective draws, fewer than {FEWEST}",
+            name,
         )
 
 

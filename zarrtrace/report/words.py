@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..diagnostics.verdict import Finding
-from ..messages import printable
+from ..messages import printable, rounded_down
 from ..watching.lines import duration, number, who
 from ..watching.progress import ChainLook
 from .content import Content, DrawnScalar, OverDraws
@@ -73,8 +73,8 @@ def scalar(drawn: DrawnScalar) -> str:
     numbers = ""
     if not math.isnan(drawn.rhat) or not math.isnan(drawn.ess):
         kind = "bad" if drawn.is_bad else "soft"
-        ess = "-" if math.isnan(drawn.ess) else f"{drawn.ess:,.0f}"
-        numbers = f' <span class="{kind}">R-hat {number(drawn.rhat, 3)}, ESS {ess}</span>'
+        said = f"R-hat {number(drawn.rhat, 3)}, ESS {rounded_down(drawn.ess)}"
+        numbers = f' <span class="{kind}">{said}</span>'
     note = f'<br><span class="bad">{escape(drawn.note)}</span>' if drawn.note else ""
     return f'<p><span class="name">{escape(drawn.label)}</span>{numbers}{note}</p>'
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..life.as_json import to_json
-from ..messages import counted, list_chains, printable
+from ..messages import counted, list_chains, printable, rounded_down
 from .forecast import TimeLeft
 from .look import Gone, Look, WatchedValue
 from .progress import ChainLook, Writer
@@ -83,7 +83,7 @@ def how_well(look: Look) -> str:
     words = [f"worst R-hat {number(worst.worst_rhat, 3)} {worst.name}"]
     least = least_effective(look)
     if least is not None:
-        words.append(f"smallest ESS {effective(least):.0f} {least.name}")
+        words.append(f"smallest ESS {rounded_down(effective(least))} {least.name}")
     return f"{', '.join(words)}, of {look.exact_draws or look.rhat_draws} draws a chain"
 
 

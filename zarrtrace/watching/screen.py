@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..messages import counted, printable
+from ..messages import counted, printable, rounded_down
 from .lines import (
     duration,
     effective,
@@ -274,9 +274,9 @@ def _values(values: list[WatchedValue], width: int, ascii_only: bool) -> Any:
         exact = value.exact
         cells = {
             "R-hat": number(value.worst_rhat, 3),
-            "ESS": number(effective(value), 0),
-            "bulk ESS": number(exact and exact.ess_bulk, 0),
-            "tail ESS": number(exact and exact.ess_tail, 0),
+            "ESS": rounded_down(effective(value)),
+            "bulk ESS": rounded_down(exact and exact.ess_bulk),
+            "tail ESS": rounded_down(exact and exact.ess_tail),
             "nested R-hat": number(exact and exact.rhat_nested, 3),
             "MCSE/sd": number(exact and exact.mcse, 3),
             "R-hat so far": _rhat_marks(value.rhats[-looks:], ascii_only),
