@@ -233,6 +233,22 @@ def test_killed_where_two_directories_cannot_change_places_at_once(
             assert number_of(plain[NAME].to_dataset()) == now
 
 
+@pytest.mark.once("oldest")
+def test_files_beside_the_groups_that_go_do_not_hold_up_a_trace(directory: Place) -> None:
+    """One of them is what a process leaves that is killed while it writes the document there."""
+    sampled(directory, finished=False)
+    aside = directory.path / "_groups"
+    aside.mkdir(exist_ok=True)
+    partial, foreign = aside / f"zarr.json.{'0' * 32}.partial", aside / ".DS_Store"
+    partial.write_bytes(b"{")
+    foreign.write_bytes(b"")
+    for number in (2, 3):
+        directory.open("a").add_group(NAME, version(number), overwrite=True)
+        assert number_of(directory.open("a")[NAME]) == number
+    assert not partial.exists()
+    assert foreign.exists()
+
+
 READER = """
     import json, sys
     from test_given_groups import NAME, number_of

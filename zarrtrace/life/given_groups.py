@@ -141,6 +141,8 @@ def _copy(location: Location, group: str, place: str, created_at: str) -> None:
 
 def _delete_unread(location: Location) -> None:
     """Delete what is aside, but for groups that somebody holds."""
+    # The document may have been half-written by a process that was killed.
+    location.remove_partial_files(ASIDE, "zarr.json.")
     names = set(location.children(ASIDE)) - {"zarr.json"}
     for name in names:
         lock = DirectoryLock()

@@ -384,8 +384,8 @@ class Location:
         if self._root:
             try:
                 os.unlink(f"{self._root}/{key}")
-            except FileNotFoundError:
-                pass
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # no key is below a file
             except IsADirectoryError as error:
                 raise directory_in_place_of(self, key) from error
             except OSError as error:
