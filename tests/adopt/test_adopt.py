@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import tracemalloc
 from pathlib import Path
@@ -582,6 +583,18 @@ def test_a_path_that_holds_no_result_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no result")
     with pytest.raises(InvalidInputError, match="not a netCDF file, Zarr hierarchy or HDF5 file"):
         read_result(tmp_path / "notes.txt")
+
+
+@pytest.mark.once("newest")
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidInputError, match="neither a file nor a directory"):
+        from_datatree(pipe, tmp_path / "run.zarr")
+    with pytest.raises(InvalidInputError, match="neither a file nor a directory"):
+        zt.follow(pipe, tmp_path / "run.zarr")
+    assert main(["adopt", str(pipe), str(tmp_path / "run.zarr")]) == 1
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_trace_that_is_not_finished_is_finished_first(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr.codecs
+from zarr.storage import LocalStore
 
 import zarrtrace as zt
 from zarrtrace import folder as runs
@@ -23,6 +25,7 @@ from zarrtrace.errors import DamagedTraceError
 from zarrtrace.life.description import describe_groups
 from zarrtrace.store.chunk_codec import ChunkCodec
 from zarrtrace.store.dtypes import STRING
+from zarrtrace.store.location import Location
 from zarrtrace.store.zarr_json import compose_encoding
 
 FLOAT = np.dtype("float64")
@@ -192,6 +195,22 @@ def test_a_pipe_among_the_files_of_a_trace_does_not_hold_up_a_finish(path: Path)
     zt.open(path, "a").finish()
     assert zt.open(path).get("v").tolist() == [[[1, 2], [3, 4]]]
     assert "posterior/s" in str(zt.open(path).check())
+
+
+@pytest.mark.once("newest")
+def test_a_pipe_is_not_copied_where_there_are_no_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    os.mkfifo(path / "pipe")
+    location = Location(LocalStore(path), read_only=False)
+    with pytest.raises(zt.TraceError, match="neither a file nor a directory"):
+        location.share("pipe", "copy")
+    location.share("posterior/zarr.json", "copy")
+    assert (path / "copy").read_bytes() == (path / "posterior/zarr.json").read_bytes()
 
 
 @pytest.mark.once("newest")

@@ -11,6 +11,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from ..errors import InvalidInputError
+from ..store.local import open_regular
 from .columns import Columns, Numbers
 
 _HEAD_BYTES = 1024  # by which a file is known again
@@ -194,7 +195,7 @@ class ChainFile(ABC):
     def _read_lines(self) -> list[bytes]:
         """The next whole lines, without their ends."""
         try:
-            with self.path.open("rb") as content:
+            with open(open_regular(self.path)[0], "rb") as content:
                 self._require_same(content)
                 length, text = _MOST_BYTES, b""
                 while b"\n" not in text:

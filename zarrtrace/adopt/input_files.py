@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, TraceNotFoundError
+from ..store.local import read_first
 from .chain_file import ChainFile
 from .stan.csv_file import FIRST_WORDS, StanFile
 from .table_file import TableFile
@@ -99,8 +100,7 @@ def _format(head: bytes) -> type[ChainFile] | None:
 def _head(path: Path) -> bytes:
     """The first bytes of a file, none if it is not there."""
     try:
-        with path.open("rb") as content:
-            return content.read(_HEAD_BYTES)
+        return read_first(os.fspath(path), _HEAD_BYTES)
     except FileNotFoundError:
         return b""
     except OSError as error:

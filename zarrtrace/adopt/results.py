@@ -42,6 +42,11 @@ def read_result(path: str | os.PathLike[str]) -> xr.DataTree:
                 f"{file} is a trace that is not finished, and xarray would not see all its draws; "
                 f"zarrtrace.open(path, mode='a').finish() finishes it"
             )
+    if not file.is_file() and not file.is_dir():
+        # Reading a pipe might wait for ever.
+        raise InvalidInputError(
+            f"{file} is neither a file nor a directory; save what it gives as a file first"
+        )
     if file.is_file():
         require_h5netcdf(f"{file}: reading it")
     try:

@@ -8,6 +8,7 @@ at a time.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -449,13 +450,11 @@ class Location:
 
         An existing local target stays as it is.
         """
-        if self.path is None:
-            data = self.read(source)
-            if data is not None:
-                self.write(target, bytes(data))
+        if self.path is not None and directory.link(self.path, source, target):
             return
-        if not directory.link(self.path, source, target):
-            self.write(target, (self.path / source).read_bytes())
+        data = self.read(source, sys.maxsize)
+        if data is not None:
+            self.write(target, bytes(data))
 
     def share_many(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy each first key to the second one; a remote store copies them itself."""

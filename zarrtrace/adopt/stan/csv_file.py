@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from ...errors import InvalidInputError
+from ...store.local import open_regular
 from ..chain_file import ChainFile
 from ..columns import Columns
 from . import run
@@ -126,8 +126,8 @@ class StanFile(ChainFile):
         self._width = line.count(",") + 1
 
     def _read_seconds(self) -> None:
-        with self.path.open("rb") as content:
-            size = content.seek(0, os.SEEK_END)
+        descriptor, size = open_regular(self.path)
+        with open(descriptor, "rb") as content:
             content.seek(max(0, size - _TAIL_BYTES))
             lines = content.read().decode(errors="replace").splitlines()
         for line in lines:
