@@ -1,4 +1,4 @@
-"""Interrupt a call of the library at any of its bytecodes."""
+"""Stop a call of the library at any of its bytecodes: interrupt it there, or look around."""
 
 from __future__ import annotations
 
@@ -19,6 +19,22 @@ def bytecodes(
     Those of the function `but` are left out. It holds a lock: no signal comes between the end of a
     `with` block and the release of its lock, and an interrupt at a bytecode could.
     """
+
+    def interrupt(reached: int) -> None:
+        if reached == interrupt_at:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    return at_each_bytecode(package, action, interrupt, but)
+
+
+def at_each_bytecode(
+    package: str, action: Callable[[], None], do: Callable[[int], None], but: str = ""
+) -> int:
+    """Do something before each bytecode of a package of ours, and return how many ran.
+
+    What is done gets the number of those that ran before, and is not traced itself.
+    """
     folder = str(Path(zt.__file__).parent / package)
     reached = 0
 
@@ -30,9 +46,7 @@ def bytecodes(
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
-            if reached == interrupt_at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
+            do(reached)
             reached += 1
         return trace
 

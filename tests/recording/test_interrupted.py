@@ -1,4 +1,4 @@
-"""An interrupt anywhere in record() leaves a draw that is recorded or one that is not."""
+"""A stop anywhere in record() leaves a draw that is recorded or one that is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from interrupted import LEFT_TO_PYTHON
-from stopped_calls import bytecodes
+from stopped_calls import at_each_bytecode, bytecodes
 
 import zarrtrace as zt
 
@@ -97,3 +97,32 @@ def test_an_interrupt_at_any_bytecode_loses_nothing(
         assert_draws(trace, chain, TOTAL)
     assert counts >= {BEFORE, BEFORE + added}
     assert total > 300
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize("how", ["record", "record_block"])
+def test_at_every_bytecode_each_counted_draw_is_whole(tmp_path: Path, how: str) -> None:
+    """What a reader sees there is also what a kill there would leave."""
+    trace = zt.create(tmp_path / "run.zarr", chains=1, draws=TOTAL, posterior=POSTERIOR)
+    last = BEFORE + 2
+    counts = [BEFORE]
+
+    def look(number: int) -> None:
+        counts.append(int(trace.recorded[0]))
+        # Reading takes long, and most bytecodes change nothing that is recorded.
+        if counts[-1] != counts[-2] or number % 25 == 0:
+            assert_draws(trace, 0, counts[-1])
+
+    def act(writer: zt.ChainWriter) -> None:
+        if how == "record":
+            writer.record(draw(BEFORE))
+            writer.record(draw(BEFORE + 1))
+        else:
+            writer.record_block(block(BEFORE, last))
+
+    with trace.writer(0) as writer:
+        writer.record_block(block(0, BEFORE))
+        assert at_each_bytecode("recording", lambda: act(writer), look) > 300
+        look(0)
+    assert counts == sorted(counts)
+    assert {*counts} == {*range(BEFORE, last + 1)}
