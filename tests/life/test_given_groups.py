@@ -188,7 +188,7 @@ def test_killed_anywhere_there_is_the_old_one_or_the_new_one(
     with killed_at(10**9, monkeypatch) as done:
         act(make_again())
     found = set()
-    for step in np.unique(np.linspace(0, done[0] - 1, trials or 25).astype(int)):
+    for step in np.unique(np.linspace(0, done[0] - 1, trials or 12).astype(int)):
         trace = make_again()
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             act(trace)

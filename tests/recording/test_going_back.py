@@ -59,7 +59,7 @@ def test_the_chain_is_at_its_checkpoint_or_where_it_was(
     with create(tmp_path / "whole.zarr", journal).writer(0) as writer, disturbed(None) as reached:
         writer.resume()
     count = reached[0] if how == "interrupt" else len(reached)
-    for at in some_of(count, trials or 12):
+    for at in some_of(count, trials or 6):
         trace = create(tmp_path / f"{at}.zarr", journal)
         writer = trace.writer(0)
         try:
