@@ -14,7 +14,7 @@ pytest.importorskip("blackjax")
 
 from zarrtrace.testing import Check, checks
 
-pytestmark = pytest.mark.once("newest")
+pytestmark = pytest.mark.once("oldest")
 
 
 class BlackJAXRun:

@@ -23,7 +23,7 @@ from zarrtrace.errors import InvalidInputError
 if TYPE_CHECKING:
     from scripts import Script
 
-pytestmark = pytest.mark.once("newest")
+pytestmark = pytest.mark.once("oldest")
 
 KEY = 11
 POSITIONS = {"mu": np.array([0.0, 1.0, -1.0], "f4"), "z": np.ones((3, 2), "f4")}
@@ -221,7 +221,6 @@ def test_counts_are_whole_numbers(name: str) -> None:
         run(None, **options)
 
 
-@pytest.mark.once("newest")
 def test_draws_are_thinned_before_they_are_recorded_and_not_twice() -> None:
     with pytest.raises(InvalidInputError, match="give thinning= instead of thin"):
         run(None, trace_options={"thin": 2})
