@@ -27,5 +27,5 @@ def test_it_is_as_before_or_as_after_and_can_be_made_again(
     begin(prepared, path)
     with interrupted(PACKAGE) as reached:
         act(path)
-    for at in some_of(reached[0], trials):
+    for at in some_of(reached[0], trials or 5):
         try_disturbed(change, prepared, path, interrupted(PACKAGE, at))
