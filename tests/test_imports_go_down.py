@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import zarrtrace
+
+pytestmark = pytest.mark.once("oldest")
 
 PACKAGE = Path(zarrtrace.__file__).parent
 

@@ -189,6 +189,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_all_create_are_told_or_join(tmp_path: Path, script: Any) -> None:
     assert script.run(_RANKS, tmp_path) == "well\n"

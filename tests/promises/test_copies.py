@@ -83,6 +83,7 @@ def recorded(tmp_path: Path, script: Script, request: pytest.FixtureRequest) -> 
         process.communicate()
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("recorded", [(50, 50, 20), (7, 1, 40), (1000, 13, 5)], indirect=True)
 def test_every_copy_of_a_trace_that_is_recorded_is_right_or_shorter(
     recorded: Path, tmp_path: Path

@@ -120,6 +120,7 @@ def look_until_finished(trace: zt.Trace, ways: list[Callable[[], Any]]) -> list[
     return seen
 
 
+@pytest.mark.once("oldest")
 @pytest.mark.filterwarnings("ignore:.* has no draw of chain:RuntimeWarning")
 def test_all_groups_have_the_same_draws_while_others_record_go_back_split_drop_and_finish(
     running: zt.Trace,

@@ -12,7 +12,7 @@ from stopped_calls import at_each_bytecode, bytecodes
 
 import zarrtrace as zt
 
-pytestmark = LEFT_TO_PYTHON
+pytestmark = [pytest.mark.once("newest"), *LEFT_TO_PYTHON]
 
 BEFORE, TOTAL = 3, 9  # the draw that is interrupted completes chunks, and more chunks follow
 

@@ -47,6 +47,7 @@ def recorded(bucket: Place, encoded: Encoded) -> zt.Trace:
     return encoded.fill(trace)
 
 
+@pytest.mark.once("oldest")
 def test_a_trace_is_created_once(bucket: Place, encoded: Encoded) -> None:
     with pytest.raises(zt.errors.TraceNotFoundError):
         bucket.open()
