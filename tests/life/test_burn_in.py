@@ -414,7 +414,7 @@ def test_killed_anywhere_there_is_before_or_after(
     expected = (14, 14) if life.startswith("drop") else (10, 20)
     with killed_at(10**9, monkeypatch) as done:
         act(trace)
-    for step in np.unique(np.linspace(0, done[0] - 1, trials or 8).astype(int)):
+    for step in np.unique(np.linspace(0, done[0] - 1, trials or 5).astype(int)):
         trace = make_again()
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             act(trace)
