@@ -12,23 +12,38 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from .errors import InvalidInputError, StopRequestedError, TraceError
+from .errors import (
+    IncompleteTraceError,
+    InvalidInputError,
+    StopRequestedError,
+    TraceError,
+    TraceNotFoundError,
+)
+from .opening import open as open_trace
 from .recording import exit as ending
+from .sampling_state.block import chain_blocks, read_claims
+from .sampling_state.claim import Claim
 from .trace import Trace
 
 __all__ = ["Preemptible", "preemptible"]
 
 _SIGNALS = ("SIGUSR1", "SIGTERM", "SIGXCPU")
 _FORWARD_EVERY = 0.5  # seconds: a process may open its writer after the signal
+# What ends a run that was asked to end. The signal may have ended processes before they began their
+# chains, and those who wait for them are told so by the last three.
+_ENDS_OF_A_RUN = (
+    StopRequestedError, IncompleteTraceError, BrokenExecutor, ConnectionError, EOFError
+)  # fmt: skip
 _MORE_TO_DO = 75  # EX_TEMPFAIL of sysexits.h: the same command will succeed later
 
 
 def preemptible(
-    trace: Trace,
+    trace: Trace | str | os.PathLike[str],
     *,
     chains: Iterable[int] | None = None,
     signals: Sequence[str] = _SIGNALS,
@@ -42,12 +57,14 @@ def preemptible(
     `stop_requested`, as the adapters do, ends at its next draw. For one that does not,
     `record()` raises a StopRequestedError after the next checkpoint, or at once if the writer has
     made none; the block ends there without an error. No draw that was recorded is lost, and the
-    same script continues from the last checkpoint.
+    same script continues from the last checkpoint. The same happens if the scheduler sends the
+    signal to all these processes itself.
 
     Parameters
     ----------
-    trace : Trace
-        The trace that is recorded.
+    trace : Trace, str or path
+        The trace that is recorded, or the path of one that may be created within the block, as
+        `pm.sample` does.
     chains : iterable of int, optional
         The chains that this process has to complete, as the task of a job array has; by default
         all of them.
@@ -78,7 +95,10 @@ def preemptible(
     Notes
     -----
     A second SIGTERM ends the process at once, and its writers close on the way. Stored requests to
-    stop are not touched: other jobs that record the same trace continue.
+    stop are not touched: other jobs that record the same trace continue. After a signal the block
+    also ends without an error if it raised an IncompleteTraceError, as `pm.sample` does when it was
+    ended in its warmup, or a BrokenExecutor, ConnectionError or EOFError, which say that processes
+    were ended before they had begun.
 
     Examples
     --------
@@ -117,19 +137,21 @@ class Preemptible:
     ('', 0)
     """
 
-    def __init__(self, trace: Trace, chains: Iterable[int] | None, signals: Sequence[str]) -> None:
-        self._trace = trace
-        self._chains = range(trace.chains) if chains is None else sorted(set(chains))
-        unknown = [chain for chain in self._chains if chain not in range(trace.chains)]
-        if unknown:
-            raise InvalidInputError(
-                f"chains names {unknown[0]!r}, but {trace.path} has the chains 0 to "
-                f"{trace.chains - 1}"
-            )
+    def __init__(
+        self,
+        trace: Trace | str | os.PathLike[str],
+        chains: Iterable[int] | None,
+        signals: Sequence[str],
+    ) -> None:
+        self._given = trace
+        self._chains = None if chains is None else sorted(set(chains))
+        with contextlib.suppress(TraceNotFoundError):
+            self._chains_of(self._trace())
         self._numbers = [_number(name) for name in signals]
         self._signal = ""
         self._before: dict[int, Any] = {}
         self._ended = threading.Event()
+        self._process = 0
 
     @property
     def signal(self) -> str:
@@ -143,9 +165,30 @@ class Preemptible:
         75 is EX_TEMPFAIL in the list of `sysexits.h`. Chains that were asked to stop by
         `Trace.request_stop` are complete when they have the draws that they were asked for.
         """
-        moment = self._trace._now()
-        is_complete = all(moment.counts[chain] >= moment.end.draws for chain in self._chains)
+        try:
+            trace = self._trace()
+        except TraceNotFoundError:
+            return _MORE_TO_DO
+        moment = trace._now()
+        chains = self._chains_of(trace)
+        is_complete = all(moment.counts[chain] >= moment.end.draws for chain in chains)
         return 0 if is_complete else _MORE_TO_DO
+
+    def _trace(self) -> Trace:
+        """The trace; one that was given by its path may have been created again meanwhile."""
+        return self._given if isinstance(self._given, Trace) else open_trace(self._given)
+
+    def _chains_of(self, trace: Trace) -> Sequence[int]:
+        """The chains that this process has to complete."""
+        if self._chains is None:
+            return range(trace.chains)
+        unknown = [chain for chain in self._chains if chain not in range(trace.chains)]
+        if unknown:
+            raise InvalidInputError(
+                f"chains names {unknown[0]!r}, but {trace.path} has the chains 0 to "
+                f"{trace.chains - 1}"
+            )
+        return self._chains
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -154,6 +197,8 @@ class Preemptible:
                 "writers of other threads are told"
             )
         self._ended.clear()
+        self._process = os.getpid()
+        ending.announce_preemption(self._numbers)
         for number in self._numbers:
             self._before[number] = signal.signal(number, self._handle)
         return self
@@ -169,10 +214,14 @@ class Preemptible:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
         self._ended.set()
+        ending.announce_preemption(())
         ending.end_preemption()
-        return bool(self._signal) and isinstance(error, StopRequestedError)
+        return bool(self._signal) and isinstance(error, _ENDS_OF_A_RUN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a fork has the handlers too
+            ending.preempt_child(number, frame)
+            return
         is_second = bool(self._signal)
         self._signal = signal.Signals(number).name
         ending.preempt(self._signal)
@@ -188,24 +237,29 @@ class Preemptible:
     def _forward(self) -> None:
         """Tell the processes below this one that record the trace, until the block ends."""
         told: set[str] = set()
-        blocks = range(self._trace._layout.blocks)
         while True:
-            for number in blocks:
-                with contextlib.suppress(TraceError, OSError):
-                    claim = self._trace._block(number).claim
-                    if (
-                        claim is not None
-                        and claim.token not in told
-                        and claim.is_visible
-                        and claim.alive
-                        and not claim.is_of_this_process
-                        and claim.is_below(os.getpid())
-                        and _handles(claim.pid, ending.FORWARDED)
-                    ):
+            with contextlib.suppress(TraceError, OSError):
+                trace = self._trace()
+                for claim in read_claims(chain_blocks(trace._location, trace._layout)):
+                    if claim is not None and claim.token not in told and hears_signals(claim):
                         os.kill(claim.pid, ending.FORWARDED)
                         told.add(claim.token)
             if self._ended.wait(_FORWARD_EVERY):
                 return
+
+
+def hears_signals(claim: Claim) -> bool:
+    """Whether the writer of a claim is in a process below this one that a signal asks to end."""
+    try:
+        return (
+            claim.is_visible
+            and claim.alive
+            and not claim.is_of_this_process
+            and claim.is_below(os.getpid())
+            and _handles(claim.pid, ending.FORWARDED)
+        )
+    except OSError:
+        return False  # it has ended meanwhile
 
 
 def _handles(pid: int, number: int) -> bool:

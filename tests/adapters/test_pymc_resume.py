@@ -54,12 +54,22 @@ def mixed() -> Any:
     return model
 
 
-def run(how: str, store: Any, kill_at: tuple[int, int] | None = None, **options: Any) -> Any:
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(
+    how: str,
+    store: Any,
+    kill_at: tuple[int, int] | None = None,
+    kill: Callable[[], None] = killed,
+    **options: Any,
+) -> Any:
     """Sample 60 + 60 draws of two chains; the process may be killed at a chain's draw."""
 
-    def kill(trace: Any, draw: Any) -> None:
+    def callback(trace: Any, draw: Any) -> None:
         if (draw.chain, draw.draw_idx) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill()
 
     with mixed() if how == "compound" else normal():
         step = {
@@ -70,7 +80,7 @@ def run(how: str, store: Any, kill_at: tuple[int, int] | None = None, **options:
         pm.sample(
             trace=ZarrTrace(store, checkpoint_every=0.0),
             step=step,
-            callback=kill,
+            callback=callback,
             random_seed=11,
             progressbar=False,
             compute_convergence_checks=False,
@@ -218,6 +228,54 @@ def test_workers_end_with_their_killed_parent_where_sigint_is_ignored(
     trace = zt.open(store, mode="a")
     assert trace.recorded[0] >= 81, "a recorded draw was lost"
     resume(store, normal(), progressbar=False, compute_convergence_checks=False)
+    assert_same(zt.open(store), whole("metropolis"))
+
+
+@pytest.mark.parametrize(
+    ("start", "number", "at"),
+    [
+        pytest.param("fork", signal.SIGTERM, 80, marks=pytest.mark.once("oldest")),
+        pytest.param("forkserver", signal.SIGUSR1, 25, marks=pytest.mark.once("newest")),
+    ],
+)
+def test_a_signal_to_all_processes_of_a_job_ends_it_with_more_to_do(
+    start: str,
+    number: int,
+    at: int,
+    whole: Callable[[str], zt.Trace],
+    fresh_script: Any,
+    compiled_before: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    compiled_before(run, "metropolis", None, draws=2, tune=2)
+    store = tmp_path / "run.zarr"
+    process = fresh_script.start(
+        f"""
+        import os, sys, warnings
+
+        warnings.simplefilter("ignore")
+        import zarrtrace as zt
+        from test_pymc_resume import run
+
+        if __name__ == "__main__":
+            with zt.signals.preemptible(sys.argv[1]) as job:
+                kill = lambda: os.killpg(0, {number:d})
+                run("metropolis", sys.argv[1], (0, {at}), kill, cores=2, mp_ctx={start!r})
+            sys.exit(job.exit_code)
+        """,
+        store,
+        start_new_session=True,
+    )
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    trace = zt.open(store)
+    assert at < trace.recorded[0] < 120
+    for chain, count in enumerate(trace.recorded):
+        last = trace.last_checkpoint(chain)
+        assert count == (last[0] if last else 0)
+    with zt.signals.preemptible(store) as job:
+        resume(store, normal(), progressbar=False, compute_convergence_checks=False)
+    assert job.exit_code == 0
     assert_same(zt.open(store), whole("metropolis"))
 
 

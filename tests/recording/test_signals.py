@@ -170,7 +170,8 @@ def test_what_cannot_be_handled_is_refused(place: Place) -> None:
 
 
 RUN = """
-import os, sys, time
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import zarrtrace as zt
 
@@ -186,11 +187,19 @@ def chain(index, trace):
             if draw % 10 == 9:
                 writer.checkpoint(rng.bit_generator.state)
 
-trace = zt.open(sys.argv[1], "a")
-with zt.signals.preemptible(trace) as job:
-    print("ready", flush=True)
-    zt.run(chain, trace, progress=False, fork=sys.argv[2] == "forked")
-sys.exit(job.exit_code)
+if __name__ == "__main__":
+    trace = zt.open(sys.argv[1], "a")
+    executor = None
+    if sys.argv[2].startswith("pool"):
+        context = multiprocessing.get_context(sys.argv[2].split()[-1])
+        executor = lambda: ProcessPoolExecutor(3, mp_context=context)
+    elif sys.argv[2] == "loky":
+        from loky import get_reusable_executor
+        executor = lambda: get_reusable_executor(2)
+    with zt.signals.preemptible(trace) as job:
+        print("ready", flush=True)
+        zt.run(chain, trace, progress=False, fork=sys.argv[2] == "forked", executor=executor)
+    sys.exit(job.exit_code)
 """
 
 
@@ -216,6 +225,36 @@ def test_run_passes_the_signal_on_to_its_processes(
     assert (recorded % 10 == 0).all()
     assert 100 > recorded.max() >= recorded.min() > 15
     script.run(RUN, directory.path, kind)
+    assert np.array_equal(
+        trace.get("x"), [np.random.default_rng(i).normal(size=100) for i in range(2)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        pytest.param("fresh", signal.SIGTERM, marks=pytest.mark.once("oldest")),
+        pytest.param("forked", signal.SIGTERM, marks=pytest.mark.once("newest")),
+        pytest.param("pool of fork", signal.SIGTERM, marks=pytest.mark.once("oldest")),
+        pytest.param("pool of spawn", signal.SIGXCPU, marks=pytest.mark.once("newest")),
+        pytest.param("loky", signal.SIGTERM, marks=pytest.mark.once("newest")),
+    ],
+)
+def test_a_signal_to_all_processes_of_a_job_ends_each_chain_with_its_state(
+    directory: Place, fresh_script: FreshScript, script: Script, kind: str, number: int
+) -> None:
+    trace = create(directory)
+    process = fresh_script.start(RUN, directory.path, kind, start_new_session=True)
+    while trace.recorded.min() < 15:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    said, errors = process.communicate(timeout=60)
+    assert (said, process.returncode) == ("ready\n", 75), errors
+    recorded = trace.recorded
+    assert (recorded % 10 == 0).all(), errors
+    assert 100 > recorded.max() >= recorded.min() > 15
+    script.run(RUN, directory.path, "forked")
     assert np.array_equal(
         trace.get("x"), [np.random.default_rng(i).normal(size=100) for i in range(2)]
     )

@@ -16,6 +16,7 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
+    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
@@ -30,6 +31,7 @@ from ..messages import warn_caller
 from ..recording import exit as ending
 from ..sampling_state.block import chain_blocks, read_claims
 from ..sampling_state.claim import Claim
+from ..signals import hears_signals
 from ..trace import Trace
 from .attempts import Attempts
 from .chains import Block, ChainFunction, first_chain
@@ -131,7 +133,9 @@ def run_on_executor(
                 break
             while waiting:
                 block = waiting.pop(0)
-                future = _submit(pool.executor, block, Parcel(chain_function, trace))
+                terminates = isinstance(pool.executor, ProcessPoolExecutor)
+                parcel = Parcel(chain_function, trace, terminates)
+                future = _submit(pool.executor, block, parcel)
                 running[future] = block, pool.executor
             for future in _ended(running):
                 start.is_over = True
@@ -142,6 +146,8 @@ def run_on_executor(
                 report = "".join(traceback.format_exception(error))
                 if not attempts.needs_more(block, report):
                     continue
+                if _is_lost(error) and ending.preempted_by():
+                    continue  # it ended by the signal
                 has_pool = not isinstance(error, BrokenExecutor) or pool.replace(used)
                 if has_pool and _is_lost(error) and attempts.another(block, repr(error)):
                     waiting.append(block)
@@ -231,20 +237,27 @@ def _end_elsewhere(trace: Trace, running: dict[Submitted, tuple[Block, Submits]]
         for future in running:
             _cancel(future)
         return
-    with suppress(TraceError):
-        request_stop(trace._hierarchy, None, now=True, reason="zarrtrace.run ends")
+    begun = {trace.blocks.index(block) for block, _ in running.values()}
+    is_requested = False
     try:
-        for future in running:
-            _cancel(future)
-        while not all(future.done() for future in running):
-            _ended([future for future in running if not future.done()])
-        # Dask forgets a call that was cancelled, and the worker continues.
-        begun = {trace.blocks.index(block) for block, _ in running.values()}
-        while any(claim and claim.alive for claim in _claims(trace, begun)):
-            time.sleep(_LOOK_EVERY)
+        while True:
+            claims = [claim for claim in _claims(trace, begun) if claim and claim.alive]
+            # A signal ends them with the state to continue from, and does not reach all of them.
+            if not is_requested and not (ending.preempted_by() and all(map(hears_signals, claims))):
+                is_requested = True
+                with suppress(TraceError):
+                    request_stop(trace._hierarchy, None, now=True, reason="zarrtrace.run ends")
+            for future in running:
+                _cancel(future)
+            remaining = [future for future in running if not future.done()]
+            # Dask forgets a call that was cancelled, and the worker continues.
+            if not remaining and not claims:
+                return
+            _ended(remaining) if remaining else time.sleep(_LOOK_EVERY)
     finally:
-        with suppress(TraceError):
-            cancel_stop(trace._hierarchy)
+        if is_requested:
+            with suppress(TraceError):
+                cancel_stop(trace._hierarchy)
 
 
 def _cancel(future: Submitted) -> None:

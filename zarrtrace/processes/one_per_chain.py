@@ -4,7 +4,8 @@ A process is a fresh interpreter that is sent the function by value: nothing dep
 multiprocessing starts processes, and a script needs no `if __name__ == "__main__"`. If
 `fork` is set, it is a fork of this process, which begins at once. One that raises, or is killed,
 does not affect the others; one that is killed is started again, and continues from its checkpoint.
-When this process dies, all end.
+When this process dies, all end. A signal of a scheduler, which may reach all of them at once, ends
+each chain with the state to continue from.
 """
 
 from __future__ import annotations
@@ -34,10 +35,9 @@ from .chains import Block, ChainFunction, first_chain
 from .rules import Rule
 
 _LOOK_EVERY = 0.1  # seconds
-_PREEMPTION = (signal.SIGUSR1, signal.SIGXCPU)  # the first one is what `run` itself sends
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from zarrtrace.processes.one_per_chain import run_chain; run_chain(sys.argv[2])"
+    "from zarrtrace.processes.one_per_chain import run_chain; run_chain(*sys.argv[2:])"
 )
 
 
@@ -104,7 +104,7 @@ def run_on_processes(
                         is_lost = not report_file.exists()
                         if is_lost and attempts.another(block, report):
                             waiting.insert(0, block)
-                        else:
+                        elif not (is_lost and ending.preempted_by()):
                             failures[first_chain(block)] = report
                 refresh()
         finally:
@@ -130,61 +130,75 @@ def _report(exit_code: int, report_file: Path) -> str:
     return f"the process ended with exit code {exit_code}"
 
 
-class FreshProcess:
-    """A fresh interpreter; its standard input stays open as long as this process lives."""
+class _EndsByPipe:
+    """A process that ends when it is sent a byte, or when this process and its pipe are gone.
+
+    SIGTERM may come from a scheduler, and ends a chain in another way.
+    """
+
+    def __init__(self) -> None:
+        self._end, self._pipe = os.pipe()
+
+    def terminate(self) -> None:
+        """Ask it to end: it closes its writer on the way out."""
+        with suppress(BrokenPipeError):  # it has ended
+            os.write(self._pipe, b"e")
+
+    def __del__(self) -> None:
+        os.close(self._pipe)
+
+
+class FreshProcess(_EndsByPipe):
+    """A fresh interpreter, which is sent its task by its standard input."""
 
     def __init__(
         self, chain_function: ChainFunction, trace: Trace, block: Block, report_file: Path
     ) -> None:
+        super().__init__()
         payload = cloudpickle.dumps((chain_function, block, trace))
-        command = [sys.executable, "-c", _START, json.dumps(sys.path), str(report_file)]
+        arguments = [json.dumps(sys.path), str(report_file), str(self._end)]
         with _preemption_held_back():
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, *arguments],
+                stdin=subprocess.PIPE,
+                pass_fds=[self._end],
+            )
+        os.close(self._end)
         assert self._process.stdin is not None
-        self._input = self._process.stdin
         # A process that has ended already is known by its exit code.
-        with suppress(BrokenPipeError):
-            self._input.write(len(payload).to_bytes(8, "little") + payload)
-            self._input.flush()
+        with suppress(BrokenPipeError), self._process.stdin as task:
+            task.write(payload)
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
-        exit_code = self._process.poll()
-        if exit_code is not None:
-            self._input.close()
-        return exit_code
+        return self._process.poll()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or for some seconds."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
-            self._input.close()
 
     def preempt(self) -> None:
         """Ask its chain to end with the state to continue from."""
-        self._process.send_signal(_PREEMPTION[0])
-
-    def terminate(self) -> None:
-        """Ask it to end: it closes its writer on the way out."""
-        self._process.terminate()
+        self._process.send_signal(ending.FORWARDED)
 
 
-class ForkedProcess:
-    """A fork of this process; a pipe stays open as long as this process lives."""
+class ForkedProcess(_EndsByPipe):
+    """A fork of this process."""
 
     def __init__(
         self, chain_function: ChainFunction, trace: Trace, block: Block, report_file: Path
     ) -> None:
-        parent_lives, self._pipe = os.pipe()
+        super().__init__()
 
         def run_in_fork() -> None:
             os.close(self._pipe)
-            _run_chain(lambda: (chain_function, block, trace), report_file, parent_lives)
+            _run_chain(lambda: (chain_function, block, trace), report_file, self._end)
 
         self._process = multiprocessing.get_context("fork").Process(target=run_in_fork)
         with _preemption_held_back():
             self._process.start()
-        os.close(parent_lives)
+        os.close(self._end)
 
     def poll(self) -> int | None:
         """The exit code, or None while it runs."""
@@ -197,50 +211,46 @@ class ForkedProcess:
     def preempt(self) -> None:
         """Ask its chain to end with the state to continue from."""
         if self._process.exitcode is None and self._process.pid is not None:
-            os.kill(self._process.pid, _PREEMPTION[0])
+            os.kill(self._process.pid, ending.FORWARDED)
 
-    def terminate(self) -> None:
-        """Ask it to end: it closes its writer on the way out."""
-        self._process.terminate()
 
-    def __del__(self) -> None:
-        os.close(self._pipe)
+def _preemption() -> set[int]:
+    """The signals that ask the chain of a process to end, of a scheduler and of `run` itself."""
+    return {ending.FORWARDED, signal.SIGXCPU} | ending.preemption_signals()
 
 
 @contextmanager
 def _preemption_held_back() -> Iterator[None]:
     """Let signals wait that a new process could not handle yet: it begins with them blocked."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PREEMPTION)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _preemption())
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_chain(report_file: str) -> None:
+def run_chain(report_file: str, end: str) -> None:
     """Run one chain in this process, which `run` has started: it reads its task from stdin."""
-    length = int.from_bytes(sys.stdin.buffer.read(8), "little")
-    payload = sys.stdin.buffer.read(length)
-    _run_chain(lambda: cloudpickle.loads(payload), Path(report_file), 0)
+    payload = sys.stdin.buffer.read()
+    _run_chain(lambda: cloudpickle.loads(payload), Path(report_file), int(end))
 
 
 def _run_chain(
-    task: Callable[[], tuple[ChainFunction, Block, Trace]], report_file: Path, parent_lives: int
+    task: Callable[[], tuple[ChainFunction, Block, Trace]], report_file: Path, end: int
 ) -> None:
     """Run one chain in this process, and store what it raises.
 
-    `parent_lives` is a pipe that ends when the parent does.
+    `end` is a pipe that says when the chain has to end, and that ends when the parent does.
     """
-    # Ctrl-C reaches the whole process group, and the parent decides: it sends SIGTERM once, which
-    # ends the chain as Ctrl-C would.
+    # Ctrl-C reaches the whole process group, and the parent decides: it ends the chain by the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
-    for number in _PREEMPTION:
+    for number in _preemption():
         signal.signal(number, _preempt)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PREEMPTION)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _preemption())
     report = ""
     try:
-        threading.Thread(target=_end_with_parent, args=(parent_lives,), daemon=True).start()
+        threading.Thread(target=_interrupt_at, args=(end,), daemon=True).start()
         chain_function, block, trace = task()
         with suppress(StopRequestedError):
             chain_function(block, trace)
@@ -258,10 +268,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _preempt(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGTERM:
+        if _has_to_end.is_set():
+            _interrupt(number, frame)
+        # A second one ends the process at once, as within `preemptible`.
+        signal.signal(signal.SIGTERM, _interrupt)
     ending.preempt(signal.Signals(number).name)
 
 
-def _end_with_parent(parent_lives: int) -> None:
-    # The parent never writes again: the read returns when the parent ends.
-    os.read(parent_lives, 1)
+_has_to_end = threading.Event()
+
+
+def _interrupt_at(end: int) -> None:
+    """End the chain as Ctrl-C would, when the parent says so or has ended."""
+    os.read(end, 1)
+    _has_to_end.set()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Self
 
 import cloudpickle
@@ -17,6 +21,7 @@ import zarr
 
 from ..errors import InvalidInputError, TraceError
 from ..layout.layout import LIBRARY_VERSION
+from ..recording import exit as ending
 from ..trace import Trace
 from .chains import Block, ChainFunction
 
@@ -24,27 +29,70 @@ from .chains import Block, ChainFunction
 def run_chain(block: Block, parcel: Parcel) -> None:
     """Run a chain on a worker."""
     chain_function, trace = parcel.open()
-    try:
+    if not parcel.was_sent:
         chain_function(block, trace)
+        return
+    came: set[int] = set()
+    try:
+        with _preempted_by(parcel.signals, came):
+            chain_function(block, trace)
     except SystemExit as error:
-        if parcel.was_sent and error.code == 128 + signal.SIGTERM:
-            # The writers are closed. A pool would take this for the end of the chain alone, and
-            # wait for ever for the process that it has terminated.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+        if error.code == 128 + signal.SIGTERM:
+            _end_by_sigterm()
         raise
+    finally:
+        if signal.SIGTERM in came and parcel.terminates:
+            _end_by_sigterm()
+
+
+@contextmanager
+def _preempted_by(signals: set[int], came: set[int]) -> Iterator[None]:
+    """Let signals ask the writers of this process to stop, and note which of them came."""
+
+    def preempt(number: int, frame: FrameType | None) -> None:
+        came.add(number)
+        ending.preempt(signal.Signals(number).name)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, preempt) for n in signals} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            ending.end_preemption()
+
+
+def _end_by_sigterm() -> None:
+    """End this process, whose writers are closed.
+
+    A pool would take it for the end of the chain alone, and wait for ever for the process that it
+    has terminated.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Parcel:
     """A chain function and its trace, which become bytes only if they leave this process.
 
     Each one is unequal to every other one: Dask computes equal calls once.
+
+    Parameters
+    ----------
+    terminates : bool
+        Whether the executor ends its processes with SIGTERM, as ProcessPoolExecutor does.
     """
 
-    def __init__(self, chain_function: ChainFunction, trace: Trace) -> None:
+    def __init__(self, chain_function: ChainFunction, trace: Trace, terminates: bool) -> None:
         self._content: tuple[ChainFunction, Trace] | bytes = (chain_function, trace)
         self._versions = _versions()
         self._token = uuid.uuid4().hex
+        self.terminates = terminates
+        self.signals = ending.preemption_signals()
+        if self.signals:
+            self.signals.add(ending.FORWARDED)
 
     @property
     def was_sent(self) -> bool:
@@ -85,12 +133,15 @@ class Parcel:
     def __reduce__(self) -> tuple[Any, ...]:
         content = self._content
         data = content if isinstance(content, bytes) else cloudpickle.dumps(content)
-        return self._received, (data, self._versions, self._token)
+        return self._received, (data, self._versions, self._token, self.terminates, self.signals)
 
     @classmethod
-    def _received(cls, data: bytes, versions: dict[str, str], token: str) -> Self:
+    def _received(
+        cls, data: bytes, versions: dict[str, str], token: str, terminates: bool, signals: set[int]
+    ) -> Self:
         parcel = cls.__new__(cls)
         parcel._content, parcel._versions, parcel._token = data, versions, token
+        parcel.terminates, parcel.signals = terminates, signals
         return parcel
 
 

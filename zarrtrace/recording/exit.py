@@ -2,9 +2,9 @@
 
 At interpreter exit, at the end of a multiprocessing child and on SIGTERM the open writers are
 closed; in a forked child they are released, since they belong to the parent. A process that is
-preempted asks them to stop first. While there are open writers, one thread keeps their claims
-fresh, and sees when they are asked to stop. Nothing here keeps a writer alive: one that no one
-else holds closes itself.
+preempted asks them to stop first, and so do those that it has started. While there are open
+writers, one thread keeps their claims fresh, and sees when they are asked to stop. Nothing here
+keeps a writer alive: one that no one else holds closes itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Collection
 from types import FrameType
 from typing import Protocol
 
@@ -51,6 +52,8 @@ class OpenWriter(Protocol):
 # What processes with writers are sent by the one that a scheduler has sent a signal.
 FORWARDED = signal.SIGUSR1
 _LOOK_EVERY = 1.0  # seconds
+# An environment variable: processes have it from the one that starts them, whichever way it does.
+_ANNOUNCED = "ZARRTRACE_PREEMPTION_SIGNALS"
 
 _writers: weakref.WeakSet[OpenWriter] = weakref.WeakSet()
 _lock = threading.RLock()
@@ -59,6 +62,7 @@ _stop = threading.Event()
 _thread: threading.Thread | None = None
 _took_sigterm = False
 _preempted_by = ""
+_had_sigterm = False
 
 
 def register(writer: OpenWriter) -> None:
@@ -69,8 +73,8 @@ def register(writer: OpenWriter) -> None:
         _writers.add(writer)
         if _preempted_by:
             writer._preempt(_preempted_by)
-        _take_sigterm()
         _take_preemption()
+        _take_sigterm()
         if _thread is None:
             _stop = threading.Event()
             _thread = threading.Thread(
@@ -130,8 +134,24 @@ def preempt(cause: str) -> None:
 
 def end_preemption() -> None:
     """Let writers that are opened from now on record as usual."""
-    global _preempted_by
-    _preempted_by = ""
+    global _preempted_by, _had_sigterm
+    _preempted_by, _had_sigterm = "", False
+
+
+def announce_preemption(numbers: Collection[int]) -> None:
+    """Say which signals preempt this process and those that it starts; none of them by ()."""
+    if numbers:
+        os.environ[_ANNOUNCED] = " ".join(str(int(number)) for number in numbers)
+    else:
+        os.environ.pop(_ANNOUNCED, None)
+
+
+def preemption_signals() -> set[int]:
+    """The signals that preempt this process and those that it starts.
+
+    A scheduler may send them to all of these processes at once.
+    """
+    return {int(number) for number in os.environ.get(_ANNOUNCED, "").split()}
 
 
 def preempted_by() -> str:
@@ -216,16 +236,28 @@ def _give_sigterm_back() -> None:
 def _take_preemption() -> None:
     """Let a process that another one started be told that this one has to end."""
     if (
-        multiprocessing.parent_process() is not None
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(FORWARDED) is signal.SIG_DFL
+        multiprocessing.parent_process() is None
+        or threading.current_thread() is not threading.main_thread()
     ):
-        # It stays: without it, a signal that comes after the last writer would kill the process.
-        signal.signal(FORWARDED, preempt_by_signal)
+        return
+    for number in {FORWARDED, *preemption_signals()}:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            # It stays: without it, a signal that comes after the last writer would kill the
+            # process.
+            signal.signal(number, preempt_child)
 
 
-def preempt_by_signal(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by asking all writers of this process to stop."""
+def preempt_child(number: int, frame: FrameType | None) -> None:
+    """Handle a signal in a process that another one started: its writers are asked to stop.
+
+    A second SIGTERM ends the process, and so does the first one if it has no writer: it may come
+    from a pool that ends.
+    """
+    global _had_sigterm
+    if number == signal.SIGTERM:
+        if _had_sigterm or not open_writers():
+            exit_on_sigterm(number, frame)
+        _had_sigterm = True
     preempt(signal.Signals(number).name)
 
 
@@ -247,6 +279,9 @@ def _release_in_child() -> None:
         _took_sigterm = False
 
 
+# A process that takes long to begin its chain can be told already.
+if preemption_signals():
+    _take_preemption()
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_release_in_child)
