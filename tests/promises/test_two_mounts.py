@@ -54,6 +54,29 @@ def wrong_and_read(path: Path) -> tuple[int, int]:
     return int((x != np.arange(len(x))[:, None]).any(axis=1).sum()), len(x)
 
 
+def checkpoint(path: Path, size: int) -> None:
+    """Record another draw, with a checkpoint that is a file of its own."""
+    with zt.open(path, "a").writer(0) as writer:
+        writer.resume()
+        writer.record({"x": np.full(40, float(writer.recorded))})
+        writer.checkpoint(np.random.default_rng(1).bytes(size))
+
+
+@pytest.mark.once("newest")
+def test_a_checkpoint_that_arrives_without_its_end_is_read_again(
+    mounts: tuple[Path, Path],
+) -> None:
+    here, there = (mount / "checkpoint.zarr" for mount in mounts)
+    zt.create(here, chains=1, draws=DRAWS, posterior={"x": zt.Var(shape=40)}, journal="store")
+    checkpoint(here, 50_000)
+    # Now sshfs remembers its size, and the kernel asks it again after a second.
+    assert len(zt.open(there).last_checkpoint(0)[1]) == 50_000
+    checkpoint(here, 60_000)
+    time.sleep(1.2)
+    with zt.open(there, "a").writer(0, patience=90) as writer:
+        assert writer.resume() == (2, np.random.default_rng(1).bytes(60_000))
+
+
 @pytest.mark.once("newest")
 @pytest.mark.parametrize("kind", ["memory", "store", "local"])
 def test_kills_of_a_writer_on_the_other_mount(

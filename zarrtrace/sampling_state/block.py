@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ from .journal import Journal
 from .journal_count import is_elsewhere, read_count_and_series
 from .journal_file import is_locked, journal_directory, journal_file
 from .journal_header import FLUSHED_BOOT, JOURNAL_BOOT
+
+# A client of a network file system may remember the size of a file that another machine replaced
+# by a longer one: it reads that without its end, and learns the size.
+_TRIES, _TRY_AFTER = 5, 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,15 @@ class ChainBlock:
         DamagedTraceError
             The chunk cannot be decoded.
         """
-        return self.decode(name, self.location.read(self.key(name)))
+        tries = _TRIES if self.location.network else 1
+        while True:
+            tries -= 1
+            try:
+                return self.decode(name, self.location.read(self.key(name)))
+            except DamagedTraceError:
+                if not tries:
+                    raise
+            time.sleep(_TRY_AFTER)
 
     def decode(self, name: str, data: memoryview | None) -> Any:
         """The value in the bytes of its chunk; None when there is no chunk."""
