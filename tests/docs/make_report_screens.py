@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 import zarrtrace as zt
 
 HEIGHTS = {1400: 1700, 400: 1400}
-IS_DRAWN = "window.Bokeh && Bokeh.documents[0]?.is_idle"
+IS_DRAWN = "window.Bokeh && !document.querySelector('main > div:empty')"
 
 
 def main() -> None:

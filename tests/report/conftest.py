@@ -18,7 +18,9 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
-IS_DRAWN = "window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].is_idle"
+# The parts of a page are drawn one after the other.
+IS_DRAWN = """window.Bokeh && Bokeh.documents.length && !document.querySelector("main > div:empty")
+  && (document.querySelector("main") || Bokeh.documents[0].is_idle)"""
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,9 @@ def pairs(parts: Parts) -> tuple[list[Model], list[Select]]:
     )  # fmt: skip
     options = parts.values["pair choices"]
     second = str(min(1, len(options) - 1)) if isinstance(options, list) else "0"
-    choices = [parts.choice("x", "pair choices", "0"), parts.choice("y", "pair choices", second)]
+    choices = [
+        parts.choice(name, "pair choices", value, name=name)
+        for name, value in (("x", "0"), ("y", second))
+    ]
     drawn = column(*choices, plot, sizing_mode="stretch_width", tags=["half"])
     return [says, drawn], choices

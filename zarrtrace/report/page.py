@@ -12,7 +12,7 @@ from .figures import distributions, energy, over_draws, pairs
 from .parts import Parts
 from .table_view import build_table, join
 from .trace_plots import build_traces
-from .values import Value, View, values_of
+from .values import Value
 
 
 class Page(NamedTuple):
@@ -72,13 +72,13 @@ def lay_out(content: Content, values: Mapping[str, Value]) -> Page:
     return Page(roots, parts.places, select, choices)
 
 
-def build_report(content: Content) -> list[Model]:
+def build_report(content: Content, values: Mapping[str, Value]) -> Page:
     """The page of a report: whatever can be chosen is in it."""
     from .offline import with_all_pairs, with_all_traces
 
-    page = lay_out(content, values_of(content, View()))
+    page = lay_out(content, values)
     if content.traces is not None:
         with_all_traces(page, content.traces)
     if content.pairs is not None:
         with_all_pairs(page, content.pairs)
-    return page.roots
+    return page

@@ -52,9 +52,10 @@ class Parts:
         scale.end = self._keep(high, scale, "end")
         return scale
 
-    def choice(self, title: str, options: str, value: str) -> Select:
-        """A list to choose from."""
+    def choice(self, title: str, options: str, value: str, name: str = "") -> Select:
+        """A list to choose from, which is found by its name."""
         select = choice(title, [], value)
+        select.name = name or None
         select.options = self._keep(options, select, "options")
         return select
 

@@ -76,7 +76,7 @@ POLICY = (
     "img-src data: blob:; font-src data:"
 )
 
-TEMPLATE = """{% from macros import embed %}<!DOCTYPE html>
+TEMPLATE = """{% if roots %}{% from macros import embed %}{% endif %}<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -85,14 +85,16 @@ TEMPLATE = """{% from macros import embed %}<!DOCTYPE html>
 <link rel="icon" href="data:,">
 <title>{{ title | e }}</title>
 <style>{{ page_css }}</style>
-{{ bokeh_css if bokeh_css }}
-{{ bokeh_js if bokeh_js }}
 </head>
 <body>
 <main>
-{% for root in roots %}<div class="{{ root.tags | join(' ') }}">{{ embed(root) }}</div>
+{% for root in roots %}<div>{{ embed(root) }}</div>
 {% endfor %}
+{{ early }}
+{{ parts }}
 </main>
+{{ bokeh_js }}
+{{ drawing }}
 {{ plot_script }}
 </body>
 </html>

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import BoxAnnotation, Model, Select, Span
+from bokeh.models import BoxAnnotation, Line, Model, Scatter, Select, Span, Step
 
 from . import words
 from .content import Traces
@@ -31,7 +31,7 @@ class TracePlots(NamedTuple):
 def build_traces(traces: Traces, parts: Parts) -> TracePlots:
     """Lay out the traces and the rank plots."""
     slots = range(min(SLOTS, len(traces.scalars)))
-    select = parts.choice("Show", "trace choices", "0")
+    select = parts.choice("Show", "trace choices", "0", name="first")
     heading: list[Model] = [parts.text("traces")]
     if len(traces.scalars) > SLOTS:
         heading.append(select)
@@ -56,14 +56,13 @@ def _trace(slot: int, traces: Traces, parts: Parts) -> Model:
     lines, source = range(len(traces.lines)), parts.source(f"trace {slot}")
     width = 1.0 if len(lines) <= 4 else 0.7
     for line in lines:
-        plot.line(
-            "x", f"y{line}", source=source, line_color=LINES[line % len(LINES)], line_alpha=0.8,
+        drawn = Line(
+            x="x", y=f"y{line}", line_color=LINES[line % len(LINES)], line_alpha=0.8,
             line_width=width,
         )  # fmt: skip
-    plot.scatter(
-        "x", "y", source=parts.source(f"rug {slot}"), marker="dash", angle=np.pi / 2, size=9,
-        line_color=BAD,
-    )  # fmt: skip
+        plot.add_glyph(source, drawn)
+    rug = Scatter(x="x", y="y", marker="dash", angle=np.pi / 2, size=9, line_color=BAD)
+    plot.add_glyph(parts.source(f"rug {slot}"), rug)
     return below(parts.text(f"title {slot}"), [plot], "half")
 
 
@@ -71,7 +70,7 @@ def _ranks(slot: int, traces: Traces, parts: Parts) -> Model:
     plot, source = plain_figure(120), parts.source(f"ranks {slot}")
     for line in range(len(traces.lines)):
         colour = LINES[line % len(LINES)]
-        plot.step("x", f"y{line}", source=source, mode="after", line_color=colour)
+        plot.add_glyph(source, Step(x="x", y=f"y{line}", mode="after", line_color=colour))
     plot.add_layout(Span(location=1, dimension="width", line_color=QUIET, line_dash="dashed"))
     plot.y_range.start = 0
     plot.xaxis.visible = False

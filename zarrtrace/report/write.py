@@ -72,21 +72,22 @@ def _gather(hierarchy: Hierarchy, var_names: Sequence[str], options: dict[str, A
 
 def as_html(content: Content) -> str:
     """A page with its data and all that shows it in one file."""
-    from bokeh.document import Document
-    from bokeh.embed import file_html
+    from bokeh.embed.bundle import bundle_for_objs_and_resources
     from bokeh.resources import INLINE
     from jinja2 import Environment
 
+    from .embedded import Embedded
     from .page import build_report
+    from .values import View, values_of
 
-    document = Document(title=content.title)
-    with document.models.freeze():
-        for part in build_report(content):
-            document.add_root(part)
-    variables = {"page_css": PAGE_CSS, "policy": POLICY}
-    # A template that is given as text would be put into the page of Bokeh.
+    values = values_of(content, View())
+    embedded = Embedded(build_report(content, values))
+    scripts, _ = bundle_for_objs_and_resources([embedded.document], INLINE)
     template = Environment(autoescape=False).from_string(TEMPLATE)
-    html: str = file_html(
-        document, INLINE, content.title, template=template, template_variables=variables
+    return template.render(
+        title=content.title,
+        page_css=PAGE_CSS,
+        policy=POLICY,
+        bokeh_js=scripts,
+        **embedded.variables(values),
     )
-    return html

@@ -15,7 +15,9 @@ from ..layout.hierarchy import Hierarchy
 from ..messages import printable
 from ..reading.moment import Moment
 from ..report.content import Content
+from ..report.embedded import Embedded
 from ..report.finished import gather
+from ..report.page import lay_out
 from ..report.values import Value, View, values_of
 from ..watching.follow import Seen, Watched
 from ..watching.lines import duration, how_far, how_well, time_words
@@ -27,12 +29,24 @@ Values = Mapping[str, Value]
 
 
 class Shown:
-    """What a page shows at one moment; the values of a view are made once for all browsers."""
+    """What a page shows at one moment; the values of a view are made once for all browsers.
 
-    def __init__(self, content: Content, before: Mapping[View, Values]) -> None:
+    Attributes
+    ----------
+    structure : hashable
+        What the page is laid out for: one with another structure has to be laid out again.
+    """
+
+    def __init__(self, content: Content, before: Shown | None) -> None:
         self.content = content
-        self._before = before
+        self._before = {} if before is None else before.views
         self.views: dict[View, Values] = {}
+        values = self.values(View())
+        self.structure = _structure(content, values)
+        if before is not None and before.structure == self.structure:
+            self._embedded: Embedded = before._embedded
+        else:
+            self._embedded = Embedded(lay_out(content, values))
 
     def values(self, view: View) -> Values:
         """The values of a view; one that has not changed is the same object as before."""
@@ -43,6 +57,15 @@ class Shown:
                 for name, value in values_of(self.content, view).items()
             }
         return self.views[view]
+
+    @property
+    def places(self) -> dict[str, list[list[str]]]:
+        """Where the values are in the page."""
+        return self._embedded.places
+
+    def page(self) -> dict[str, str]:
+        """What the template of the page has, with the values of now."""
+        return self._embedded.variables(self.values(View()))
 
 
 class Live:
@@ -77,8 +100,7 @@ class Live:
         if isinstance(seen, Look) and (self.looks.listeners or self._gathered is None):
             self._gather(seen)
         if self._gathered is not None:
-            before = {} if self.shown is None else self.shown.views
-            self.shown = Shown(_with_look(self._gathered, seen, self.problem), before)
+            self.shown = Shown(_with_look(self._gathered, seen, self.problem), self.shown)
         elif isinstance(seen, Gone):
             self.problem = seen.reason
         if self.shown is not None or self.problem:
@@ -135,8 +157,8 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def structure(content: Content, values: Values) -> Hashable:
-    """What a page is laid out for: a page with another one has to be laid out again."""
+def _structure(content: Content, values: Values) -> Hashable:
+    """What a page is laid out for."""
     columns = tuple(
         (name, tuple(value) if isinstance(value, Mapping) else None)
         for name, value in values.items()

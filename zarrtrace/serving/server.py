@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
+from bokeh.resources import Resources
 from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
 from bokeh.server.views.doc_handler import DocHandler
@@ -75,6 +76,7 @@ class GuardedSocket(WSHandler):  # type: ignore[misc]
         return WebSocketHandler.check_origin(self, origin)
 
 
+_COMPONENTS = ["bokeh", "bokeh-widgets", "bokeh-tables"]
 _HANDLERS: dict[type, type] = {DocHandler: GuardedPage, WSHandler: GuardedSocket}
 
 
@@ -102,6 +104,11 @@ class Guarded(BokehTornado):  # type: ignore[misc]
             return super().get_handler_delegate(request, Refused)
         chosen = _HANDLERS.get(target_class, target_class)
         return super().get_handler_delegate(request, chosen, *args, **options)
+
+    def resources(self, absolute_url: str | bool | None = None) -> Resources:
+        """What a browser loads: nothing on a page is a formula."""
+        every: Resources = super().resources(absolute_url)
+        return every.clone(components=_COMPONENTS)
 
     def log_request(self, handler: RequestHandler) -> None:
         """Say nothing of requests, whose addresses have the token."""

@@ -7,27 +7,35 @@ from threading import Thread
 from typing import Any
 
 from bokeh.document import Document
-from bokeh.models import Button, ColumnDataSource, CustomJS, Div, Select
+from bokeh.models import Button, ColumnDataSource, CustomJS, Div
 from jinja2 import Environment
 
 from ..errors import TraceError
 from ..life.stop import request_stop, said_of_stop
 from ..messages import printable
 from ..opening import open
-from ..report.page import lay_out
 from ..report.parts import text
 from ..report.style import PAGE_CSS, TEMPLATE
 from ..report.values import Value, View
 from ..report.words import escape
-from .live import Live, structure
+from .live import Live
 from .overview import Overview
 from .repeated import Repeated
 
 # What was sent is put where it belongs.
 _FILL = """
+const page = Bokeh.documents.find((one) => one.get_model_by_name("page") != null)
 feed.data.name.forEach((name, place) => {
-  for (const [model, property] of places[name]) model[property] = feed.data.value[place]
+  for (const [id, property] of places[name])
+    page.get_model_by_id(id)[property] = feed.data.value[place]
 })
+"""
+_TELL_CHOICES = """
+const page = Bokeh.documents.find((one) => one.get_model_by_name("page") != null)
+for (const name of ["first", "x", "y"]) {
+  const select = page.get_model_by_name(name)
+  select?.properties.value.change.connect(() => { chosen.tags = [name, select.value] })
+}
 """
 _READY = 'answer.tags = ["ready"]'
 _ANSWER = "answer.tags = asked.tags"
@@ -162,27 +170,24 @@ class LivePage:
     def _lay_out(self, stop: Callable[[], str] | None) -> CustomJS:
         shown = self._live.shown
         assert shown is not None
-        content, values = shown.content, shown.values(self._view)
-        page = lay_out(content, values)
-        self._structure, self._sent = structure(content, values), dict(values)
-        places = {name: [list(one) for one in found] for name, found in page.places.items()}
-        if page.of_traces is not None:
-            self._on_choice(page.of_traces, "first")
-        for choice, name in zip(page.of_pairs, ("x", "y"), strict=False):
-            self._on_choice(choice, name)
-        if stop is not None and not content.is_over:
+        self._structure, self._sent = shown.structure, dict(shown.values(self._view))
+        self._document.template_variables.update(shown.page())
+        chosen = Div(visible=False)
+        chosen.on_change("tags", self._turn)
+        self._document.add_root(chosen)
+        tell = CustomJS(args={"chosen": chosen}, code=_TELL_CHOICES)
+        self._document.js_on_event("document_ready", tell)
+        if stop is not None and not shown.content.is_over:
             self._add_stop(stop)
-        for root in page.roots:
-            self._document.add_root(root)
-        return CustomJS(args={"feed": self._feed, "places": places}, code=_FILL)
+        return CustomJS(args={"feed": self._feed, "places": shown.places}, code=_FILL)
 
-    def _on_choice(self, choice: Select, name: str) -> None:
-        def turn(attr: str, old: str, new: str) -> None:
-            if new in [option for option, _ in choice.options]:
-                self._view = self._view._replace(**{name: int(new)})
-                self._turns.take()
-
-        choice.on_change("value", turn)
+    def _turn(self, attr: str, old: object, chosen: list[str]) -> None:
+        """Show what was chosen."""
+        name, value = chosen
+        options: Any = self._sent["trace choices" if name == "first" else "pair choices"]
+        if value in [option for option, _ in options]:
+            self._view = self._view._replace(**{name: int(value)})
+            self._turns.take()
 
     def _send(self) -> bool:
         """Send what has changed since it was sent."""
@@ -193,7 +198,7 @@ class LivePage:
             self._waiting.text = said
             return is_new
         values = shown.values(self._view)
-        if structure(shown.content, values) != self._structure:
+        if shown.structure != self._structure:
             self._again.tags = ["again"]
             return True
         news = {name: one for name, one in values.items() if one is not self._sent.get(name)}
