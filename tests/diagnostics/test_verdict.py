@@ -129,7 +129,7 @@ def test_draws_that_are_nan_and_samplers_without_statistics() -> None:
             writer.record_block({"x": np.full(300, np.nan), "y": y, "one": np.ones(300)})
     verdict = trace.diagnose()
     assert verdict.good
-    assert "1 of 3 scalars has NaN among the draws" in verdict["ess"].says
+    assert "1 of 3 scalars has draws that are not finite" in verdict["ess"].says
     assert "2 of 3 scalars have none" in verdict["rhat"].says
     assert verdict["divergent"].good is None
     assert not trace.diagnose("x")

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from bokeh.models import DataTable
 
 import zarrtrace as zt
 from zarrtrace.cli import main
 from zarrtrace.report.drawing import Drawer
 from zarrtrace.report.finished import gather
+from zarrtrace.report.page import lay_out
 from zarrtrace.report.thinning import Thinning
+from zarrtrace.report.values import View, values_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -210,6 +213,33 @@ def test_a_run_without_draws_in_warmup_or_with_one_chain_has_a_page(tmp_path: Pa
     with words.writer(0) as writer:
         writer.record({"x": "word"})
     assert "it has no variable of numbers" in said(words)
+
+
+def test_numbers_that_float64_does_not_hold_and_no_numbers_are_said_in_words(
+    tmp_path: Path,
+) -> None:
+    trace = zt.create(tmp_path / "run.zarr", chains=2, draws=9, posterior={"large": 0, "same": 0})
+    for chain in range(2):
+        with trace.writer(chain) as writer:
+            writer.record_block({"large": 2**60 + np.arange(9), "same": np.full(9, 3)})
+    content = gather(trace._now())
+    assert content.traces is not None
+    notes = {scalar.label: scalar.note for scalar in content.traces.scalars}
+    assert "as the nearest float64" in notes["large"]
+    assert notes["same"] == "every draw is the same"
+    said = values_of(content, View())
+    assert "in the bulk, " in str(said["title 0"])
+    empty = zt.create(
+        tmp_path / "empty.zarr", chains=2, draws=9, posterior={"x": zt.Var(shape=(0,))}
+    )
+    for chain in range(2):
+        with empty.writer(chain) as writer:
+            writer.record_block({"x": np.empty((9, 0))})
+    findings = [finding.says for finding in gather(empty._now()).findings]
+    assert "R-hat cannot be computed: no variable has an element" in findings
+    page = lay_out(content, said)
+    [table] = [root for root in page.roots if isinstance(root, DataTable)]
+    assert [column.title for column in table.columns][:2] == ["name", "r_hat"]
 
 
 def test_thinning_keeps_the_extremes_of_each_column_of_pixels() -> None:

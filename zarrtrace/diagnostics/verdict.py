@@ -253,6 +253,9 @@ def _check_tree_depth(stats: _SamplerStats, total: int) -> Finding:
     return Finding("treedepth", False, says, advice, data)
 
 
+_NO_SCALAR = "cannot be computed: no variable has an element"
+
+
 def _check_energy(stats: _SamplerStats, threshold: float) -> Finding:
     energy = stats.read("energy")
     if energy is None:
@@ -299,12 +302,18 @@ def _check_ess(
     }
     number = int((too_small | is_below).sum())
     if np.isnan(bulk).all():
-        says = "effective sample sizes cannot be computed: a chain has fewer than 4 draws, or NaN"
+        if not bulk.size:
+            return Finding("ess", None, f"effective sample sizes {_NO_SCALAR}", "", data)
+        says = (
+            "effective sample sizes cannot be computed: a chain has fewer than 4 draws, or draws "
+            "that are not finite"
+        )
         return Finding("ess", None, says, "record more draws", data)
     if not number:
         says = f"every effective sample size is {rounded_down(np.nanmin(bulk))} or more in the bulk"
         if np.isnan(bulk).any():
-            says += f"; {_of_scalars(int(np.isnan(bulk).sum()), len(bulk))} NaN among the draws"
+            number = int(np.isnan(bulk).sum())
+            says += f"; {_of_scalars(number, len(bulk))} draws that are not finite"
         return Finding("ess", True, says, "", data)
     worst = int(np.nanargmin(bulk))
     says = (
@@ -335,7 +344,11 @@ def _check_rhat(scalars: _Scalars, most: float, selection: Selection) -> Finding
         if selection.shape[0] < 2:
             says = "R-hat cannot be computed from one chain, so nothing says that it has converged"
             return Finding("rhat", None, says, "record a second chain, better four", data)
-        says = "R-hat cannot be computed: too few draws, or draws that are NaN or never change"
+        if not values.size:
+            return Finding("rhat", None, f"R-hat {_NO_SCALAR}", "", data)
+        says = (
+            "R-hat cannot be computed: too few draws, or draws that are not finite or never change"
+        )
         return Finding("rhat", None, says, "", data)
     worst = int(np.nanargmax(values))
     if not is_bad.any():

@@ -24,8 +24,8 @@ class DrawnScalar:
     ----------
     label : str
         Such as `theta[Choate]`.
-    rhat, ess : float
-        Of all its draws, as the table has them; the smaller ESS of bulk and tail.
+    rhat, ess_bulk, ess_tail : float
+        Of all its draws, as the table has them.
     is_bad : bool
         Whether the verdict names it.
     low, high : float
@@ -40,7 +40,8 @@ class DrawnScalar:
 
     label: str
     rhat: float
-    ess: float
+    ess_bulk: float
+    ess_tail: float
     is_bad: bool
     low: float
     high: float
@@ -86,7 +87,7 @@ class OverDraws:
     draws : list of int
         How many draws of each chain.
     rhat, ess : numpy.ndarray
-        Shape (len(draws), scalars).
+        Shape (len(draws), scalars); the smaller ESS of bulk and tail.
     """
 
     labels: list[str]

@@ -40,7 +40,8 @@ class Place(NamedTuple):
     variable: Variable
     element: int
     rhat: float = math.nan
-    ess: float = math.nan
+    ess_bulk: float = math.nan
+    ess_tail: float = math.nan
     is_bad: bool = False
 
 
@@ -239,11 +240,15 @@ class Drawer:
             if not scaled.size:
                 scaled = draws[np.isfinite(draws)]
         low, high = (float(scaled.min()), float(scaled.max())) if scaled.size else (0.0, 1.0)
-        note = reason or _note(draws, self.shown, low == high and scaled.size > 1)
+        is_constant = low == high and scaled.size > 1
+        # A float64 does not tell all integers apart.
+        is_coarse = place.variable.dtype.kind in "iu" and max(-low, high) >= 2**53
+        note = reason or _note(draws, self.shown, is_constant, is_coarse)
         return DrawnScalar(
             label=place.label,
             rhat=place.rhat,
-            ess=place.ess,
+            ess_bulk=place.ess_bulk,
+            ess_tail=place.ess_tail,
             is_bad=place.is_bad,
             low=low,
             high=high,
@@ -300,7 +305,7 @@ def _line_label(chains: list[int]) -> str:
     return chain_label(range(chains[0], chains[-1] + 1))
 
 
-def _note(draws: Floats, shown: Shown, is_constant: bool) -> str:
+def _note(draws: Floats, shown: Shown, is_constant: bool, is_coarse: bool) -> str:
     """What a trace alone does not show."""
     recorded = sum(shown.counts) - shown.draws.start * len(shown.counts)
     finite = int(np.isfinite(draws).sum())
@@ -308,6 +313,8 @@ def _note(draws: Floats, shown: Shown, is_constant: bool) -> str:
         return "no draw is a finite number"
     if finite < recorded:
         return f"{recorded - finite:,} of {recorded:,} draws are NaN or infinite"
+    if is_coarse:
+        return "integers beyond 2**53 are drawn, and compared, as the nearest float64"
     return "every draw is the same" if is_constant else ""
 
 

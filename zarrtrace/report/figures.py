@@ -50,7 +50,8 @@ def over_draws(parts: Parts, bounds: dict[str, float]) -> list[Model]:
         plot.add_tools(HoverTool(tooltips=[("", "@label")], renderers=[lines]))
         if check in bounds:
             plot.add_layout(_bound(bounds[check], "width"))
-        found.append(below(text(f"<p>{name}</p>"), [plot], "half"))
+        what = "The smaller ESS of bulk and tails" if name == "ESS" else name
+        found.append(below(text(f"<p>{what}</p>"), [plot], "half"))
     return found
 
 

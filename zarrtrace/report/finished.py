@@ -227,14 +227,19 @@ def _with_numbers(place: Place, table: Table, row: int) -> Place:
     def at(name: str) -> float:
         return float(table.columns[name][row]) if name in table.columns else float("nan")
 
-    ess = min(at("ess_bulk"), at("ess_tail"))
-    return place._replace(rhat=at("r_hat"), ess=ess, is_bad=bool(table.problems[row]))
+    return place._replace(
+        rhat=at("r_hat"),
+        ess_bulk=at("ess_bulk"),
+        ess_tail=at("ess_tail"),
+        is_bad=bool(table.problems[row]),
+    )
 
 
 def _badness(place: Place) -> tuple[bool, float, float]:
     """A larger one is worse; one without numbers is not bad."""
     rhat = -np.inf if np.isnan(place.rhat) else place.rhat
-    return place.is_bad, rhat, -np.inf if np.isnan(place.ess) else -place.ess
+    ess = min(place.ess_bulk, place.ess_tail)
+    return place.is_bad, rhat, -np.inf if np.isnan(ess) else -ess
 
 
 def _provenance(now: Moment) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bokeh.layouts import row
@@ -65,7 +66,7 @@ def build_table(table: Table, parts: Parts) -> TableView:
             field=f"number{place}", title=name, width=84,
             formatter=HTMLTemplateFormatter(template=_form(name)),
         )
-        for place, name in enumerate(table.columns)
+        for place, name in _rhat_first(table.columns)
     ]  # fmt: skip
     columns.append(TableColumn(field="problems", title="problem", width=110))
     number = len(table.labels)
@@ -102,6 +103,11 @@ def join(view: TableView, plots: TracePlots, parts: Parts) -> None:
         code=_GO_TO,
     )  # fmt: skip
     view.source.selected.js_on_change("indices", turn)
+
+
+def _rhat_first(columns: Iterable[str]) -> list[tuple[int, str]]:
+    """The columns with their places: a narrow screen shows the first one beside the name."""
+    return sorted(enumerate(columns), key=lambda column: column[1] != "r_hat")
 
 
 def _form(name: str) -> str:

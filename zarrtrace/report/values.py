@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..messages import printable
+from ..messages import counted, printable
 from . import words
 from .content import Content, DrawnScalar, Energy, Floats, OverDraws, Pairs, Table, Traces
 from .style import BAD, GOOD
@@ -70,14 +70,14 @@ def _table(table: Table, bounds: dict[str, float]) -> dict[str, Value]:
         "table choices": [("all", f"all {number:,}"), ("bad", f"{bad:,} with a problem")],
     }
     ess = np.fmin(table.columns["ess_bulk"], table.columns["ess_tail"])
-    for name, all_of_them, check in (
-        ("R-hat", table.columns["r_hat"], "rhat"),
-        ("ESS", ess, "ess"),
+    for name, what, all_of_them, check in (
+        ("R-hat", "R-hat", table.columns["r_hat"], "rhat"),
+        ("ESS", "The smaller ESS of bulk and tails", ess, "ess"),
     ):
         finite = all_of_them[np.isfinite(all_of_them)]
         if finite.size:
             values[f"{name} of all"] = _histogram(finite, bounds.get(check))
-            values[f"{name} of all says"] = f"<p>{name} of {len(finite):,} scalars</p>"
+            values[f"{name} of all says"] = f"<p>{what}, of {counted(len(finite), 'scalar')}</p>"
     return values
 
 

@@ -71,10 +71,11 @@ def name_of(drawn: DrawnScalar) -> str:
 def scalar(drawn: DrawnScalar) -> str:
     """The title of a trace: its name, R-hat and ESS."""
     numbers = ""
-    if not math.isnan(drawn.rhat) or not math.isnan(drawn.ess):
+    if not math.isnan(drawn.rhat) or not math.isnan(drawn.ess_bulk):
         kind = "bad" if drawn.is_bad else "soft"
-        said = f"R-hat {number(drawn.rhat, 3)}, ESS {rounded_down(drawn.ess)}"
-        numbers = f' <span class="{kind}">{said}</span>'
+        bulk, tail = rounded_down(drawn.ess_bulk), rounded_down(drawn.ess_tail)
+        ess = f"ESS {bulk} in the bulk, {tail} in the tails"
+        numbers = f' <span class="{kind}">R-hat {number(drawn.rhat, 3)}, {ess}</span>'
     note = f'<br><span class="bad">{escape(drawn.note)}</span>' if drawn.note else ""
     return f'<p><span class="name">{escape(drawn.label)}</span>{numbers}{note}</p>'
 
