@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib.metadata
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from zarrtrace.store.dtypes import as_dtype
 
 if TYPE_CHECKING:
     import xarray as xr
+    from playwright.sync_api import Browser
 
 # One process per test is busy enough on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -98,6 +100,19 @@ def trials(request: pytest.FixtureRequest) -> int | None:
     """How often a harness tries, when the command line says it."""
     found: int | None = request.config.getoption("--trials")
     return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium of the system, or the one that Playwright has installed."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
 # The parts of a page are drawn one after the other.
 IS_DRAWN = """window.Bokeh && Bokeh.documents.length && !document.querySelector("main > div:empty")
   && (document.querySelector("main") || Bokeh.documents[0].is_idle)"""
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium of the system, or the one that Playwright has installed."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import folder
 from ..errors import TraceNotFoundError
 from ..messages import printable
 from ..report.write import require_bokeh
@@ -63,7 +62,7 @@ def _what_is_there(parsed: argparse.Namespace) -> OfTrace | OfFolder:
     try:
         return OfTrace(parsed.path, options, parsed.allow_stop)
     except TraceNotFoundError:
-        runs = folder.open(parsed.path, storage_options=options)
-        if not runs.names and (Path(parsed.path) / "zarr.json").exists():
+        runs = OfFolder(parsed.path, options, parsed.allow_stop)
+        if not runs.has_runs and (Path(parsed.path) / "zarr.json").exists():
             raise  # a Zarr group of somebody else
-        return OfFolder(parsed.path, parsed.allow_stop)
+        return runs

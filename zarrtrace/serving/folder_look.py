@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -87,16 +87,25 @@ class FolderLooks:
 
     A run that does not change is not read again. A look takes about a second at most: runs that
     it has not come to are the first ones of the next look.
+
+    Raises
+    ------
+    TraceNotFoundError
+        There is no such folder, or it is a trace itself.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._options = dict(storage_options or {})
         self._folder = os.fspath(folder)
         is_local = "://" not in self._folder
         self._root = os.path.realpath(Path(self._folder).expanduser()) if is_local else None
         self._runs: dict[str, _Watched] = {}
         self._error = ""
         self._links: list[str] = []
-        self._scanned: tuple[float, int] | None = None
+        self._scanned = time.monotonic(), self._changed()
+        self._take(self._names())
 
     def path_of(self, name: str) -> str | None:
         """Where a run is; None where the folder has none, or a link that leads out of it."""
@@ -119,22 +128,32 @@ class FolderLooks:
 
     def _find_runs(self) -> None:
         """Find new runs, and those that are gone, where the folder may have changed."""
-        try:
-            changed = os.stat(self._root).st_mtime_ns if self._root else 0
-        except OSError:
-            changed = -1
-        clock = time.monotonic()
-        if self._scanned is not None:
-            scanned, before = self._scanned
-            if changed == before and clock - scanned < _SCAN_EVERY:
-                return
+        clock, changed = time.monotonic(), self._changed()
+        scanned, before = self._scanned
+        if changed == before and clock - scanned < _SCAN_EVERY:
+            return
         self._scanned = clock, changed
         try:
-            names = folders.open(self._root or self._folder).names
+            names = self._names()
         except (TraceError, OSError) as error:
             self._error = str(error)
-            return
-        self._error = ""
+        else:
+            self._error = ""
+            self._take(names)
+
+    def _changed(self) -> int:
+        """When the folder itself was changed, as far as that can be known."""
+        try:
+            return os.stat(self._root).st_mtime_ns if self._root else 0
+        except OSError:
+            return -1
+
+    def _names(self) -> tuple[str, ...]:
+        """The names of all runs."""
+        return folders.open(self._root or self._folder, storage_options=self._options).names
+
+    def _take(self, names: Sequence[str]) -> None:
+        """Watch the runs that there are now."""
         self._links = [name for name in names if not self._is_inside(name)]
         found = dict.fromkeys(name for name in names if name not in self._links)
         gone = [name for name in self._runs if name not in found]
@@ -149,7 +168,7 @@ class FolderLooks:
     def _watch(self, name: str) -> _Watched:
         path = join(self._root or self._folder, name)
         stamp = partial(_stamp_of, path) if self._root else lambda: None
-        return _Watched(name, path, stamp)
+        return _Watched(name, partial(Run, name, path, "r", self._options), stamp)
 
     def _is_inside(self, name: str) -> bool:
         """Whether a run is in the folder, and not where a link leads out of it."""
@@ -179,9 +198,11 @@ class _Watched:
         What is shown of it.
     """
 
-    def __init__(self, name: str, path: str, stamp: Callable[[], Stamp | None]) -> None:
+    def __init__(
+        self, name: str, open_run: Callable[[], Run], stamp: Callable[[], Stamp | None]
+    ) -> None:
         self._name = name
-        self._path = path
+        self._open_run = open_run
         self._read_stamp = stamp
         self.looked_at = 0.0
         self.is_there = True
@@ -230,7 +251,7 @@ class _Watched:
     def _describe(self) -> None:
         """Read all that is shown of a run, its worst R-hat too."""
         began = time.monotonic()
-        self._run = Run(self._name, self._path, "r", {})
+        self._run = self._open_run()
         described = self._run.describe()
         self._show(described, heard=described["since"] or parse_time(described["when"]))
         if described["status"] == "sampling":

@@ -86,7 +86,7 @@ class Live:
         self.shown: Shown | None = None
         self.problem = ""
         self.has_looked = Event()
-        self.looks = Repeated(self.look)
+        self.looks = Repeated(self.look, self.fail)
         self._watched = Watched(hierarchy, Watcher)
         self._gathered: Content | None = None
         self._gathered_of: Hashable = None
@@ -105,6 +105,16 @@ class Live:
             self.problem = seen.reason
         if self.shown is not None or self.problem:
             self.has_looked.set()
+
+    def fail(self, reason: str) -> None:
+        """Say that a look has failed, in a way that nobody has foreseen."""
+        said = f"The run cannot be looked at: {reason}"
+        if self.shown is None:
+            self.problem = said
+        else:
+            lines = [said, "What was read last is shown."]
+            self.shown = Shown(replace(self.shown.content, headlines=lines), self.shown)
+        self.has_looked.set()
 
     def _gather(self, look: Look) -> None:
         """Read what is drawn, if there is more of it, in half of the time at most."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,17 +82,42 @@ class Overview:
         A directory or URL.
     address_of : callable
         The address of the page of a run, by its name.
+    storage_options : mapping, optional
+        Options for its file system.
+
+    Raises
+    ------
+    TraceNotFoundError
+        There is no such folder, or it is a trace itself.
     """
 
-    def __init__(self, folder: str | Path, address_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        address_of: Callable[[str], str],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._address_of = address_of
-        self._looks = FolderLooks(folder)
-        self._shown = _Shown(FolderLook(str(folder), (), "", ()), address_of)
+        self._looks = FolderLooks(folder, storage_options)
+        self._show(FolderLook(str(folder), (), "", ()))
+
+    def _show(self, look: FolderLook) -> None:
+        self._look = look
+        # One object, replaced at once: browsers are filled by another thread.
+        self._shown = _Shown(look, self._address_of)
 
     def refresh(self) -> None:
         """Take one look at the folder; `fill` then shows it in every browser."""
-        # One object, replaced at once: browsers are filled by another thread.
-        self._shown = _Shown(self._looks.look(), self._address_of)
+        self._show(self._looks.look())
+
+    def fail(self, reason: str) -> None:
+        """Say that a look has failed, in a way that nobody has foreseen."""
+        self._show(replace(self._look, error=reason))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The runs of the folder."""
+        return tuple(run.name for run in self._look.runs)
 
     def path_of(self, name: str) -> str | None:
         """Where a run of the folder is; None where it has no such run."""

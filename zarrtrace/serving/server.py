@@ -6,14 +6,17 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from signal import SIGINT, signal
-from socket import socket
+from socket import gethostname, socket
+from threading import Lock
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from bokeh.application import Application
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
+from bokeh.protocol.exceptions import ProtocolError
 from bokeh.resources import Resources
 from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
@@ -34,12 +37,13 @@ from .repeated import Repeated
 from .session import LivePage, ask_to_stop, begin, show_overview, show_words
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_ANY = ("0.0.0.0", "::", "")
 _FIRST_LOOK = 20.0  # seconds that the server takes before it says that it is ready
-_FIRST_LOOK_OF_RUN = 1.0  # seconds in which nobody else is answered
+_FIRST_LOOK_OF_RUN = 5.0  # seconds in which a browser waits for the page of a run
 
 StorageOptions = Mapping[str, Any] | None
 Pages = dict[str, Callable[[Document], None]]
+Arguments = Mapping[str, list[bytes]]  # of a request
 
 
 # Who may ask -------------------------------------------------------------------------------------
@@ -57,10 +61,13 @@ class Refused(RequestHandler):
 class GuardedPage(DocHandler):  # type: ignore[misc]
     """A page; the browser keeps the token for what the page asks for later."""
 
-    def prepare(self) -> None:
-        """Set what all pages have."""
+    async def prepare(self) -> None:
+        """Set what all pages have, and wait for what this one shows."""
         guarded = self.application
         assert isinstance(guarded, Guarded)
+        arguments = self.request.arguments
+        # Others are answered meanwhile.
+        await IOLoop.current().run_in_executor(None, guarded.wait_for, arguments)
         if guarded.token:
             self.set_cookie(guarded.cookie, guarded.token, httponly=True, samesite="Strict")
         self.set_header("X-Frame-Options", "DENY")
@@ -70,6 +77,12 @@ class GuardedPage(DocHandler):  # type: ignore[misc]
 
 class GuardedSocket(WSHandler):  # type: ignore[misc]
     """The connection of a page; pages of other servers get none."""
+
+    def open(self) -> None:
+        """Begin to send."""
+        # A page of an earlier server, or one that slept for long, finds it closed and loads again.
+        with suppress(ProtocolError):
+            super().open()
 
     def check_origin(self, origin: str) -> bool:
         """Whether a page comes from here."""
@@ -89,11 +102,15 @@ class Guarded(BokehTornado):  # type: ignore[misc]
         What each request has to know; "" where all of this machine may look.
     cookie : str
         The name by which a browser keeps it.
+    wait_for : callable
+        Waits until there is something to show to a request.
     """
 
-    def __init__(self, pages: Pages, token: str, port: int) -> None:
+    def __init__(self, shown: OfTrace | OfFolder, token: str, port: int) -> None:
         self.token, self.cookie = token, f"zarrtrace_{port}"
-        applications = {path: Application(FunctionHandler(show)) for path, show in pages.items()}
+        self.wait_for = shown.wait_for
+        pages = shown.pages.items()
+        applications = {path: Application(FunctionHandler(show)) for path, show in pages}
         super().__init__(applications, secret_key=secrets.token_bytes(), sign_sessions=True)
 
     def get_handler_delegate(
@@ -153,6 +170,9 @@ class OfTrace:
         """Wait until there is something to show."""
         self.live.has_looked.wait(_FIRST_LOOK)
 
+    def wait_for(self, arguments: Arguments) -> None:
+        """Return: the page says whether the first look has been taken."""
+
     def stop(self) -> None:
         """Look no more."""
         self.live.looks.stop()
@@ -161,14 +181,19 @@ class OfTrace:
 class OfFolder:
     """The overview of a folder, and the pages of those of its runs that somebody looks at."""
 
-    def __init__(self, folder: str, allow_stop: bool) -> None:
-        self._folder, self._allow_stop = folder, allow_stop
-        self._overview = Overview(folder, lambda name: f"run?name={quote(name, safe='')}")
+    def __init__(self, folder: str, storage_options: StorageOptions, allow_stop: bool) -> None:
+        self._folder, self._options, self._allow_stop = folder, storage_options, allow_stop
+        self._overview = Overview(folder, _address_of, storage_options)
         self._overview.refresh()
-        self._looks = Repeated(self._overview.refresh)
-        self._looks.start()
+        self._looks = Repeated(self._overview.refresh, self._overview.fail)
         self._runs: dict[str, OfTrace] = {}
         self._browsers: Counter[str] = Counter()
+        self._lock = Lock()  # browsers come and go in several threads
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether the folder has a run."""
+        return bool(self._overview.names)
 
     @property
     def pages(self) -> Pages:
@@ -177,6 +202,25 @@ class OfFolder:
 
     def wait(self) -> None:
         """Return: the first look has been taken."""
+        self._looks.start()
+
+    def wait_for(self, arguments: Arguments) -> None:
+        """Open the run that is asked for, and wait until there is something to show of it."""
+        with suppress(TraceError, OSError):
+            run = self._open(_name_in(arguments))
+            if run is not None:
+                run.live.has_looked.wait(_FIRST_LOOK_OF_RUN)
+
+    def _open(self, name: str) -> OfTrace | None:
+        """The page of a run; None where the folder has no such run."""
+        path = self._overview.path_of(name)
+        if path is None or name in self._runs:
+            return self._runs.get(name)
+        opened = OfTrace(path, self._options, self._allow_stop)
+        kept = self._runs.setdefault(name, opened)
+        if kept is not opened:
+            opened.stop()
+        return kept
 
     def stop(self) -> None:
         """Look no more."""
@@ -189,28 +233,35 @@ class OfFolder:
         show_overview(document, self._overview, self._looks)
 
     def _show_run(self, document: Document) -> None:
-        given = document.session_context.request.arguments.get("name", [b""])[0]
-        name = given.decode("utf-8", "replace")
-        path = self._overview.path_of(name)
-        if path is None:
-            show_words(document, name, f"There is no run {name!r} in this folder.")
-            return
+        name = _name_in(document.session_context.request.arguments)
         try:
-            run = self._runs.get(name) or OfTrace(path, None, self._allow_stop)
+            run = self._open(name)
         except (TraceError, OSError) as error:
             show_words(document, name, str(error))
             return
-        self._runs[name] = run
-        self._browsers[name] += 1
-        run.live.has_looked.wait(_FIRST_LOOK_OF_RUN)
+        if run is None:
+            show_words(document, name, f"There is no run {name!r} in this folder.")
+            return
+        with self._lock:
+            self._browsers[name] += 1
         run.show(document)
         document.on_session_destroyed(lambda context: self._forget(name))
 
     def _forget(self, name: str) -> None:
         """Look no more at a run when its last browser is gone."""
-        self._browsers[name] -= 1
-        if not self._browsers[name]:
+        with self._lock:
+            self._browsers[name] -= 1
+            is_last = not self._browsers[name]
+        if is_last:
             self._runs.pop(name).stop()
+
+
+def _address_of(name: str) -> str:
+    return f"run?name={quote(name, safe='')}"
+
+
+def _name_in(arguments: Arguments) -> str:
+    return arguments.get("name", [b""])[0].decode("utf-8", "replace")
 
 
 class Served:
@@ -226,12 +277,13 @@ class Served:
         port = sockets[0].getsockname()[1]
         token = "" if host is None else secrets.token_urlsafe(24)
         self._shown = shown
-        tornado = Guarded(shown.pages, token, port)
+        tornado = Guarded(shown, token, port)
         http = HTTPServer(tornado)
         http.add_sockets(sockets)
         self._server = BaseServer(IOLoop.current(), tornado, http)
-        name = host or LOOPBACK[0]
-        name = _ANY.get(name, name)
+        name = LOOPBACK[0] if host is None else host
+        # Other machines know this one by its name.
+        name = gethostname() if name in _ANY else name
         name = f"[{name}]" if ":" in name else name
         self.address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
@@ -261,7 +313,7 @@ def bind(host: str | None, port: int) -> list[socket]:
         Another program has it, or this machine has no such address.
     """
     try:
-        return bind_sockets(port, host or LOOPBACK[0])
+        return bind_sockets(port, LOOPBACK[0] if host is None else host)
     except (OSError, OverflowError) as error:
         raise InvalidInputError(
             f"port {port} of {host or LOOPBACK[0]} cannot be used: "

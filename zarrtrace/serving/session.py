@@ -71,7 +71,8 @@ class Turns:
         self._document, self._send = document, send
         # What is sent before a browser has the document is a part of it, and nobody answers.
         self._number, self._is_waiting, self._is_due = 0, True, False
-        self._asked, answer = Div(visible=False), Div(visible=False)
+        self._asked = Div(visible=False, name="asked")
+        answer = Div(visible=False, name="answer")
         args = {"asked": self._asked, "answer": answer}
         callbacks = [] if filled is None else [filled]
         self._asked.js_on_change("tags", *callbacks, CustomJS(args=args, code=_ANSWER))
