@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import adapter_runs
 import pytest
 
-from zarrtrace.testing import Adapter, Check, checks
+from zarrtrace.testing import (
+    Adapter,
+    Check,
+    check_a_killed_run_goes_on,
+    check_an_interrupted_run_keeps_its_draws,
+    checks,
+)
 
 RUNS = {
     "emcee": adapter_runs.EmceeRun(),
@@ -17,16 +24,22 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("check", checks, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(
-    "system",
-    [
-        pytest.param("emcee", marks=pytest.mark.once("oldest")),
-        pytest.param("numpyro", marks=pytest.mark.once("newest")),
-        # Of PyMC each Python has another line.
-        "pymc",
-    ],
-)
+# Of PyMC each Python has another line. `test_pymc_resume.py` kills runs of both.
+ON_BOTH = [
+    ("pymc", check)
+    for check in checks
+    if check not in (check_a_killed_run_goes_on, check_an_interrupted_run_keeps_its_draws)
+]
+
+
+def cases() -> Iterator[Any]:
+    for system, python in {"emcee": "oldest", "numpyro": "newest", "pymc": "newest"}.items():
+        for check in checks:
+            marks = () if (system, check) in ON_BOTH else pytest.mark.once(python)
+            yield pytest.param(system, check, marks=marks, id=f"{system}-{check.__name__}")
+
+
+@pytest.mark.parametrize(("system", "check"), list(cases()))
 def test_the_adapter(
     system: str, check: Check, compiled_before: Callable[..., None], tmp_path: Path
 ) -> None:

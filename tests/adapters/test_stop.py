@@ -112,6 +112,7 @@ assert own.trace.recorded.max() == 60
 """
 
 
+@pytest.mark.once("newest")
 def test_a_pymc_that_has_changed_ends_with_an_error_and_keeps_the_draws(tmp_path: Path) -> None:
     pytest.importorskip("pymc")
     said = run(ASK_AT_THE_FIRST_DRAW + OTHER_PYMC, tmp_path / "run.zarr")
