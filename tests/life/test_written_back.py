@@ -145,7 +145,7 @@ def test_such_a_trace_changes_again(fast_place: Place, change: str) -> None:
 
 @pytest.mark.once("newest")
 def test_killed_while_it_is_split_again_nothing_is_lost(
-    fast_place: Place, monkeypatch: pytest.MonkeyPatch
+    fast_place: Place, monkeypatch: pytest.MonkeyPatch, trials: int | None
 ) -> None:
     finished(fast_place)
     for group in ("posterior", "warmup_posterior"):
@@ -154,7 +154,7 @@ def test_killed_while_it_is_split_again_nothing_is_lost(
     make_again = made_again(fast_place)
     with killed_at(10**9, monkeypatch) as done:
         make_again().split_warmup(6)
-    for step in np.unique(np.linspace(0, done[0] - 1, 14).astype(int)):
+    for step in np.unique(np.linspace(0, done[0] - 1, trials or 8).astype(int)):
         trace = make_again()
         with pytest.raises(Killed), killed_at(int(step), monkeypatch):
             trace.split_warmup(6)
