@@ -67,6 +67,19 @@ VARIABLES: dict[str, dict[str, Any]] = {
 }
 GROUPS = ("posterior", "warmup_posterior", "sample_stats", "warmup_sample_stats")
 Files = dict[str, bytes]
+# From which draw on a chain has values of which version: each time that it went back, others.
+Attempt = tuple[tuple[int, int], ...]
+ONLY_ATTEMPT: Attempt = ((0, 0),)
+
+
+def version_of(attempt: Attempt, draw: int) -> int:
+    """The version of the values of a draw."""
+    return next(version for first, version in reversed(attempt) if first <= draw)
+
+
+def after_going_back(attempt: Attempt, first: int, version: int) -> Attempt:
+    """The attempt of a chain that draws again from `first` on."""
+    return (*(part for part in attempt if part[0] < first), (first, version))
 
 
 def of_added(chain: int, draw: int) -> float:
@@ -74,9 +87,9 @@ def of_added(chain: int, draw: int) -> float:
     return np.nan if draw % 6 == 5 else 2.0 * draw + 10_000 * chain
 
 
-def values_of(chains: range, draw: int) -> dict[str, dict[str, Any]]:
+def values_of(chains: range, draw: int, version: int = 0) -> dict[str, dict[str, Any]]:
     def of(name: str, value: Callable[[int, int], Any]) -> Any:
-        each = [value(chain, draw) for chain in chains]
+        each = [value(chain, draw + 31 * version) for chain in chains]
         if len(chains) == 1:
             return each[0]
         return each if name == "some" else np.array(each)
@@ -96,6 +109,11 @@ class History:
     options: dict[str, Any] = field(default_factory=dict)
     moments: list[Files] = field(default_factory=list)
     counts: list[list[int] | None] = field(default_factory=list)
+    # What each chain has drawn, attempt after attempt; only where it draws other values again.
+    attempts: dict[int, list[Attempt]] = field(
+        default_factory=lambda: {chain: [ONLY_ATTEMPT] for chain in range(CHAINS)}
+    )
+    draws_others: bool = False
     _known: dict[tuple[Any, ...], bytes] = field(default_factory=dict)
 
     def create(self) -> None:
@@ -175,11 +193,18 @@ class History:
         for block in range(-(-CHAINS // trace._layout.chains_per_chunk)):
             chains = trace._block(block).chains
             writer = trace.writer(chains if len(chains) > 1 else chains[0])
+            before = writer.recorded
             start, _ = writer.resume()
             self.remember()
+            if self.draws_others and start < before:
+                for chain in chains:
+                    version = len(self.attempts[chain])
+                    again = after_going_back(self.attempts[chain][-1], start, version)
+                    self.attempts[chain].append(again)
+            now = self.attempts[chains[0]][-1]
             # Chains are of unequal length, but only a little.
             for draw in range(start, stop - (block if stop < trace.tune + trace.draws else 0)):
-                writer.record(**values_of(chains, draw))
+                writer.record(**values_of(chains, draw, version_of(now, draw)))
                 self.remember()
                 if checkpoint and draw % 4 == 3:
                     writer.checkpoint({"draw": draw + 1})
@@ -231,6 +256,28 @@ def recorded(history: History) -> None:
     history.record(7, close=False)
     history.record(12)
     history.record(TOTAL)
+
+
+def went_back(history: History) -> None:
+    history.draws_others = True
+    history.create()
+    history.record(7, close=False)
+    history.record(11, close=False)
+    history.record(15, close=False)
+    history.record(TOTAL)
+
+
+def went_back_between_splits(history: History) -> None:
+    history.draws_others = True
+    history.create()
+    history.record(10, close=False)
+    history.record(11, close=False)
+    history.do("split_warmup", 4)
+    history.record(14, close=False)
+    history.do("split_warmup", 6)
+    history.record(15, close=False)
+    history.record(TOTAL)
+    history.do("finish")
 
 
 def split(history: History) -> None:
@@ -365,6 +412,8 @@ def given(history: History) -> None:
 GIVEN = {"k": ([1.0, 0.0], [5.0, 6.0], [0.0, 9.0, 0.0], [7.0]), "y": ([0.0, 1.0, 2.0],)}
 HISTORIES: dict[str, Callable[[History], None]] = {
     "recorded": recorded,
+    "went back": went_back,
+    "went back between splits": went_back_between_splits,
     "split": split,
     "split often": split_often,
     "a refused split": refused,
@@ -382,6 +431,8 @@ HISTORIES: dict[str, Callable[[History], None]] = {
 
 
 # A copy ---------------------------------------------------------------------------------------
+
+SERIES = slice(96, 112)  # in the header of a journal
 
 
 def put_together(history: History, chooser: random.Random, target: Path) -> bool:
@@ -420,7 +471,8 @@ def put_together(history: History, chooser: random.Random, target: Path) -> bool
         if data is None or "/writer/c" in name:
             continue
         if "journal/c." in name and chooser.random() < 0.5:
-            others = [d for files in window if (d := files.get(name)) and len(d) == len(data)]
+            # A journal that replaces another one is another file, and nobody reads half of each.
+            others = [d for files in window if (d := files.get(name)) and d[SERIES] == data[SERIES]]
             data = mixed(others, chooser)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_bytes(data)
@@ -442,27 +494,39 @@ def same(got: Any, expected: Any) -> bool:
     return got.tolist() == expected.tolist()
 
 
-def require_draws(found: Any, group: str, name: str, chain: int, first: int, where: str) -> int:
-    """Assert that the draws of one variable and chain are right; returns how many there are."""
-    value = VALUES[group.removeprefix("warmup_")].get(name)
-    for number, got in enumerate(found):
-        draw = first + number
-        if name == "twice" or name == "other":
-            expected: Any = of_added(chain, draw)
-        elif name == "some_length":
-            expected = draw % 4
-        else:
-            assert value is not None
-            expected = value(chain, draw)
-        got = got[: len(expected)] if name == "some" else got
-        if not same(got, expected):
-            why = f"{where}: {group}/{name}, chain {chain}, draw {draw} is {got}, not {expected}"
-            raise TrialFailed("wrong", why)
-    return len(found)
+def matching(
+    found: Any, group: str, name: str, chain: int, first: int, attempts: list[Attempt]
+) -> list[Attempt]:
+    """The attempts of a chain that have drawn these values of a variable."""
+    return [
+        attempt
+        for attempt in attempts
+        if all(
+            same(*expectation(got, group, name, chain, first + number, attempt))
+            for number, got in enumerate(found)
+        )
+    ]
 
 
-def check(path: Path, seen: Counter[str], whole: bool) -> None:
-    """Assert that all that can be read of a copy is right, and of a whole one everything."""
+def expectation(
+    got: Any, group: str, name: str, chain: int, draw: int, attempt: Attempt
+) -> tuple[Any, Any]:
+    """What was read of one draw, and what an attempt has drawn."""
+    if name in ("twice", "other"):
+        return got, of_added(chain, draw)
+    draw += 31 * version_of(attempt, draw)
+    if name == "some_length":
+        return got, draw % 4
+    expected = VALUES[group.removeprefix("warmup_")][name](chain, draw)
+    return (got[: len(expected)], expected) if name == "some" else (got, expected)
+
+
+def check(path: Path, seen: Counter[str], whole: bool, attempts: dict[int, list[Attempt]]) -> None:
+    """Assert that all that can be read of a copy is right, and of a whole one everything.
+
+    All values of a chain are of one of its attempts.
+    """
+    of_chain = dict(attempts)
 
     @contextmanager
     def refusing() -> Iterator[None]:
@@ -479,8 +543,11 @@ def check(path: Path, seen: Counter[str], whole: bool) -> None:
             prefix = "warmup_" if group.startswith("warmup_") else ""
             for chain in range(CHAINS):
                 for name, found in read(trace, group, chain, refusing).items():
-                    start = first[prefix]
-                    seen["values"] += require_draws(found, group, name, chain, start, str(path))
+                    left = matching(found, group, name, chain, first[prefix], of_chain[chain])
+                    if not left:
+                        raise TrialFailed("wrong", f"{path}: {group}/{name}, {chain}: {found}")
+                    of_chain[chain] = left
+                    seen["values"] += len(found)
         for group in ("posterior", "warmup_posterior"):
             for name in ("twice", "other"):
                 if not trace.finished or not (path / group / name).exists():
@@ -531,10 +598,11 @@ def require_added(found: xr.DataArray, group: str, first: int, where: str) -> No
             if number in missing:
                 assert np.isnan(got), f"{where}: {found.name} has draw {draw}, and says it has not"
             else:
-                require_draws([got], group, str(found.name), chain, draw, where)
+                if not same(got, of_added(chain, draw)):
+                    raise TrialFailed("wrong", f"{where}: {found.name}, {chain}, {draw}: {got}")
 
 
-def go_on(path: Path, seen: Counter[str]) -> None:
+def go_on(path: Path, seen: Counter[str], attempts: dict[int, list[Attempt]]) -> None:
     """Record what is left in a copy and finish it; all draws are right, or it is an error."""
     try:
         with zt.open(path, "a") as trace:
@@ -546,8 +614,16 @@ def go_on(path: Path, seen: Counter[str]) -> None:
                     which = chains if len(chains) > 1 else chains[0]
                     with trace.writer(which, force=True) as writer:
                         start, _ = writer.resume()
+                        version = max(len(attempts[chain]) for chain in chains)
+                        if version == 1:
+                            version = 0
+                        for chain in chains if version else ():
+                            attempts[chain] = [
+                                after_going_back(attempt, start, version)
+                                for attempt in attempts[chain]
+                            ]
                         for draw in range(start, trace.tune + trace.draws):
-                            writer.record(**values_of(chains, draw))
+                            writer.record(**values_of(chains, draw, version))
                 trace.finish()
                 if {*trace.recorded.tolist()} != {trace.tune + trace.draws}:
                     raise TrialFailed("lost", f"{path} has {trace.recorded} draws")
@@ -555,7 +631,7 @@ def go_on(path: Path, seen: Counter[str]) -> None:
         seen["refused runs"] += 1
         return
     seen["continued runs"] += 1
-    check(path, seen, whole=False)
+    check(path, seen, whole=False, attempts=attempts)
 
 
 def trial(history: History, number: int, seen: Counter[str]) -> None:
@@ -567,9 +643,9 @@ def trial(history: History, number: int, seen: Counter[str]) -> None:
         if not copy.exists():
             return
         seen.update({"copies": 1, "torn copies": not whole})
-        check(copy, seen, whole)
+        check(copy, seen, whole, history.attempts)
         if chooser.random() < 0.1:
-            go_on(copy, seen)
+            go_on(copy, seen, dict(history.attempts))
 
 
 def carried_out(name: str, folder: Path, seed: int) -> History:

@@ -267,7 +267,7 @@ HISTORIES = Path(__file__).with_name("harness_histories.py")
 @pytest.mark.once("newest")
 @pytest.mark.long
 def test_no_copy_of_a_trace_that_changes_has_a_wrong_value(trials: int | None) -> None:
-    some = [] if trials else ["extended", "added twice"]
+    some = [] if trials else ["extended", "added twice", "went back"]
     trials = trials or 20
     command = [sys.executable, str(HISTORIES), "--trials", str(trials)]
     command += [word for name in some for word in ("--history", name)]
@@ -315,3 +315,61 @@ def test_a_chunk_from_before_it_was_filled_is_not_taken_for_the_full_one(
         zt.open(finished).get("x")
     assert zt.open(finished).get("n").tolist() == [[0] * 15]
     assert ["x" in str(damage) for damage in zt.open(finished).check()] == [True]
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.parametrize(
+    ("checkpoint", "checksum", "journal"), [(6, False, True), (17, True, True), (12, False, False)]
+)
+def test_a_copy_of_a_chain_that_went_back_holds_one_of_its_attempts(
+    directory: Place, tmp_path: Path, checkpoint: int, checksum: bool, journal: bool
+) -> None:
+    """The chain draws others from draw 6 on: no old chunk is read beside a new journal, or back."""
+    lengths = {"mu": 4, "word": 5, "vector": 1, "slow": 50}
+    variables = {
+        name: zt.Var(
+            dtype=str if name == "word" else float,
+            shape=3 if name == "vector" else (),
+            draws_per_chunk=length,
+        )
+        for name, length in lengths.items()
+    }
+    options = {"checksum": checksum, "journal": journal}
+    directory.create(chains=1, draws=60, posterior=variables, **options)
+
+    def record(stop: int, first: float, checkpoint: int) -> Path:
+        with directory.open("a").writer(0) as writer:
+            for draw in range(writer.resume()[0], stop):
+                value = first + draw
+                numbers = {"mu": value, "slow": value, "vector": np.full(3, value)}
+                writer.record({"word": str(value), **numbers})
+                if draw + 1 == checkpoint:
+                    writer.checkpoint({"draws": draw + 1})
+        return Path(shutil.copytree(directory.path, tmp_path / f"{first}.zarr"))
+
+    early, late = record(14, 100.0, 6), record(19, 500.0, checkpoint)
+    attempts = [[first + draw for draw in range(6, 19)] for first in (100.0, 500.0)]
+    assert zt.open(late).recorded.tolist() == [19], "nothing is lost of a whole copy"
+    files = {
+        file.relative_to(copy).as_posix()
+        for copy in (early, late)
+        for pattern in ("posterior/*", "_sampling_state/journal", "_sampling_state/flushed")
+        for file in copy.glob(f"{pattern}/c*")
+    }
+    for one, other in ((early, late), (late, early)):
+        for name in sorted(files):
+            copy = tmp_path / "copy.zarr"
+            shutil.copytree(one, copy)
+            (copy / name).unlink(missing_ok=True)
+            if (other / name).exists():
+                shutil.copyfile(other / name, copy / name)
+            found = zt.open(copy).get(list(lengths))
+            draws = {
+                name: [float(np.ravel(value)[0]) for value in values[0][6:]]
+                for name, values in found.items()
+            }
+            assert any(
+                all(values == attempt[: len(values)] for values in draws.values())
+                for attempt in attempts
+            ), f"{name} of {other.name}: {draws}"
+            shutil.rmtree(copy)

@@ -20,13 +20,14 @@ def recorded(path: Path, stop: int, value: float) -> zt.Trace:
     return trace
 
 
+@pytest.mark.parametrize("journal", [True, False])
 @pytest.mark.parametrize("length", [3, 4, 50])
 def test_a_view_never_mixes_draws_with_those_that_took_their_numbers(
-    tmp_path: Path, length: int
+    tmp_path: Path, length: int, journal: bool
 ) -> None:
     path = tmp_path / "run.zarr"
-    var = zt.Var(draws_per_chunk=length)
-    zt.create(path, chains=1, draws=40, posterior={"mu": var, "sigma": zt.Var()})
+    variables = {"mu": zt.Var(draws_per_chunk=length), "sigma": zt.Var()}
+    zt.create(path, chains=1, draws=40, posterior=variables, journal=journal)
     early = recorded(path, 10, 100.0).at_once()
     trace = recorded(path, 13, 100.0)
     now, lazy = trace.at_once(), trace.posterior
@@ -39,3 +40,22 @@ def test_a_view_never_mixes_draws_with_those_that_took_their_numbers(
     assert trace.get("mu")[0, 9:].tolist() == [109.0, 510.0, 511.0, 512.0, 513.0]
     # Draws before the checkpoint have not changed.
     assert early.get("mu")[0].tolist() == [100.0 + draw for draw in range(10)]
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_view_stays_when_another_writer_continues_after_its_last_draw(
+    tmp_path: Path, journal: bool
+) -> None:
+    path = tmp_path / "run.zarr"
+    variables = {"mu": zt.Var(draws_per_chunk=3), "sigma": zt.Var()}
+    zt.create(path, chains=1, draws=40, posterior=variables, journal=journal)
+    recorded(path, 13, 100.0)
+    trace = recorded(path, 14, 500.0)
+    with trace.writer(0) as writer:
+        writer.resume()
+        writer.record({"mu": 710.0, "sigma": 0.0})
+        writer.checkpoint({"draw": 11})
+    view = trace.at_once()
+    recorded(path, 15, 900.0)
+    assert view.get("mu")[0, 9:].tolist() == [109.0, 710.0]
+    assert trace.get("mu")[0, 9:].tolist() == [109.0, 710.0, 911.0, 912.0, 913.0, 914.0]

@@ -154,13 +154,6 @@ def require_recorded(block: ChainBlock, count: int, stop: int) -> None:
         )
 
 
-def _require_same_series(block: ChainBlock, journal: Journal, part: Wanted) -> None:
-    """Refuse draws that the chain has drawn again: they may have other values than before."""
-    back = journal.went_back_to
-    if part.series is not None and back is not None and part.series != journal.series:
-        require_recorded(block, back, part.draws[-1] + 1)
-
-
 def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
     """Fill the arrays: first from the journals, then chunk by chunk from the store."""
     runs: dict[int, list[_Run]] = {}
@@ -174,7 +167,7 @@ def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
                 if key not in runs:
                     runs[key] = _runs(open_block.block.layout, part.variables)
                 draws = draws[: open_block.copy_rows(part, open_block.journal, runs[key])]
-                _require_same_series(open_block.block, open_block.journal, part)
+            open_block.require_same_series(part)
             if not draws:
                 continue
             for variable, into in zip(part.variables, part.into, strict=True):
@@ -255,6 +248,17 @@ class _OpenBlock:
             return self.journal.is_current()
         path = self.block.journal_file
         return path is None or not path.exists()
+
+    def require_same_series(self, part: Wanted) -> None:
+        """Refuse draws that the chain has drawn again: they may have other values than before."""
+        journal, known = self.journal, part.series
+        if self.flushed is not None and known is not None and known != self.flushed.series:
+            rows = read_last_rows(self.block)
+            journal = None if rows is None else rows.journal
+        if journal is None or known is None or known == journal.series:
+            return
+        if (back := journal.went_back_to) is not None:
+            require_recorded(self.block, back, part.draws[-1] + 1)
 
     def copy_rows(self, part: Wanted, journal: Journal, runs: list[_Run]) -> int:
         """Copy the last draws, of the chunk that is being filled, from its journal.

@@ -127,6 +127,7 @@ class Flusher:
                 journal.make_durable()
             if self.puts_rows(journal):
                 self.write(chunks.partial(journal.count, text_only=True))
+                chunks.seal_texts(journal.count, journal.chunk_seals)
                 self._put_rows(journal)
             self.publish(chunks.whole_draws(journal.count))
         else:
@@ -193,6 +194,7 @@ class Flusher:
         chain went back. Their draws are in the journal now, or will be drawn again.
         """
         count, key = journal.count, f"{JOURNAL}/c.{self._block.number}.0"
+        chunks.seal_texts(count, journal.chunk_seals)
         if self.puts_rows(journal):
             key = self._block.key("flushed")
             self._put_rows(journal)

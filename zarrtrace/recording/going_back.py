@@ -85,8 +85,9 @@ def went_back(
             if has_rows(layout, variable):
                 load(variable, new.rows_of(variable))
         new.seal_rows(draws)
-        if checkpoint is not None:
-            new.keep_checkpoint(checkpoint)
+        if checkpoint is not None and not new.keep_checkpoint(checkpoint):
+            # Journals of older versions have more room for it.
+            block.write("state", checkpoint)
         new.go_back(journal, draws)
         new.count = draws
 

@@ -13,6 +13,15 @@ from ..layout.rounding import round_bits, round_to
 from ..layout.spans import Span, span_of, written_spans
 from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
+from ..sampling_state.chunk_seals import (
+    ChunkSeals,
+    Together,
+    begin_seal,
+    end_seal,
+    extend_seal,
+    extend_seal_by_texts,
+    filled_together,
+)
 from ..sampling_state.draw_codec import DrawCodec, draw_codec
 
 EncodedChunk = tuple[str, bytes]  # the key and the bytes under it
@@ -80,6 +89,8 @@ class Schedule:
         The arrays hold the draws from `start` to `stop - 1`.
     length : int
         The draws of a chunk.
+    together : Together
+        The variables, as seals name them.
     chunks : list of OpenChunk
         One chunk for each variable.
     """
@@ -87,6 +98,7 @@ class Schedule:
     start: int
     stop: int
     length: int
+    together: Together
     chunks: list[OpenChunk] = field(default_factory=list)
 
     def number_of(self, draw: int) -> int:
@@ -120,13 +132,18 @@ class OpenChunks:
         self, block: ChainBlock, rows: Mapping[str, np.ndarray[Any, Any]], count: int
     ) -> None:
         layout = block.layout
-        schedules: dict[tuple[int, int, int], Schedule] = {}
+        schedules: dict[Together, Schedule] = {}
+        timings = {
+            v.label: together for together in filled_together(layout) for v in together.variables
+        }
         self._chunks: dict[str, OpenChunk] = {}
         self._schedule_of: dict[str, Schedule] = {}
         for variable in layout.variables:
             span = span_of(written_spans(layout, variable), count)
-            timing = (span.start, span.stop, variable.draws_per_chunk)
-            schedule = schedules.setdefault(timing, Schedule(*timing))
+            together = timings[variable.label]
+            schedule = schedules.setdefault(
+                together, Schedule(span.start, span.stop, together.length, together)
+            )
             codec = draw_codec(layout, variable)
             chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number)
             schedule.chunks.append(chunk)
@@ -163,8 +180,8 @@ class OpenChunks:
         """Whether the draws below the count leave no chunk partly filled."""
         return all(schedule.end_of(count - 1) == count for schedule in self._schedules)
 
-    def full(self, count: int) -> Iterator[EncodedChunk]:
-        """The chunks whose last draw is the one before the count.
+    def full(self, count: int, seals: ChunkSeals | None) -> Iterator[EncodedChunk]:
+        """The chunks whose last draw is the one before the count; each set of them gets its seal.
 
         Their rows are in the buffer only until the next draw is recorded.
         """
@@ -172,9 +189,26 @@ class OpenChunks:
             number = schedule.number_of(count - 1)
             draws = schedule.draws_of(number)
             if draws.stop == count:
+                seal = begin_seal(draws.start)
                 for chunk in schedule.chunks:
                     if chunk.is_stored:
-                        yield chunk.encoded(number, len(draws))
+                        key, data = chunk.encoded(number, len(draws))
+                        seal = extend_seal(seal, data)
+                        yield key, data
+                if seals is not None:
+                    seals.put(schedule.together, count, end_seal(seal))
+
+    def seal_texts(self, count: int, seals: ChunkSeals | None) -> None:
+        """Keep the seal of the texts in the chunks that the draws below the count fill partly."""
+        if seals is None or not count:
+            return
+        seal = begin_seal(count)
+        for schedule in self._schedules:
+            draws = schedule.draws_of(schedule.number_of(count - 1))
+            for chunk in schedule.chunks if draws.stop > count else []:
+                if chunk.variable.is_text and chunk.is_stored:
+                    seal = extend_seal_by_texts(seal, chunk.rows[:, : count - draws.start])
+        seals.put_texts(count, end_seal(seal))
 
     def partial(self, count: int, *, text_only: bool = False) -> Iterator[EncodedChunk]:
         """The chunks that the draws below the count fill partly."""

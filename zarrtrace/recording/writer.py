@@ -538,6 +538,7 @@ class ChainWriter(Holder):
             if not self._journal.is_in_place:
                 self._require_claim()
             self._flusher.write(self._chunks.partial(count, text_only=True))
+            self._chunks.seal_texts(count, self._journal.chunk_seals)
         # 2. Their rows get seals, for readers who cannot trust the count.
         for draw in range(self._counter[0], count):
             for seal in self._seals:
@@ -557,7 +558,7 @@ class ChainWriter(Holder):
 
     def _write_full(self, count: int) -> None:
         """Write the chunks that the draws below the count complete."""
-        chunks = self._chunks.full(count)
+        chunks = self._chunks.full(count, self._journal.chunk_seals)
         if count == self._total and not self._flusher.keeps_rows:
             chunks = chain(chunks, self._chunks.partial(count))
         if self._journal.is_in_place:

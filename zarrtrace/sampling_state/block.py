@@ -16,12 +16,20 @@ from typing import Any
 
 from ..errors import ChainBusyError, DamagedTraceError
 from ..layout.layout import IN_STORE, Layout
-from ..layout.spans import ChunkPlace, written_spans
+from ..layout.spans import ChunkPlace, span_of, written_spans
 from ..layout.variables import Variable
 from ..messages import chain_label, warn_caller
 from ..store.local import locks_work, read_first
 from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
+from .chunk_seals import (
+    ChunkSeals,
+    Together,
+    begin_seal,
+    end_seal,
+    extend_seal,
+    extend_seal_by_texts,
+)
 from .claim import STALE_AFTER, Claim, watch
 from .draw_codec import HEADER, draw_codec
 from .journal import Journal
@@ -216,6 +224,77 @@ class ChainBlock:
                 known[variable.label] = draw = place.draws.stop
         return count
 
+    @property
+    def has_checkpoint_apart(self) -> bool:
+        """Whether there is a checkpoint in a file of its own."""
+        return bool(self.location.read(self.key("state"))) and bool(self.read("state"))
+
+    def sealed_draws(self, seals: ChunkSeals, draws: range, count: int) -> int:
+        """How many draws there are up to the first chunk that is not the one its seal says."""
+        known, stop = _sealed_chunks(self), draws.stop
+        for together in seals:
+            for span in written_spans(self.layout, together.variables[0]):
+                draw = max(span.start, draws.start, self.layout.dropped)
+                while not span.gone and draw < min(span.stop, stop):
+                    place = span.place(draw, together.length)
+                    draw = place.draws.stop
+                    if draw > stop:
+                        break  # it is not full, and its draws are in the rows
+                    seal = seals.find(together, draw, count)
+                    if seal is None or known.get((together, draw)) == seal:
+                        continue
+                    if self._seal_of(together, place) != seal:
+                        stop = place.draws.start
+                    else:
+                        known[together, draw] = seal
+        if stop > draws.start and seals.find_texts(stop) != self._seal_of_texts(seals, stop):
+            stop = min(stop, max(draws.start, self._first_text_in_part(stop)))
+        return stop
+
+    def _seal_of_texts(self, seals: ChunkSeals, count: int) -> int | None:
+        """The seal of the texts below the count in chunks that are not full; None without any."""
+        seal, found = begin_seal(count), False
+        for together in seals:
+            for variable in together.variables:
+                place = self._text_in_part(variable, count)
+                if place is None:
+                    continue
+                found = True
+                data = self.location.read(place.key(variable, self.number)) or b""
+                try:
+                    rows = draw_codec(self.layout, variable).decode(
+                        data, self.layout.chunk_shape(variable)
+                    )
+                except ValueError:
+                    return None
+                seal = extend_seal_by_texts(seal, rows[:, : count - place.draws.start])
+        return end_seal(seal) if found else seals.find_texts(count)
+
+    def _text_in_part(self, variable: Variable, count: int) -> ChunkPlace | None:
+        """The chunk of a text that the draws below the count fill partly."""
+        if not variable.is_text or not count:
+            return None
+        span = span_of(written_spans(self.layout, variable), count - 1)
+        place = span.place(count - 1, variable.draws_per_chunk)
+        return None if span.gone or place.draws.stop <= count else place
+
+    def _first_text_in_part(self, count: int) -> int:
+        """The first draw whose text is in a chunk that is not full."""
+        places = (self._text_in_part(variable, count) for variable in self.layout.variables)
+        return min((place.draws.start for place in places if place is not None), default=count)
+
+    def _seal_of(self, together: Together, place: ChunkPlace) -> int | None:
+        """The seal of chunks as they are stored; None if one is missing."""
+        seal = begin_seal(place.draws.start)
+        for variable in together.variables:
+            spans = written_spans(self.layout, variable)
+            own = span_of(spans, place.draws.start).place(place.draws.start, together.length)
+            data = self.location.read(own.key(variable, self.number))
+            if data is None:
+                return None
+            seal = extend_seal(seal, data)
+        return end_seal(seal)
+
     def _draws_in(self, variable: Variable, place: ChunkPlace) -> int:
         """How many draws a chunk holds; all of them if it is lost or cannot be decoded."""
         key, length = place.key(variable, self.number), len(place.draws)
@@ -321,6 +400,12 @@ class ChainBlock:
                 f"force=True replaces it at once"
             )
         return ChainBusyError(f"{self} is being recorded by {who}; {remedy}", chain=chain)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sealed_chunks(block: ChainBlock) -> dict[tuple[Together, int], int]:
+    """The seals that were compared with the chunks, by the draw after the last one in these."""
+    return {}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -43,7 +43,7 @@ def _counts_and_series(
     blocks = [ChainBlock(location, layout, number) for number in numbers]
     found = [block.journal_count_and_series for block in blocks]
     unmapped = [block for block, one in zip(blocks, found, strict=True) if one is None]
-    flushed = (rows.proven_count for rows in look_at(unmapped))
-    known = [next(flushed) if one is None else one[0] for one in found]
-    series = tuple(b"" if one is None else one[1] for one in found)
-    return np.clip(np.array(known, np.int64), 0, layout.total), series
+    flushed = ((rows.proven_count, rows.series) for rows in look_at(unmapped))
+    known = [next(flushed) if one is None else one for one in found]
+    counts = np.array([count for count, _ in known], np.int64)
+    return np.clip(counts, 0, layout.total), tuple(series for _, series in known)

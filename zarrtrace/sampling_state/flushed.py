@@ -13,9 +13,8 @@ a chunk that is missing is an error.
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -95,7 +94,6 @@ class Series:
 
     block: ChainBlock
     journal: Journal
-    _identity: bytes = field(default_factory=lambda: uuid.uuid4().bytes)
 
     def encode(self) -> bytes:
         """The rows of the chunks that are not full, and the last checkpoint, as a chunk."""
@@ -106,9 +104,10 @@ class Series:
         for table in tables(self.block.layout):
             stop = table.first + (count - table.chunk_of(count)) * table.stride
             parts.append(journal.buffer[table.first : stop])
+        parts += journal.history()
         with changing(self.block, "the directory of the trace cannot be looked at"):
             home = home_of(self.block.directory)
-        header = _header(count, home, self._identity, text)
+        header = _header(count, home, journal.series, text)
         value = b"".join([header, *parts])
         chains = self.block.layout.chains_per_chunk
         return b"".join([_LENGTHS.pack(chains, len(value)), value, bytes(4 * (chains - 1))])
@@ -148,7 +147,7 @@ def read_last_rows(block: ChainBlock) -> LastRows | None:
         They are not what was flushed.
     """
     layout = block.layout
-    most = _START + journal_size(layout) + SLOT_BYTES + 4 * layout.chains_per_chunk
+    most = _START + journal_size(layout) + SLOT_BYTES + 4 * layout.chains_per_chunk + 8
     data = block.location.read(block.key("flushed"), most) if _may_have_rows(layout) else None
     now = _flushed(block, data)
     if data is None or now is None:
@@ -157,11 +156,14 @@ def read_last_rows(block: ChainBlock) -> LastRows | None:
     start = _START + text_length
     text = bytes(data[_START:start])
     journal = Journal.in_memory(layout)
-    _place_rows(layout, journal, data[start:], now.count)
-    chunks = block if now.is_elsewhere else _AllChunks()
-    journal.count = proven_count(layout, journal.buffer, now.count, chunks)
-    journal.is_elsewhere = now.is_elsewhere
+    stop = _place_rows(layout, journal, data[start:], now.count)
+    journal.take_history(now.series, bytes(data[start + stop :]))
+    journal.count, journal.is_elsewhere = now.count, now.is_elsewhere
     intact = checksum == google_crc32c.value(text)
+    if now.is_elsewhere:
+        journal.settle_for_what_is_proven(block, [text.decode() if intact else None])
+    else:
+        journal.count = proven_count(layout, journal.buffer, now.count, _AllChunks())
     if not now.is_elsewhere and (journal.count < now.count or not intact):
         raise _damaged(block)
     return LastRows(journal, text.decode() if intact else "")
@@ -172,14 +174,15 @@ def _may_have_rows(layout: Layout) -> bool:
     return layout.sealed and not layout.closed and not layout.splitting
 
 
-def _place_rows(layout: Layout, journal: Journal, rows: memoryview, count: int) -> None:
-    """Put flushed rows to their places in a journal."""
+def _place_rows(layout: Layout, journal: Journal, rows: memoryview, count: int) -> int:
+    """Put flushed rows to their places in a journal; returns how many bytes they have."""
     done = 0
     for table in tables(layout):
         size = (count - table.chunk_of(count)) * table.stride
         found = rows[done : done + size]
         journal.buffer[table.first : table.first + len(found)] = found
         done += size
+    return done
 
 
 def flushed_item(layout: Layout) -> tuple[str, bytes]:

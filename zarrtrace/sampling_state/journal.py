@@ -27,7 +27,8 @@ import mmap
 import os
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,8 +41,10 @@ from ..store.dtypes import fill_value
 from ..store.failures import refused
 from ..store.local import link_or_move, open_regular, read_twice, unreadable
 from . import journal_header
+from .chunk_seals import ChunkSeals
 from .journal_file import lock, map_file, read_whole, remove_partial_files, reserve
 from .journal_format import (
+    SEALS_BYTES,
     SLOT_BYTES,
     Buffered,
     has_rows,
@@ -49,6 +52,7 @@ from .journal_format import (
     is_packed,
     journal_size,
     row_layouts,
+    seal_areas,
     slots,
     tables,
 )
@@ -61,6 +65,7 @@ from .journal_header import (
     FILE,
     KEEPS_ORDER,
     MAGIC,
+    SEALS,
     SERIES,
     SYNCED,
     Home,
@@ -161,8 +166,21 @@ class Journal:
     def go_back(self, earlier: Journal, draws: int) -> None:
         """Say that draws from this one on are not those of the journal that this one replaces."""
         if self._layout.sealed:
-            before = earlier.went_back_to
-            self._header[BACK] = 1 + (draws if before is None else min(before, draws))
+            self._header[BACK] = earlier._header[BACK]
+            self._differ_from(draws)
+        if self.chunk_seals and earlier.chunk_seals:
+            self.chunk_seals.take(earlier.chunk_seals)
+            self.chunk_seals.remove(range(draws, earlier.count))
+
+    def _differ_from(self, draws: int) -> None:
+        before = self.went_back_to
+        self._header[BACK] = 1 + (draws if before is None else min(before, draws))
+
+    @cached_property
+    def chunk_seals(self) -> ChunkSeals | None:
+        """The seals of the chunks that were filled last; None in a journal of an older version."""
+        has_them = self._layout.sealed and self._header[SEALS]
+        return ChunkSeals(self._layout, self.buffer) if has_them else None
 
     def is_packed(self, variable: Variable) -> bool:
         """Whether a variable shares its rows with others, so that one call writes them."""
@@ -192,6 +210,30 @@ class Journal:
         break_seals(self._layout, self.buffer, other.count)
         self.count = self._sealed = other.count
         self.is_elsewhere = other.is_elsewhere
+        if self.chunk_seals and other.chunk_seals:
+            self.chunk_seals.take(other.chunk_seals)
+        if not self.survives:
+            self._header[BACK] = other._header[BACK]
+            if not other.is_elsewhere:
+                self._header[SERIES : SERIES + 2] = other._header[SERIES : SERIES + 2]
+
+    def history(self) -> list[bytes]:
+        """From which draw on it differs from earlier ones, and its seals of chunks, for a flush."""
+        if self.chunk_seals is None:
+            return []
+        back = bytes(self._header[BACK : BACK + 1])
+        areas = [bytes(self.buffer[at : at + SEALS_BYTES]) for at in seal_areas(self._layout)]
+        return [back, *areas]
+
+    def take_history(self, series: bytes, history: bytes) -> None:
+        """Take the series of flushed rows, and what `history` gave; older versions gave nothing."""
+        self._header[SERIES : SERIES + 2] = memoryview(series).cast("q")
+        if len(history) < 8 + 2 * SEALS_BYTES:
+            return
+        self._header[BACK] = memoryview(history[:8]).cast("q")[0]
+        for number, at in enumerate(seal_areas(self._layout)):
+            begin = 8 + number * SEALS_BYTES
+            self.buffer[at : at + SEALS_BYTES] = history[begin : begin + SEALS_BYTES]
 
     def read_checkpoint(self) -> str | None:
         """The text of the last checkpoint, if it is in this file.
@@ -226,7 +268,8 @@ class Journal:
     def keep_checkpoint(self, text: str) -> bool:
         """Replace the last checkpoint, atomically; False when the new one does not fit."""
         data = text.encode()
-        if not self._may_have_checkpoint or _SLOT.size + len(data) > SLOT_BYTES:
+        room = SLOT_BYTES - (SEALS_BYTES if self.chunk_seals else 0)
+        if not self._may_have_checkpoint or _SLOT.size + len(data) > room:
             return False
         number = self._header[CHECKPOINT_WORD] + 1
         start = slots(self._layout)[number % 2]
@@ -267,6 +310,8 @@ class Journal:
         """A journal in memory, with fill values in all rows."""
         journal = cls(layout, bytearray(journal_size(layout)), None, None)
         journal._clear()
+        if layout.sealed:
+            journal._begin_series()
         return journal
 
     @classmethod
@@ -337,15 +382,54 @@ class Journal:
             fill(self)
         elif not self._is_at_home(header):
             self.is_elsewhere = True
+            before = self.count
             self._settle_for_what_is_proven()
+            if self.count < before:
+                self._begin_series()
         break_seals(self._layout, self.buffer, self.count)
         self._mark()
 
     def _settle_for_what_is_proven(self) -> None:
         """Set the count that rows and chunks prove, and drop a checkpoint of later draws."""
         if self._home is not None:
-            self.count = proven_count(self._layout, self.buffer, self.count, self._home)
+            texts = [self._slot_text(number) for number in (1, 2)]
+            self.settle_for_what_is_proven(
+                self._home, texts if self._header[CHECKPOINT_WORD] else []
+            )
         self._header[CHECKPOINT_WORD] = self._best_slot()
+
+    def settle_for_what_is_proven(self, home: Home, checkpoints: Iterable[str | None]) -> None:
+        """Set the count that rows and chunks prove.
+
+        Parameters
+        ----------
+        checkpoints : iterable of str or None
+            The texts of the last checkpoints that are not in files of their own.
+        """
+        count, seals = self.count, self.chunk_seals
+        first = self._first_uncertain_draw(home, checkpoints)
+        proven, sealed = -1, count
+        while proven != sealed:
+            proven = sealed = proven_count(self._layout, self.buffer, sealed, home)
+            if seals is not None and first is not None:
+                sealed = home.sealed_draws(seals, range(first, proven), count)
+        self.count = proven
+        if proven < count and seals is not None:
+            seals.remove(range(proven, count))
+            self._differ_from(proven)
+
+    def _first_uncertain_draw(self, home: Home, checkpoints: Iterable[str | None]) -> int | None:
+        """The first draw that the chain may have drawn more than once; None where it has not.
+
+        It never goes back behind a checkpoint that it had.
+        """
+        found = [] if self.went_back_to is None else [self.went_back_to]
+        for text in filter(None, checkpoints):
+            with contextlib.suppress(ValueError):
+                found.append(read_checkpoint(text).draws)
+        if home.has_checkpoint_apart:
+            found.append(0)
+        return min(found, default=None)
 
     def _best_slot(self) -> int:
         """The number of the checkpoint to go back to, of the two that may be in the slots."""
@@ -363,6 +447,9 @@ class Journal:
         file = self._locked_file
         assert file is not None
         return is_written_here(header, os.fstat(file.fileno()), self._home)
+
+    def _begin_series(self) -> None:
+        self._header[SERIES : SERIES + 2] = memoryview(uuid.uuid4().bytes).cast("q")
 
     def _mark(self) -> None:
         """Store in the header where it is written."""
@@ -417,7 +504,7 @@ class Journal:
             journal._clear()
             fill(journal)
             if layout.sealed:
-                journal._header[SERIES : SERIES + 2] = memoryview(uuid.uuid4().bytes).cast("q")
+                journal._begin_series()
                 journal._mark()
             else:
                 journal._header[DURABLE] = layout.durable
@@ -489,6 +576,8 @@ class Journal:
             return False
 
     def _clear(self) -> None:
+        if self._layout.sealed:
+            self._header[SEALS] = 1
         for rows in self.rows.values():
             # The fill value of the others is 0, and so are the bytes.
             if rows.dtype.kind in "fcmM":

@@ -18,6 +18,7 @@ from ..store.zarr_json import PLAIN, array_document, encode_document
 
 JOURNAL = f"{STATE}/journal"
 SLOT_BYTES = 8192  # of a checkpoint; the generators of NumPy take half of it
+SEALS_BYTES = 2048  # of each slot, at its end: seals of chunks, see `chunk_seals.py`
 SEAL_BYTES = 16  # at the end of a row: the number of its draw, a checksum, four zeros
 _ALIGNMENT = 64
 
@@ -92,6 +93,13 @@ def slots(layout: Buffered) -> tuple[int, int]:
     """The offset of the two slots of checkpoints."""
     end = row_layouts(layout)[1]
     return end, end + SLOT_BYTES
+
+
+def seal_areas(layout: Buffered) -> tuple[int, int]:
+    """The offsets of the seals of chunks, at the end of each slot."""
+    first, second = slots(layout)
+    inside = SLOT_BYTES - SEALS_BYTES
+    return first + inside, second + inside
 
 
 # Equal only to itself: it is a key in caches.

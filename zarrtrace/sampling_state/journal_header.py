@@ -10,12 +10,14 @@ import uuid
 from pathlib import Path
 from typing import Protocol
 
+from .chunk_seals import ChunkSeals
 from .proof import Chunks
 
 MAGIC = {False: b"zarrtrc1", True: b"zarrtrc3"}  # by whether the rows have seals
 # In words of 8 bytes. Without seals the count of the last sync holds after power loss, if the draws
 # are to survive it; with seals the rows prove it, and the header has the file and the directory.
 COUNT, BOOT, SYNCED, DURABLE, CHECKPOINT_WORD, FILE, SERIES, BACK = 1, 2, 4, 5, 6, 8, 12, 14
+SEALS = 15  # whether it has seals of chunks; a journal of an older version has none
 # The bytes with the boot id of the machine that wrote a journal, or a chunk of last rows.
 JOURNAL_BOOT, FLUSHED_BOOT = slice(16, 32), slice(24, 40)
 _IDENTITY = struct.Struct("<4Q")
@@ -33,6 +35,21 @@ class Home(Chunks, Protocol):
     @property
     def directory(self) -> Path | None:
         """The directory of the trace; None where it is in another store."""
+
+    @property
+    def has_checkpoint_apart(self) -> bool:
+        """Whether there is a checkpoint in a file of its own."""
+
+    def sealed_draws(self, seals: ChunkSeals, draws: range, count: int) -> int:
+        """How many draws there are up to the first chunk that is not the one its seal says.
+
+        Parameters
+        ----------
+        draws : range
+            The draws whose chunks are compared.
+        count : int
+            The count in the journal of these seals.
+        """
 
 
 def count_in(header: bytes) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..layout.variables import Variable
+from ..sampling_state.chunk_seals import ChunkSeals
 from ..sampling_state.journal_header import NOWHERE, whereabouts
 from ..store.local import open_regular, unreadable
 from ..store.location import Location
@@ -38,6 +39,15 @@ class StoredRows:
     def directory(self) -> Path | None:
         """The directory of the table, by which a journal recognises its place."""
         return self.location.path
+
+    @property
+    def has_checkpoint_apart(self) -> bool:
+        """False: a table has no checkpoints, and never goes back."""
+        return False
+
+    def sealed_draws(self, seals: ChunkSeals, draws: range, count: int) -> int:
+        """All of them: the chunks of a table have no seals."""
+        return draws.stop
 
     def stored_draws(self, variable: Variable, count: int) -> int:
         """How many rows of a column, from the first on, the chunks hold; at most `count`."""
