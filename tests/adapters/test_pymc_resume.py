@@ -280,7 +280,8 @@ def test_a_signal_to_all_processes_of_a_job_ends_it_with_more_to_do(
         last = trace.last_checkpoint(chain)
         assert count == (last[0] if last else 0)
     with zt.signals.preemptible(store) as job:
-        resume(store, normal(), progressbar=False, compute_convergence_checks=False)
+        options = {"random_seed": 11, "compute_convergence_checks": False}
+        resume(store, normal(), progressbar=False, **options)
     assert job.exit_code == 0
     assert_same(zt.open(store), whole("metropolis"))
 

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -76,6 +75,18 @@ def test_a_loop_that_looks_ends_at_its_next_draw(place: Place) -> None:
     assert trace.last_checkpoint(0) == (2, {"draws": 2})
 
 
+def test_a_loop_that_looks_keeps_its_state_though_it_has_kept_none_before(place: Place) -> None:
+    trace = create(place)
+    with preemptible(trace), trace.writer(0) as writer:
+        writer.resume()
+        while not writer.stop_requested:
+            if writer.recorded == 3:
+                send(signal.SIGUSR1)  # in the middle of a draw
+            writer.record({"x": writer.recorded})
+        writer.checkpoint({"draws": writer.recorded})
+    assert trace.last_checkpoint(0) == (4, {"draws": 4})
+
+
 def test_a_writer_that_is_opened_after_the_signal_ends_too(place: Place) -> None:
     trace = create(place)
     with preemptible(trace):
@@ -94,11 +105,10 @@ def test_writers_of_other_threads_are_told(place: Place) -> None:
     began = threading.Barrier(3)
 
     def chain(index: int) -> int:
-        with trace.writer(index) as writer, suppress(StopRequestedError):
+        with trace.writer(index) as writer:
             began.wait()
             while not writer.stop_requested:
                 time.sleep(0.001)
-            writer.record({"x": 0.0})
         return int(trace.recorded[index])
 
     with preemptible(trace) as job, ThreadPoolExecutor(2) as pool:

@@ -82,6 +82,7 @@ class ChainWriter(Holder):
     _heeds_requests = True  # whether it ends where it is asked to stop
     _preempted_by = ""  # what asks the process to end
     _checkpoints = 0  # those that were read or kept
+    _looked_at = -1  # the draws there were when the sampler last looked at `stop_requested`
     _may_end = False  # whether a preempted chain has kept the state to continue from
 
     def __init__(self, hierarchy: Hierarchy, number: int, *, force: bool = False) -> None:
@@ -229,6 +230,7 @@ class ChainWriter(Holder):
         StopRequestedError. See `Trace.request_stop`. Also true once the process is preempted, as
         `zarrtrace.signals` explains: `record()` then accepts draws up to the next checkpoint.
         """
+        self._looked_at = self._count
         if self._preempted_by:
             return True
         end = self._found
@@ -697,8 +699,13 @@ class ChainWriter(Holder):
             self._look_at = 0
 
     def _preempt(self, cause: str) -> None:
-        """Let the chain end after its next checkpoint; at once where it makes none."""
-        self._may_end = self._may_end or not self._checkpoints
+        """Let the chain end after its next checkpoint; at once where it makes none.
+
+        A sampler that looks at `stop_requested` before each draw may be in the middle of one, and
+        makes its checkpoint after that.
+        """
+        looks = self._looked_at == self._count
+        self._may_end = self._may_end or not (self._checkpoints or looks)
         self._preempted_by = cause
         self._look_at = 0
 
