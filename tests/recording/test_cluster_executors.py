@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -194,31 +195,26 @@ def test_ctrl_c_and_a_goal_end_chains_of_loky(
     assert is_complete(trace, int(trace.recorded.min()))
 
 
+def block_of_the_page(word: str) -> str:
+    """The first block of Python that is not run with the page on clusters and has a word."""
+    page = Path(__file__).parents[2] / "docs" / "howto" / "clusters.md"
+    blocks = re.findall(r"^```py\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return next(block for block in blocks if word in block)
+
+
 @pytest.mark.once("oldest")
 def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from submitit import AutoExecutor
-
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-
+    # submitit takes a Slurm that it finds.
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "tail").symlink_to(shutil.which("tail") or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    monkeypatch.chdir(tmp_path)
     trace = create(tmp_path / "run.zarr")
-    executor = AutoExecutor(tmp_path / "jobs", cluster="local")
-    executor.update_parameters(timeout_min=5)
     with pytest.warns(RuntimeWarning, match="UncompletedJobError.*is started again"):
-        zt.run(killed_once, trace, executor=executor, progress=False)
+        exec(block_of_the_page("submitit"), {"zt": zt, "chain": killed_once, "trace": trace})
     assert is_complete(trace)
     assert [count - cluster_chains.DRAWS for count in made(trace)] == [0, 5, 0]
-
-
-MPI = """
-import sys
-from cluster_chains import killed_once
-from mpi4py.futures import MPIPoolExecutor
-import zarrtrace as zt
-
-if __name__ == "__main__":
-    with MPIPoolExecutor() as pool:
-        zt.run(killed_once, zt.open(sys.argv[1], "a"), executor=pool, progress=False)
-"""
 
 
 @pytest.mark.once("newest")
@@ -226,15 +222,18 @@ if __name__ == "__main__":
 def test_a_rank_of_mpi_dies_and_the_same_command_continues(tmp_path: Path) -> None:
     trace = create(tmp_path / "run.zarr")
     script = tmp_path / "script.py"
-    script.write_text(MPI)
+    begin = "import zarrtrace as zt\nfrom cluster_chains import killed_once as chain\n"
+    script.write_text(begin + block_of_the_page("MPI"))
     here = environment()
     here["PYTHONPATH"] += os.pathsep + str(Path(cluster_chains.__file__).parent)
     mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
-    command = [*mpirun, sys.executable, "-m", "mpi4py.futures", str(script), str(trace.path)]
-    first = subprocess.run(command, env=here, capture_output=True, text=True, timeout=120)
+    command = [*mpirun, sys.executable, "-m", "mpi4py.futures", str(script)]
+    options: dict[str, Any] = {"env": here, "cwd": tmp_path, "capture_output": True, "text": True}
+    first = subprocess.run(command, timeout=120, **options)
     assert first.returncode, first.stdout
     assert trace.recorded[1] == 25
-    subprocess.run(command, env=here, check=True, timeout=120)
+    second = subprocess.run(command, timeout=120, **options)
+    assert second.returncode == 0, second.stderr
     assert is_complete(trace)
     assert made(trace)[1] == cluster_chains.DRAWS + 5
 
