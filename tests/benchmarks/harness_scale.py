@@ -1,10 +1,12 @@
-"""What very large runs cost: processor time and peak memory of each step.
+"""What very large runs cost: processor time, peak memory, and what is read and written.
 
     python tests/benchmarks/harness_scale.py chains [--chains 10000] [--draws 1000]
     python tests/benchmarks/harness_scale.py writers [--writers 64] [--draws 1000]
     python tests/benchmarks/harness_scale.py scalars [--scalars 100000]
+    python tests/benchmarks/harness_scale.py large [--gigabytes 100]
 
-Each step runs in a process of its own.
+Each step runs in a process of its own. The draws of `large` are all the same, so that they need
+little room on the disk.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ import numpy as np
 import zarrtrace as zt
 
 BLOCK = 100  # chains that are drawn together
+LARGE = 100_000  # numbers of a draw of the large trace
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("section", choices=["chains", "writers", "scalars"])
+    parser.add_argument("section", choices=["chains", "writers", "scalars", "large"])
     parser.add_argument("--chains", type=int, default=10_000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--writers", type=int, default=64)
     parser.add_argument("--scalars", type=int, default=100_000)
+    parser.add_argument("--gigabytes", type=float, default=100, help="of draws, for `large`")
     parser.add_argument("--directory", help="where the trace is made; default the temporary one")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.directory) as folder:
@@ -51,6 +55,15 @@ def writers(path: Path, given: argparse.Namespace) -> None:
     life(path)
 
 
+def large(path: Path, given: argparse.Namespace) -> None:
+    draws = int(given.gigabytes * 1e9 / (4 * 8 * LARGE))
+    step("create", create_large, path, draws)
+    step("record", record_large, path)
+    life(path)
+    used = sum(file.stat().st_blocks * 512 for file in path.rglob("*"))
+    print(f"{draws} draws of each of 4 chains, {used / 1e9:.2f} GB on the disk")
+
+
 def scalars(path: Path, given: argparse.Namespace) -> None:
     trace = zt.create(path, chains=4, draws=200, posterior={"x": zt.Var(shape=given.scalars)})
     rng = np.random.default_rng(1)
@@ -64,6 +77,7 @@ sections: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "chains": chains,
     "writers": writers,
     "scalars": scalars,
+    "large": large,
 }
 
 
@@ -85,9 +99,13 @@ def step(name: str, action: Callable[..., object], *arguments: Any) -> None:
     process = context.Process(target=measure, args=(theirs, action, arguments))
     process.start()
     theirs.close()
-    seconds, megabytes = ours.recv()
+    seconds, megabytes, read, written = ours.recv()
     process.join()
-    print(f"{name:20} {seconds:8.2f} s of a processor {megabytes:8.0f} MB", flush=True)
+    print(
+        f"{name:20} {seconds:8.2f} s of a processor {megabytes:8.0f} MB, "
+        f"{read:8.1f} MB read, {written:8.1f} MB written",
+        flush=True,
+    )
 
 
 def measure(pipe: Any, action: Callable[..., object], arguments: tuple[Any, ...]) -> None:
@@ -98,9 +116,22 @@ def measure(pipe: Any, action: Callable[..., object], arguments: tuple[Any, ...]
         return sum(one.ru_utime + one.ru_stime for one in used)
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    memory, began = resident("VmRSS"), spent()
+    memory, began, read, written = resident("VmRSS"), spent(), moved("rchar"), moved("wchar")
     action(*arguments)
-    pipe.send((spent() - began, (resident("VmHWM") - memory) / 1e6))
+    pipe.send(
+        (
+            spent() - began,
+            (resident("VmHWM") - memory) / 1e6,
+            (moved("rchar") - read) / 1e6,
+            (moved("wchar") - written) / 1e6,
+        )
+    )
+
+
+def moved(name: str) -> int:
+    """The bytes that this process has read or written, from the cache of the system too."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def resident(name: str) -> int:
@@ -124,6 +155,21 @@ def record_blocks(path: Path) -> None:
     for block in trace.blocks:
         with trace.writer(block) as writer:
             writer.record_block({"x": values})
+
+
+def create_large(path: Path, draws: int) -> None:
+    variables = {"mu": 0.0, "x": zt.Var(shape=LARGE)}
+    zt.create(path, chains=4, tune=draws // 4, draws=draws - draws // 4, posterior=variables)
+
+
+def record_large(path: Path) -> None:
+    trace = zt.open(path, "a")
+    for chain in range(4):
+        with trace.writer(chain) as writer:
+            while writer.recorded < writer.total:
+                count = min(100, writer.total - writer.recorded)
+                mu, x = np.ones(count), np.ones((count, LARGE))
+                writer.record_block({"mu": mu, "x": x})
 
 
 def record_at_once(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,19 @@ def test_a_table_that_is_repaired_has_no_mapped_journal(shared: Path) -> None:
         rows.append(x=2.0)
         assert not (place / "_journal").exists()
         assert rows["x"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.once("newest")
+def test_a_chunk_that_arrives_after_the_count_is_waited_for(shared: Path) -> None:
+    variables = {"x": zt.Var(draws_per_chunk=5)}
+    trace = zt.create(shared / "run.zarr", chains=1, draws=20, posterior=variables, journal=False)
+    with trace.writer(0) as writer:
+        for draw in range(12):
+            writer.record({"x": draw})
+    chunk = shared / "run.zarr/posterior/x/c.0.1"
+    elsewhere = chunk.rename(shared / "on its way")
+    threading.Timer(0.5, elsewhere.rename, [chunk]).start()
+    assert trace.get("x").tolist() == [list(range(12))]
 
 
 @pytest.mark.once("newest")

@@ -7,6 +7,7 @@ is dropped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -30,6 +31,8 @@ from .as_finished import is_as_finished, is_blank, read_before_threads
 
 _AT_ONCE = 16  # chunks that are requested together
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
+# What clients of network file systems know of a file and of its absence may be so old.
+_ARRIVES_WITHIN, _LOOK_EVERY = 25.0, 0.2  # seconds; sshfs remembers it for 20
 _REMEDY = "restore it from a copy"
 _MISSING = (
     "is missing: it was lost, or another tool has overwritten it with fill values, and Zarr "
@@ -90,6 +93,7 @@ def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
 
 
 def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None:
+    arrives_by = time.monotonic() + _ARRIVES_WITHIN
     while True:
         layout = hierarchy.layout
         _require_kept(hierarchy, layout, batch)
@@ -104,7 +108,10 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
         except DamagedTraceError:
             if hierarchy.layout is layout and _are_current(blocks, stops):
                 # If the chain went back, this is not damage: its last chunks are written again.
-                raise
+                may_arrive = hierarchy.location.network and not layout.finished
+                if not may_arrive or time.monotonic() > arrives_by:
+                    raise
+                time.sleep(_LOOK_EVERY)
             continue
         if _are_current(blocks, stops) and hierarchy.layout is layout:
             return
