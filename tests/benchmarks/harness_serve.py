@@ -31,7 +31,7 @@ import numpy as np
 import zarrtrace as zt
 
 CHAINS = 4
-BEFORE = 1000  # draws of each chain that are there when the page is opened
+BEFORE = 1000  # existing draws of each chain when the page is opened
 
 # When the words are there, then what is in the first screen, and then all.
 MARKS = """
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def recorded(path: Path, scalars: int) -> list[Any]:
-    """A run of some scalars, each a variable, whose writers go on."""
+    """A run of some scalars, each a variable, whose writers continue."""
     trace = zt.create(
         path, chains=CHAINS, draws=100 * BEFORE,
         posterior={f"x{number}": 0.0 for number in range(scalars)},

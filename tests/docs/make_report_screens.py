@@ -1,6 +1,7 @@
-"""Make the pictures of reports: light and dark, 1,400 and 400 pixels wide.
+"""Make the pictures of reports: light and dark, 1,400 and 400 pixels wide; and of a live page.
 
     python tests/docs/make_report_screens.py docs/pictures
+    python tests/docs/make_report_screens.py --live docs/pictures
     python tests/docs/make_report_screens.py --whole --only schools SOMEWHERE
 
 It needs PyMC, emcee, Playwright, Pillow, and a Chromium as make_screens.py does.
@@ -10,7 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from multiprocessing import Process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +36,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--only", choices=list(RUNS))
     parser.add_argument("--whole", action="store_true", help="the whole page, not its top")
+    parser.add_argument("--live", action="store_true", help="a run of PyMC at two moments")
     given = parser.parse_args()
     pictures = given.pictures.absolute()
     pictures.mkdir(parents=True, exist_ok=True)
@@ -37,7 +44,9 @@ def main() -> None:
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.chdir(folder)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name in [given.only] if given.only else RUNS:
+        if given.live:
+            photograph_live(browser, pictures)
+        for name in [] if given.live else [given.only] if given.only else RUNS:
             file = RUNS[name]().report(f"{name}.html")
             photograph(browser, file, pictures, given.whole)
         browser.close()
@@ -57,7 +66,36 @@ def photograph(browser: Browser, file: Path, pictures: Path, is_whole: bool) -> 
             page.close()
 
 
-def schools() -> zt.Trace:
+def photograph_live(browser: Browser, pictures: Path) -> None:
+    """Write pictures of a live page: soon after the warmup, and when the last draw is there."""
+    sampling = Process(target=schools, args=(6000, 2))
+    sampling.start()
+    while not Path("schools.zarr/_sampling_state/zarr.json").exists():
+        time.sleep(0.1)
+    command = [sys.executable, "-m", "zarrtrace", "serve", "schools.zarr", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[1]
+        pages = [
+            (
+                width,
+                browser.new_page(viewport={"width": width, "height": 1100}, color_scheme=scheme),
+            )
+            for width, scheme in ((1400, "light"), (400, "dark"))
+        ]
+        for _, page in pages:
+            page.goto(address)
+        for moment, words in (("early", "every R-hat|R-hat above"), ("complete", "complete, 4")):
+            for width, page in pages:
+                page.get_by_text(re.compile(words)).first.wait_for(timeout=600_000)
+                page.wait_for_function(IS_DRAWN, timeout=120_000)
+                page.wait_for_timeout(1000)
+                save(page.screenshot(), pictures / f"live_{moment}_{width}.png")
+        server.kill()
+    sampling.join()
+
+
+def schools(draws: int = 1000, cores: int = 1) -> zt.Trace:
     """The eight schools, centred, so that some draws diverge."""
     import pymc as pm
 
@@ -75,7 +113,7 @@ def schools() -> zt.Trace:
         theta = pm.Normal("theta", mu, tau, dims="school")
         pm.Normal("y", theta, errors, observed=effects, dims="school")
         pm.sample(
-            tune=500, draws=1000, chains=4, cores=1, random_seed=7, progressbar=False,
+            tune=500, draws=draws, chains=4, cores=cores, random_seed=7, progressbar=False,
             trace=ZarrTrace("schools.zarr"),
         )  # fmt: skip
     return zt.open("schools.zarr")

@@ -105,7 +105,7 @@ def says(page: Page, words: str, *, seconds: float = 60) -> None:
 
 
 def make(path: Path, draws: int = 40, **more: Any) -> tuple[zt.Trace, list[Any]]:
-    """A trace whose writers have recorded some draws, and go on."""
+    """A trace whose writers have recorded some draws, and continue."""
     posterior = {"mu": 0.0, "theta": zt.Var(dims="school"), VARIABLE: 0.0}
     trace = zt.create(
         path, chains=2, draws=100, posterior=posterior, coords={"school": [LABEL, "b"]}, **more

@@ -1,4 +1,4 @@
-"""The looks that live pages share: they go on, whatever happens to one of them."""
+"""The looks that live pages share: they continue, whatever happens to one of them."""
 
 from __future__ import annotations
 
