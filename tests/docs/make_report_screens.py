@@ -68,7 +68,7 @@ def photograph(browser: Browser, file: Path, pictures: Path, is_whole: bool) -> 
 
 def photograph_live(browser: Browser, pictures: Path) -> None:
     """Write pictures of a live page: soon after the warmup, and when the last draw is there."""
-    sampling = Process(target=schools, args=(6000, 2))
+    sampling = Process(target=schools, args=(1500, 2))
     sampling.start()
     while not Path("schools.zarr/_sampling_state/zarr.json").exists():
         time.sleep(0.1)

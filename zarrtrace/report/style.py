@@ -25,8 +25,10 @@ main > div.quarter { grid-column: span 3; }
   main > div.half { grid-column: span 12; } main > div.quarter { grid-column: span 6; } }
 """
 
+# Bokeh gives what is inside a column a font of its own.
 TEXT_CSS = """
-:host { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); }
+:host, .bk-clearfix { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
+:host { color: var(--ink); }
 .bk-clearfix { width: 100%; display: block; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 8px 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 28px 0 6px; padding-top: 10px; border-top: 1px solid var(--rule); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -274,6 +275,8 @@ class Served:
     """
 
     def __init__(self, shown: OfTrace | OfFolder, sockets: list[socket], host: str | None) -> None:
+        # That a browser has gone is nothing to warn of.
+        logging.getLogger("bokeh").setLevel(logging.ERROR)
         port = sockets[0].getsockname()[1]
         token = "" if host is None else secrets.token_urlsafe(24)
         self._shown = shown
