@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -126,3 +130,31 @@ def test_at_every_bytecode_each_counted_draw_is_whole(tmp_path: Path, how: str) 
         look(0)
     assert counts == sorted(counts)
     assert {*counts} == {*range(BEFORE, last + 1)}
+
+
+@pytest.mark.parametrize("line", ["_start_", "_started.wait"])
+def test_an_interrupt_while_the_thread_of_heartbeats_begins_is_that_interrupt(
+    tmp_path: Path, line: str
+) -> None:
+    trace = zt.create(tmp_path / "run.zarr", chains=1, draws=TOTAL, posterior=POSTERIOR)
+    lines, first = inspect.getsourcelines(threading.Thread.start)
+    [number] = [first + i for i, text in enumerate(lines) if line in text and "(" in text][:1]
+
+    def interrupt(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code is not threading.Thread.start.__code__:
+            return None
+        if event == "line" and frame.f_lineno == number:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trace.writer(0)
+    finally:
+        sys.settrace(before)
+    with trace.writer(0) as writer:
+        record_the_rest(writer)
+    assert_draws(trace, 0, TOTAL)

@@ -93,7 +93,8 @@ def forget(writer: OpenWriter) -> None:
         _give_sigterm_back()
         thread, _thread = _thread, None
         _stop.set()
-    if thread is not None and thread is not threading.current_thread():
+    # After an interrupt it may not have begun; then there is nothing to wait for.
+    if thread is not None and thread is not threading.current_thread() and thread.is_alive():
         thread.join(timeout=5)
 
 
