@@ -1522,7 +1522,13 @@ class Trace(GroupReader):
         name = check_name(name, "table")
         if name not in self._tables:
             location = self._location.below(f"{TABLES}/{name}")
-            table = Table(location, columns, attrs=attrs, flush_every=flush_every)
+            table = Table(
+                location,
+                columns,
+                attrs=attrs,
+                flush_every=flush_every,
+                require_trace=partial(getattr, self._hierarchy, "layout"),
+            )
             if not table._exists() and location.read_only:
                 known = ", ".join(self.tables) or "none"
                 raise TraceNotFoundError(

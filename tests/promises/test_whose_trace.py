@@ -143,3 +143,26 @@ def test_in_memory_and_on_object_stores_too(place: Place) -> None:
         _ = view.mu.values
     with pytest.raises(TraceReplacedError):
         trace.writer(0)
+
+
+@pytest.mark.parametrize("how", ["removed", "overwritten"])
+def test_a_table_of_a_trace_gets_no_row_of_the_one_that_lay_there(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "run.zarr"
+    trace = make(path, 1.0)
+    held, unused = trace.table("steps"), trace.table("later")
+    held.append(step=1)
+    held.close()
+    now = make_again(path, how, 2.0)
+    now.table("steps").append(step=5)
+    now.close()
+    for act in (
+        lambda: held.append(step=2),
+        lambda: held["step"],
+        lambda: len(held),
+        lambda: unused.append(step=3),
+        lambda: trace.table("another").append(step=4),
+    ):
+        with pytest.raises(TraceReplacedError):
+            act()
+    assert now.tables == ("steps",)
+    assert now.table("steps")["step"].tolist() == [5]

@@ -7,7 +7,7 @@ Inside a trace it is at `tables/<name>`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -162,14 +162,23 @@ class Table:
         *,
         attrs: Mapping[str, Any] | None = None,
         flush_every: float = 1.0,
+        require_trace: Callable[[], object] | None = None,
     ) -> None:
         self._location = location
-        self._file = TableFile(location)
+        self._require_trace = require_trace
+        self._found = TableFile(location)
         self._writer: RowWriter | None = None
         self._attrs = check_attrs(attrs or {}, "attrs")
         self._flush_every = flush_every
         if columns is not None:
             self._require(columns)
+
+    @property
+    def _file(self) -> TableFile:
+        """The table as it is stored, if the trace that it lies in is still the same one."""
+        if self._require_trace is not None:
+            self._require_trace()
+        return self._found
 
     # What it is ---------------------------------------------------------------------------
 
