@@ -64,9 +64,12 @@ _BROKEN = (
     "\nThe executor is broken. Give run() a function that makes one, such as "
     "executor=lambda: ProcessPoolExecutor(4): then it makes another one, and continues.\n"
 )
-# Dask names the first two when a worker died too often, or cannot be reached, and submitit the
-# third one when a job ended without a result. They derive from nothing that says so.
-_LOST_WORKER = ("KilledWorker", "CommClosedError", "UncompletedJobError")
+# Dask names the first two when a worker died too often, or cannot be reached, submitit the third
+# one when a job ended without a result, and Parsl the last two. They derive from nothing that says
+# so.
+_LOST_WORKER = (
+    "KilledWorker", "CommClosedError", "UncompletedJobError", "WorkerLost", "ManagerLost"
+)  # fmt: skip
 
 
 class Pool:
