@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from conftest import Place
 from scripts import FreshScript, Script
 
 import zarrtrace as zt
-from zarrtrace.errors import InvalidInputError, StopRequestedError
+from zarrtrace.errors import IncompleteTraceError, InvalidInputError, StopRequestedError
 from zarrtrace.signals import preemptible
 
 
@@ -155,6 +155,29 @@ def test_other_errors_leave_the_block(place: Place) -> None:
 
     with pytest.raises(ArithmeticError):
         fail()
+
+
+@pytest.mark.parametrize("error", [IncompleteTraceError("no draws"), EOFError(), BrokenExecutor()])
+def test_what_a_sampler_raises_because_it_was_ended_does_not_leave_the_block(
+    memory: Place, error: Exception
+) -> None:
+    trace = create(memory)
+    with preemptible(trace) as job:
+        send(signal.SIGUSR1)
+        raise error
+    assert job.exit_code == 75
+    with pytest.raises(type(error)), preemptible(trace):
+        raise error
+
+
+def test_a_trace_that_is_created_within_the_block_is_given_by_its_path(directory: Place) -> None:
+    with preemptible(directory.path, chains=[0]) as job:
+        assert job.exit_code == 75
+        with create(directory).writer(0) as writer:
+            record(writer, 10, signal_at=0)
+    assert job.exit_code == 0
+    with pytest.raises(InvalidInputError, match=r"chains names 7, but .* has the chains 0 to 1"):
+        preemptible(str(directory.path), chains=[7])
 
 
 def test_a_request_to_stop_counts_as_complete(place: Place) -> None:
