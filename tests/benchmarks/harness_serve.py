@@ -72,6 +72,8 @@ def main() -> None:
             else:
                 with recording(writers, given.scalars):
                     asyncio.run(browsers(process, address, given))
+        for writer in writers:
+            writer.close()
 
 
 def recorded(path: Path, scalars: int) -> list[Any]:

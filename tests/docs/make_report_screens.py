@@ -85,7 +85,7 @@ def photograph_live(browser: Browser, pictures: Path) -> None:
         ]
         for _, page in pages:
             page.goto(address)
-        for moment, words in (("early", "every R-hat|R-hat above"), ("complete", "complete, 4")):
+        for moment, words in (("early", r"chains of \d+ draws"), ("late", "finished, 4 chains")):
             for width, page in pages:
                 page.get_by_text(re.compile(words)).first.wait_for(timeout=600_000)
                 page.wait_for_function(IS_DRAWN, timeout=120_000)
