@@ -123,8 +123,7 @@ def test_a_page_says_what_is_odd_and_runs_nothing_of_a_name(
     for words in (
         "complex, text in posterior",
         "posterior/damaged, chain 1, draws 16 to 31",
-        "chains of posterior",
-        "50 to 70 draws",
+        "the chains of posterior have 50 to 70 draws",
         "stopped",
         MARKUP,
         "a[b]",

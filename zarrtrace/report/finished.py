@@ -93,13 +93,14 @@ def gather(
     claims = read_claims(chain_blocks(now.location, now.layout))
     notes += [one for one in drawer.damaged.values() if not any(one in note for note in notes)]
     notes += _odd_draws(drawn.traces, set(drawer.damaged.values()))
+    of_trace = f" of {now}"  # which is named above
     return Content(
         title=printable(now),
         headlines=[printable(line) for line in headlines(now)],
         findings=[] if verdict is None else verdict.findings,
-        verdict=why_not if verdict is None else _in_a_word(verdict),
+        verdict=why_not.replace(of_trace, "") if verdict is None else _in_a_word(verdict),
         is_good=None if verdict is None else _is_good(verdict),
-        notes=notes,
+        notes=[note.replace(of_trace, "") for note in notes],
         facts=[("path", str(now)), *facts(now)],
         provenance=_provenance(now),
         chains=Progress().look(now, claims, drawer.stats(), burn_in(now.layout)),
