@@ -359,7 +359,7 @@ def _check_rhat(scalars: _Scalars, most: float, selection: Selection) -> Finding
     named = list(data["values"])
     says = (
         f"{_of_scalars(len(named), len(values))} an R-hat above {most:g}: the chains do not agree; "
-        f"{scalars.labels[worst]} has the largest, {values[worst]:.3g}"
+        f"{scalars.labels[worst]} has the largest, {values[worst]:.3f}"
     )
     others = [label for label in named if label != scalars.labels[worst]][:_MOST_NAMED]
     if others:

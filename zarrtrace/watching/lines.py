@@ -80,7 +80,8 @@ def how_far(look: Look) -> str:
 def how_well(look: Look) -> str:
     """`worst R-hat 1.013 theta[3], smallest ESS 231 mu, of 512 draws`."""
     worst = look.values[0]
-    words = [f"worst R-hat {number(worst.worst_rhat, 3)} {worst.name}"]
+    rhat = number(worst.worst_rhat, 3)
+    words = ["no R-hat yet"] if rhat == "-" else [f"worst R-hat {rhat} {worst.name}"]
     least = least_effective(look)
     if least is not None:
         words.append(f"smallest ESS {rounded_down(effective(least))} {least.name}")
