@@ -243,7 +243,7 @@ def test_a_worker_with_another_version_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = create(tmp_path / "run.zarr")
-    sent = pickle.dumps(parcel.Parcel(record_and_note, trace))
+    sent = pickle.dumps(parcel.Parcel(record_and_note, trace, terminates=False))
     monkeypatch.setattr(parcel.zarr, "__version__", "3.99.0")
     with pytest.raises(InvalidInputError, match=r"this worker has zarr 3\.99\.0, and run\(\)"):
         parcel.run_chain(0, pickle.loads(sent))

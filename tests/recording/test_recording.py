@@ -428,3 +428,18 @@ def test_a_draw_that_fills_a_chunk_is_written_as_it_is_given(directory: Any) -> 
         writer.record({"x": values[2].T.copy().T, "y": 2})  # not contiguous
         writer.record_block({"x": values[3:], "y": [3]})
     assert np.array_equal(directory.open().get("x")[0], values)
+
+
+def test_many_traces_are_recorded_by_turns_in_one_process() -> None:
+    """What is kept of one layout, for speed, may be dropped meanwhile."""
+    traces = [
+        zt.create(chains=1, draws=20, posterior={"x": zt.Var(draws_per_chunk=10)})
+        for _ in range(70)
+    ]
+    writers = [trace.writer(0) for trace in traces]
+    for draw in range(20):
+        for writer in writers:
+            writer.record({"x": draw})
+    for trace, writer in zip(traces, writers, strict=True):
+        writer.close()
+        assert trace.get("x")[0].tolist() == list(range(20))

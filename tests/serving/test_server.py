@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -142,10 +143,14 @@ def test_others_are_answered_while_a_run_is_opened(
 def test_a_server_for_others_prints_the_name_of_this_machine(tmp_path: Path) -> None:
     zt.create(tmp_path / "one", chains=1, draws=9, posterior={"mu": 0.0})
     shown = OfTrace(str(tmp_path / "one"), None, False)
-    served = Served(shown, bind("0.0.0.0", 0), "0.0.0.0")
-    assert urlsplit(served.address).hostname == gethostname().lower()
+
+    async def serve() -> str:
+        served = Served(shown, bind("0.0.0.0", 0), "0.0.0.0")
+        served._server.stop()
+        return served.address
+
+    assert urlsplit(asyncio.run(serve())).hostname == gethostname().lower()
     shown.stop()
-    served._server.stop()
 
 
 @pytest.mark.once("newest")

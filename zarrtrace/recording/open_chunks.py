@@ -15,12 +15,12 @@ from ..layout.variables import Variable
 from ..sampling_state.block import ChainBlock
 from ..sampling_state.chunk_seals import (
     ChunkSeals,
-    Together,
+    ChunkSet,
     begin_seal,
+    chunk_sets,
     end_seal,
     extend_seal,
     extend_seal_by_texts,
-    filled_together,
 )
 from ..sampling_state.draw_codec import DrawCodec, draw_codec
 
@@ -89,7 +89,7 @@ class Schedule:
         The arrays hold the draws from `start` to `stop - 1`.
     length : int
         The draws of a chunk.
-    together : Together
+    chunk_set : ChunkSet
         The variables, as seals name them.
     chunks : list of OpenChunk
         One chunk for each variable.
@@ -98,7 +98,7 @@ class Schedule:
     start: int
     stop: int
     length: int
-    together: Together
+    chunk_set: ChunkSet
     chunks: list[OpenChunk] = field(default_factory=list)
 
     def number_of(self, draw: int) -> int:
@@ -132,17 +132,17 @@ class OpenChunks:
         self, block: ChainBlock, rows: Mapping[str, np.ndarray[Any, Any]], count: int
     ) -> None:
         layout = block.layout
-        schedules: dict[Together, Schedule] = {}
+        schedules: dict[int, Schedule] = {}
         timings = {
-            v.label: together for together in filled_together(layout) for v in together.variables
+            v.label: chunk_set for chunk_set in chunk_sets(layout) for v in chunk_set.variables
         }
         self._chunks: dict[str, OpenChunk] = {}
         self._schedule_of: dict[str, Schedule] = {}
         for variable in layout.variables:
             span = span_of(written_spans(layout, variable), count)
-            together = timings[variable.label]
+            chunk_set = timings[variable.label]
             schedule = schedules.setdefault(
-                together, Schedule(span.start, span.stop, together.length, together)
+                chunk_set.number, Schedule(span.start, span.stop, chunk_set.length, chunk_set)
             )
             codec = draw_codec(layout, variable)
             chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number)
@@ -196,7 +196,7 @@ class OpenChunks:
                         seal = extend_seal(seal, data)
                         yield key, data
                 if seals is not None:
-                    seals.put(schedule.together, count, end_seal(seal))
+                    seals.put(schedule.chunk_set, count, end_seal(seal))
 
     def seal_texts(self, count: int, seals: ChunkSeals | None) -> None:
         """Keep the seal of the texts in the chunks that the draws below the count fill partly."""

@@ -24,7 +24,7 @@ from ..store.location import Location
 from .arrays import decode_value, encode_value, state_key
 from .chunk_seals import (
     ChunkSeals,
-    Together,
+    ChunkSet,
     begin_seal,
     end_seal,
     extend_seal,
@@ -230,23 +230,29 @@ class ChainBlock:
         return bool(self.location.read(self.key("state"))) and bool(self.read("state"))
 
     def sealed_draws(self, seals: ChunkSeals, draws: range, count: int) -> int:
-        """How many draws there are up to the first chunk that is not the one its seal says."""
+        """How many draws there are up to the first chunk that is not the one its seal says.
+
+        One that is missing or cannot be decoded is lost or damaged, and not of another attempt.
+        """
         known, stop = _sealed_chunks(self), draws.stop
-        for together in seals:
-            for span in written_spans(self.layout, together.variables[0]):
+        for chunk_set in seals:
+            for span in written_spans(self.layout, chunk_set.variables[0]):
                 draw = max(span.start, draws.start, self.layout.dropped)
                 while not span.gone and draw < min(span.stop, stop):
-                    place = span.place(draw, together.length)
+                    place = span.place(draw, chunk_set.length)
                     draw = place.draws.stop
                     if draw > stop:
                         break  # it is not full, and its draws are in the rows
-                    seal = seals.find(together, draw, count)
-                    if seal is None or known.get((together, draw)) == seal:
+                    seal = seals.find(chunk_set, draw, count)
+                    if seal is None or known.get((chunk_set.number, draw)) == seal:
                         continue
-                    if self._seal_of(together, place) != seal:
+                    chunks = self._chunks(chunk_set, place)
+                    if chunks is None:
+                        continue
+                    if _seal_of(chunks, place) == seal:
+                        known[chunk_set.number, draw] = seal
+                    elif self._can_be_decoded(chunk_set, chunks):
                         stop = place.draws.start
-                    else:
-                        known[together, draw] = seal
         if stop > draws.start and seals.find_texts(stop) != self._seal_of_texts(seals, stop):
             stop = min(stop, max(draws.start, self._first_text_in_part(stop)))
         return stop
@@ -254,8 +260,8 @@ class ChainBlock:
     def _seal_of_texts(self, seals: ChunkSeals, count: int) -> int | None:
         """The seal of the texts below the count in chunks that are not full; None without any."""
         seal, found = begin_seal(count), False
-        for together in seals:
-            for variable in together.variables:
+        for chunk_set in seals:
+            for variable in chunk_set.variables:
                 place = self._text_in_part(variable, count)
                 if place is None:
                     continue
@@ -266,7 +272,7 @@ class ChainBlock:
                         data, self.layout.chunk_shape(variable)
                     )
                 except ValueError:
-                    return None
+                    return seals.find_texts(count)  # it is damaged
                 seal = extend_seal_by_texts(seal, rows[:, : count - place.draws.start])
         return end_seal(seal) if found else seals.find_texts(count)
 
@@ -283,17 +289,26 @@ class ChainBlock:
         places = (self._text_in_part(variable, count) for variable in self.layout.variables)
         return min((place.draws.start for place in places if place is not None), default=count)
 
-    def _seal_of(self, together: Together, place: ChunkPlace) -> int | None:
-        """The seal of chunks as they are stored; None if one is missing."""
-        seal = begin_seal(place.draws.start)
-        for variable in together.variables:
+    def _chunks(self, chunk_set: ChunkSet, place: ChunkPlace) -> list[memoryview] | None:
+        """The bytes of the chunks of a set; None if one is missing."""
+        found = []
+        for variable in chunk_set.variables:
             spans = written_spans(self.layout, variable)
-            own = span_of(spans, place.draws.start).place(place.draws.start, together.length)
+            own = span_of(spans, place.draws.start).place(place.draws.start, chunk_set.length)
             data = self.location.read(own.key(variable, self.number))
             if data is None:
                 return None
-            seal = extend_seal(seal, data)
-        return end_seal(seal)
+            found.append(data)
+        return found
+
+    def _can_be_decoded(self, chunk_set: ChunkSet, chunks: list[memoryview]) -> bool:
+        layout = self.layout
+        try:
+            for variable, data in zip(chunk_set.variables, chunks, strict=True):
+                draw_codec(layout, variable).decode(data, layout.chunk_shape(variable))
+        except ValueError:
+            return False
+        return True
 
     def _draws_in(self, variable: Variable, place: ChunkPlace) -> int:
         """How many draws a chunk holds; all of them if it is lost or cannot be decoded."""
@@ -402,9 +417,17 @@ class ChainBlock:
         return ChainBusyError(f"{self} is being recorded by {who}; {remedy}", chain=chain)
 
 
+def _seal_of(chunks: Iterable[memoryview], place: ChunkPlace) -> int:
+    """The seal of the chunks of a set, as they are stored."""
+    seal = begin_seal(place.draws.start)
+    for data in chunks:
+        seal = extend_seal(seal, data)
+    return end_seal(seal)
+
+
 @functools.lru_cache(maxsize=1024)
-def _sealed_chunks(block: ChainBlock) -> dict[tuple[Together, int], int]:
-    """The seals that were compared with the chunks, by the draw after the last one in these."""
+def _sealed_chunks(block: ChainBlock) -> dict[tuple[int, int], int]:
+    """The seals that were compared with chunks, by their set and the draw after their last one."""
     return {}
 
 

@@ -26,19 +26,21 @@ _ITEM = np.dtype("<u4")
 _OF_TEXTS = np.dtype([("count", _ITEM), ("seal", _ITEM)])  # the last two, at the end of the file
 
 
-# Equal only to itself: it is a key in caches.
-@dataclass(frozen=True, eq=False)
-class Together:
+@dataclass(frozen=True)
+class ChunkSet:
     """Variables whose chunks begin and end with the same draws.
 
     Attributes
     ----------
+    number : int
+        Its place among the sets of a trace, which is the same for each layout of that trace.
     place : int
         The offset of their first seal in the file.
     room : int
         How many of their last chunks have a seal.
     """
 
+    number: int
     variables: list[Variable]
     place: int
     room: int
@@ -54,7 +56,7 @@ class Together:
 
 
 @functools.lru_cache(maxsize=16)
-def filled_together(layout: Buffered) -> list[Together]:
+def chunk_sets(layout: Buffered) -> list[ChunkSet]:
     """The variables of a layout by when their chunks are full, in order of definition."""
     found: dict[Any, list[Variable]] = {}
     for variable in layout.variables:
@@ -64,7 +66,7 @@ def filled_together(layout: Buffered) -> list[Together]:
     # One half of them has its seals after the first slot, the other half after the second.
     room = (SEALS_BYTES - 2 * _OF_TEXTS.itemsize) // _ITEM.itemsize // -(-len(found) // 2)
     return [
-        Together(variables, areas[i % 2] + i // 2 * room * _ITEM.itemsize, room)
+        ChunkSet(i, variables, areas[i % 2] + i // 2 * room * _ITEM.itemsize, room)
         for i, variables in enumerate(found.values())
     ]
 
@@ -73,31 +75,32 @@ class ChunkSeals:
     """The seals of chunks in the buffer of a journal."""
 
     def __init__(self, layout: Buffered, buffer: Any) -> None:
-        self._seals = {
-            together: np.ndarray((together.room,), _ITEM, buffer, together.place)
-            for together in filled_together(layout)
-        }
+        self._sets = chunk_sets(layout)
+        self._seals = [
+            np.ndarray((chunk_set.room,), _ITEM, buffer, chunk_set.place)
+            for chunk_set in self._sets
+        ]
         end = seal_areas(layout)[1] + SEALS_BYTES
         place = end - 2 * _OF_TEXTS.itemsize
         self._of_texts = np.ndarray((2,), _OF_TEXTS, buffer, place)
 
-    def __iter__(self) -> Iterator[Together]:
-        return iter(self._seals)
+    def __iter__(self) -> Iterator[ChunkSet]:
+        return iter(self._sets)
 
-    def put(self, together: Together, stop: int, seal: int) -> None:
+    def put(self, chunk_set: ChunkSet, stop: int, seal: int) -> None:
         """Keep the seal of the chunks that end before draw `stop`."""
-        if together.room:
-            self._seals[together][together.number_of(stop) % together.room] = seal
+        if chunk_set.room:
+            self._seals[chunk_set.number][chunk_set.number_of(stop) % chunk_set.room] = seal
 
-    def find(self, together: Together, stop: int, count: int) -> int | None:
+    def find(self, chunk_set: ChunkSet, stop: int, count: int) -> int | None:
         """The seal of the chunks that end before draw `stop`, in the journal with this count.
 
         None if there is none: they were filled before the journal was made, or too long ago.
         """
-        number, newest = together.number_of(stop), together.number_of(max(count, 1)) + 1
-        if number + together.room <= newest:
+        number, newest = chunk_set.number_of(stop), chunk_set.number_of(max(count, 1)) + 1
+        if number + chunk_set.room <= newest:
             return None
-        seal = int(self._seals[together][number % together.room])
+        seal = int(self._seals[chunk_set.number][number % chunk_set.room])
         return None if seal == _NO_SEAL else seal
 
     def put_texts(self, count: int, seal: int) -> None:
@@ -114,15 +117,15 @@ class ChunkSeals:
 
     def remove(self, draws: range) -> None:
         """Remove the seals of the chunks that have one of these draws, and of those after them."""
-        for together, seals in self._seals.items():
-            first, last = together.number_of(draws.start + 1), together.number_of(draws.stop) + 1
-            for number in range(first, min(last + 1, first + together.room)):
-                seals[number % together.room] = _NO_SEAL
+        for chunk_set, seals in zip(self._sets, self._seals, strict=True):
+            first, last = chunk_set.number_of(draws.start + 1), chunk_set.number_of(draws.stop) + 1
+            for number in range(first, min(last + 1, first + chunk_set.room)):
+                seals[number % chunk_set.room] = _NO_SEAL
 
     def take(self, other: ChunkSeals) -> None:
         """Take the seals of another journal of the same layout."""
-        for together, seals in self._seals.items():
-            seals[:] = other._seals[together]
+        for seals, taken in zip(self._seals, other._seals, strict=True):
+            seals[:] = taken
 
 
 def begin_seal(first: int) -> int:
