@@ -75,11 +75,14 @@ def register(writer: OpenWriter) -> None:
             writer._preempt(_preempted_by)
         _take_preemption()
         _take_sigterm()
-        if _thread is None:
-            _stop = threading.Event()
+        # An interrupt may have come at any line of an earlier call.
+        if _thread is None or not _thread.is_alive() or _stop.is_set():
+            _stop.set()
+            stop = threading.Event()
             _thread = threading.Thread(
-                target=_beat, args=(_stop, BEAT_EVERY), name="zarrtrace heartbeat", daemon=True
+                target=_beat, args=(stop, BEAT_EVERY), name="zarrtrace heartbeat", daemon=True
             )
+            _stop = stop
             _thread.start()
 
 
@@ -91,8 +94,8 @@ def forget(writer: OpenWriter) -> None:
         if _writers:
             return
         _give_sigterm_back()
-        thread, _thread = _thread, None
         _stop.set()
+        thread, _thread = _thread, None
     # After an interrupt it may not have begun; then there is nothing to wait for.
     if thread is not None and thread is not threading.current_thread() and thread.is_alive():
         thread.join(timeout=5)
