@@ -36,7 +36,7 @@ def beside(path: Path) -> list[str]:
 # Killed ---------------------------------------------------------------------------------------
 
 _KILLS = """
-import os, sys, warnings
+import os, sys, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside zarr's own thread
 import numpy as np
 import zarrtrace as zt
@@ -50,6 +50,8 @@ def old():
         writer.record_block({"x": np.ones(3)})
     if operation == "adopt":
         zt.open(path, "a").finish()
+    # The system says in ticks of 10 ms which process began before the trace.
+    time.sleep(0.02)
 
 def do():
     if operation == "adopt":
