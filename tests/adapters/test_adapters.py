@@ -24,7 +24,7 @@ RUNS = {
 }
 
 
-# Of PyMC each Python has another line. `test_pymc_resume.py` kills runs of both.
+# Each Python has another release line of PyMC. `test_pymc_resume.py` kills runs of both.
 ON_BOTH = [
     ("pymc", check)
     for check in checks

@@ -110,7 +110,9 @@ def guarded(act: Any, *arguments: Any) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="end after this many minutes"
+    )
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     warm_up()

@@ -87,8 +87,6 @@ class Schedule:
     ----------
     start, stop : int
         The arrays hold the draws from `start` to `stop - 1`.
-    length : int
-        The draws of a chunk.
     chunk_set : ChunkSet
         The variables, as seals name them.
     chunks : list of OpenChunk
@@ -97,9 +95,13 @@ class Schedule:
 
     start: int
     stop: int
-    length: int
     chunk_set: ChunkSet
     chunks: list[OpenChunk] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """The draws of a chunk."""
+        return self.chunk_set.length
 
     def number_of(self, draw: int) -> int:
         """The number of the chunk that a draw lies in."""
@@ -142,7 +144,7 @@ class OpenChunks:
             span = span_of(written_spans(layout, variable), count)
             chunk_set = timings[variable.label]
             schedule = schedules.setdefault(
-                chunk_set.number, Schedule(span.start, span.stop, chunk_set.length, chunk_set)
+                chunk_set.number, Schedule(span.start, span.stop, chunk_set)
             )
             codec = draw_codec(layout, variable)
             chunk = OpenChunk(variable, span, rows[variable.label], codec, block.number)
