@@ -118,7 +118,8 @@ def create(
     journal : bool, "store" or path, default True
         Where draws are kept until their chunk is full: in the store when that is a local
         directory; in another directory on this machine, whatever the store; or, with False and
-        where a store cannot be mapped, in memory, flushed by chunk and every `flush_every` seconds.
+        where a store cannot be mapped, in memory, flushed every `flush_every` seconds, and at the
+        end of a chunk if that takes little of the time.
         True means memory on a network file system such as NFS or Lustre. "store" insists on the
         journal in the store, which is then synced at every flush.
     flush_every : float, default 10

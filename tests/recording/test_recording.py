@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import zarrtrace as zt
+from zarrtrace.recording.flusher import Flusher
 from zarrtrace.recording.row_plan import Target
+from zarrtrace.sampling_state.journal import Journal
 
 NAT = np.iinfo("int64").min
 TIMES = [f"{kind}[{unit}]" for kind in ("M8", "m8") for unit in ("s", "ms", "us", "ns")]
@@ -428,6 +432,38 @@ def test_a_draw_that_fills_a_chunk_is_written_as_it_is_given(directory: Any) -> 
         writer.record({"x": values[2].T.copy().T, "y": 2})  # not contiguous
         writer.record_block({"x": values[3:], "y": [3]})
     assert np.array_equal(directory.open().get("x")[0], values)
+
+
+@pytest.mark.once("oldest")
+def test_publishing_full_chunks_takes_little_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may take longer to replace a small file than to write a large chunk."""
+    put = Flusher._put_rows
+    published = []
+
+    def put_slowly(flusher: Flusher, journal: Journal) -> None:
+        time.sleep(0.1)
+        put(flusher, journal)
+        published.append(journal.count)
+
+    monkeypatch.setattr(Flusher, "_put_rows", put_slowly)
+    posterior = {"x": zt.Var(draws_per_chunk=1)}
+    trace = zt.create(
+        tmp_path / "run.zarr", chains=1, draws=200, posterior=posterior, journal=False
+    )
+    begin = time.monotonic()
+    with trace.writer(0) as writer:
+        for draw in range(100):
+            writer.record({"x": draw})
+        assert published[0] == 1
+        assert len(published) <= 1 + (time.monotonic() - begin) // 1.0
+        writer.flush()
+        assert published[-1] == 100
+        assert zt.open(trace.path).get("x")[0].tolist() == list(range(100))
+        time.sleep(1.1)
+        writer.record({"x": 100})
+        assert published[-1] == 101
 
 
 def test_many_traces_are_recorded_by_turns_in_one_process() -> None:
