@@ -7,7 +7,6 @@ is dropped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -27,12 +26,11 @@ from ..sampling_state.draw_codec import draw_codec
 from ..sampling_state.flushed import Flushed, look_at, read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
+from ..store.network import Arrival
 from .as_finished import is_as_finished, is_blank, read_before_threads
 
 _AT_ONCE = 16  # chunks that are requested together
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
-# What clients of network file systems know of a file and of its absence may be so old.
-_ARRIVES_WITHIN, _LOOK_EVERY = 25.0, 0.2  # seconds; sshfs remembers it for 20
 _REMEDY = "restore it from a copy"
 _MISSING = (
     "is missing: it was lost, or another tool has overwritten it with fill values, and Zarr "
@@ -93,7 +91,7 @@ def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
 
 
 def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None:
-    arrives_by = time.monotonic() + _ARRIVES_WITHIN
+    arrival = Arrival("" if hierarchy.layout.finished else hierarchy.location.network)
     while True:
         layout = hierarchy.layout
         _require_kept(hierarchy, layout, batch)
@@ -106,12 +104,10 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
         try:
             _fill(blocks, batch)
         except DamagedTraceError:
-            if hierarchy.layout is layout and _are_current(blocks, stops):
-                # If the chain went back, this is not damage: its last chunks are written again.
-                may_arrive = hierarchy.location.network and not layout.finished
-                if not may_arrive or time.monotonic() > arrives_by:
-                    raise
-                time.sleep(_LOOK_EVERY)
+            # If the chain went back, this is not damage: its last chunks are written again.
+            is_present = hierarchy.layout is layout and _are_current(blocks, stops)
+            if is_present and not arrival.is_due():
+                raise
             continue
         if _are_current(blocks, stops) and hierarchy.layout is layout:
             return

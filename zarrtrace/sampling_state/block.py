@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..layout.variables import Variable
 from ..messages import chain_label, warn_caller
 from ..store.local import locks_work, read_first
 from ..store.location import Location
+from ..store.network import Arrival
 from .arrays import decode_value, encode_value, state_key
 from .chunk_seals import (
     ChunkSeals,
@@ -36,10 +36,6 @@ from .journal import Journal
 from .journal_count import is_elsewhere, read_count_and_series
 from .journal_file import is_locked, journal_directory, journal_file
 from .journal_header import FLUSHED_BOOT, JOURNAL_BOOT
-
-# A client of a network file system may remember the size of a file that another machine replaced
-# by a longer one: it reads that without its end, and learns the size.
-_TRIES, _TRY_AFTER = 5, 0.2  # seconds
 
 
 @dataclass(frozen=True)
@@ -83,15 +79,15 @@ class ChainBlock:
         DamagedTraceError
             The chunk cannot be decoded.
         """
-        tries = _TRIES if self.location.network else 1
+        # A client of a network file system may remember the size of a file that another machine
+        # replaced by a longer one: it reads that without its end.
+        arrival = Arrival(self.location.network)
         while True:
-            tries -= 1
             try:
                 return self.decode(name, self.location.read(self.key(name)))
             except DamagedTraceError:
-                if not tries:
+                if not arrival.is_due():
                     raise
-            time.sleep(_TRY_AFTER)
 
     def decode(self, name: str, data: memoryview | None) -> Any:
         """The value in the bytes of its chunk; None when there is no chunk."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
+# What clients know of a file, of its size and of its absence may be so old: sshfs remembers it for
+# 20 seconds.
+_ARRIVES_WITHIN, _LOOK_EVERY = 25.0, 0.2  # seconds
 # Those whose clients have caches of their own.
 _OF_A_NETWORK = {
     "9p", "afs", "beegfs", "beegfs_nodev", "ceph", "cifs", "cvmfs2", "fhgfs", "gfs2",
@@ -18,6 +22,26 @@ _OF_A_NETWORK = {
     "fuse.mfs", "fuse.moosefs", "fuse.mount-s3", "fuse.quobyte", "fuse.rclone", "fuse.s3fs",
     "fuse.smbnetfs", "fuse.sshfs",
 }  # fmt: skip
+
+
+class Arrival:
+    """A wait for what another machine wrote to a network file system, and this one sees late.
+
+    Parameters
+    ----------
+    network : str
+        The type of the file system, as `network_of` says it. On any other one nothing arrives late.
+    """
+
+    def __init__(self, network: str) -> None:
+        self._late_at = time.monotonic() + (_ARRIVES_WITHIN if network else 0.0)
+
+    def is_due(self) -> bool:
+        """Wait a moment for it; False if it would have arrived by now."""
+        if time.monotonic() >= self._late_at:
+            return False
+        time.sleep(_LOOK_EVERY)
+        return True
 
 
 def network_of(directory: str | os.PathLike[str]) -> str:
