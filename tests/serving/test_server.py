@@ -26,6 +26,8 @@ from tornado.ioloop import IOLoop
 
 import zarrtrace as zt
 from zarrtrace.cli import main
+from zarrtrace.cli.command import build_parser
+from zarrtrace.cli.serve import what_is_there
 from zarrtrace.serving import server
 from zarrtrace.serving.live import Live
 from zarrtrace.serving.overview import Overview
@@ -89,6 +91,15 @@ def test_a_folder_is_shown_to_those_with_the_token(tmp_path: Path) -> None:
         assert answer(f"{address}run?name=one&{token}")[0] == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+@pytest.mark.once("newest")
+def test_a_folder_with_one_run_is_an_overview_to_which_others_may_come(tmp_path: Path) -> None:
+    zt.create(tmp_path / "runs" / "one", chains=1, draws=9, posterior={"mu": 0.0})
+    for path, kind in ((tmp_path / "runs", OfFolder), (tmp_path / "runs" / "one", OfTrace)):
+        shown = what_is_there(build_parser().parse_args(["serve", str(path)]))
+        shown.stop()
+        assert type(shown) is kind
 
 
 @pytest.mark.once("newest")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import TraceNotFoundError
+from ..layout.hierarchy import Hierarchy
 from ..messages import printable
 from ..report.write import require_bokeh
+from ..store.locate import locate
 from .arguments import Commands, storage_argument, storage_options
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def _run_command(parsed: argparse.Namespace) -> int:
     require_bokeh("a live page")
     from ..serving.server import Served, bind
 
-    shown = _what_is_there(parsed)
+    shown = what_is_there(parsed)
     served = Served(shown, bind(parsed.host, parsed.port), parsed.host)
 
     def say_that_it_is_ready() -> None:
@@ -54,15 +56,17 @@ def _run_command(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _what_is_there(parsed: argparse.Namespace) -> OfTrace | OfFolder:
-    """A trace, or else a folder, which may have no run yet."""
+def what_is_there(parsed: argparse.Namespace) -> OfTrace | OfFolder:
+    """What `serve` shows of a path: a trace, or else a folder, which may have no run yet."""
     from ..serving.server import OfFolder, OfTrace
 
     options = storage_options(parsed)
     try:
-        return OfTrace(parsed.path, options, parsed.allow_stop)
+        # `open` would open the only trace of a folder, and others may come.
+        _ = Hierarchy(locate(parsed.path, read_only=True, storage_options=options)).layout
     except TraceNotFoundError:
         runs = OfFolder(parsed.path, options, parsed.allow_stop)
         if not runs.has_runs and (Path(parsed.path) / "zarr.json").exists():
             raise  # a Zarr group of somebody else
         return runs
+    return OfTrace(parsed.path, options, parsed.allow_stop)
