@@ -195,7 +195,8 @@ class OpenChunks:
                 for chunk in schedule.chunks:
                     if chunk.is_stored:
                         key, data = chunk.encoded(number, len(draws))
-                        seal = extend_seal(seal, data)
+                        if seals is not None:  # a journal of an earlier version has no room for it
+                            seal = extend_seal(seal, data)
                         yield key, data
                 if seals is not None:
                     seals.put(schedule.chunk_set, count, end_seal(seal))
