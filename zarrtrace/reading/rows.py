@@ -91,7 +91,7 @@ def read_rows(hierarchy: Hierarchy, wanted: Iterable[Wanted]) -> None:
 
 
 def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None:
-    arrival = Arrival("" if hierarchy.layout.finished else hierarchy.location.network)
+    arrival = Arrival(hierarchy.location.network)
     while True:
         layout = hierarchy.layout
         _require_kept(hierarchy, layout, batch)
@@ -106,7 +106,7 @@ def _read_batch(hierarchy: Hierarchy, batch: Mapping[int, list[Wanted]]) -> None
         except DamagedTraceError:
             # If the chain went back, this is not damage: its last chunks are written again.
             is_present = hierarchy.layout is layout and _are_current(blocks, stops)
-            if is_present and not arrival.is_due():
+            if is_present and (layout.finished or not arrival.is_due()):
                 raise
             continue
         if _are_current(blocks, stops) and hierarchy.layout is layout:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import zarr.buffer.cpu
@@ -36,6 +38,8 @@ from .network import network_of
 from .plain_store import LARGEST, plain_store
 from .remote import Listed
 from .waiting import WaitingStore
+
+_FILES_AT_ONCE = 16  # are written to a network file system
 
 
 class Location:
@@ -345,12 +349,21 @@ class Location:
 
     def write_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Put bytes under each key, in order; in parallel where the store is remote."""
-        if self._direct or not self.takes_any_key:
+        if self.network:
+            self._write_at_once(items)
+        elif self._direct or not self.takes_any_key:
             for key, data in items:
                 self.write(key, data)
-            return
+        else:
+            self._waiting.write_many((self._prefix + key, data) for key, data in items)
 
-        self._waiting.write_many((self._prefix + key, data) for key, data in items)
+    def _write_at_once(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Write files of a network file system: each of them waits for its server several times."""
+        items = iter(items)
+        while some := list(islice(items, _FILES_AT_ONCE)):
+            with ThreadPoolExecutor(len(some)) as pool:
+                # A list waits for all of them, and then raises the error of one.
+                list(pool.map(lambda item: self.write(*item), some))
 
     def sync_tree(self, prefix: str) -> None:
         """Wait until everything below a prefix on a local disk survives power loss."""
