@@ -16,8 +16,8 @@ import zarrtrace as zt
 DRAWS = 60
 
 
-def create(path: Path, draws: int = DRAWS) -> zt.Trace:
-    return zt.create(path, chains=3, draws=draws, posterior={"x": zt.Var(draws_per_chunk=20)})
+def create(path: Path, draws: int = DRAWS, chains: int = 3) -> zt.Trace:
+    return zt.create(path, chains=chains, draws=draws, posterior={"x": zt.Var(draws_per_chunk=20)})
 
 
 def record(
@@ -80,5 +80,5 @@ def made(trace: zt.Trace) -> list[int]:
 
 
 def is_complete(trace: zt.Trace, draws: int = DRAWS) -> bool:
-    expected = [np.random.default_rng(index).normal(size=draws) for index in range(3)]
+    expected = [np.random.default_rng(index).normal(size=draws) for index in range(trace.chains)]
     return np.array_equal(trace.get("x"), expected)

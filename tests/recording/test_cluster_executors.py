@@ -202,19 +202,48 @@ def block_of_the_page(word: str) -> str:
     return next(block for block in blocks if word in block)
 
 
-@pytest.mark.once("oldest")
-def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    # submitit takes a Slurm that it finds.
+@pytest.fixture
+def no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder where submitit starts its jobs on this machine; it takes a Slurm that it finds."""
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "tail").symlink_to(shutil.which("tail") or "")
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.usefixtures("no_slurm")
+def test_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a slow file system the result of a job that was killed might still appear.
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     trace = create(tmp_path / "run.zarr")
     with pytest.warns(RuntimeWarning, match="UncompletedJobError.*is started again"):
         exec(block_of_the_page("submitit"), {"zt": zt, "chain": killed_once, "trace": trace})
     assert is_complete(trace)
     assert [count - cluster_chains.DRAWS for count in made(trace)] == [0, 5, 0]
+
+
+@pytest.mark.once("oldest")
+@pytest.mark.usefixtures("no_slurm")
+def test_a_job_of_submitit_whose_time_is_over_submits_itself_again(tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr", chains=1)
+    # The last ten minutes of a job are those in which the signal says that its time is over.
+    block = block_of_the_page("class Job").replace("timeout_min=60 * 24", "timeout_min=10")
+    namespace: dict[str, Any] = {"zt": zt, "chain": slowly, "trace": trace}
+    exec(block, namespace)
+    while not trace.recorded[0]:
+        time.sleep(0.01)
+    claim = trace._block(0).claim
+    assert claim is not None
+    os.kill(claim.pid, signal.SIGUSR2)
+    (job,) = namespace["jobs"]
+    job.result()
+    assert "this job is timed-out" in job.stderr()
+    assert "Requeued job" in job.stdout()
+    # It ended with a checkpoint, so that no draw is drawn again.
+    assert is_complete(trace)
+    assert made(trace) == [cluster_chains.DRAWS]
 
 
 @pytest.mark.once("newest")
