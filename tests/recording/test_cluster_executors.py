@@ -1,4 +1,4 @@
-"""Chains on the executors that clusters have: Dask, MPI, loky, submitit."""
+"""Chains on the executors that clusters have: Dask, MPI, loky, submitit, Parsl, Ray."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -195,11 +196,20 @@ def test_ctrl_c_and_a_goal_end_chains_of_loky(
     assert is_complete(trace, int(trace.recorded.min()))
 
 
-def block_of_the_page(word: str) -> str:
-    """The first block of Python that is not run with the page on clusters and has a word."""
+def blocks_of_the_page() -> list[str]:
+    """The blocks of Python that are not run with the page on clusters."""
     page = Path(__file__).parents[2] / "docs" / "howto" / "clusters.md"
-    blocks = re.findall(r"^```py\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    return next(block for block in blocks if word in block)
+    return re.findall(r"^```py\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def block_of_the_page(word: str) -> str:
+    """The first of these blocks that has a word."""
+    return next(block for block in blocks_of_the_page() if word in block)
+
+
+def test_each_block_of_the_page_is_run_here() -> None:
+    words = re.findall(r'block_of_the_page\("(.*?)"\)', Path(__file__).read_text())
+    assert {block_of_the_page(word) for word in words} == set(blocks_of_the_page())
 
 
 @pytest.fixture
@@ -265,6 +275,91 @@ def test_a_rank_of_mpi_dies_and_the_same_command_continues(tmp_path: Path) -> No
     assert second.returncode == 0, second.stderr
     assert is_complete(trace)
     assert made(trace)[1] == cluster_chains.DRAWS + 5
+
+
+@pytest.mark.long
+@pytest.mark.once("oldest")
+def test_a_worker_of_parsl_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    # Parsl starts programs of its own by their names.
+    programs = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    workers = HighThroughputExecutor(
+        address="127.0.0.1",
+        cores_per_worker=0.1,
+        max_workers_per_node=2,
+        provider=LocalProvider(init_blocks=1, max_blocks=1),
+        heartbeat_period=1,  # the seconds between two looks at the workers
+    )
+    config = Config([workers], strategy_period=0.2, initialize_logging=False)
+    trace = create(tmp_path / "run.zarr")
+    namespace = {"zt": zt, "chain": killed_once, "trace": trace, "config": config}
+    with pytest.warns(RuntimeWarning, match="WorkerLost.*is started again"):
+        exec(block_of_the_page("Parsl"), namespace)
+    assert is_complete(trace)
+    assert [count - cluster_chains.DRAWS for count in made(trace)] == [0, 5, 0]
+
+
+@pytest.mark.once("oldest")
+def test_what_ends_early_reaches_chains_of_parsl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parsl.concurrent import ParslPoolExecutor
+    from parsl.config import Config
+    from parsl.executors.threads import ThreadPoolExecutor
+
+    monkeypatch.chdir(tmp_path)
+    trace = create(tmp_path / "run.zarr", draws=2000)
+    config = Config([ThreadPoolExecutor(max_threads=3)], initialize_logging=False)
+    with ParslPoolExecutor(config) as pool:
+        # Unlike those of other executors, calls of Parsl cannot be cancelled.
+        zt.run(slowly, trace, executor=pool, until=lambda trace: True, progress=False)
+        assert trace.status == "stopped"
+
+
+RAY = """
+import sys
+import ray
+from cluster_chains import killed_once as chain
+import zarrtrace as zt
+
+trace = zt.open("run.zarr", "a")
+ray.init(
+    num_cpus=2, include_dashboard=False, object_store_memory=80_000_000, _temp_dir=sys.argv[1]
+)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.once("oldest")
+def test_a_worker_of_ray_is_killed(tmp_path: Path) -> None:
+    trace = create(tmp_path / "run.zarr")
+    script = tmp_path / "script.py"
+    script.write_text(RAY + block_of_the_page("ray.remote") + "ray.shutdown()\n")
+    here = environment()
+    here["PYTHONPATH"] += os.pathsep + str(Path(cluster_chains.__file__).parent)
+    # Ray would write a token into the home directory, report its use on the internet, and kill
+    # workers where the memory is nearly full.
+    here |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    here["RAY_memory_monitor_refresh_ms"] = "0"
+    # Not in pytest's folder, whose name is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        done = subprocess.run(
+            [sys.executable, script, folder],
+            env=here,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert is_complete(trace)
+    assert [count - cluster_chains.DRAWS for count in made(trace)] == [0, 5, 0]
 
 
 @pytest.mark.once("oldest")

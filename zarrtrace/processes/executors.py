@@ -1,4 +1,4 @@
-"""The chains of a trace on any executor: threads, a pool of processes, Dask, MPI, submitit.
+"""The chains of a trace on any executor: threads, a pool of processes, Dask, MPI, submitit, Parsl.
 
 What runs elsewhere cannot be interrupted, but it can be asked: when `run` ends early, a request to
 stop in the store reaches the chains wherever they are.
@@ -264,6 +264,7 @@ def _end_elsewhere(trace: Trace, running: dict[Submitted, tuple[Block, Submits]]
 
 
 def _cancel(future: Submitted) -> None:
-    """Cancel what has not begun: a job of submitit would be killed."""
+    """Cancel what has not begun, where that can be done: a job of submitit would be killed."""
     if isinstance(future, Future):
-        future.cancel()
+        with suppress(NotImplementedError):  # Parsl begins it, and it ends at once
+            future.cancel()

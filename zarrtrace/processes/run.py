@@ -46,9 +46,9 @@ def run(
     processes : int, optional
         Chains at the same time; by default as many as this process may use cores.
     executor : concurrent.futures.Executor or callable, optional
-        Where to run the chains instead: threads, Dask, MPI, or an executor of submitit. Workers
-        need the same version of zarrtrace, and the same minor version of Zarr. If no worker begins
-        a chain for 30 s, `run` says so and keeps waiting. A function without arguments that
+        Where to run the chains instead: threads, Dask, MPI, Parsl, or an executor of submitit.
+        Workers need the same version of zarrtrace, and the same minor version of Zarr. If no worker
+        begins a chain for 30 s, `run` says so and keeps waiting. A function without arguments that
         makes an executor, such as `lambda: ProcessPoolExecutor(8)`, is called again if the executor
         breaks, as a pool does when one of its processes is killed.
     progress : bool, default True
