@@ -65,14 +65,25 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(
 
 
 def test_every_page_says_what_is_run() -> None:
-    # A block in another language than these is neither run nor compared. What needs MPI, submitit
-    # or Ray to start it is `py`.
+    # A block in another language than these is neither run nor compared. What needs MPI, submitit,
+    # Parsl or Ray is `py`: tests/recording/test_cluster_executors.py runs it.
     known = {"python", "{setup}", "text", "sh", "diff"}
     for page in PAGES:
         fences = re.findall(r"^```([\w{}-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
         directives = {name for name in fences if name.startswith("{")} - {"{setup}"}
         started_elsewhere = {"py"} if page.stem == "clusters" else set()
         assert set(fences) - directives - started_elsewhere <= known, page
+
+
+def test_the_job_script_on_the_page_is_the_one_that_slurm_runs_in_a_test() -> None:
+    def commands(script: str) -> list[str]:
+        lines = [line for line in script.splitlines() if line]
+        return [line for line in lines if not line.startswith("# ")]
+
+    page = (DOCS / "howto" / "clusters.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```sh\n(#!.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    example = DOCS.parent / "examples" / "slurm_array.sh"
+    assert commands(shown) == commands(example.read_text(encoding="utf-8"))
 
 
 @pytest.mark.long
