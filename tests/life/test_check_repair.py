@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 from conftest import Place
 from killed_processes import killed_at_change
+from scripts import Script
 
 import zarrtrace as zt
 from zarrtrace.cli import main
@@ -61,6 +62,43 @@ def flip(file: Path, bit: int) -> bytes:
     data[bit // 8] ^= 1 << bit % 8
     file.write_bytes(data)
     return before
+
+
+COUNT_OPENED = """
+import sys
+import zarrtrace as zt
+
+opened = []
+
+
+def count(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("journal/c.0.0"):
+        opened.append(arguments)
+
+
+sys.addaudithook(count)
+assert zt.open(sys.argv[1]).check() == []
+print(len(opened))
+"""
+
+
+@pytest.mark.once("newest")
+def test_a_check_of_a_copy_proves_its_draws_as_often_however_many_chunks_it_has(
+    directory: Place, script: Script, tmp_path: Path
+) -> None:
+    """A copy proves its draws each time that its journal is opened, chunk by chunk."""
+    trace = directory.create(chains=1, draws=300, posterior={"mu": zt.Var(draws_per_chunk=1)})
+    writer = trace.writer(0)
+    opened = []
+    for stop in (20, 300):
+        for draw in range(int(trace.recorded[0]), stop):
+            writer.record({"mu": draw})
+        writer.checkpoint({"at": stop})
+        copy = tmp_path / f"{stop}.zarr"
+        shutil.copytree(directory.path, copy)
+        opened.append(int(script.run(COUNT_OPENED, copy)))
+    writer._release()
+    assert 0 < opened[0] == opened[1]
 
 
 @pytest.mark.parametrize("finish", [False, True])

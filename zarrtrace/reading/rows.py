@@ -344,6 +344,7 @@ class RowReader:
         self._group = layout.groups[variable.group]
         self._variable = variable
         self._codec = draw_codec(layout, variable)
+        self._checked: _OpenBlock | None = None
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -403,10 +404,26 @@ class RowReader:
         # A full chunk needs no rows besides.
         stop = 0 if draws.stop == self.chunks(draws)[-1].place.draws.stop else draws.stop
         while True:
-            (open_block,) = _open_blocks({self.block: stop})
+            open_block = self._opened(stop)
             _fill([open_block], {self.block.number: [wanted]})
             if open_block.is_current():
                 return
+
+    def _opened(self, stop: int) -> _OpenBlock:
+        """The block to check draws up to a stop of, with the journal of the check before.
+
+        A copy proves its draws each time that its journal is opened, chunk by chunk.
+        """
+        found = self._checked
+        if (
+            found is None
+            or found.journal is None
+            or found.flushed is not None
+            or not found.is_current()
+        ):
+            (found,) = _open_blocks({self.block: stop})
+            self._checked = found
+        return found
 
     def chunk(
         self, place: ChunkPlace, stop: int = 0, into: np.ndarray[Any, Any] | None = None

@@ -234,6 +234,7 @@ class ChainBlock:
         for chunk_set in seals:
             for span in written_spans(self.layout, chunk_set.variables[0]):
                 draw = max(span.start, draws.start, self.layout.dropped)
+                draw = max(draw, seals.first_draw(chunk_set, count))
                 while not span.gone and draw < min(span.stop, stop):
                     place = span.place(draw, chunk_set.length)
                     draw = place.draws.stop

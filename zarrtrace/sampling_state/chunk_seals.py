@@ -97,11 +97,20 @@ class ChunkSeals:
 
         None if there is none: they were filled before the journal was made, or too long ago.
         """
-        number, newest = chunk_set.number_of(stop), chunk_set.number_of(max(count, 1)) + 1
-        if number + chunk_set.room <= newest:
+        number = chunk_set.number_of(stop)
+        if number < self._oldest(chunk_set, count):
             return None
         seal = int(self._seals[chunk_set.number][number % chunk_set.room])
         return None if seal == _NO_SEAL else seal
+
+    def first_draw(self, chunk_set: ChunkSet, count: int) -> int:
+        """No chunk that ends before this draw has a seal, in the journal with this count."""
+        return self._oldest(chunk_set, count) * chunk_set.length
+
+    @staticmethod
+    def _oldest(chunk_set: ChunkSet, count: int) -> int:
+        """The number of the first chunks whose seal is not overwritten by those of later ones."""
+        return chunk_set.number_of(max(count, 1)) + 2 - chunk_set.room
 
     def put_texts(self, count: int, seal: int) -> None:
         """Keep the seal of the texts below the count that are in chunks which are not full.
