@@ -68,15 +68,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--half",
         choices=["oldest", "newest"],
-        help="leave out the tests that are marked to run once, on the other one of two Pythons",
+        help="leave out the tests that are marked to run once, on the other one of two Pythons, "
+        "and those that are marked to run apart",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the other half has, and begin with what takes long."""
+    """Leave out what the other half has or neither has, and begin with what takes long."""
     half = config.getoption("--half")
     left_out = []
     for item in items:
+        if half is not None and item.get_closest_marker("apart") is not None:
+            left_out.append(item)
+            continue
         mark = item.get_closest_marker("once")
         if mark is None:
             continue
