@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,53 +192,58 @@ def test_emcee_ends_by_break_or_by_an_error_with_every_step_kept(tmp_path: Path)
 # The request comes while the block of the draws 4 to 7 is computed.
 NUMPYRO = """
 import jax, numpyro, numpyro.distributions as dist
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import HMC, MCMC
 from zarrtrace.adapters.numpyro import sample
 
-path, request, key = sys.argv[1], REQUEST, jax.random.PRNGKey(0)
-ask = asking(path, **request)
+def record(path, ask):
+    def model():
+        jax.debug.callback(ask, numpyro.sample("x", dist.Normal()))
 
-def model():
-    jax.debug.callback(ask, numpyro.sample("x", dist.Normal()))
-
-mcmc = MCMC(NUTS(model), num_warmup=20, num_samples=10**7, num_chains=2,
-            chain_method="vectorized", progress_bar=False)
-sample(mcmc, path, key, draws_per_block=4)
+    mcmc = MCMC(HMC(model, num_steps=2), num_warmup=20, num_samples=10**7, num_chains=2,
+                chain_method="vectorized", progress_bar=False)
+    sample(mcmc, path, jax.random.PRNGKey(0), draws_per_block=4)
 """
 
 BLACKJAX = """
 import blackjax, jax, jax.numpy as jnp
 from zarrtrace.adapters.blackjax import sample
 
-path, request, key = sys.argv[1], REQUEST, jax.random.PRNGKey(0)
-ask = asking(path, **request)
+def record(path, ask):
+    def log_density(x):
+        jax.debug.callback(ask, x)
+        return -0.5 * jnp.sum(x**2)
 
-def log_density(x):
-    jax.debug.callback(ask, x)
-    return -0.5 * jnp.sum(x**2)
+    kernel = blackjax.normal_random_walk(log_density, jnp.ones(2))
+    state = jax.vmap(kernel.init)(jnp.zeros((2, 2)))
+    sample(kernel.step, path, jax.random.PRNGKey(0), state, draws=10**7, draws_per_block=4,
+           progress=False)
+"""
 
-kernel = blackjax.normal_random_walk(log_density, jnp.ones(2))
-state = jax.vmap(kernel.init)(jnp.zeros((2, 2)))
-sample(kernel.step, path, key, state, draws=10**7, draws_per_block=4, progress=False)
+
+# One process records the runs of a sampler, since it takes seconds to import.
+RECORD_EACH = """
+for number, request in enumerate(REQUESTS):
+    path = f"{sys.argv[1]}-{number}"
+    record(path, asking(path, **request))
 """
 
 
 @pytest.mark.once("newest")
 @pytest.mark.parametrize(
-    ("name", "code", "request_", "draws"),
+    ("name", "code", "requests"),
     [
-        ("numpyro", NUMPYRO, "{'at': 10}", 10),
-        ("numpyro", NUMPYRO, "{'at': 2}", 4),
-        ("blackjax", BLACKJAX, "{'at': 6}", 8),
-        ("blackjax", BLACKJAX, "{'now': True}", 4),
+        ("numpyro", NUMPYRO, [({"at": 10}, 10), ({"at": 2}, 4)]),
+        ("blackjax", BLACKJAX, [({"at": 6}, 8), ({"now": True}, 4)]),
     ],
 )
 def test_samplers_of_jax_end_with_the_block_that_has_the_draw(
-    tmp_path: Path, name: str, code: str, request_: str, draws: int
+    tmp_path: Path, name: str, code: str, requests: list[tuple[dict[str, Any], int]]
 ) -> None:
     pytest.importorskip(name)
-    run(code.replace("REQUEST", request_), tmp_path / "run.zarr")
-    trace = zt.open(tmp_path / "run.zarr")
-    assert trace.status == "finished"
-    assert trace.recorded.tolist() == [draws, draws]
-    assert np.isfinite(trace.get(next(iter(trace.posterior)))).all()
+    asked = repr([request for request, _ in requests])
+    run(code + RECORD_EACH.replace("REQUESTS", asked), tmp_path / "run.zarr")
+    for number, (_, draws) in enumerate(requests):
+        trace = zt.open(f"{tmp_path / 'run.zarr'}-{number}")
+        assert trace.status == "finished"
+        assert trace.recorded.tolist() == [draws, draws]
+        assert np.isfinite(trace.get(next(iter(trace.posterior)))).all()
