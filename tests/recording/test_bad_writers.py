@@ -150,3 +150,34 @@ def test_a_writer_that_cannot_be_closed_at_exit_takes_no_other_with_it(
     assert "TraceNotFoundError" in said
     for number in range(1, 8, 2):
         assert zt.open(tmp_path / f"{number}.zarr").get("x").tolist() == [[number]]
+
+
+@pytest.mark.parametrize("place", ["disk", "network"])
+def test_a_writer_of_many_files_is_closed_at_exit(
+    place: str, tmp_path: Path, fresh_script: Any
+) -> None:
+    """An interpreter that ends begins no thread."""
+    code = """
+        import pathlib, sys, warnings, zarrtrace as zt
+        from zarrtrace.store import network
+        place, folder = sys.argv[1:]
+        durability = "disk"
+        if place == "network":
+            network._MOUNTS = pathlib.Path(folder, "mountinfo")
+            network._MOUNTS.write_text(f"1 0 0:1 / {folder} rw - nfs4 server:/ rw")
+            durability = "process"
+        texts = {f"text{i}": zt.Var(dtype=str, draws_per_chunk=10) for i in range(20)}
+        trace = zt.create(
+            f"{folder}/run.zarr",
+            chains=1, draws=20, posterior=texts, journal=False, durability=durability,
+        )
+        writer = trace.writer(0)
+        for draw in range(15):
+            writer.record(dict.fromkeys(texts, f"draw {draw}"))
+    """
+    process = fresh_script.start(code, place, tmp_path)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert not said
+    found = zt.open(tmp_path / "run.zarr").get("text19")
+    assert found.tolist() == [[f"draw {draw}" for draw in range(15)]]

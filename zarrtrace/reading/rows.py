@@ -8,7 +8,6 @@ is dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -26,10 +25,10 @@ from ..sampling_state.draw_codec import draw_codec
 from ..sampling_state.flushed import Flushed, look_at, read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
+from ..store.at_once import at_once
 from ..store.network import Arrival
 from .as_finished import is_as_finished, is_blank, read_before_threads
 
-_AT_ONCE = 16  # chunks that are requested together
 _BLOCKS_AT_ONCE = 64  # blocks of chains whose journals are mapped
 _REMEDY = "restore it from a copy"
 _MISSING = (
@@ -187,9 +186,7 @@ def _fill(blocks: list[_OpenBlock], batch: Mapping[int, list[Wanted]]) -> None:
 def fill_pieces(pieces: list[Piece], waits: bool) -> None:
     """Read chunks from the store, in parallel if the store is remote."""
     if waits:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # A list waits for all of them, and then raises the error of one.
-            list(pool.map(lambda fill: fill(), pieces))
+        at_once(lambda fill: fill(), pieces)
     else:
         # One at a time: Blosc decodes each with all cores, with the memory of one chunk.
         for fill in pieces:

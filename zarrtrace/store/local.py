@@ -8,13 +8,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeVar
 
 from ..errors import DamagedTraceError, TraceError, TraceExistsError
+from .at_once import at_once
 
 try:
     import fcntl
@@ -35,7 +35,6 @@ _PASSING = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
     errno.EINTR,
 }  # fmt: skip
-_SYNCED_AT_ONCE = 16
 _MANY_TO_SYNC = 8
 _HERE = -100  # the working directory, for the functions of the C library that end in "at"
 _NO_REPLACE, EXCHANGE = 1, 2  # of renameat2(2)
@@ -345,9 +344,7 @@ def sync_paths(paths: Iterable[Path]) -> None:
         for path in paths:
             _sync_path(path)
         return
-    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-        # A list waits for all of them, and then raises the error of one.
-        list(pool.map(_sync_path, paths))
+    at_once(_sync_path, paths)
 
 
 def _sync_path(path: Path) -> None:

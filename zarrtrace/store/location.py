@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
@@ -23,6 +22,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..errors import NotShareableError, NotWritableError, TraceNotFoundError
 from . import directory, remote
+from .at_once import at_once
 from .failures import changing, directory_in_place_of, errors_of_ours, refused
 from .local import (
     file_holds,
@@ -39,7 +39,7 @@ from .plain_store import LARGEST, plain_store
 from .remote import Listed
 from .waiting import WaitingStore
 
-_FILES_AT_ONCE = 16  # are written to a network file system
+_FILES_AT_ONCE = 16  # of a network file system are written together, and in memory
 
 
 class Location:
@@ -361,9 +361,7 @@ class Location:
         """Write files of a network file system: each of them waits for its server several times."""
         items = iter(items)
         while some := list(islice(items, _FILES_AT_ONCE)):
-            with ThreadPoolExecutor(len(some)) as pool:
-                # A list waits for all of them, and then raises the error of one.
-                list(pool.map(lambda item: self.write(*item), some))
+            at_once(lambda item: self.write(*item), some)
 
     def sync_tree(self, prefix: str) -> None:
         """Wait until everything below a prefix on a local disk survives power loss."""

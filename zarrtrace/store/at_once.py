@@ -1,0 +1,32 @@
+"""Do one thing with many files or chunks at once, where each waits for a disk or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+_AT_ONCE = 16
+
+
+def at_once(act: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Call a function with each item, in several threads; when all have ended, one error is raised.
+
+    An interpreter that ends begins no thread. Writers that are closed there call the function with
+    one item after the other.
+    """
+    items = list(items)
+    if len(items) < 2:
+        running = []
+    else:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(items))) as pool:
+            try:
+                running = [pool.submit(act, item) for item in items]
+            except RuntimeError:
+                running = []
+    for item in items if not running else []:
+        act(item)
+    for future in running:
+        future.result()
