@@ -21,7 +21,8 @@ def at_once(act: Callable[[Item], object], items: Iterable[Item]) -> None:
     if len(items) < 2:
         running = []
     else:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(items))) as pool:
+        # Left twice: an interrupt may end the first wait, and no thread may write after it.
+        with ThreadPoolExecutor(min(_AT_ONCE, len(items))) as pool, pool:
             try:
                 running = [pool.submit(act, item) for item in items]
             except RuntimeError:
