@@ -61,7 +61,7 @@ def draw(draws: int, chains: int = 3) -> dict[str, np.ndarray]:
 def test_a_look_has_the_worst_of_arvizs_numbers(memory: Place) -> None:
     trace = create(memory)
     values = draw(505)
-    values["theta"][1, :, 2] += 0.5
+    values["theta"][1, :, 2] += 4.0
     record(trace, values, slice(None))
     goal = zt.Converged(rhat=1.3, ess=10, mcse={"theta": 0.2})
     seen = look(goal, trace._now())
