@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from outcomes import Outcomes, TrialFailed
 
 import zarrtrace as zt
+from zarrtrace.sampling_state.block import ChainBlock
+from zarrtrace.sampling_state.flushed import read_last_rows
 from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
 
 TUNE, DRAWS = 9, 31
@@ -180,13 +182,25 @@ def record(trace: zt.Trace, moments: Moments, chooser: random.Random, steps: int
         writer._release()
 
 
+def lacks_rows(block: ChainBlock) -> bool:
+    """Whether its journal, or its last rows, were not there yet, or are lost with the power."""
+    file = block.journal_file
+    if file is not None:
+        return not file.exists()
+    # A checkpoint that is too large for the last rows comes after them.
+    return block.read("state") is not None and read_last_rows(block) is None
+
+
 def lacking_journals(path: Path) -> list[int]:
-    """The chains whose journal is not there: it was not there yet when it was to be copied."""
+    """The chains with draws or a checkpoint, and without the journal or the rows of these."""
     trace = zt.open(path)
-    blocks = [trace._block(number) for number in range(len(trace.blocks))]
-    files = [(block, block.journal_file) for block in blocks]
-    without = [block for block, file in files if file is not None and not file.exists()]
-    return [chain for block in without for chain in block.chains if trace.recorded[chain]]
+    without = [block for block in map(trace._block, range(len(trace.blocks))) if lacks_rows(block)]
+    return [
+        chain
+        for block in without
+        for chain in block.chains
+        if trace.recorded[chain] or block.journal_file is None
+    ]
 
 
 def check(path: Path, but: Sequence[int] = ()) -> list[int]:
@@ -212,9 +226,7 @@ def check(path: Path, but: Sequence[int] = ()) -> list[int]:
     for number in range(len(trace.blocks)):
         block = trace._block(number)
         found = last_checkpoint(block)
-        file = block.journal_file
-        has_journal = file is None or file.exists()
-        if found is not None and block.chains[0] not in but and has_journal:
+        if found is not None and block.chains[0] not in but and not lacks_rows(block):
             draws, state, _ = found
             assert draws <= counts[block.chains[0]], f"{path}: {block}, {found}"
             assert state["draw"] == draws
