@@ -9,13 +9,7 @@ from typing import Any
 import adapter_runs
 import pytest
 
-from zarrtrace.testing import (
-    Adapter,
-    Check,
-    check_a_killed_run_goes_on,
-    check_an_interrupted_run_keeps_its_draws,
-    checks,
-)
+from zarrtrace.testing import Adapter, Check, checks
 
 RUNS = {
     "emcee": adapter_runs.EmceeRun(),
@@ -24,19 +18,16 @@ RUNS = {
 }
 
 
-# Each Python has another release line of PyMC. `test_pymc_resume.py` kills runs of both.
-ON_BOTH = [
-    ("pymc", check)
-    for check in checks
-    if check not in (check_a_killed_run_goes_on, check_an_interrupted_run_keeps_its_draws)
-]
+# Each Python has another release line of PyMC: `test_pymc.py` and `test_pymc_resume.py` compare the
+# draws, and kill, continue and extend runs, on both. `test_numpyro.py` does so on the newest.
+PYTHONS = {"emcee": "oldest", "numpyro": "oldest", "pymc": "newest"}
 
 
 def cases() -> Iterator[Any]:
-    for system, python in {"emcee": "oldest", "numpyro": "newest", "pymc": "newest"}.items():
+    for system, python in PYTHONS.items():
         for check in checks:
-            marks = () if (system, check) in ON_BOTH else pytest.mark.once(python)
-            yield pytest.param(system, check, marks=marks, id=f"{system}-{check.__name__}")
+            mark = pytest.mark.once(python)
+            yield pytest.param(system, check, marks=mark, id=f"{system}-{check.__name__}")
 
 
 @pytest.mark.parametrize(("system", "check"), list(cases()))

@@ -162,9 +162,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], zt.Trace]
     ("how", "kill_at", "cores"),
     [
         ("nuts", (0, 25), 2),  # both chains are tuning
-        ("nuts", (0, 90), 1),  # the second chain has no draw yet
+        newest("nuts", (0, 90), 1),  # the second chain has no draw yet
         newest("compound", (1, 30), 1),  # the first chain is done, the second is tuning
-        ("demetropolis", (1, 75), 1),
+        newest("demetropolis", (1, 75), 1),
     ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(

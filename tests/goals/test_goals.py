@@ -148,6 +148,7 @@ def chain(index, trace):
 
 
 @pytest.mark.long
+@pytest.mark.once("oldest")
 def test_a_run_stops_at_its_goal_and_so_does_one_that_another_process_looks_at(
     directory: Place, script: Script, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ PACKAGE = str(Path(zt.__file__).parent)
 pytestmark = LEFT_TO_PYTHON
 
 
-@pytest.mark.once("newest")
+@pytest.mark.once("oldest")
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_as_before_or_as_after_and_can_be_made_again(
     tmp_path: Path, change: str, trials: int | None

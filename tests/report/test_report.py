@@ -114,7 +114,13 @@ def text_of(page: Page) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        pytest.param("light", marks=pytest.mark.once("oldest")),
+        pytest.param("dark", marks=pytest.mark.once("newest")),
+    ],
+)
 def test_a_page_says_what_is_odd_and_runs_nothing_of_a_name(
     tmp_path: Path, open_page: Open, scheme: str
 ) -> None:
