@@ -82,15 +82,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left_out.append(item)
             continue
         mark = item.get_closest_marker("once")
-        if mark is None:
-            continue
-        assert mark.args in (("oldest",), ("newest",)), f"{item.nodeid}: once on which Python?"
-        if half is not None and mark.args != (half,):
+        assert mark is None or mark.args in (("oldest",), ("newest",)), (
+            f"{item.nodeid}: once on which Python?"
+        )
+        python = kind_once(item) if mark is None else mark.args[0]
+        if half is not None and python not in (None, half):
             left_out.append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def kind_once(item: pytest.Item) -> str | None:
+    """The Python that runs a test of both for a kind of store: a directory is tried on both."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    kind = str(parameters.get("place", parameters.get("fast_place")))
+    return {"memory": "oldest", "objects": "newest"}.get(kind)
 
 
 def pytest_collection_finish() -> None:
