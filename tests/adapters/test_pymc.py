@@ -97,7 +97,8 @@ def assert_same(found: Any, expected: Any, groups: tuple[str, ...]) -> None:
     [
         None,
         "fork",
-        *(pytest.param(how, marks=pytest.mark.once("newest")) for how in ("forkserver", "spawn")),
+        pytest.param("forkserver", marks=pytest.mark.once("newest")),
+        pytest.param("spawn", marks=pytest.mark.once("oldest")),
     ],
 )
 def test_the_draws_are_those_of_the_default_trace_however_processes_start(

@@ -162,7 +162,7 @@ def test_every_chunk_is_read_once_and_no_file_is_written(
     assert len(reads) == len(set(reads)) == 20
 
 
-@pytest.mark.once("newest")
+@pytest.mark.once("oldest")
 @pytest.mark.long
 def test_a_variable_that_is_larger_than_memory_takes_what_it_may(tmp_path: Path) -> None:
     for size in (1, 12_000):

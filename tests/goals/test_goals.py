@@ -22,6 +22,13 @@ from zarrtrace.goals.looks import Looks
 HARNESS = Path(__file__).with_name("harness_stopping.py")
 
 RNG = np.random.default_rng(5)
+BEGINNING = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whatever was run before it."""
+    RNG.bit_generator.state = BEGINNING
 
 
 def correlated(chains: int, draws: int, *shape: int, rho: float = 0.8) -> np.ndarray:
