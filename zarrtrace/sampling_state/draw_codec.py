@@ -111,8 +111,7 @@ class DrawCodec:
             last_mark = _as_bytes(_marks(rows, mark, length - 1, length))
             if (_as_bytes(rows[:, -1:]) != last_mark).any():
                 continue
-            marks = _as_bytes(_marks(rows, mark, 0, length))
-            [recorded] = (_as_bytes(rows) != marks).any(axis=(0, 2)).nonzero()
+            [recorded] = np.nonzero(_differs_from_marks(rows, mark).any(axis=(0, 2)))
             draws = int(recorded[-1]) + 1 if recorded.size else 0
             is_long = rows[:, draws:].nbytes >= _PROOF
             if self.names_partial or (mark == _MARK and (self._is_certain or is_long)):
@@ -126,6 +125,18 @@ def _marks(rows: np.ndarray[Any, Any], mark: bytes, start: int, stop: int) -> np
     skipped, size = start * draw % len(mark), (stop - start) * draw
     data = (mark * (2 + size // len(mark)))[skipped : skipped + size]
     return np.frombuffer(data, rows.dtype).reshape(1, stop - start, *rows.shape[2:])
+
+
+def _differs_from_marks(rows: np.ndarray[Any, Any], mark: bytes) -> np.ndarray[Any, Any]:
+    """Which bytes or words of each draw are not those of marks, shape (chains, draws, n)."""
+    if rows[:1, :1].nbytes % len(mark) == 0:
+        # Every word of a mark is the same, and needs no copy of the chunk.
+        words = np.ascontiguousarray(rows).reshape(*rows.shape[:2], -1).view(np.uint64)
+        marks = np.frombuffer(mark, np.uint64)
+    else:
+        words, marks = _as_bytes(rows), _as_bytes(_marks(rows, mark, 0, rows.shape[1]))
+    differs: np.ndarray[Any, Any] = words != marks
+    return differs
 
 
 def _as_bytes(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
