@@ -225,16 +225,25 @@ def test_the_real_sampler_stores_and_restarts(real_epochs: list[Any], tmp_path: 
     assert Backend(outdir=tmp_path).epochs == 0
 
 
-def test_models_are_told_apart_by_k(tmp_path: Path) -> None:
+def of_two_models() -> dict[str, Any]:
     epoch = made(1)
     epoch["samples"]["k"] = np.arange(40, dtype="int32").reshape(4, 1, 10) % 2
     epoch["sampling"]["masks"] = np.array([[True, False, False], [True, True, True]])
     epoch["class"] = "jexplore.sampling.modsel.EpochMS"
+    return epoch
+
+
+def test_models_are_told_apart_by_k(tmp_path: Path) -> None:
+    epoch = of_two_models()
     backend = Backend(outdir=tmp_path).ingest(epoch)
     same(backend.get(), epoch)
     same(backend.get_samples(pars=["k"]), {"k": epoch["samples"]["k"]})
     assert backend.trace.posterior["k"].dims == ("chain", "draw")
+
+
+def test_models_are_loaded_into_the_classes_of_the_original(tmp_path: Path) -> None:
     needs_jexplore()
+    backend = Backend(outdir=tmp_path).ingest(of_two_models())
     assert sorted(vars(backend.load().samples)) == ["k", "ll", "lp", "p"]
 
 
