@@ -3,9 +3,9 @@
     sudo python tests/benchmarks/harness_network.py [--rounds 5] [--seconds 60]
 
 The file system is sshfs, mounted twice on this machine: the caches of the mounts are apart like
-those of two machines. First the same draws are recorded by turns on a local disk and on the mount
-with a journal on a local disk, as fast as they can be recorded and by a sampler that takes a
-millisecond for each. Then one process records, and another one looks through the other mount.
+those of two machines. The first part records the same draws on a local disk and, with a journal on
+that disk, on a mount: as fast as it can, and as a sampler that takes a millisecond for each draw.
+In the second part one process records, and another one looks through the other mount.
 """
 
 from __future__ import annotations

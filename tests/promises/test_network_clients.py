@@ -89,7 +89,7 @@ def draw_of(draw: int, text: Iterable[str]) -> dict[str, Any]:
 def look_by_turns(
     kind: bool | str, steps: list[tuple[str, int]], names: bool = True
 ) -> tuple[int, list[int]]:
-    """Record and look by turns; returns how many draws were wrong, and how many each look saw."""
+    """Do the steps; returns how many of the draws read were wrong, and how many each look saw."""
     wrong, seen_draws = 0, []
     text = {"name": zt.Var(dtype=str)} if names else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -285,7 +285,7 @@ def test_a_worker_of_parsl_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from parsl.providers import LocalProvider
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    # Parsl starts programs of its own by their names.
+    # Parsl looks for the programs that it starts on PATH.
     programs = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,34 +46,51 @@ def _counts_and_series(
     location: Location, layout: Layout, numbers: Iterable[int]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[bytes, ...]]:
     blocks = [ChainBlock(location, layout, number) for number in numbers]
-    found = [block.journal_count_and_series for block in blocks]
-    unmapped = [block for block, one in zip(blocks, found, strict=True) if one is None]
-    flushed = ((rows.proven_count, rows.series) for rows in look_at(unmapped))
-    known = [next(flushed) if one is None else one for one in found]
+    known = _look(blocks)
     if location.network:
         arrival = Arrival(location.network)
-        for place, block in enumerate(blocks):
-            # A journal on a disk of this machine does not arrive.
-            if found[place] is None or layout.journal == IN_STORE:
-                known[place] = _not_fewer_than_seen(block, known[place], arrival)
-    counts = np.array([count for count, _ in known], np.int64)
-    return np.clip(counts, 0, layout.total), tuple(series for _, series in known)
+        known = [
+            _not_fewer_than_seen(block, one, arrival)
+            for block, one in zip(blocks, known, strict=True)
+        ]
+    counts = np.array([one.draws for one in known], np.int64)
+    return np.clip(counts, 0, layout.total), tuple(one.series for one in known)
 
 
-def _not_fewer_than_seen(
-    block: ChainBlock, known: tuple[int, bytes], arrival: Arrival
-) -> tuple[int, bytes]:
-    """The count and the series of a block, once this machine sees as many draws as before.
+class _Known(NamedTuple):
+    """The draws and the series of a block, and whether the store has them."""
 
-    A chain that goes back has another series; a file that has not arrived has none.
+    draws: int
+    series: bytes
+    in_store: bool
+
+
+def _look(blocks: list[ChainBlock]) -> list[_Known]:
+    """What this machine sees of each block now."""
+    journals = [block.journal_count_and_series for block in blocks]
+    without = [block for block, found in zip(blocks, journals, strict=True) if found is None]
+    flushed = (_Known(rows.proven_count, rows.series, True) for rows in look_at(without))
+    return [
+        next(flushed) if found is None else _Known(*found, block.layout.journal == IN_STORE)
+        for block, found in zip(blocks, journals, strict=True)
+    ]
+
+
+def _not_fewer_than_seen(block: ChainBlock, known: _Known, arrival: Arrival) -> _Known:
+    """What is known of a block, once this machine sees as many draws in the store as before.
+
+    A chain that goes back has another series; a file that has not arrived has none. A journal on a
+    disk of this machine does not arrive.
     """
+    if not known.in_store:
+        return known
     name = str(block.location), block.layout.identity, block.number
     most, its_series = _seen.get(name, (0, b""))
-    while known[0] < most and (known[1] == its_series or not any(known[1])) and arrival.is_due():
-        rows = block.journal_count_and_series
-        if rows is None:
-            [last] = look_at([block])
-            rows = last.proven_count, last.series
-        known = rows
-    _seen[name] = known
+    while (
+        known.draws < most
+        and (known.series == its_series or not any(known.series))
+        and arrival.is_due()
+    ):
+        [known] = _look([block])
+    _seen[name] = known.draws, known.series
     return known

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_AT_ONCE = 16
+AT_ONCE = 16
 
 
 def at_once(act: Callable[[Item], object], items: Iterable[Item]) -> None:
@@ -22,7 +22,7 @@ def at_once(act: Callable[[Item], object], items: Iterable[Item]) -> None:
         running = []
     else:
         # Left twice: an interrupt may end the first wait, and no thread may write after it.
-        with ThreadPoolExecutor(min(_AT_ONCE, len(items))) as pool, pool:
+        with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool, pool:
             try:
                 running = [pool.submit(act, item) for item in items]
             except RuntimeError:

@@ -22,7 +22,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..errors import NotShareableError, NotWritableError, TraceNotFoundError
 from . import directory, remote
-from .at_once import at_once
+from .at_once import AT_ONCE, at_once
 from .failures import changing, directory_in_place_of, errors_of_ours, refused
 from .local import (
     file_holds,
@@ -38,8 +38,6 @@ from .network import network_of
 from .plain_store import LARGEST, plain_store
 from .remote import Listed
 from .waiting import WaitingStore
-
-_FILES_AT_ONCE = 16  # of a network file system are written together, and in memory
 
 
 class Location:
@@ -358,9 +356,12 @@ class Location:
             self._waiting.write_many((self._prefix + key, data) for key, data in items)
 
     def _write_at_once(self, items: Iterable[tuple[str, bytes]]) -> None:
-        """Write files of a network file system: each of them waits for its server several times."""
+        """Write files of a network file system: each of them waits for its server several times.
+
+        No more of them are in memory than are written at once.
+        """
         items = iter(items)
-        while some := list(islice(items, _FILES_AT_ONCE)):
+        while some := list(islice(items, AT_ONCE)):
             at_once(lambda item: self.write(*item), some)
 
     def sync_tree(self, prefix: str) -> None:
