@@ -29,9 +29,10 @@ from typing import Any, Protocol
 
 import cloudpickle
 import numpy as np
+from zarr.storage import MemoryStore
 
 from .errors import StaleViewError, TraceNotFoundError
-from .opening import open
+from .opening import create, open
 from .trace import Trace
 
 _PATIENCE = 120.0  # seconds to wait for a run to begin
@@ -325,6 +326,14 @@ def _started(adapter: Adapter, path: Path, draws: int) -> subprocess.Popen[bytes
     return process
 
 
+def _read_a_first_trace() -> None:
+    """Read a trace in memory: the first read imports so much that a short run would be over."""
+    trace = create(MemoryStore(), chains=1, draws=1, posterior={"x": 0.0})
+    with trace.writer(0) as writer:
+        writer.record({"x": 1.0})
+    assert trace.dataset("posterior")["x"].values == 1
+
+
 def _stopped(
     adapter: Adapter,
     path: Path,
@@ -337,9 +346,7 @@ def _stopped(
 
     It adds to `seen` how many draws of all chains a reader saw meanwhile.
     """
-    # A short run could be over while the first look at it imports this.
-    import xarray  # noqa: F401
-
+    _read_a_first_trace()
     with _started(adapter, path, adapter.draws) as process:
         begin, recorded = time.monotonic(), np.zeros(0, dtype=np.int64)
         while process.poll() is None:
