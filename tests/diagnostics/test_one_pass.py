@@ -150,13 +150,13 @@ def test_every_chunk_is_read_once_and_no_file_is_written(
     values = {"x": np.random.default_rng(1).normal(size=(2, 160, 50))}
     trace = recorded(tmp_path / "t", values, draws_per_chunk=16)
     reads: list[str] = []
-    read_chunk = RowReader.chunk
+    read_chunk = RowReader.stored_chunk
 
     def counted(reader: RowReader, place: Any, *arguments: Any) -> Any:
         reads.append(place.key(trace._layout.variables[0], reader.block.number))
         return read_chunk(reader, place, *arguments)
 
-    monkeypatch.setattr(RowReader, "chunk", counted)
+    monkeypatch.setattr(RowReader, "stored_chunk", counted)
     monkeypatch.setattr(transposed.tempfile, "TemporaryFile", None)
     moments(trace, memory=120_000)
     assert len(reads) == len(set(reads)) == 20

@@ -210,13 +210,13 @@ def test_every_chunk_is_read_once_to_be_transposed(
         with trace.writer(chain) as writer:
             writer.record_block({"x": np.random.default_rng(chain).normal(size=(160, 50))})
     reads: list[str] = []
-    read_chunk = RowReader.chunk
+    read_chunk = RowReader.stored_chunk
 
     def counted(reader: RowReader, place: Any, *arguments: Any) -> Any:
         reads.append(place.key(trace._layout.variables[0], reader.block.number))
         return read_chunk(reader, place, *arguments)
 
-    monkeypatch.setattr(RowReader, "chunk", counted)
+    monkeypatch.setattr(RowReader, "stored_chunk", counted)
     trace.summary(memory=40_000, progress=False)
     assert len(reads) == len(set(reads)) == 20
 

@@ -330,7 +330,7 @@ def test_a_chain_that_goes_back_while_a_chunk_is_read(
     trace = directory.create(**definition())
     record_and_stop(trace, 25, checkpoint=13)
     view = trace.dataset("posterior", chains=0)
-    read = RowReader.chunk
+    read = RowReader.stored_chunk
     went_back = False
 
     def go_back_first(*arguments: Any) -> Any:
@@ -342,7 +342,7 @@ def test_a_chain_that_goes_back_while_a_chunk_is_read(
                 writer.record(*draw(13))
         return read(*arguments)
 
-    monkeypatch.setattr(RowReader, "chunk", go_back_first)
+    monkeypatch.setattr(RowReader, "stored_chunk", go_back_first)
     with pytest.raises(zt.TraceError, match="went back to its checkpoint at draw 14"):
         view[variable].load()
 

@@ -389,9 +389,10 @@ class RowReader:
                 raise self._damaged(place, _OVERWRITTEN, _REMEDY)
         shape, dtype = self._layout.chunk_shape(self._variable), self._variable.dtype
         if (into.shape, into.dtype) == (shape, dtype):
-            self.chunk(place, rows.stop, into)
+            self.stored_chunk(place, rows.stop, into)
         else:
-            into[...] = self.chunk(place, rows.stop)[: len(into), rows]
+            stored, _ = self.stored_chunk(place, rows.stop)
+            into[...] = stored[: len(into), rows]
 
     def check(self, draws: range) -> None:
         """Raise DamagedTraceError unless these draws of one chunk can be read."""
@@ -422,17 +423,29 @@ class RowReader:
             self._checked = found
         return found
 
-    def chunk(
-        self, place: ChunkPlace, stop: int = 0, into: np.ndarray[Any, Any] | None = None
-    ) -> np.ndarray[Any, Any]:
-        """One whole chunk from the store, in a new array or in the given one.
+    def chunk(self, place: ChunkPlace, stop: int = 0) -> np.ndarray[Any, Any]:
+        """One whole chunk from the store.
 
         It has fill values after its draws, of which it must have the first `stop`.
+        """
+        rows, draws = self.stored_chunk(place, stop)
+        if draws == rows.shape[1]:
+            return rows
+        rows = rows.copy()
+        rows[:, draws:] = self._codec.fill
+        return rows
+
+    def stored_chunk(
+        self, place: ChunkPlace, stop: int, into: np.ndarray[Any, Any] | None = None
+    ) -> tuple[np.ndarray[Any, Any], int]:
+        """One whole chunk in a new array or in the given one, and how many of its draws count.
+
+        What is after these draws has no meaning. The first `stop` must be among them.
         """
         shape = self._layout.chunk_shape(self._variable)
         data = self._bytes(place)
         if data is None:
-            return self._missing_chunk(place, into)
+            return self._missing_chunk(place, into), shape[1]
         try:
             if into is None:
                 rows = self._codec.decode(data, shape)
@@ -440,16 +453,10 @@ class RowReader:
                 self._codec.decode_into(data, rows := into)
         except ValueError as error:
             raise self._damaged(place, f"cannot be decoded ({error})", _REMEDY) from error
-        if (
-            not self._codec.may_be_partial(data)
-            or (draws := self._codec.draws_in(rows)) == shape[1]
-        ):
-            return rows
-        if draws < stop:
+        draws = self._codec.draws_in(rows) if self._codec.may_be_partial(data) else shape[1]
+        if draws < min(stop, shape[1]):
             raise self._damaged(place, _TOO_SHORT, _REMEDY)
-        rows = rows.copy()
-        rows[:, draws:] = self._codec.fill
-        return rows
+        return rows, draws
 
     def _bytes(self, place: ChunkPlace) -> memoryview | None:
         if self._group.moving_to is not None:

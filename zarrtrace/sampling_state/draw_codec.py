@@ -28,6 +28,7 @@ _MARK = bytes.fromhex("d3ffdb7fe57ff6ff")
 _OTHER_MARK = bytes(255 - byte for byte in _MARK)
 # Without Blosc, integers prove that they are marks by this many bytes.
 _PROOF = 4
+_DRAWS_AT_FIRST = 16  # that are compared with marks, from the end of a chunk
 # As the highest three bits of byte 2 of a header have it.
 _LZ4, _ZSTD = 1, 4
 
@@ -111,8 +112,7 @@ class DrawCodec:
             last_mark = _as_bytes(_marks(rows, mark, length - 1, length))
             if (_as_bytes(rows[:, -1:]) != last_mark).any():
                 continue
-            [recorded] = np.nonzero(_differs_from_marks(rows, mark).any(axis=(0, 2)))
-            draws = int(recorded[-1]) + 1 if recorded.size else 0
+            draws = _draws_before_marks(rows, mark)
             is_long = rows[:, draws:].nbytes >= _PROOF
             if self.names_partial or (mark == _MARK and (self._is_certain or is_long)):
                 return draws
@@ -127,14 +127,38 @@ def _marks(rows: np.ndarray[Any, Any], mark: bytes, start: int, stop: int) -> np
     return np.frombuffer(data, rows.dtype).reshape(1, stop - start, *rows.shape[2:])
 
 
-def _differs_from_marks(rows: np.ndarray[Any, Any], mark: bytes) -> np.ndarray[Any, Any]:
-    """Which bytes or words of each draw are not those of marks, shape (chains, draws, n)."""
+def _draws_before_marks(rows: np.ndarray[Any, Any], mark: bytes) -> int:
+    """The number of the draw from which on all bytes are those of marks."""
+    start: int = rows.shape[1]
+    count = _DRAWS_AT_FIRST
+    while start:
+        # Most of the chunk is draws, which need not be compared.
+        stop, start = start, max(0, start - count)
+        differs = _differs_from_marks(rows[:, start:stop], mark, start)
+        [recorded] = np.nonzero(differs.any(axis=(0, 2)))
+        if recorded.size:
+            return start + int(recorded[-1]) + 1
+        count *= 2
+    return 0
+
+
+def _differs_from_marks(
+    rows: np.ndarray[Any, Any], mark: bytes, start: int
+) -> np.ndarray[Any, Any]:
+    """Which bytes or words of the draws from `start` on are not those of marks.
+
+    Returns
+    -------
+    numpy.ndarray of bool
+        Shape (chains, draws, bytes or words).
+    """
     if rows[:1, :1].nbytes % len(mark) == 0:
         # Every word of a mark is the same, and needs no copy of the chunk.
         words = np.ascontiguousarray(rows).reshape(*rows.shape[:2], -1).view(np.uint64)
         marks = np.frombuffer(mark, np.uint64)
     else:
-        words, marks = _as_bytes(rows), _as_bytes(_marks(rows, mark, 0, rows.shape[1]))
+        words = _as_bytes(rows)
+        marks = _as_bytes(_marks(rows, mark, start, start + rows.shape[1]))
     differs: np.ndarray[Any, Any] = words != marks
     return differs
 
