@@ -68,17 +68,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--half",
         choices=["oldest", "newest"],
-        help="leave out the tests that are marked to run once, on the other one of two Pythons, "
-        "and those that are marked to run apart",
+        help="leave out the tests that are marked to run once, on the other one of two Pythons; "
+        "and those of the documentation and the benchmarks, which `-m apart` chooses",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the other half has or neither has, and begin with what takes long."""
+    """Leave out what the other half has or what runs apart, and begin with what takes long."""
     half = config.getoption("--half")
+    has_apart = half is None or config.getoption("markexpr") == "apart"
     left_out = []
     for item in items:
-        if half is not None and item.get_closest_marker("apart") is not None:
+        if not has_apart and item.get_closest_marker("apart") is not None:
             left_out.append(item)
             continue
         mark = item.get_closest_marker("once")

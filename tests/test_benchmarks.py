@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.apart, pytest.mark.long]
+pytestmark = [pytest.mark.apart, pytest.mark.once("newest"), pytest.mark.long]
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

@@ -17,6 +17,8 @@ from numpydoc.validate import validate
 import zarrtrace as zt
 from zarrtrace.tables.segments import Segment, Segments
 
+pytestmark = pytest.mark.apart
+
 CONFIG = Path(__file__).parent.parent / "pyproject.toml"
 # Where users find names. Adapters import samplers, so they are imported in the tests alone.
 CORE = ["", ".errors", ".folder", ".table", ".adopt", ".signals", ".testing"]
@@ -120,6 +122,8 @@ def test_public_docstrings_have_the_sections_of_numpydoc() -> None:
 def test_the_examples_of_docstrings_print_what_they_show(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if place == ".adapters.jexplore":
+        pytest.importorskip("jexplore", reason="jexplore needs Python 3.13 or later")
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     failures: list[str] = []
     for number, (name, thing) in enumerate(public_at(place).items()):

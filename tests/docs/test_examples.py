@@ -16,6 +16,8 @@ import pytest
 import zarrtrace as zt
 from zarrtrace.cli import demo, main
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text(encoding="utf-8")

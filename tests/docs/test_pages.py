@@ -17,6 +17,8 @@ from scripts import Script
 
 import zarrtrace as zt
 
+pytestmark = pytest.mark.apart
+
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("howto/*.md"), *DOCS.glob("explanation/*.md"), DOCS / "index.md"])
 FENCE = re.compile(r"^```(\{setup\}|python|text|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -87,7 +89,7 @@ def test_the_job_script_on_the_page_is_the_one_that_slurm_runs_in_a_test() -> No
 
 
 @pytest.mark.long
-@pytest.mark.apart
+@pytest.mark.once("newest")
 def test_the_site_builds_without_a_warning_and_is_read_offline(tmp_path: Path) -> None:
     # A copy, so that every tutorial runs and nothing is written beside the sources.
     made = shutil.ignore_patterns("tutorials", "generated", "_build", "__pycache__", "*.zarr")
