@@ -24,7 +24,7 @@ from zarrtrace.cli import main
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.long, pytest.mark.once("newest")]
+pytestmark = [pytest.mark.long, pytest.mark.once("oldest")]
 
 VARIABLE = "<script>window.taken=1"
 LABEL = "<script>window.taken=2</script>"
