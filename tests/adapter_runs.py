@@ -79,7 +79,7 @@ def log_prob(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 class PyMCRun:
     """NUTS of PyMC, two chains; the run is begun by pm.sample and gone on with by resume."""
 
-    draws = 400
+    draws = 900
     tune = 300
 
     def sample(self, path: Path, draws: int) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import adapter_runs
+import numpy as np
 import pytest
 
-from zarrtrace.testing import Adapter, Check, checks
+import zarrtrace as zt
+from zarrtrace.testing import (
+    Adapter,
+    Check,
+    check_a_killed_run_goes_on,
+    check_an_interrupted_run_keeps_its_draws,
+    checks,
+)
 
 RUNS = {
     "emcee": adapter_runs.EmceeRun(),
@@ -64,3 +73,35 @@ def test_the_checks_find_an_adapter_that_does_not_keep_them(tmp_path: Path) -> N
     assert failed == ["check_draws_are_the_samplers_own"]
     with pytest.raises(AssertionError, match="251 draws, not 250"):
         checks[-1](Forgetful(), tmp_path / "more.zarr")
+
+
+class Hasty:
+    """Draws everything at once at the paths of the first attempts."""
+
+    draws = 120
+
+    def __init__(self, *attempts: str) -> None:
+        self.attempts = attempts
+
+    def sample(self, path: Path, draws: int) -> None:
+        trace = zt.create(path, chains=1, draws=draws, posterior={"mu": 0.0}, if_exists="open")
+        with trace.writer(0) as writer:
+            start, _ = writer.resume()
+            for mu in self.expected()["mu"][0, start:draws]:
+                if not path.name.startswith(self.attempts):
+                    time.sleep(0.01)
+                writer.record({"mu": mu})
+
+    def expected(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        return {"mu": np.random.default_rng(1).normal(size=(1, self.draws))}
+
+
+@pytest.mark.once("newest")
+@pytest.mark.parametrize(
+    "check", [check_a_killed_run_goes_on, check_an_interrupted_run_keeps_its_draws]
+)
+def test_a_run_that_was_over_too_soon_is_tried_again(check: Check, tmp_path: Path) -> None:
+    check(Hasty("1-"), tmp_path / "run.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"1-run.zarr", "2-run.zarr"}
+    with pytest.raises(AssertionError, match="longer"):
+        check(Hasty("1-", "2-", "never"), tmp_path / "never.zarr")
