@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -21,12 +21,18 @@ def at_once(act: Callable[[Item], object], items: Iterable[Item]) -> None:
     if len(items) < 2:
         running = []
     else:
-        # Left twice: an interrupt may end the first wait, and no thread may write after it.
-        with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool, pool:
+        with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:
             try:
                 running = [pool.submit(act, item) for item in items]
             except RuntimeError:
                 running = []
+            # Twice: an interrupt may end the first wait, and no thread may write after it. The pool
+            # joins its threads, and before Python 3.13 one whose join was interrupted counts as
+            # ended.
+            try:
+                wait(running)
+            finally:
+                wait(running)
     for item in items if not running else []:
         act(item)
     for future in running:
