@@ -377,14 +377,16 @@ def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
 
 def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> None:
     import os
-    import time
 
     trace = directory.create(chains=1, tune=10, draws=10, posterior={"x": zt.Var()})
     path = directory.path / "_sampling_state" / "zarr.json"
     location = trace._location
-    assert location.stamp("_sampling_state/zarr.json") is None, "it is too young"
+    made = path.stat().st_ctime
     with pytest.MonkeyPatch.context() as patch:
-        later = time.time() + 3
+        patch.setattr("zarrtrace.store.directory.time.time", lambda: made)
+        assert location.stamp("_sampling_state/zarr.json") is None, "it is too young"
+    with pytest.MonkeyPatch.context() as patch:
+        later = made + 3
         patch.setattr("zarrtrace.store.directory.time.time", lambda: later)
         assert trace.burn_in == 10
         patch.setattr(type(location), "read", lambda *arguments: pytest.fail("it was read"))
