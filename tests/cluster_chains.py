@@ -14,6 +14,7 @@ import numpy as np
 import zarrtrace as zt
 
 DRAWS = 60
+HELD_AT = 25  # the draw that `held` waits before
 
 
 def create(path: Path, draws: int = DRAWS, chains: int = 3) -> zt.Trace:
@@ -25,6 +26,7 @@ def record(
     trace: zt.Trace,
     *,
     killed_at: int = -1,
+    held_at: int = -1,
     pause: float = 0.0,
     note: Callable[[], object] = int,
 ) -> None:
@@ -39,6 +41,8 @@ def record(
         for draw in range(start, trace.draws):
             if draw == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            while draw == held_at and hold(trace).exists():
+                time.sleep(0.01)
             writer.record({"x": rng.normal()})
             note()
             time.sleep(pause)
@@ -54,9 +58,19 @@ def record_and_note(index: int, trace: zt.Trace, **options: Any) -> None:
     record(index, trace, note=note, **options)
 
 
-def slowly(index: int, trace: zt.Trace) -> None:
+def hold(trace: zt.Trace) -> Path:
+    """The file that `held` waits for the end of."""
+    return Path(f"{trace.path}.hold")
+
+
+def held(index: int, trace: zt.Trace) -> None:
+    """Record slowly, and not to the end while the file of `hold` is there."""
+    slowly(index, trace, held_at=HELD_AT)
+
+
+def slowly(index: int, trace: zt.Trace, **options: Any) -> None:
     try:
-        record_and_note(index, trace, pause=0.03)
+        record_and_note(index, trace, pause=0.03, **options)
     except zt.errors.ChainBusyError as error:
         Path(f"{trace.path}.ended").write_text(str(error))
         raise

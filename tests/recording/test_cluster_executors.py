@@ -20,7 +20,16 @@ from typing import Any
 
 import cluster_chains
 import pytest
-from cluster_chains import create, is_complete, killed_once, made, record_and_note, slowly
+from cluster_chains import (
+    create,
+    held,
+    hold,
+    is_complete,
+    killed_once,
+    made,
+    record_and_note,
+    slowly,
+)
 from scripts import FreshScript, environment
 
 import zarrtrace as zt
@@ -45,18 +54,20 @@ def client() -> Iterator[Any]:
 @pytest.mark.once("newest")
 def test_a_dask_worker_is_killed_and_one_is_added(client: Any, tmp_path: Path) -> None:
     trace = create(tmp_path / "run.zarr")
+    hold(trace).touch()
     run = threading.Thread(
         target=zt.run,
-        args=(slowly, trace),
+        args=(held, trace),
         kwargs={"executor": client.get_executor(), "progress": False},
     )
     run.start()
-    while trace.recorded.max() < 25:
+    while trace.recorded.max() < cluster_chains.HELD_AT:
         time.sleep(0.01)
     killed = int(trace.recorded.argmax())
     claim = trace._block(killed).claim
     assert claim is not None
     os.kill(claim.pid, signal.SIGKILL)
+    hold(trace).unlink()
     client.cluster.scale(3)
     run.join(120)
     assert is_complete(trace)
@@ -96,20 +107,22 @@ def test_a_dask_worker_that_sleeps_is_taken_over(tmp_path: Path) -> None:
         client.wait_for_workers(3)
         client.run(cluster_chains.make_impatient)
         options = {"executor": client.get_executor(), "progress": False}
-        run = threading.Thread(target=zt.run, args=(slowly, trace), kwargs=options)
+        hold(trace).touch()
+        run = threading.Thread(target=zt.run, args=(held, trace), kwargs=options)
         run.start()
         while trace.recorded[1] < 15:
             time.sleep(0.01)
         claim = trace._block(1).claim
         assert claim is not None
         os.kill(claim.pid, signal.SIGSTOP)
+        hold(trace).unlink()
         try:
-            run.join(60)
+            run.join(120)
         finally:
             os.kill(claim.pid, signal.SIGCONT)
         assert is_complete(trace)
         ended = Path(f"{trace.path}.ended")
-        for _ in range(500):
+        for _ in range(6000):
             if ended.exists():
                 break
             time.sleep(0.01)
@@ -120,7 +133,7 @@ def test_a_dask_worker_that_sleeps_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.once("newest")
 def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> None:
-    trace = create(tmp_path / "run.zarr")
+    trace = create(tmp_path / "run.zarr", draws=2000)
     zt.run(
         slowly,
         trace,
@@ -134,7 +147,7 @@ def test_what_ends_early_reaches_dask_workers(client: Any, tmp_path: Path) -> No
     time.sleep(0.3)
     assert trace.recorded.tolist() == stopped
     zt.run(record_and_note, trace, executor=client.get_executor, progress=False)
-    assert is_complete(trace)
+    assert is_complete(trace, 2000)
 
 
 @pytest.mark.once("newest")
@@ -240,13 +253,15 @@ def test_a_job_of_submitit_whose_time_is_over_submits_itself_again(tmp_path: Pat
     trace = create(tmp_path / "run.zarr", chains=1)
     # The last ten minutes of a job are those in which the signal says that its time is over.
     block = block_of_the_page("class Job").replace("timeout_min=60 * 24", "timeout_min=10")
-    namespace: dict[str, Any] = {"zt": zt, "chain": slowly, "trace": trace}
+    namespace: dict[str, Any] = {"zt": zt, "chain": held, "trace": trace}
+    hold(trace).touch()
     exec(block, namespace)
     while not trace.recorded[0]:
         time.sleep(0.01)
     claim = trace._block(0).claim
     assert claim is not None
     os.kill(claim.pid, signal.SIGUSR2)
+    hold(trace).unlink()
     (job,) = namespace["jobs"]
     job.result()
     assert "this job is timed-out" in job.stderr()
