@@ -198,9 +198,10 @@ def test_processes_that_all_create_are_told_or_join(tmp_path: Path, script: Any)
 
 
 _LATE = """
-import os, time
+import os
 late = False
-os.register_at_fork(after_in_child=lambda: time.sleep(3 * late))  # before anything of zarrtrace's
+go_on, tell = os.pipe()
+os.register_at_fork(after_in_child=lambda: late and os.read(go_on, 1))  # before zarrtrace's own
 import sys, warnings
 import zarrtrace as zt
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -222,7 +223,10 @@ def rank():
 late = True
 slow = rank()
 late = False
-ended = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in (rank(), slow)]
+ended = []
+for process in (rank(), slow):
+    ended.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    os.write(tell, b"!")
 print(ended, zt.open(sys.argv[1]).recorded)
 """
 
