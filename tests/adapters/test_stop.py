@@ -44,15 +44,26 @@ def run(code: str, path: Path) -> str:
     return done.stdout
 
 
-# PyMC's chains wait for each other's callbacks, so at the first one no chain has drawn much.
+# PyMC's chains wait for each other's callbacks, so at the first one no chain has drawn much. Their
+# processes look each second, and none of them draws its 25th draw before it knows of the request.
 ASK_AT_THE_FIRST_DRAW = """
 def asking_first(own, at):
     asked = []
     def callback(trace, draw):
         if not asked:
             asked.append(own.trace.request_stop(at=at))
-            time.sleep(1.5)  # the processes of the chains look each second
     return callback
+
+def waiting(step):
+    original, points = step.step, []
+    def wait_and_step(point):
+        from zarrtrace.recording.exit import open_writers
+        points.append(point)
+        while len(points) == 25 and any(writer.total > 10**6 for writer in open_writers()):
+            time.sleep(0.01)
+        return original(point)
+    step.step = wait_and_step
+    return step
 """
 
 PYMC = """
@@ -64,7 +75,7 @@ with pm.Model() as model:
     pm.Normal("x", shape=2)
 
 def sample(store, cores, draws, callback=None):
-    step = pm.Metropolis(model=model)
+    step = waiting(pm.Metropolis(model=model))
     return pm.sample(draws=draws, tune=20, chains=3, cores=cores, trace=store, step=step,
                      random_seed=3, progressbar=False, compute_convergence_checks=False,
                      callback=callback, model=model)
@@ -105,7 +116,7 @@ own = ZarrTrace(sys.argv[1])
 try:
     with pm.Model():
         pm.Normal("x")
-        pm.sample(draws=10**6, tune=20, chains=2, cores=2, trace=own, step=pm.Metropolis(),
+        pm.sample(draws=10**6, tune=20, chains=2, cores=2, trace=own, step=waiting(pm.Metropolis()),
                   progressbar=False, callback=asking_first(own, 60))
 except parallel.ParallelSamplingError as error:
     print(error)
