@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import Place
 from outcomes import counts
-from scripts import Script
+from scripts import ForkedProcess, Script
 
 import zarrtrace as zt
 from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
@@ -49,6 +50,8 @@ import zarrtrace as zt
 from zarrtrace.sampling_state.last_checkpoint import last_checkpoint
 writer = zt.open(sys.argv[1], "a").writer(0)
 for i in range(3000):
+    if i % 500 == 0:
+        sys.stdin.readline()
     writer.record({"mu": i + 0.5, "x": np.full(500, i + 0.5), "word": f"draw {i}"}, {"lp": -i})
     if i % 7 == 0:
         writer.flush()
@@ -57,9 +60,21 @@ for i in range(3000):
 """
 
 
+@dataclass
+class Recorded:
+    """A trace that another process records, some hundred draws at a time."""
+
+    path: Path
+    process: ForkedProcess
+
+    def go_on(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
 @pytest.fixture
-def recorded(tmp_path: Path, script: Script, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A trace that another process records, with chunks of the lengths that are asked for."""
+def recorded(tmp_path: Path, script: Script, request: pytest.FixtureRequest) -> Iterator[Recorded]:
+    """A trace that has its first draws, with chunks of the lengths that are asked for."""
     path = tmp_path / "run.zarr"
     first, second, third = request.param
     zt.create(
@@ -74,10 +89,12 @@ def recorded(tmp_path: Path, script: Script, request: pytest.FixtureRequest) -> 
         sample_stats={"lp": zt.Var(draws_per_chunk=first)},
     )
     process = script.start(PROGRAM, path)
+    found = Recorded(path, process)
     try:
+        found.go_on()
         while zt.open(path).recorded[0] < 20:
             assert process.poll() is None
-        yield path
+        yield found
     finally:
         process.kill()
         process.communicate()
@@ -86,13 +103,16 @@ def recorded(tmp_path: Path, script: Script, request: pytest.FixtureRequest) -> 
 @pytest.mark.once("oldest")
 @pytest.mark.parametrize("recorded", [(50, 50, 20), (7, 1, 40), (1000, 13, 5)], indirect=True)
 def test_every_copy_of_a_trace_that_is_recorded_is_right_or_shorter(
-    recorded: Path, tmp_path: Path
+    recorded: Recorded, tmp_path: Path
 ) -> None:
     for number in range(6):
         copy = tmp_path / f"copy-{number}.zarr"
-        before = int(zt.open(recorded).recorded[0])
+        before = int(zt.open(recorded.path).recorded[0])
+        if number:
+            # However fast the process is: it records while it is copied.
+            recorded.go_on()
         # Files disappear while it copies.
-        subprocess.run(["cp", "-r", recorded, copy], stderr=subprocess.DEVNULL)
+        subprocess.run(["cp", "-r", recorded.path, copy], stderr=subprocess.DEVNULL)
         trace = zt.open(copy)
         count = int(trace.recorded[0])
         numbers = np.arange(count)
