@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ GROUPS = ("posterior", "sample_stats", "log_likelihood")
 TUNE, DRAWS = 300, 1500
 
 RECORD = """
+    import os
     import sys
     import time
 
@@ -38,6 +40,10 @@ RECORD = """
             count, _ = writer.resume()
             # A writer that comes back after these draws continues from its checkpoint before them.
             for number in range(count, min(count + 200, end)):
+                # However slow the reader is: it looks in each way before the next 200 draws.
+                begun = f"{trace.path}-round-{number // 200}"
+                while number % 200 == 0 and not os.path.exists(begun):
+                    time.sleep(0.01)
                 value = {"x": float(number)}
                 writer.record(value, value, log_likelihood=value)
                 if number % 200 == 150:
@@ -100,6 +106,8 @@ def look_until_finished(trace: zt.Trace, ways: list[Callable[[], Any]]) -> list[
     for number in itertools.count():
         if trace.finished:
             break
+        if number % len(ways) == 0:
+            Path(f"{trace.path}-round-{number // len(ways)}").touch()
         look, lengths = ways[number % len(ways)], seen[number % len(ways)]
         found = look()
         sizes = {group: found[group].sizes["draw"] for group in GROUPS}
