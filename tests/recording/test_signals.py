@@ -237,7 +237,7 @@ ENDLESS = 10**6  # draws: no chain has all of them before the signal comes
 
 
 def complete(trace: zt.Trace, script: Script, kind: str) -> None:
-    """Let the chains go on to one length, and compare their draws with uninterrupted ones."""
+    """Let the chains continue to one length, and compare their draws with uninterrupted ones."""
     draws = int(trace.recorded.max()) + 30
     with pytest.warns(RuntimeWarning, match="no chain"):
         trace.request_stop(draws)

@@ -62,7 +62,7 @@ def test_an_interrupt_is_raised_when_all_have_ended() -> None:
             while not interrupted.wait(0.05) and time.monotonic() < ends:
                 os.kill(os.getpid(), signal.SIGINT)
         assert interrupted.wait(60)
-        time.sleep(0.1)  # time in which a caller that does not wait would go on
+        time.sleep(0.1)  # time in which a caller that does not wait would continue
         done.append(item)
 
     before = signal.signal(signal.SIGINT, interrupt)
