@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,8 @@ def test_who_reads_meanwhile_gets_all_draws_exact_or_all_rounded(tmp_path: Path)
 
     thread = threading.Thread(target=read)
     thread.start()
+    while thread.is_alive() and not found:
+        time.sleep(0.001)
     trace.compact()
     done.set()
     thread.join()

@@ -29,7 +29,7 @@ from zarrtrace.errors import TraceError
 from zarrtrace.life import description
 
 MEMORY = 2**32  # bytes more than a process has when it begins
-SECONDS = 20
+SECONDS = 60
 WORDS = (b"\xff" * 4, b"\0\0\0\x7f", b"\0\0\0\x80", bytes(4))
 STAGES = ("running", "split", "finished")
 KINDS = (
