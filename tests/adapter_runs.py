@@ -130,7 +130,7 @@ class NumPyroRun:
 
         from zarrtrace.adapters.numpyro import sample
 
-        sample(self.mcmc(draws), path, jax.random.key(3), draws_per_block=5)
+        sample(self.mcmc(draws), path, jax.random.key(3), draws_per_block=10)
 
     def expected(self) -> Values:
         return _expected_of_numpyro(self)

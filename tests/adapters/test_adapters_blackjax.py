@@ -31,7 +31,7 @@ class BlackJAXRun:
         step, states = self.kernel()
         sample(
             step, path, jax.random.key(3), states,
-            tune=self.tune, draws=draws, draws_per_block=2, progress=False,
+            tune=self.tune, draws=draws, draws_per_block=3, progress=False,
         )  # fmt: skip
 
     def expected(self) -> Mapping[str, np.ndarray[Any, Any]]:
