@@ -26,6 +26,7 @@ from ..sampling_state.flushed import Flushed, look_at, read_last_rows
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import row_layouts
 from ..store.at_once import at_once
+from ..store.large_blocks import reuse_large_blocks
 from ..store.network import Arrival
 from .as_finished import is_as_finished, is_blank, read_before_threads
 
@@ -342,6 +343,9 @@ class RowReader:
         self._variable = variable
         self._codec = draw_codec(layout, variable)
         self._checked: _OpenBlock | None = None
+        reuse_large_blocks(
+            layout.chains_per_chunk * variable.draws_per_chunk * variable.bytes_per_draw
+        )
 
     @cached_property
     def spans(self) -> list[Span]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-
 from ..errors import TraceNotFoundError, TraceReplacedError
 from ..layout.hierarchy import Hierarchy
 from ..layout.layout import IN_STORE, chunks_among
@@ -15,6 +13,7 @@ from ..sampling_state.block import ChainBlock
 from ..sampling_state.flushed import Series, flushed_item
 from ..sampling_state.journal import Journal
 from ..sampling_state.journal_format import JOURNAL
+from ..store.large_blocks import reuse_large_blocks
 from .open_chunks import EncodedChunk, OpenChunks
 
 # Publishing full chunks takes at most a part of the time: one divided by this number.
@@ -30,10 +29,8 @@ class Flusher:
         self._location = block.location
         self._layout = layout
         self._block = block
-        # glibc maps and unmaps blocks larger than any it saw freed, and half of the time of
-        # encoding a large chunk would be spent on page faults. So one is freed here.
         largest = max(v.draws_per_chunk * v.bytes_per_draw for v in layout.variables)
-        np.empty(layout.chains_per_chunk * largest + 4096, np.uint8)
+        reuse_large_blocks(layout.chains_per_chunk * largest)
         self._since = time.time()
         started = block.read("sampling_start_time")
         self._start_is_written = started is not None
