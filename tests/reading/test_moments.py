@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import xarray as xr
 
 import zarrtrace as zt
 from zarrtrace.store import remote
+from zarrtrace.store.location import Location
 
 if TYPE_CHECKING:
     from conftest import Place
@@ -383,9 +385,32 @@ def test_many_variables_are_read_by_one_look_at_the_layout_and_at_each_journal(
         writer.close()
 
 
-def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> None:
-    import os
+def test_many_variables_of_a_new_trace_do_not_read_its_layout_each(
+    directory: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads the others' part of it too, so that all would take quadratic time."""
+    trace = directory.create(
+        chains=1, draws=1, posterior={f"v{number}": 0.0 for number in range(50)}
+    )
+    with trace.writer(0) as writer:
+        writer.record({f"v{number}": float(number) for number in range(50)})
+    trace.finish()
+    made = (directory.path / "_sampling_state" / "zarr.json").stat().st_ctime
+    monkeypatch.setattr("zarrtrace.store.directory.time.time", lambda: made + 0.2)
+    reads: list[str] = []
+    read = Location.read
 
+    def counted(location: Location, key: str, *most: int) -> memoryview | None:
+        reads.append(key)
+        return read(location, key, *most)
+
+    monkeypatch.setattr(Location, "read", counted)
+    found = directory.open().posterior.load()
+    assert [float(found[f"v{number}"][0, 0]) for number in range(50)] == list(range(50))
+    assert reads.count("_sampling_state/zarr.json") <= 2
+
+
+def test_a_layout_that_is_the_same_file_is_not_read_again(directory: Place) -> None:
     trace = directory.create(chains=1, tune=10, draws=10, posterior={"x": zt.Var()})
     path = directory.path / "_sampling_state" / "zarr.json"
     location = trace._location

@@ -23,7 +23,11 @@ from .local import (
     write_file_into,
 )
 
-_YOUNG = 2.0  # seconds
+# Seconds in which a file may change twice and have the same times. File systems that count in
+# hundredths of a second at best may count in steps of two seconds. Others have the time of the
+# system's clock, which goes on a hundred times a second or more.
+_COARSE, _FINE = 2.0, 0.1
+_HUNDREDTH = 10**7  # nanoseconds
 
 
 def keys(root: Path, prefix: str) -> list[str]:
@@ -36,8 +40,14 @@ def keys(root: Path, prefix: str) -> list[str]:
     ]
 
 
-def stamp(path: str) -> tuple[int, ...] | None:
-    """A stamp that changes when a file changes; None where there is none, as for a new file."""
+def stamp(path: str, has_own_clock: bool) -> tuple[int, ...] | None:
+    """A stamp that changes when a file changes; None where there is none, as for a new file.
+
+    Parameters
+    ----------
+    has_own_clock : bool
+        The file has times of another clock than this machine's, such as those of a server.
+    """
     try:
         descriptor, size = open_regular(path)
     except OSError:
@@ -46,9 +56,11 @@ def stamp(path: str) -> tuple[int, ...] | None:
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    if time.time() - max(status.st_mtime, status.st_ctime) < _YOUNG:
+    times = status.st_mtime_ns, status.st_ctime_ns
+    is_fine = not has_own_clock and all(nanoseconds % _HUNDREDTH for nanoseconds in times)
+    if time.time() - max(times) / 1e9 < (_FINE if is_fine else _COARSE):
         return None
-    return status.st_ino, size, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, size, *times
 
 
 @contextmanager

@@ -156,7 +156,7 @@ class Location:
         A file that was put in place of another differs in its times, unless both were written
         within the few milliseconds that file systems count in: a file so young has no stamp.
         """
-        return directory.stamp(f"{self._root}/{key}") if self._root else None
+        return directory.stamp(f"{self._root}/{key}", bool(self.network)) if self._root else None
 
     def read(self, key: str, most: int | None = None) -> memoryview | None:
         """The bytes under a key, or None.
