@@ -24,8 +24,8 @@ from .local import (
 )
 
 # Seconds in which a file may change twice and have the same times. File systems that count in
-# hundredths of a second at best may count in steps of two seconds. Others have the time of the
-# system's clock, which goes on a hundred times a second or more.
+# hundredths of a second at best may count in steps of two seconds. Others take the time from the
+# system's clock, which ticks a hundred times a second or more.
 _COARSE, _FINE = 2.0, 0.1
 _HUNDREDTH = 10**7  # nanoseconds
 

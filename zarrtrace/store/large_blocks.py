@@ -14,8 +14,8 @@ _MOST = 2**25 - 2**16  # bytes; glibc takes no notice of larger ones
 def reuse_large_blocks(size: int) -> None:
     """Let glibc keep freed blocks of this many bytes for the next ones.
 
-    It maps and unmaps blocks that are larger than any it saw freed, and gives back what is free at
-    the end of its heap beyond twice their size. The page faults would take half of the time of
-    encoding or decoding a large chunk. So a larger one is freed here, which nothing was written to.
+    It maps and unmaps blocks that are larger than any it saw freed, and the system gets what is
+    free at the end of its heap beyond twice their size. The page faults would take half of the time
+    of encoding or decoding a large chunk. So a larger block is freed here, which is never used.
     """
     np.empty(min(_BLOCKS * size, _MOST), np.uint8)
