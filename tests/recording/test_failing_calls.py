@@ -42,7 +42,9 @@ def draw(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["process", "disk", "no journal"])
-def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+def options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    # How often full chunks are published depends on the time that it took: here always.
+    monkeypatch.setattr("zarrtrace.recording.flusher._PUBLISHING_IS_ONE_IN", 0)
     return {"journal": False} if request.param == "no journal" else {"durability": request.param}
 
 
