@@ -442,7 +442,7 @@ def test_publishing_full_chunks_takes_little_of_the_time(
     """A disk may take longer to replace a small file than to write a large chunk."""
     put = Flusher._put_rows
     published = []
-    # A clock of its own: on a busy machine a real one would have passed any mark.
+    # The flusher has a clock of the test, since a real one passes any mark on a busy machine.
     now = 0.0
     clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
     monkeypatch.setattr("zarrtrace.recording.flusher.time", clock)

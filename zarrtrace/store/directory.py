@@ -40,13 +40,13 @@ def keys(root: Path, prefix: str) -> list[str]:
     ]
 
 
-def stamp(path: str, has_own_clock: bool) -> tuple[int, ...] | None:
+def stamp(path: str, of_another_clock: bool) -> tuple[int, ...] | None:
     """A stamp that changes when a file changes; None where there is none, as for a new file.
 
     Parameters
     ----------
-    has_own_clock : bool
-        The file has times of another clock than this machine's, such as those of a server.
+    of_another_clock : bool
+        Its times are those of another clock than this machine's, such as that of a server.
     """
     try:
         descriptor, size = open_regular(path)
@@ -57,7 +57,7 @@ def stamp(path: str, has_own_clock: bool) -> tuple[int, ...] | None:
     finally:
         os.close(descriptor)
     times = status.st_mtime_ns, status.st_ctime_ns
-    is_fine = not has_own_clock and all(nanoseconds % _HUNDREDTH for nanoseconds in times)
+    is_fine = not of_another_clock and all(nanoseconds % _HUNDREDTH for nanoseconds in times)
     if time.time() - max(times) / 1e9 < (_FINE if is_fine else _COARSE):
         return None
     return status.st_ino, size, *times
